@@ -1,0 +1,1 @@
+"""Data: simulated worlds, arrays as batches, and real views."""

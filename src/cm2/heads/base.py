@@ -1,0 +1,129 @@
+"""What a prediction head is: from blocks of modalities to log probabilities of the classes.
+
+A head is a scikit-learn estimator (``sklearn.base.clone`` works) that lives below the classifier:
+it sees standardised blocks and integer class codes, never the user's tables.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Self
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+from sklearn.base import BaseEstimator, clone
+from sklearn.model_selection import StratifiedGroupKFold
+
+from cm2.inputs import Blocks
+from cm2.registry import Registry
+
+FLOOR = float(np.log(1e-9))
+"""Log probability given to a class that a model has never seen."""
+
+
+class Head(BaseEstimator, ABC):  # type: ignore[misc]
+    """Class probabilities from whatever modalities a row has.
+
+    Class codes run from 0 to C - 1 and each occurs in ``y``; ``predict_log_proba`` has one column
+    a code. A head must accept a modality that no training row has.
+    """
+
+    @abstractmethod
+    def fit(
+        self, blocks: Blocks, y: Int[ndarray, " n"], sample_weight: Float[ndarray, " n"] | None = None
+    ) -> Self:
+        """Learns from rows with codes ``y``; a row of weight zero counts as absent."""
+
+    @abstractmethod
+    def predict_log_proba(self, blocks: Blocks) -> Float[ndarray, "n label"]:
+        """Log probabilities of the classes, normalised in each row."""
+
+    def out_of_fold(
+        self,
+        blocks: Blocks,
+        y: Int[ndarray, " n"],
+        sample_weight: Float[ndarray, " n"] | None,
+        folds: Int[ndarray, " n"],
+    ) -> Float[ndarray, "n label"]:
+        """Log probabilities of each row by a head that was fitted without the row's fold.
+
+        Refits a clone once a fold and leaves this head as it is. A head that has such
+        predictions for less overrides this method.
+
+        Args:
+            blocks: All rows.
+            y: Class codes.
+            sample_weight: Weight of each row; None for ones.
+            folds: The number of the fold in which each row is held out.
+        """
+        weight = row_weights(sample_weight, len(y))
+        log_proba = np.full((len(y), int(y.max()) + 1), FLOOR)
+        for fold in np.unique(folds):
+            train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+            seen, codes = np.unique(y[train], return_inverse=True)
+            if len(seen) < 2:
+                log_proba[np.ix_(test, seen)] = 0.0
+                continue
+            head = clone(self).fit(blocks.take(train), codes, weight[train])
+            log_proba[np.ix_(test, seen)] = head.predict_log_proba(blocks.take(test))
+        return log_proba
+
+    def cross_fit(
+        self,
+        blocks: Blocks,
+        y: Int[ndarray, " n"],
+        sample_weight: Float[ndarray, " n"] | None,
+        folds: Int[ndarray, " n"],
+    ) -> Float[ndarray, "n label"]:
+        """Fits this head on all rows and returns its out-of-fold log probabilities.
+
+        A head that can share work between the two overrides this method.
+        """
+        log_proba = self.out_of_fold(blocks, y, sample_weight, folds)
+        self.fit(blocks, y, sample_weight)
+        return log_proba
+
+
+REGISTRY: Registry[Head] = Registry("head")
+register = REGISTRY.register
+
+
+def row_weights(sample_weight: Float[ndarray, " n"] | None, rows: int) -> Float[ndarray, " n"]:
+    """Weights as float64, ones if there are none."""
+    if sample_weight is None:
+        return np.ones(rows)
+    weight = np.asarray(sample_weight, dtype=np.float64)
+    if weight.shape != (rows,) or not np.isfinite(weight).all() or (weight < 0).any():
+        raise ValueError(
+            f"sample_weight should be {rows} finite numbers, none negative; got shape {weight.shape}"
+        )
+    return weight
+
+
+def class_prior(
+    y: Int[ndarray, " n"], weight: Float[ndarray, " n"], labels: int
+) -> Float[ndarray, " label"]:
+    """Class frequencies, each class with half a row more (Krichevsky and Trofimov)."""
+    count = np.bincount(y, weight, minlength=labels) + 0.5
+    return count / count.sum()
+
+
+def stratified_folds(
+    y: Int[ndarray, " n"], folds: int, seed: int, groups: ndarray | None = None
+) -> Int[ndarray, " n"]:
+    """Deals rows into folds, each class evenly; rows of one group stay together.
+
+    Unlike ``StratifiedKFold`` it accepts a class with fewer rows than folds.
+    """
+    if groups is not None:
+        number = np.empty(len(y), dtype=np.int64)
+        splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+        for fold, (_, test) in enumerate(splitter.split(y, y, groups)):
+            number[test] = fold
+        return number
+    shuffled = np.random.default_rng(seed).permutation(len(y))
+    order = shuffled[np.argsort(y[shuffled], kind="stable")]
+    number = np.empty(len(y), dtype=np.int64)
+    number[order] = np.arange(len(y)) % folds
+    return number
