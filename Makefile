@@ -1,0 +1,71 @@
+# The two commands of the README: `make demo` and `make test`. They need Python >= 3.11, git and
+# make, create .venv and install what is missing; a second call starts at once.
+
+PYTHON  ?= python3
+VENV    ?= .venv
+TORCH   ?= torch==2.13.0
+WORKERS ?= 2
+OUT     ?= runs/demo
+
+BIN     := $(VENV)/bin
+RUNTIME := $(VENV)/runtime.stamp
+TOOLS   := $(VENV)/tools.stamp
+PYTEST  := $(BIN)/python -m pytest
+
+# Tests and the demo run one process a core, so a process gets one thread.
+export OMP_NUM_THREADS ?= 1
+export MKL_NUM_THREADS ?= 1
+ifneq ($(wildcard ../shared/data),)
+export CM2_DATA_HOME ?= $(abspath ../shared/data)
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format docs fast slow install clean
+
+help: ## list the commands
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+demo: $(RUNTIME) ## train and evaluate on real data, write runs/demo/report.html (4 minutes)
+	$(BIN)/cm2 demo --out $(OUT)
+
+test: check docs ## everything CI runs: format, lint, types, layers, docs, tests
+	$(PYTEST) -n $(WORKERS)
+
+check: $(TOOLS) ## format, lint, types, import layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(TOOLS) ## rewrite the sources in the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(TOOLS) ## build the site in docs/_build/html, running its examples
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+fast: $(TOOLS) ## the quick tests only, stop at the first failure
+	$(PYTEST) -n $(WORKERS) -x -m "not slow"
+
+slow: $(TOOLS) ## the slow tests only
+	$(PYTEST) -n $(WORKERS) -m slow
+
+install: $(TOOLS) ## a working checkout in .venv, nothing run
+
+clean: ## remove .venv, caches and built docs
+	rm -rf $(VENV) docs/_build docs/api/generated .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("cm2 needs Python 3.11 or later, this is " + sys.version.split()[0] + "; choose one with: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+
+# torch first and alone: what follows then takes the build that is there.
+$(RUNTIME): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet '$(TORCH)'
+	$(BIN)/python -m pip install --quiet --editable '.[all]'
+	@touch $@
+
+$(TOOLS): pyproject.toml $(RUNTIME)
+	$(BIN)/python -m pip install --quiet --group test --group check --group docs
+	@touch $@

@@ -1,0 +1,66 @@
+"""What every test gets: fixed seeds, an untouched torch, the path of the data."""
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Distribution
+
+torch.set_num_threads(1)
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def torch_globals() -> dict[str, object]:
+    """The process-wide switches of torch that a library must leave alone."""
+    return {
+        "default dtype": torch.get_default_dtype(),
+        "default device": str(torch.get_default_device()),
+        "number of threads": torch.get_num_threads(),
+        "gradients enabled": torch.is_grad_enabled(),
+        "inference mode": torch.is_inference_mode_enabled(),
+        "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
+        "anomaly detection": torch.is_anomaly_enabled(),
+        "float32 matmul precision": torch.get_float32_matmul_precision(),
+        "validation of distributions": Distribution._validate_args,
+    }
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Every test starts from the same random state, alone or in company."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002  the legacy state is what is being fixed
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def untouched_torch() -> Iterator[None]:
+    """Fails a test that leaves torch's process-wide state changed."""
+    before = torch_globals()
+    yield
+    after = torch_globals()
+    changed = {name: (before[name], after[name]) for name in before if before[name] != after[name]}
+    if changed:
+        torch.set_default_dtype(before["default dtype"])
+        torch.set_num_threads(before["number of threads"])
+        torch.set_grad_enabled(before["gradients enabled"])
+        Distribution.set_default_validate_args(before["validation of distributions"])
+        pytest.fail(f"torch's global state changed (before, after): {changed}")
+
+
+@pytest.fixture(scope="session")
+def data_home() -> Path:
+    """The folder that holds `eicu-demo`: CM2_DATA_HOME, or shared/data beside the checkout."""
+    given = os.environ.get("CM2_DATA_HOME")
+    home = Path(given) if given else ROOT.parent / "shared" / "data"
+    if not home.is_dir():
+        pytest.skip(f"no data: {home} is absent; set CM2_DATA_HOME to a folder with eicu-demo")
+    return home

@@ -1,0 +1,151 @@
+"""The shape of the code: import direction, what an import costs and changes, what is documented."""
+
+import ast
+import importlib
+import importlib.metadata
+import inspect
+import json
+import pkgutil
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import cm2
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "src" / "cm2"
+MODULES = sorted(SOURCE.rglob("*.py"))
+KINDS = ["copulas", "marginals", "couplings", "encoders", "imputers", "fusions", "models", "heads"]
+HEAVY = ["lightning", "sklearn", "pandas", "matplotlib", "torchmetrics", "ibis", "duckdb", "scipy"]
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def tracked_files() -> list[Path]:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_imports_only_go_up():
+    done = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_import_is_light_and_changes_no_torch_global():
+    printed = run_python(
+        "import sys, json, torch\n"
+        "from torch.distributions import Distribution\n"
+        "look = lambda: [str(torch.get_default_dtype()), torch.get_num_threads(),"
+        " torch.is_grad_enabled(), torch.initial_seed(),"
+        " vars(Distribution).get('_validate_args')]\n"
+        "before, known = look(), set(sys.modules)\n"
+        "import cm2\n"
+        "print(json.dumps([before, look(), sorted(set(sys.modules) - known)]))"
+    )
+    before, after, loaded = json.loads(printed)
+    assert before == after
+    assert not {module.split(".")[0] for module in loaded} & set(HEAVY)
+
+
+def test_version_is_the_metadata():
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert cm2.__version__ == importlib.metadata.version("cm2") == declared
+    assert f"version: {declared}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_module_of_a_kind_is_listed(kind):
+    listed = (SOURCE / kind / "__init__.py").read_text()
+    missing = [
+        module.name
+        for module in pkgutil.iter_modules([str(SOURCE / kind)])
+        if module.name != "base" and f"cm2.{kind}.{module.name}" not in listed
+    ]
+    assert not missing, f"cm2/{kind}/__init__.py does not import {missing}"
+
+
+def public_members(module) -> list[tuple[str, object]]:
+    """Public classes and functions that the module itself defines, and their public methods."""
+    members: list[tuple[str, object]] = []
+    for name, value in vars(module).items():
+        own = getattr(value, "__module__", None) == module.__name__
+        if name.startswith("_") or not own:
+            continue
+        if inspect.isclass(value) or inspect.isfunction(value):
+            members.append((f"{module.__name__}.{name}", value))
+        if inspect.isclass(value):
+            members += [
+                (f"{module.__name__}.{name}.{attribute}", method)
+                for attribute, method in vars(value).items()
+                if not attribute.startswith("_") and inspect.isfunction(method)
+            ]
+    return members
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_module_is_documented(path):
+    module = importlib.import_module(name_of(path))
+    assert module.__doc__, f"{path.name} opens with no docstring"
+    bare = []
+    for name, value in public_members(module):
+        owner = name.removeprefix(f"{module.__name__}.").split(".")
+        inherited = len(owner) == 2 and inspect.getdoc(
+            getattr(vars(module)[owner[0]], owner[1], None)
+        )
+        if not (inherited or inspect.getdoc(value)):
+            bare.append(name)
+    assert not bare, f"no docstring: {bare}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_source_keeps_the_rules(path):
+    text = path.read_text()
+    tree = ast.parse(text)
+    asserts = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Assert)]
+    assert not asserts, f"assert in src at lines {asserts}: raise ValueError with a message"
+    assert not re.search(r"\b(TODO|FIXME|XXX|NotImplementedError)\b", text)
+    assert path.stem not in {"utils", "helpers", "common", "misc"}
+    lines = text.count("\n")
+    assert lines <= 400, f"{path.name} has {lines} lines: split it"
+
+
+def test_public_names_resolve():
+    assert {"CM2", "CM2Classifier", "CopulaJoint", "copulas", "marginals"} <= set(cm2.__all__)
+    for name in cm2.__all__:
+        assert getattr(cm2, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'Cm2Clasifier'"):
+        _ = cm2.Cm2Clasifier
+
+
+def test_no_machine_paths_are_tracked():
+    places = [rf"/{name}/" for name in ("work", "tmp", "home", "root", "opt")]
+    pattern = re.compile(r"(?<![\w.~$)}-])(" + "|".join(places) + ")")
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in tracked_files()
+        if path.suffix in {".py", ".md", ".toml", ".cff", ".yaml", ".yml", ".html", ".css", ""}
+        for number, line in enumerate(path.read_text(errors="ignore").splitlines(), start=1)
+        if pattern.search(line)
+    ]
+    assert not found, f"machine paths: {found}"
