@@ -1,5 +1,7 @@
 """Prediction heads of the estimator: each turns blocks of modalities into class probabilities."""
 
 from cm2.heads.base import REGISTRY, Head, register
+from cm2.heads.experts import Experts
+from cm2.heads.pool import Pool
 
-__all__ = ["REGISTRY", "Head", "register"]
+__all__ = ["REGISTRY", "Experts", "Head", "Pool", "register"]

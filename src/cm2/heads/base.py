@@ -31,7 +31,10 @@ class Head(BaseEstimator, ABC):  # type: ignore[misc]
 
     @abstractmethod
     def fit(
-        self, blocks: Blocks, y: Int[ndarray, " n"], sample_weight: Float[ndarray, " n"] | None = None
+        self,
+        blocks: Blocks,
+        y: Int[ndarray, " n"],
+        sample_weight: Float[ndarray, " n"] | None = None,
     ) -> Self:
         """Learns from rows with codes ``y``; a row of weight zero counts as absent."""
 
@@ -96,7 +99,7 @@ def row_weights(sample_weight: Float[ndarray, " n"] | None, rows: int) -> Float[
     weight = np.asarray(sample_weight, dtype=np.float64)
     if weight.shape != (rows,) or not np.isfinite(weight).all() or (weight < 0).any():
         raise ValueError(
-            f"sample_weight should be {rows} finite numbers, none negative; got shape {weight.shape}"
+            f"sample_weight should be {rows} finite numbers >= 0, got shape {weight.shape}"
         )
     return weight
 

@@ -1,0 +1,213 @@
+"""How good predicted probabilities are, with bootstrap intervals and paired comparisons.
+
+Every measure takes weights of shape (replicate, n), so that all bootstrap replicates are computed
+at once: the samples are sorted once and a replicate is only a row of counts. More than two classes
+are averaged one against the rest. Bootstrap: Efron and Tibshirani (1993), percentile intervals
+within strata (the classes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+from scipy import stats
+
+_CHUNK = 2_000_000
+_TINY = 1e-12
+
+
+class Interval(NamedTuple):
+    """A value with the ends of its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        """As it stands in a table."""
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+class Paired(NamedTuple):
+    """The mean difference of two methods over paired runs, with p-values of no difference."""
+
+    difference: float
+    low: float
+    high: float
+    standard_error: float
+    t_test: float
+    wilcoxon: float
+
+
+def auroc(
+    target: Bool[ndarray, " n"], score: Float[ndarray, " n"], weight: Float[ndarray, "replicate n"]
+) -> Float[ndarray, " replicate"]:
+    """Area under the ROC curve: the probability that a positive scores higher, ties half."""
+    positive, negative = _by_threshold(target, score, weight)
+    above = np.cumsum(positive, axis=1)
+    wins = (negative * (above - positive / 2)).sum(axis=1)
+    return np.asarray(wins / (positive.sum(axis=1) * negative.sum(axis=1)))
+
+
+def aupr(
+    target: Bool[ndarray, " n"], score: Float[ndarray, " n"], weight: Float[ndarray, "replicate n"]
+) -> Float[ndarray, " replicate"]:
+    """Average precision: precision at each threshold, weighted by the gain in recall."""
+    positive, negative = _by_threshold(target, score, weight)
+    hits, called = np.cumsum(positive, axis=1), np.cumsum(positive + negative, axis=1)
+    precision = hits / np.where(called > 0, called, 1.0)
+    return np.asarray((precision * positive).sum(axis=1) / positive.sum(axis=1))
+
+
+def brier(
+    target: Bool[ndarray, " n"], score: Float[ndarray, " n"], weight: Float[ndarray, "replicate n"]
+) -> Float[ndarray, " replicate"]:
+    """Mean squared difference between probability and outcome."""
+    return np.asarray(weight @ (score - target) ** 2 / weight.sum(axis=1))
+
+
+RANKING: dict[str, Callable[..., Float[ndarray, " replicate"]]] = {"auroc": auroc, "aupr": aupr}
+MEASURES = ("auroc", "aupr", "brier", "log_loss")
+
+
+def measure(
+    target: Int[ndarray, " n"],
+    probability: Float[ndarray, "row ..."],
+    weight: Float[ndarray, "replicate n"] | None = None,
+) -> dict[str, Float[ndarray, " replicate"]]:
+    """AUROC, AUPR, Brier score and log loss for each row of weights.
+
+    With more than two classes AUROC and AUPR are means over one-against-the-rest problems, and the
+    Brier score sums the squared differences over classes. For two classes it is that of class 1.
+
+    Args:
+        target: Class codes.
+        probability: One column a class, or the probability of class 1.
+        weight: Weights of the samples; None for one row of ones.
+    """
+    proba = _columns(probability)
+    if len(target) != len(proba):
+        raise ValueError(f"{len(target)} targets but {len(proba)} rows of probabilities")
+    if weight is None:
+        weight = np.ones((1, len(target)))
+    labels = proba.shape[1]
+    each = range(1, 2) if labels == 2 else range(labels)
+    out = {
+        name: np.mean([rank(target == c, proba[:, c], weight) for c in each], axis=0)
+        for name, rank in RANKING.items()
+    }
+    out["brier"] = np.sum([brier(target == c, proba[:, c], weight) for c in each], axis=0)
+    surprise = -np.log(np.clip(proba[np.arange(len(target)), target], _TINY, 1.0))
+    out["log_loss"] = weight @ surprise / weight.sum(axis=1)
+    return out
+
+
+def evaluate(
+    target: Int[ndarray, " n"],
+    probability: Float[ndarray, "row ..."],
+    *,
+    replicates: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Every measure with its bootstrap interval, resampling within classes.
+
+    Example:
+        >>> target = np.array([0, 0, 1, 1])
+        >>> evaluate(target, np.array([0.1, 0.4, 0.35, 0.8]))["auroc"].value
+        0.75
+    """
+    value = measure(target, probability)
+    rng = np.random.default_rng(seed)
+    chunk = max(1, _CHUNK // max(len(target), 1))
+    parts = [
+        measure(target, probability, resample(target, min(chunk, replicates - first), rng))
+        for first in range(0, replicates, chunk)
+    ]
+    tail = (1 - confidence) / 2
+    result = {}
+    for name in MEASURES:
+        draws = np.concatenate([part[name] for part in parts])
+        low, high = np.quantile(draws, [tail, 1 - tail])
+        result[name] = Interval(float(value[name][0]), float(low), float(high))
+    return result
+
+
+def resample(
+    target: Int[ndarray, " n"], replicates: int, rng: np.random.Generator
+) -> Float[ndarray, "replicate n"]:
+    """How often each sample is drawn, with replacement and within its class."""
+    count = np.zeros((replicates, len(target)))
+    for label in np.unique(target):
+        rows = np.flatnonzero(target == label)
+        count[:, rows] = rng.multinomial(
+            len(rows), np.full(len(rows), 1 / len(rows)), size=replicates
+        )
+    return count
+
+
+def paired(
+    first: Float[ndarray, " run"], second: Float[ndarray, " run"], *, confidence: float = 0.95
+) -> Paired:
+    """First minus second over runs that share data and seeds: t interval, t and Wilcoxon tests.
+
+    Example:
+        >>> paired(np.array([0.8, 0.9, 0.7]), np.array([0.7, 0.8, 0.6])).difference.round(3)
+        np.float64(0.1)
+    """
+    difference = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
+    runs = len(difference)
+    if difference.ndim != 1 or runs < 2:
+        raise ValueError(f"a paired comparison needs at least two runs, got {difference.shape}")
+    mean = difference.mean()
+    error = float(difference.std(ddof=1) / np.sqrt(runs))
+    half = float(stats.t.ppf((1 + confidence) / 2, runs - 1)) * error
+    if np.ptp(difference) == 0:
+        certain = 1.0 if mean == 0 else 0.0
+        wilcoxon = 1.0 if mean == 0 else float(stats.wilcoxon(difference).pvalue)
+        return Paired(mean, mean, mean, 0.0, certain, wilcoxon)
+    return Paired(
+        mean,
+        mean - half,
+        mean + half,
+        error,
+        float(stats.ttest_1samp(difference, 0.0).pvalue),
+        float(stats.wilcoxon(difference).pvalue),
+    )
+
+
+def markdown(rows: Mapping[str, Mapping[str, Interval]]) -> str:
+    """A table of methods by measures."""
+    head = f"| method | {' | '.join(MEASURES)} |\n|---|{'---|' * len(MEASURES)}"
+    lines = [
+        f"| {name} | {' | '.join(str(values[m]) for m in MEASURES)} |"
+        for name, values in rows.items()
+    ]
+    return "\n".join([head, *lines])
+
+
+def _by_threshold(
+    target: Bool[ndarray, " n"], score: Float[ndarray, " n"], weight: Float[ndarray, "replicate n"]
+) -> tuple[Float[ndarray, "replicate threshold"], Float[ndarray, "replicate threshold"]]:
+    """Weight of positives and of negatives at each distinct score, from high to low."""
+    order = np.argsort(-score, kind="stable")
+    first = np.flatnonzero(np.diff(score[order], prepend=np.inf))
+    sorted_weight, hit = weight[:, order], target[order]
+    positive = np.add.reduceat(sorted_weight * hit, first, axis=1)
+    negative = np.add.reduceat(sorted_weight * ~hit, first, axis=1)
+    return positive, negative
+
+
+def _columns(
+    probability: Float[ndarray, "row ..."],
+) -> Float[ndarray, "n label"]:
+    proba = np.asarray(probability, dtype=np.float64)
+    if proba.ndim == 1:
+        proba = np.stack([1 - proba, proba], axis=1)
+    if proba.ndim != 2 or proba.shape[1] < 2 or not np.isfinite(proba).all():
+        raise ValueError(f"probabilities should be finite, one column a class; got {proba.shape}")
+    return proba

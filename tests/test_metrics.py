@@ -1,0 +1,122 @@
+"""Measures against scikit-learn, bootstrap against theory, paired tests against scipy."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn import metrics as sklearn_metrics
+
+from cm2 import metrics
+
+
+def _binary(n: int = 300, ties: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    target = rng.integers(0, 2, n)
+    score = 1 / (1 + np.exp(-(rng.standard_normal(n) + target)))
+    return target, score.round(1) if ties else score
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_binary_measures_equal_those_of_sklearn(ties: bool, weighted: bool) -> None:
+    target, score = _binary(ties=ties)
+    rng = np.random.default_rng(1)
+    weight = rng.integers(0, 4, len(target)).astype(float) if weighted else np.ones(len(target))
+    ours = metrics.measure(target, score, weight[None])
+    clipped = np.clip(score, 1e-12, 1 - 1e-12)
+    theirs = {
+        "auroc": sklearn_metrics.roc_auc_score(target, score, sample_weight=weight),
+        "aupr": sklearn_metrics.average_precision_score(target, score, sample_weight=weight),
+        "brier": sklearn_metrics.brier_score_loss(target, score, sample_weight=weight),
+        "log_loss": sklearn_metrics.log_loss(target, clipped, sample_weight=weight),
+    }
+    for name, value in theirs.items():
+        # scikit-learn 1.9 rounds the weights of its log loss to float32.
+        rtol = 1e-6 if name == "log_loss" else 1e-10
+        np.testing.assert_allclose(ours[name][0], value, rtol=rtol, err_msg=name)
+
+
+def test_multiclass_measures_equal_those_of_sklearn() -> None:
+    rng = np.random.default_rng(2)
+    target = rng.integers(0, 4, 400)
+    logits = rng.standard_normal((400, 4)) + 1.5 * np.eye(4)[target]
+    proba = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    ours = metrics.measure(target, proba)
+    onehot = np.eye(4)[target]
+    theirs = {
+        "auroc": sklearn_metrics.roc_auc_score(target, proba, multi_class="ovr"),
+        "aupr": sklearn_metrics.average_precision_score(onehot, proba),
+        "brier": ((proba - onehot) ** 2).sum(1).mean(),
+        "log_loss": sklearn_metrics.log_loss(target, proba),
+    }
+    for name, value in theirs.items():
+        np.testing.assert_allclose(ours[name][0], value, rtol=1e-10, err_msg=name)
+
+
+def test_weights_are_counts() -> None:
+    target, score = _binary()
+    count = metrics.resample(target, 1, np.random.default_rng(0))
+    repeated = np.repeat(np.arange(len(target)), count[0].astype(int))
+    by_weight = metrics.measure(target, score, count)
+    by_rows = metrics.measure(target[repeated], score[repeated])
+    for name in metrics.MEASURES:
+        np.testing.assert_allclose(by_weight[name], by_rows[name], rtol=1e-10)
+
+
+def test_resampling_keeps_the_classes() -> None:
+    target, _ = _binary()
+    count = metrics.resample(target, 50, np.random.default_rng(0))
+    assert (count[:, target == 1].sum(axis=1) == (target == 1).sum()).all()
+    assert (count.sum(axis=1) == len(target)).all()
+
+
+def test_interval_has_the_width_that_theory_gives() -> None:
+    # The Brier score is a mean: its stratified bootstrap error is known. With 4,000 replicates a
+    # 95% half-width has a relative Monte Carlo error of about 3%; four of them are allowed.
+    target, score = _binary(n=1000)
+    got = metrics.evaluate(target, score, replicates=4000)["brier"]
+    loss = (score - target) ** 2
+    share = [
+        np.mean(target == c) ** 2 * loss[target == c].var() / np.sum(target == c) for c in (0, 1)
+    ]
+    expected = 2 * stats.norm.ppf(0.975) * np.sqrt(sum(share))
+    assert got.high - got.low == pytest.approx(expected, rel=0.12)
+    assert got.low < got.value < got.high
+
+
+def test_chunks_do_not_change_what_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    target, score = _binary()
+    monkeypatch.setattr(metrics, "_CHUNK", 7 * len(target))
+    small = metrics.evaluate(target, score, replicates=500)
+    monkeypatch.setattr(metrics, "_CHUNK", 10**9)
+    large = metrics.evaluate(target, score, replicates=500)
+    assert small["auroc"].value == large["auroc"].value
+    assert small["auroc"].low == pytest.approx(large["auroc"].low, abs=0.01)
+
+
+def test_paired_agrees_with_scipy() -> None:
+    rng = np.random.default_rng(3)
+    first, second = rng.standard_normal((2, 9))
+    got = metrics.paired(first + 0.5, second)
+    reference = stats.ttest_rel(first + 0.5, second)
+    assert got.t_test == pytest.approx(reference.pvalue)
+    assert (got.low, got.high) == pytest.approx(tuple(reference.confidence_interval()))
+    assert got.wilcoxon == pytest.approx(stats.wilcoxon(first + 0.5, second).pvalue)
+
+
+def test_paired_of_equal_methods_finds_nothing() -> None:
+    same = np.array([0.7, 0.8, 0.75])
+    assert metrics.paired(same, same) == (0, 0, 0, 0, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("probability", "message"),
+    [(np.array([0.1, np.nan]), "finite"), (np.array([0.1, 0.2, 0.3]), "3 rows")],
+)
+def test_bad_probabilities_are_named(probability: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        metrics.measure(np.array([0, 1]), probability)
+
+
+def test_one_run_cannot_be_compared() -> None:
+    with pytest.raises(ValueError, match="at least two runs"):
+        metrics.paired(np.array([0.8]), np.array([0.7]))
