@@ -58,14 +58,14 @@ clean: ## remove .venv, caches and built docs
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("cm2 needs Python 3.11 or later, this is " + sys.version.split()[0] + "; choose one with: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install -qq --upgrade 'pip>=25.1'
 
 # torch first and alone: what follows then takes the build that is there.
 $(RUNTIME): pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet '$(TORCH)'
-	$(BIN)/python -m pip install --quiet --editable '.[all]'
+	$(BIN)/python -m pip install -qq '$(TORCH)'
+	$(BIN)/python -m pip install -qq --editable '.[all]'
 	@touch $@
 
 $(TOOLS): pyproject.toml $(RUNTIME)
-	$(BIN)/python -m pip install --quiet --group test --group check --group docs
+	$(BIN)/python -m pip install -qq --group test --group check --group docs
 	@touch $@
