@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+STAY = "patientunitstayid"
+
 STATISTICS = ("count", "total", "mean", "min", "max", "first", "last", "slope")
 SERIES = ("count", "mean", "min", "max", "first", "last", "slope")
 FLOW = ("count", "total")
@@ -27,21 +29,25 @@ class Variable(NamedTuple):
 def _columns(texts: str = "", integers: str = "", floats: str = "") -> dict[str, str]:
     """Types of a table's columns; the stay's identifier always belongs to it."""
     return {
-        "patientunitstayid": "int64",
+        STAY: "int64",
         **dict.fromkeys(integers.split(), "int64"),
         **dict.fromkeys(floats.split(), "float64"),
         **dict.fromkeys(texts.split(), "string"),
     }
 
 
-PHYSIOLOGY = tuple(
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+PHYSIOLOGY = _names(
     "intubated vent dialysis eyes motor verbal meds urine wbc temperature respiratoryrate sodium"
     " heartrate meanbp ph hematocrit creatinine albumin pao2 pco2 bun glucose bilirubin"
-    " fio2".split()
+    " fio2"
 )
-CHRONIC = tuple(
+CHRONIC = _names(
     "aids hepaticfailure lymphoma metastaticcancer leukemia immunosuppression cirrhosis diabetes"
-    " electivesurgery readmit".split()
+    " electivesurgery readmit"
 )
 """Facts of the admission in apachepredvar. Not read there: diedinhospital, dischargelocation,
 var03hspxlos (outcomes or their forecasts); activetx, thrombolytics, ventday1, oob*day1 (what was
@@ -196,11 +202,28 @@ VITALS: dict[str, Variable] = {
     "blood_products": Variable(0, 5000, FLOW),
 }
 
+_RUNNING = r"(?m)^(?:infusion|treatment)\|.*"
+GIVEN: dict[str, str] = {
+    "vasopressor": _RUNNING
+    + r"(?:norepinephrine|levophed|vasopressin|phenylephrine|neo-?synephrine|epinephrine|dopamine)",
+    "inotrope": _RUNNING + r"(?:dobutamine|milrinone)",
+    "ventilation": r"(?m)^(?:treatment\|.*mechanical ventilation|airway\|.*(?:ett|trach))",
+    "non_invasive_ventilation": r"(?m)^treatment\|.*non-invasive ventilation",
+    "sedation": _RUNNING + r"(?:propofol|midazolam|versed|dexmedetomidine|precedex)",
+    "dialysis": r"(?m)^treatment\|.*(?:dialysis|cvvh)",
+    "blood_products": r"(?m)^treatment\|.*(?:packed red blood|platelet|plasma)",
+    "bicarbonate": _RUNNING + r"bicarb",
+    "antibiotics": r"(?m)^treatment\|.*antibacterials",
+    "resuscitation": r"(?m)^treatment\|.*(?:cpr|defibrillation|hypothermia)",
+}
+
+ADMISSION_PREFIX = "admission diagnosis|"
 EXAM_PREFIX = "notes/Progress Notes/Physical Exam/Physical Exam/"
+OPTIONS_PREFIX = "notes/Progress Notes/Physical Exam/"
 NOTE_PREFIX = r"^notes/(Progress Notes/)?"
 HISTORY_PREFIX = r"^notes/Progress Notes/Past History/"
 _SIGNS = "Constitutional/Vital Sign and Physiological Data"
-_BALANCE = "Constitutional/Weight and I&&O/I&&O (ml)"
+_BALANCE = "Constitutional/Weight and I&O/I&&O (ml)"
 EXAM_PATHS = {
     "Neurologic/GCS/Eyes Score": "exam_gcs_eye",
     "Neurologic/GCS/Motor Score": "exam_gcs_motor",
@@ -220,8 +243,8 @@ EXAM_PATHS = {
     f"{_SIGNS}/FiO2%/FiO2%": "exam_fraction_inspired_oxygen",
     f"{_SIGNS}/PEEP/PEEP": "exam_peep",
     f"{_SIGNS}/Vent Rate/Vent Rate Current": "exam_ventilator_rate",
-    "Constitutional/Weight and I&O/I&&O (ml)/Urine": "exam_urine",
-    "Constitutional/Weight and I&O/I&&O (ml)/Total Net": "exam_net_balance",
+    f"{_BALANCE}/Urine": "exam_urine",
+    f"{_BALANCE}/Total Net": "exam_net_balance",
 }
 _RANGES = {
     "gcs_eye": (1, 4),

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int
+from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
 __all__ = ["split"]
@@ -23,7 +23,7 @@ def split(
     fractions: Sequence[float] = (0.7, 0.15, 0.15),
     *,
     seed: int = 0,
-) -> tuple[Int[np.ndarray, " row"], ...]:
+) -> tuple[NDArray[np.int64], ...]:
     """Deals rows out to parts such that each patient is in one part.
 
     Args:
