@@ -19,7 +19,7 @@ _ANGLE = np.deg2rad([0.0, 50.0, 100.0, 150.0])
 _LOADING = np.stack([np.cos(_ANGLE), np.sin(_ANGLE)], axis=1)
 _SHARED_EFFECT, _SHARED_NOISE = 0.45, 0.15
 _INDEPENDENT_EFFECT = 0.42
-_XOR_STRENGTH, _XOR_EFFECT = 0.95, np.array([0.0, 0.0, 0.23, 0.23])
+_XOR_STRENGTH, _XOR_EFFECT = 0.9, np.array([0.0, 0.0, 0.23, 0.23])
 _FEATURE_NOISE = 0.3
 
 

@@ -6,7 +6,6 @@ lowest cross-validated log loss wins. The forest's out-of-fold predictions are i
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -105,7 +104,7 @@ class Expert:
         """Out-of-fold log probabilities at the best penalty, which is refitted on all rows."""
         best, lowest = np.empty(0), np.inf
         for penalty in PENALTIES:
-            held_out = self._held_out(lambda c=penalty: _ridge(c), x, y, weight, folds)
+            held_out = self._held_out(penalty, x, y, weight, folds)
             loss = _log_loss(held_out, y, weight)
             if loss < lowest:
                 best, lowest, chosen = held_out, loss, penalty
@@ -115,7 +114,7 @@ class Expert:
 
     def _held_out(
         self,
-        make: Callable[[], Any],
+        penalty: float,
         x: Float[ndarray, "n feature"],
         y: Int[ndarray, " n"],
         weight: Float[ndarray, " n"],
@@ -125,7 +124,7 @@ class Expert:
         for fold in np.unique(folds):
             train, test = folds != fold, folds == fold
             if len(np.unique(y[train])) > 1:
-                model = make().fit(x[train], y[train], weight[train])
+                model = _ridge(penalty).fit(x[train], y[train], weight[train])
                 out[test] = self._log_proba(Fitted(model, model.classes_, 0.0), x[test])
         return out
 
