@@ -1,0 +1,64 @@
+"""The interface of an imputer: embeddings with gaps in, embeddings without gaps out.
+
+Imputed values are constants to the optimiser. The joint is fitted by the likelihood of what was
+observed and by nothing else; if the classifier could move it through the draws, its dependence
+would say what helps the classifier and no longer what the data are like.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from cm2.registry import Registry
+
+if TYPE_CHECKING:
+    from cm2.couplings import Joint
+
+
+class Imputer(nn.Module, ABC):
+    """Fills in the embeddings of missing modalities.
+
+    ``draws`` is false for an imputer that returns the same values every time, so that a prediction
+    need not be repeated.
+    """
+
+    draws: bool = True
+
+    def forward(
+        self,
+        z: Float[Tensor, "batch modality dim"],
+        present: Bool[Tensor, "batch modality"],
+        joint: Joint,
+    ) -> Float[Tensor, "batch modality dim"]:
+        """Returns ``z`` with missing modalities filled in.
+
+        Present entries come back bit for bit and keep their gradient; imputed entries carry none.
+        Only incomplete rows are computed.
+        """
+        incomplete = ~present.all(dim=-1)
+        if not bool(incomplete.any()):
+            return z
+        rows = incomplete.nonzero().squeeze(-1)
+        with torch.no_grad():
+            gaps = present[rows]
+            safe = torch.where(gaps.unsqueeze(-1), z[rows], 0.0)
+            values = torch.zeros_like(z).index_copy(0, rows, self.values(safe, gaps, joint))
+        return torch.where(present.unsqueeze(-1), z, values)
+
+    @abstractmethod
+    def values(
+        self,
+        z: Float[Tensor, "row modality dim"],
+        present: Bool[Tensor, "row modality"],
+        joint: Joint,
+    ) -> Float[Tensor, "row modality dim"]:
+        """Returns embeddings for all modalities; those at present ones are ignored."""
+
+
+REGISTRY: Registry[Imputer] = Registry("imputer")
+register = REGISTRY.register

@@ -1,0 +1,83 @@
+"""The interface of a model, and the one place where encoders meet only what is present."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from cm2.encoders import Encoder
+from cm2.records import Batch, Output
+
+
+class Model(nn.Module, ABC):
+    """Maps a batch to logits and penalties.
+
+    Args:
+        modalities: Names of the modalities, in the order of the columns of ``present``.
+    """
+
+    def __init__(self, modalities: tuple[str, ...]) -> None:
+        super().__init__()
+        self.modalities = modalities
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Output:
+        """Returns logits, penalties by name, and logits of each modality alone."""
+
+    def initialize(self, batch: Batch) -> None:
+        """Starts from data what should be; nothing, unless a model overrides this."""
+
+    def restarted(self) -> list[nn.Parameter]:
+        """Returns the parameters that ``initialize`` sets, whose optimiser state is then stale."""
+        return []
+
+    def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        """Returns groups for an optimiser; one group, unless a model overrides this."""
+        return [{"params": list(self.parameters()), "lr": lr, "weight_decay": weight_decay}]
+
+    def diagnostics(self, batch: Batch) -> dict[str, float]:
+        """Returns numbers to be logged once an epoch; none, unless a model overrides this."""
+        return {}
+
+    def broken_terms(self, batch: Batch) -> list[str]:
+        """Names the parts that are not finite on a batch, for an error message."""
+        return [
+            name for name, value in self.state_dict().items() if not bool(value.isfinite().all())
+        ]
+
+
+def select(x: Any, rows: Bool[Tensor, batch]) -> Any:
+    """Returns the given rows of an input: a tensor, or a tuple of tensors such as ``Padded``."""
+    if isinstance(x, Tensor):
+        return x[rows]
+    return type(x)(*(select(part, rows) for part in x))
+
+
+def encode_present(
+    encoders: Mapping[str, Encoder],
+    inputs: Mapping[str, Any],
+    present: Bool[Tensor, "batch modality"],
+) -> Float[Tensor, "batch modality dim"]:
+    """Embeds what is present and leaves zeros elsewhere.
+
+    Each encoder is called on the rows that have its modality, and not at all where no row has; the
+    contents of absent rows are never read.
+    """
+    embeddings = []
+    for column, (name, encoder) in enumerate(encoders.items()):
+        rows = present[:, column]
+        count = int(rows.sum())
+        if count == len(rows) and count > 0:
+            embeddings.append(encoder(inputs[name]))
+            continue
+        z = torch.zeros(len(rows), encoder.dim, device=present.device)
+        if count > 0:
+            observed = encoder(select(inputs[name], rows))
+            z = z.to(observed.dtype).masked_scatter(rows.unsqueeze(-1), observed)
+        embeddings.append(z)
+    return torch.stack(embeddings, dim=1)

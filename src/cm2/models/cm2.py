@@ -1,0 +1,282 @@
+"""CM2: encoders, a copula joint over their embeddings, imputation, fusion and a classifier.
+
+Source: Wu, Chan, Wang, Yin, Yu (2025), Cross-modal alignment via variational copula modelling,
+ICML, https://arxiv.org/abs/2511.03196; the joint is exact here (see ``cm2.joint``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from cm2 import fusions, imputers
+from cm2.encoders import Encoder
+from cm2.joint import CopulaJoint
+from cm2.models import diagnostics, objectives, posteriors
+from cm2.models.base import Model, encode_present
+from cm2.models.objectives import frozen
+from cm2.models.posteriors import Encoded
+from cm2.records import Batch, Output
+
+JOINT_SPEED = 5.0
+"""Learning rate of the joint relative to the network's; it has to follow moving embeddings."""
+
+
+class Prediction(NamedTuple):
+    """Probabilities averaged over imputations.
+
+    Attributes:
+        mean: Probability of each label.
+        spread: Standard deviation of the probability over the imputations.
+    """
+
+    mean: Float[Tensor, "batch label"]
+    spread: Float[Tensor, "batch label"]
+
+
+def probabilities(logits: Float[Tensor, "*batch label"]) -> Float[Tensor, "*batch label"]:
+    """Reads one logit as binary, several as classes that exclude each other."""
+    return logits.sigmoid() if logits.shape[-1] == 1 else logits.softmax(dim=-1)
+
+
+class CM2(Model):
+    """Classifies samples whose modalities are dependent and partly missing.
+
+    Args:
+        encoders: Encoder of each modality, all of one ``dim``; the order fixes the columns of
+            ``present`` and the order in which the fusion reads.
+        labels: Number of logits.
+        copula: Name of the copula family.
+        components: Number of components of each marginal mixture.
+        coupling: Name of the way in which the copula couples the marginals.
+        imputation: Name of an imputer, or one.
+        fusion: Name of a fusion, or one.
+        posterior: ``"point"`` or ``"gaussian"``.
+        objective: ``"alignment"``, or ``"elbo"`` (which needs the Gaussian posterior).
+        hide: Probability with which training hides a modality that is there from the fusion, so
+            that it meets imputed embeddings; at least one modality stays.
+        shared: Whether all coordinates share one copula parameter.
+        width: Width of the fused vector.
+        dropout: Probability of dropping a fused or hidden unit of the classifier.
+        seed: Seed of the parameters' start; ``None`` draws from torch's global state.
+
+    Example:
+        >>> from cm2.encoders import Dense
+        >>> model = CM2({"labs": Dense(6, 4), "notes": Dense(9, 4)}, labels=3)
+        >>> inputs = {"labs": torch.zeros(2, 6), "notes": torch.zeros(2, 9)}
+        >>> model(Batch(inputs, torch.tensor([[True, True], [True, False]]))).logits.shape
+        torch.Size([2, 3])
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, Encoder],
+        labels: int,
+        *,
+        copula: str = "gaussian",
+        components: int = 3,
+        coupling: str = "rosenblatt",
+        imputation: str | imputers.Imputer = "conditional",
+        fusion: str | fusions.Fusion = "lstm",
+        posterior: str = "point",
+        objective: str = "alignment",
+        hide: float = 0.2,
+        shared: bool = False,
+        width: int = 64,
+        dropout: float = 0.1,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(tuple(encoders))
+        widths = {name: encoder.dim for name, encoder in encoders.items()}
+        if len(set(widths.values())) != 1:
+            raise ValueError(f"all encoders need the same dim, but have {widths}")
+        if not 0 <= hide < 1:
+            raise ValueError(f"hide is a probability below one, but is {hide}")
+        if labels < 1:
+            raise ValueError(f"a model needs at least one label, but labels is {labels}")
+        self.dim = next(iter(widths.values()))
+        self.labels = labels
+        self.hide = hide
+        self._encoders = nn.ModuleList(encoders.values())
+        size = (len(widths), self.dim)
+        with torch.random.fork_rng(devices=[], enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
+            self.joint = CopulaJoint(*size, copula, components, coupling, shared=shared)
+            self.posterior = posteriors.REGISTRY[posterior](*size)
+            self.objective = objectives.REGISTRY[objective]()
+            self.imputer = (
+                imputers.REGISTRY[imputation]() if isinstance(imputation, str) else imputation
+            )
+            self.fusion = (
+                fusions.REGISTRY[fusion](*size, width=width) if isinstance(fusion, str) else fusion
+            )
+            self.classifier = nn.Sequential(
+                nn.LayerNorm(self.fusion.dim),
+                nn.Dropout(dropout),
+                nn.Linear(self.fusion.dim, width),
+                nn.GELU(),
+                nn.Dropout(dropout),
+                nn.Linear(width, labels),
+            )
+            self.auxiliary = nn.ModuleList(nn.Linear(self.dim, labels) for _ in encoders)
+        if posterior == "point" and objective == "elbo":
+            raise ValueError("objective='elbo' needs posterior='gaussian', but it is 'point'")
+
+    @property
+    def encoders(self) -> dict[str, Encoder]:
+        """The encoder of each modality."""
+        return dict(zip(self.modalities, self._encoders, strict=True))  # type: ignore[arg-type]
+
+    def encode(self, batch: Batch) -> Encoded:
+        """Embeds what is present; zeros elsewhere."""
+        if batch.present.shape[-1] != len(self.modalities):
+            raise ValueError(
+                f"present needs a column for each of {list(self.modalities)}, "
+                f"but has {batch.present.shape[-1]}"
+            )
+        z = encode_present(self.encoders, batch.inputs, batch.present)
+        encoded: Encoded = self.posterior(z, batch.present)
+        return encoded
+
+    def embed(self, batch: Batch) -> Float[Tensor, "batch modality dim"]:
+        """Returns the embeddings of what is present, zeros elsewhere."""
+        return self.encode(batch).z
+
+    def complete(self, batch: Batch) -> Float[Tensor, "batch modality dim"]:
+        """Returns the embeddings with one imputation of what is missing."""
+        completed: Tensor = self.imputer(self.embed(batch), batch.present, frozen(self.joint))
+        return completed
+
+    def classify(
+        self, z: Float[Tensor, "batch modality dim"], present: Bool[Tensor, "batch modality"]
+    ) -> Float[Tensor, "batch label"]:
+        """Returns logits of completed embeddings."""
+        logits: Tensor = self.classifier(self.fusion(z, present))
+        return logits
+
+    def hidden(self, present: Bool[Tensor, "batch modality"]) -> Bool[Tensor, "batch modality"]:
+        """Hides present modalities at random; a row that has any keeps at least one."""
+        score = torch.rand(present.shape, device=present.device).masked_fill(~present, -1.0)
+        best = torch.zeros_like(present).scatter(-1, score.argmax(dim=-1, keepdim=True), True)
+        return present & ((score >= self.hide) | best)
+
+    def forward(self, batch: Batch) -> Output:
+        """Returns logits after one imputation, the objective's penalties, and auxiliary logits.
+
+        In training, modalities are hidden from the fusion; the joint's likelihood sees what is
+        there before hiding, and never an imputed embedding.
+        """
+        encoded = self.encode(batch)
+        shown = self.hidden(batch.present) if self.training else batch.present
+        completed = self.imputer(encoded.z, shown, frozen(self.joint))
+        weight = batch.weight
+        if weight is None:
+            weight = encoded.z.new_ones(len(encoded.z))
+        weight = weight / weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)
+        return Output(
+            logits=self.classify(completed, shown),
+            penalties=self.objective.penalties(self.joint, encoded, batch.present, weight),
+            logits_by_modality={
+                name: head(encoded.z[:, column])
+                for column, (name, head) in enumerate(
+                    zip(self.modalities, self.auxiliary, strict=True)
+                )
+            },
+        )
+
+    @torch.no_grad()
+    def predict(
+        self,
+        batch: Batch,
+        draws: int = 10,
+        *,
+        probability: Callable[[Tensor], Tensor] = probabilities,
+    ) -> Prediction:
+        """Averages probabilities over imputations (Rubin's multiple imputation).
+
+        Complete rows, and imputers that always return the same values, are computed once.
+
+        Args:
+            batch: The samples.
+            draws: Number of imputations of each incomplete row.
+            probability: What turns logits into probabilities, such as a task's method.
+
+        Returns:
+            Mean and standard deviation over the imputations, without dropout.
+        """
+        if draws < 1:
+            raise ValueError(f"a prediction needs at least one imputation, but draws is {draws}")
+        training = self.training
+        self.eval()
+        z, present = self.embed(batch), batch.present
+        mean = probability(self.classify(z, present))
+        spread = torch.zeros_like(mean)
+        rows = (~present.all(dim=-1)).nonzero().squeeze(-1)
+        if len(rows) > 0:
+            repeats = draws if self.imputer.draws else 1
+            many = z[rows].repeat(repeats, 1, 1)
+            there = present[rows].repeat(repeats, 1)
+            completed = self.imputer(many, there, frozen(self.joint))
+            values = probability(self.classify(completed, there)).unflatten(0, (repeats, -1))
+            mean = mean.index_copy(0, rows, values.mean(dim=0))
+            spread = spread.index_copy(0, rows, values.std(dim=0, correction=0))
+        self.train(training)
+        return Prediction(mean, spread)
+
+    def initialize_joint(self, batch: Batch) -> None:
+        """Starts the joint from the embeddings of a batch (clusters of each modality).
+
+        Equal components get equal gradients and would never part.
+        """
+        training = self.training
+        self.eval()
+        with torch.no_grad():
+            self.joint.initialize(self.embed(batch), batch.present)
+        self.train(training)
+
+    def initialize(self, batch: Batch) -> None:
+        """Starts the joint from data."""
+        self.initialize_joint(batch)
+
+    def restarted(self) -> list[nn.Parameter]:
+        """Returns the joint's parameters."""
+        return list(self.joint.parameters())
+
+    def diagnostics(self, batch: Batch) -> dict[str, float]:
+        """Returns the learned dependence and how uniform u is; see ``diagnostics``."""
+        return diagnostics.dependence(self.joint(), self.embed(batch), batch.present)
+
+    def broken_terms(self, batch: Batch) -> list[str]:
+        """Names encoders and terms of the joint that are not finite on a batch."""
+        z = self.embed(batch)
+        encoders = [
+            f"the embedding of modality {name!r}"
+            for column, name in enumerate(self.modalities)
+            if not bool(z[:, column].isfinite().all())
+        ]
+        if encoders:
+            return encoders
+        terms = self.joint().log_prob_terms(z, batch.present)
+        marginals = [
+            f"the marginal of modality {name!r}"
+            for column, name in enumerate(self.modalities)
+            if not bool(terms["marginal"][:, column].isfinite().all())
+        ]
+        if not bool(terms["copula"].isfinite().all()):
+            marginals.append("the copula")
+        return marginals
+
+    def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        """Returns the network, and the joint with a higher rate and no decay."""
+        joint = list(self.joint.parameters())
+        owned = {id(value) for value in joint}
+        network = [value for value in self.parameters() if id(value) not in owned]
+        return [
+            {"params": network, "lr": lr, "weight_decay": weight_decay},
+            {"params": joint, "lr": JOINT_SPEED * lr, "weight_decay": 0.0},
+        ]

@@ -1,0 +1,54 @@
+"""Numbers that tell in training whether the joint fits: dependence, and how uniform u is."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from cm2.couplings import Joint
+
+
+def uniformity(
+    u: Float[Tensor, "batch modality dim"], present: Bool[Tensor, "batch modality"]
+) -> Float[Tensor, "modality dim"]:
+    """Kolmogorov-Smirnov distance of each coordinate to the uniform law, over present rows.
+
+    Returns:
+        Distances; NaN for a modality that no row has.
+    """
+    count = present.sum(dim=0).unsqueeze(-1)
+    ordered = torch.where(present.unsqueeze(-1), u, torch.inf).sort(dim=0).values
+    rank = torch.arange(len(u), device=u.device).reshape(-1, 1, 1)
+    above = (rank + 1) / count - ordered
+    below = ordered - rank / count
+    gap = torch.where(rank < count, torch.maximum(above, below), 0.0)
+    return torch.where(count > 0, gap.amax(dim=0), torch.nan)
+
+
+@torch.no_grad()
+def dependence(
+    joint: Joint, z: Float[Tensor, "batch modality dim"], present: Bool[Tensor, "batch modality"]
+) -> dict[str, float]:
+    """Summarises a joint on embeddings.
+
+    Returns:
+        ``kendall_tau``, the mean over pairs of modalities and coordinates; ``strength``, the mean
+        of its size; ``total_correlation``, the mean log copula density in nats a sample; ``ks``
+        and ``ks_max``, the mean and largest Kolmogorov-Smirnov distance of u to uniform; and each
+        parameter of the copula by name, averaged.
+    """
+    tau = joint.kendall_tau()
+    size = tau.shape[-1]
+    pairs = tau[..., *torch.triu_indices(size, size, 1)]
+    log_copula = joint.log_prob_terms(z, present)["copula"]
+    distance = uniformity(joint.to_uniform(z).u, present)
+    distance = distance[distance.isfinite()]
+    summary = {
+        "kendall_tau": pairs.mean(),
+        "strength": pairs.abs().mean(),
+        "total_correlation": log_copula.mean(),
+        "ks": distance.mean(),
+        "ks_max": distance.max() if len(distance) > 0 else distance.mean(),
+    }
+    return {name: float(value) for name, value in summary.items()}

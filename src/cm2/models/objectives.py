@@ -1,0 +1,106 @@
+"""What joins encoders and joint in training: alignment of point embeddings, or the ELBO.
+
+All terms are means over samples and divided by the number of embedding coordinates, so that their
+weights mean the same at every width.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.func import functional_call
+
+from cm2.couplings import Joint
+from cm2.joint import CopulaJoint
+from cm2.models.posteriors import Encoded
+from cm2.registry import Registry
+
+
+def frozen(joint: CopulaJoint) -> Joint:
+    """Returns the joint's distribution with parameters that take no gradient."""
+    constants = {name: value.detach() for name, value in joint.named_parameters()}
+    distribution: Joint = functional_call(joint, constants, ())
+    return distribution
+
+
+class Objective(ABC):
+    """Penalties that tie the encoders' embeddings to the joint."""
+
+    @abstractmethod
+    def penalties(
+        self,
+        joint: CopulaJoint,
+        encoded: Encoded,
+        present: Bool[Tensor, "batch modality"],
+        weight: Float[Tensor, " batch"],
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Returns the terms by name.
+
+        Args:
+            joint: The joint to be fitted.
+            encoded: Embeddings of what is present.
+            present: What was observed, before any was hidden from the classifier.
+            weight: Weights of the samples, of sum one.
+        """
+
+
+REGISTRY: Registry[Objective] = Registry("objective")
+register = REGISTRY.register
+
+
+@register("alignment")
+class Alignment(Objective):
+    r"""Fits the joint to detached embeddings and aligns encoders by the copula term alone.
+
+    ``joint_nll`` is :math:`-\log p(z_O)` of embeddings without gradient: the joint follows the
+    encoders. ``alignment`` is :math:`-\log c(u_O)` with the joint held fixed: the encoders raise
+    the information that modalities share. Without the second stop encoders could win by shrinking,
+    since a density has no upper bound; log c does not change under monotone maps of a coordinate.
+    """
+
+    def penalties(
+        self,
+        joint: CopulaJoint,
+        encoded: Encoded,
+        present: Bool[Tensor, "batch modality"],
+        weight: Float[Tensor, " batch"],
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Returns ``joint_nll`` for the joint and ``alignment`` for the encoders."""
+        coordinates = encoded.z.shape[-1] * encoded.z.shape[-2]
+        log_prob = joint().log_prob(encoded.z.detach(), present)
+        penalties = {"joint_nll": -(weight * log_prob).sum() / coordinates}
+        if torch.is_grad_enabled() and encoded.z.requires_grad:
+            copula = frozen(joint).log_prob_terms(encoded.z, present)["copula"]
+            penalties["alignment"] = -(weight * copula).sum() / coordinates
+        return penalties
+
+
+@register("elbo")
+class ELBO(Objective):
+    r"""The divergence of the encoders' posterior from the joint.
+
+    .. math:: \mathrm{KL} = E_q\Big[\sum_{m \in O} \log q(z_m | x_m) - \log p(z_O)\Big]
+
+    with the entropy of q in closed form. A weight of ``modalities * dim`` undoes the division by
+    the number of coordinates and gives the evidence lower bound itself; less is a tempered one.
+    """
+
+    def penalties(
+        self,
+        joint: CopulaJoint,
+        encoded: Encoded,
+        present: Bool[Tensor, "batch modality"],
+        weight: Float[Tensor, " batch"],
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Returns ``kl``, which has gradients for encoders and joint."""
+        if encoded.entropy is None:
+            raise ValueError(
+                "the objective 'elbo' needs posterior='gaussian': a point has no entropy, "
+                "and without it the bound can be won by shrinking the embeddings"
+            )
+        coordinates = encoded.z.shape[-1] * encoded.z.shape[-2]
+        divergence = -encoded.entropy.sum(dim=-1) - joint().log_prob(encoded.z, present)
+        return {"kl": (weight * divergence).sum() / coordinates}

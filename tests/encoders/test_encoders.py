@@ -1,0 +1,73 @@
+"""Encoders: bounded embeddings, clear errors, and no influence of neighbours or absent rows."""
+
+import pytest
+import torch
+from networks import Identity
+
+from cm2 import encoders
+from cm2.encoders import Dense
+from cm2.encoders.dense import Ball
+from cm2.models import encode_present
+
+
+def test_dense_is_registered() -> None:
+    assert encoders.REGISTRY["dense"] is Dense
+
+
+@pytest.mark.parametrize("dim", [1, 2, 16])
+def test_an_embedding_cannot_run_away_and_no_direction_collapses(dim: int) -> None:
+    torch.manual_seed(0)
+    encoder = Dense(6, dim).eval()
+    x = torch.randn(400, 6)
+    assert encoder(x * 1e6).square().mean(-1).sqrt().max() <= 3.0 + 1e-4
+    z = encoder(x).detach()
+    variance = torch.linalg.eigvalsh(torch.cov(z.T).reshape(dim, dim))
+    assert (variance > 1e-4).all()
+
+
+def test_ball_is_nearly_the_identity_on_small_vectors() -> None:
+    x = torch.randn(5, 4, dtype=torch.float64) * 1e-3
+    torch.testing.assert_close(Ball()(x), x, rtol=1e-5, atol=0)
+
+
+def test_a_row_does_not_depend_on_its_neighbours() -> None:
+    encoder = Dense(6, 4)
+    x = torch.randn(10, 6)
+    encoder.eval()
+    torch.testing.assert_close(encoder(x)[3:4], encoder(x[3:4]))
+
+
+def test_wrong_sizes_are_named() -> None:
+    with pytest.raises(ValueError, match="expects 6 columns, but got 5"):
+        Dense(6, 4)(torch.zeros(2, 5))
+    with pytest.raises(ValueError, match="dim is 0"):
+        Dense(6, 0)
+    with pytest.raises(ValueError, match="features is 0"):
+        Dense(0, 4)
+
+
+def test_encoders_meet_only_present_rows() -> None:
+    seen = []
+
+    class Spy(Identity):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(x)
+            return x
+
+    x = torch.randn(5, 3)
+    x[[1, 4]] = torch.nan
+    present = torch.tensor([[True], [False], [True], [True], [False]])
+    z = encode_present({"a": Spy(3)}, {"a": x}, present)
+    assert torch.equal(seen[0], x[[0, 2, 3]])
+    assert torch.equal(z[[0, 2, 3], 0], x[[0, 2, 3]])
+    assert (z[[1, 4]] == 0).all()
+
+
+def test_an_encoder_is_not_called_without_rows() -> None:
+    class Refuses(Identity):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise AssertionError("called")
+
+    z = encode_present({"a": Refuses(3)}, {"a": torch.ones(2, 3)}, torch.zeros(2, 1).bool())
+    assert z.shape == (2, 1, 3)
+    assert (z == 0).all()

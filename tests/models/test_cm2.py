@@ -1,0 +1,376 @@
+"""Laws of a model, and the traps of the design that live in the network."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from networks import FEATURES, Identity, correlated, network, sample, take, without
+from torch import Tensor
+
+from cm2 import imputers
+from cm2.models import CM2
+from cm2.models.diagnostics import uniformity
+from cm2.models.objectives import frozen
+from cm2.records import Batch
+from cm2.tasks import Multiclass
+
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"copula": "gumbel", "fusion": "concat"},
+    {"copula": "frank", "imputation": "marginal", "shared": True},
+    {"imputation": "mean", "copula": "independence"},
+    {"imputation": "zero"},
+    {"posterior": "gaussian"},
+    {"posterior": "gaussian", "objective": "elbo", "imputation": "conditional"},
+]
+variants = pytest.mark.parametrize("options", VARIANTS, ids=str)
+
+
+def total(model: CM2, batch: Batch) -> Tensor:
+    """The training loss with all weights one."""
+    output = model(batch)
+    loss = Multiclass(model.labels).loss(output.logits, batch.target).mean()
+    for logits in output.logits_by_modality.values():
+        loss = loss + Multiclass(model.labels).loss(logits, batch.target).mean()
+    return loss + sum(output.penalties.values())
+
+
+@variants
+@pytest.mark.parametrize("junk", [torch.nan, torch.inf, 1e30])
+def test_whatever_stands_in_an_absent_row_changes_nothing(
+    options: dict[str, Any], junk: float
+) -> None:
+    model, batch = network(**options), sample()
+    dirty = {
+        name: torch.where(batch.present[:, [column]], values, junk)
+        for column, (name, values) in enumerate(batch.inputs.items())
+    }
+    results = []
+    for inputs in (batch.inputs, dirty):
+        model.zero_grad()
+        torch.manual_seed(0)
+        loss = total(model, batch._replace(inputs=inputs))
+        loss.backward()
+        grads = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        results.append((loss.detach(), grads))
+    assert torch.equal(results[0][0], results[1][0])
+    for clean, other in zip(results[0][1], results[1][1], strict=True):
+        assert clean.isfinite().all()
+        assert torch.equal(clean, other)
+
+
+@variants
+@pytest.mark.parametrize("modalities", [1, 2, 3])
+@pytest.mark.parametrize("rows", [1, 7])
+def test_any_number_of_modalities_and_rows(
+    options: dict[str, Any], modalities: int, rows: int
+) -> None:
+    model, batch = network(modalities, **options), sample(rows, modalities)
+    loss = total(model, batch)
+    loss.backward()
+    assert loss.isfinite()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    mean, spread = model.predict(batch, 3)
+    torch.testing.assert_close(mean.sum(-1), torch.ones(rows))
+    assert (spread >= 0).all()
+
+
+@variants
+def test_a_modality_absent_for_all_rows(options: dict[str, Any]) -> None:
+    model = network(**options)
+    for column in range(3):
+        batch = without(sample(), column)
+        model.zero_grad()
+        loss = total(model, batch)
+        loss.backward()
+        assert loss.isfinite()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+        assert model.predict(batch).mean.isfinite().all()
+
+
+@variants
+def test_a_row_with_nothing_observed(options: dict[str, Any]) -> None:
+    model, batch = network(**options), sample()
+    batch.present[4] = False
+    loss = total(model, batch)
+    loss.backward()
+    assert loss.isfinite()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    assert model.predict(batch).mean.isfinite().all()
+
+
+@variants
+def test_permuting_rows_permutes_outputs(options: dict[str, Any]) -> None:
+    model, batch = network(**options).eval(), sample()
+    order = torch.randperm(12)
+    torch.testing.assert_close(model.embed(batch)[order], model.embed(take(batch, order)))
+    full = batch._replace(present=torch.ones_like(batch.present))
+    torch.testing.assert_close(model(full).logits[order], model(take(full, order)).logits)
+
+
+@variants
+def test_trap_neighbours_change_neither_density_nor_logits(options: dict[str, Any]) -> None:
+    model, batch = network(**options).eval(), sample()
+    other = sample(seed=5)
+    z = model.embed(batch)
+    log_prob = model.joint().log_prob(z, batch.present)
+    for row in range(3):
+        alone = take(batch, [row])
+        mixed = Batch(
+            {k: torch.cat([v, 50 * other.inputs[k]]) for k, v in alone.inputs.items()},
+            torch.cat([alone.present, other.present]),
+        )
+        for company in (alone, mixed):
+            there = model.embed(company)[:1]
+            found = model.joint().log_prob(there, company.present[:1])
+            torch.testing.assert_close(found, log_prob[row : row + 1], rtol=1e-4, atol=1e-4)
+    complete = take(batch, [0])  # the first row of a sample has all modalities
+    mixed = Batch(
+        {k: torch.cat([v, 50 * other.inputs[k]]) for k, v in complete.inputs.items()},
+        torch.cat([complete.present, other.present]),
+    )
+    torch.testing.assert_close(model(complete).logits, model(mixed).logits[:1])
+
+
+@variants
+def test_a_gradient_reaches_every_parameter(options: dict[str, Any]) -> None:
+    model, batch = network(**options), sample(40)
+    model.initialize_joint(batch)
+    total(model, batch).backward()
+    without_gradient = {
+        name
+        for name, value in model.named_parameters()
+        if value.grad is None or not (value.grad != 0).any()
+    }
+    allowed = {"posterior.spread", "posterior.log_scale"} if model.posterior.training else set()
+    assert without_gradient <= (allowed if options.get("imputation") == "zero" else set())
+
+
+@pytest.mark.parametrize("fusion", ["lstm", "concat"])
+def test_overfits_eight_rows(fusion: str) -> None:
+    model, batch = network(width=32, fusion=fusion, hide=0.0), sample(8, seed=2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(250):
+        optimizer.zero_grad()
+        total(model, batch).backward()
+        optimizer.step()
+    predicted = model.predict(batch).mean
+    assert predicted.gather(1, batch.target[:, None]).min() > 0.8
+
+
+@variants
+def test_same_seed_same_result(options: dict[str, Any]) -> None:
+    batch = sample()
+    results = []
+    for _ in range(2):
+        model = network(**options)
+        torch.manual_seed(7)
+        results.append((total(model, batch).detach(), model.predict(batch, 3).mean))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
+
+
+@pytest.mark.parametrize("fusion", ["lstm", "concat"])
+def test_trap_any_present_input_changes_the_logits(fusion: str) -> None:
+    model, batch = network(fusion=fusion).eval(), sample(30)
+    torch.manual_seed(0)
+    logits = model(batch).logits
+    for column, name in enumerate(model.modalities):
+        moved = dict(batch.inputs)
+        moved[name] = moved[name] + 1.0
+        torch.manual_seed(0)
+        change = (model(batch._replace(inputs=moved)).logits - logits).abs().amax(-1)
+        assert (change[batch.present[:, column]] > 1e-6).all()
+
+
+@pytest.mark.parametrize("fusion", ["lstm", "concat"])
+def test_trap_any_imputed_embedding_changes_the_logits(fusion: str) -> None:
+    class Constant(imputers.Imputer):
+        """Imputes a number."""
+
+        value = 0.0
+
+        def values(self, z: Tensor, present: Tensor, joint: Any) -> Tensor:
+            return torch.full_like(z, self.value)
+
+    class Moved(imputers.Imputer):
+        """Imputes zeros but for one modality."""
+
+        column = 0
+
+        def values(self, z: Tensor, present: Tensor, joint: Any) -> Tensor:
+            values = torch.zeros_like(z)
+            values[:, self.column] = 1.0
+            return values
+
+    moved = Moved()
+    model, batch = network(fusion=fusion, imputation=Constant()).eval(), sample(30)
+    base = model(batch).logits
+    model.imputer = moved
+    for column in range(3):
+        moved.column = column
+        change = (model(batch).logits - base).abs().amax(-1)
+        absent = ~batch.present[:, column]
+        assert (change[absent] > 1e-6).all()
+        assert (change[~absent] == 0).all()
+
+
+def test_hiding_keeps_at_least_one_and_adds_none() -> None:
+    model = network(4, hide=0.5)
+    present = torch.rand(4000, 4) < 0.7
+    shown = model.hidden(present)
+    assert not (shown & ~present).any()
+    assert torch.equal(shown.any(-1), present.any(-1))
+    full = model.hidden(torch.ones(4000, 4).bool())
+    assert abs(float(full.float().mean()) - (0.5 + 0.5**4 / 4)) < 0.02
+    assert torch.equal(network(4, hide=0.0).hidden(present), present)
+
+
+def test_likelihood_sees_what_is_there_before_hiding_and_nothing_imputed() -> None:
+    model, batch = network(hide=0.9), sample(30)
+    expected = model.joint().log_prob(model.embed(batch), batch.present)
+    for _ in range(3):
+        penalty = model(batch).penalties["joint_nll"]
+        torch.testing.assert_close(penalty, -expected.mean() / (3 * model.dim))
+
+
+def test_encoders_learn_nothing_from_the_marginals() -> None:
+    """joint_nll moves the joint only, alignment the encoders only."""
+    model, batch = network(), sample(40)
+    model.initialize_joint(batch)
+    encoders = list(model._encoders.parameters())
+    joint = list(model.joint.parameters())
+    penalties = model(batch).penalties
+    found = torch.autograd.grad(
+        penalties["joint_nll"], encoders + joint, allow_unused=True, retain_graph=True
+    )
+    assert all(g is None for g in found[: len(encoders)])
+    assert all(g is not None for g in found[len(encoders) :])
+    found = torch.autograd.grad(penalties["alignment"], encoders + joint, allow_unused=True)
+    assert any(g is not None and (g != 0).any() for g in found[: len(encoders)])
+    assert all(g is None for g in found[len(encoders) :])
+
+
+def test_alignment_gradient_is_that_of_the_copula_term() -> None:
+    model, batch = network(), sample(40)
+    model.initialize_joint(batch)
+    encoders = list(model._encoders.parameters())
+    z = model.embed(batch)
+    copula = frozen(model.joint).log_prob_terms(z, batch.present)["copula"]
+    expected = torch.autograd.grad(-copula.mean() / z[0].numel(), encoders, allow_unused=True)
+    found = torch.autograd.grad(model(batch).penalties["alignment"], encoders, allow_unused=True)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_initialisation_finds_two_modes() -> None:
+    """Equal components would get equal gradients for ever."""
+    model = CM2({"a": Identity(1), "b": Identity(1)}, 2, components=2)
+    sign = torch.where(torch.rand(400, 1) < 0.5, -3.0, 3.0)
+    inputs = {"a": sign + 0.3 * torch.randn(400, 1), "b": torch.randn(400, 1)}
+    model.initialize_joint(Batch(inputs, torch.ones(400, 2).bool()))
+    loc = model.joint().marginals.loc[0].squeeze().sort().values
+    torch.testing.assert_close(loc, torch.tensor([-3.0, 3.0]), atol=0.2, rtol=0)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.75])
+def test_joint_inside_a_network_recovers_kendall_tau(rate: float) -> None:
+    """Frozen encoders, embeddings of known tau, trained by the model's own penalty; trap 4 too."""
+    rows = 12000 if rate else 4000
+    z, present = correlated(rows, 4, [0.3, 0.7, 0.0, -0.5], rate)
+    model = CM2({"a": Identity(4), "b": Identity(4)}, 2, components=1, hide=0.3, width=8)
+    data = Batch({"a": z[:, 0], "b": z[:, 1]}, present)
+    model.initialize_joint(data)
+    optimizer = torch.optim.Adam(model.joint.parameters(), lr=2e-2)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 150)
+    for step in range(150):
+        chosen = torch.arange(step * 1000, (step + 1) * 1000) % rows
+        optimizer.zero_grad()
+        model(take(data, chosen)).penalties["joint_nll"].backward()
+        optimizer.step()
+        schedule.step()
+    joint = model.joint()
+    found = joint.kendall_tau()[:, 0, 1].detach()
+    torch.testing.assert_close(found, torch.tensor([0.3, 0.7, 0.0, -0.5]), atol=0.05, rtol=0)
+    scale = joint.marginals.scale.detach()
+    torch.testing.assert_close(scale, torch.ones_like(scale), atol=0.1, rtol=0)
+
+
+def test_elbo_needs_a_posterior_with_an_entropy() -> None:
+    with pytest.raises(ValueError, match="posterior='gaussian'"):
+        network(objective="elbo")
+
+
+def test_elbo_is_the_divergence_by_monte_carlo() -> None:
+    """The closed entropy against the mean log density of the draws."""
+    model, batch = network(2, posterior="gaussian", objective="elbo", hide=0.0), sample(6, 2)
+    encoded = [model.encode(batch) for _ in range(4000)]
+    z = torch.stack([e.z for e in encoded]).detach()
+    loc, scale = z.mean(0), z.std(0)
+    there = batch.present.unsqueeze(-1)
+    scale = torch.where(there, scale, 1.0)
+    log_q = (torch.distributions.Normal(loc, scale).log_prob(z) * there).sum(-1).mean(0)
+    torch.testing.assert_close(-log_q, encoded[0].entropy.detach(), atol=0.15, rtol=0)
+
+
+def test_prediction_averages_imputations_and_reports_their_spread() -> None:
+    model, batch = network(), sample(30)
+    with torch.no_grad():
+        model.joint.initialize(torch.randn(200, 3, 4) * 2, torch.ones(200, 3).bool())
+    mean, spread = model.predict(batch, 50)
+    complete = batch.present.all(-1)
+    assert (spread[complete] == 0).all()
+    assert (spread[~complete].amax(-1) > 0).all()
+    again = model.predict(batch, 50).mean
+    assert (mean - again)[complete].abs().max() == 0
+    assert (mean - again).abs().max() < 5 * spread.max() * (2 / 50) ** 0.5
+    assert model.training
+    assert torch.equal(model.predict(batch, 1).mean[complete], mean[complete])
+
+
+def test_prediction_without_a_modality_that_was_always_there() -> None:
+    model = network()
+    batch = sample()
+    full = batch._replace(present=torch.ones_like(batch.present))
+    total(model, full).backward()
+    assert model.predict(without(full, 1)).mean.isfinite().all()
+
+
+def test_state_dict_and_deepcopy_keep_the_model() -> None:
+    model, batch = network(), sample()
+    copied, loaded = copy.deepcopy(model), network()
+    loaded.load_state_dict(model.state_dict())
+    for other in (copied, loaded):
+        torch.manual_seed(0)
+        left = model.predict(batch).mean
+        torch.manual_seed(0)
+        assert torch.equal(other.predict(batch).mean, left)
+
+
+def test_uniformity_is_the_ks_distance() -> None:
+    from scipy import stats
+
+    u, present = torch.rand(200, 2, 3) ** 2, torch.rand(200, 2) < 0.6
+    distance = uniformity(u, present)
+    for m in range(2):
+        for j in range(3):
+            expected = stats.kstest(u[present[:, m], m, j].numpy(), "uniform").statistic
+            assert abs(float(distance[m, j]) - expected) < 1e-5
+    assert uniformity(u, torch.zeros(200, 2).bool()).isnan().all()
+
+
+def test_mistakes_are_named() -> None:
+    with pytest.raises(ValueError, match="same dim"):
+        CM2({"a": Identity(2), "b": Identity(3)}, 2)
+    with pytest.raises(ValueError, match="hide"):
+        network(hide=1.0)
+    with pytest.raises(ValueError, match="labels is 0"):
+        network(labels=0)
+    with pytest.raises(ValueError, match="did you mean 'conditional'"):
+        network(imputation="conditionl")
+    with pytest.raises(ValueError, match="draws is 0"):
+        network().predict(sample(), 0)
+    with pytest.raises(ValueError, match="a column for each of"):
+        network(2)(sample(modalities=3))
+    assert list(FEATURES)[:3] == list(network().modalities)
