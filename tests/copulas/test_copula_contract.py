@@ -1,0 +1,179 @@
+"""Laws of a copula as an object: batches, expansion, copies, gradients, construction, errors."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from families import CASES, MODERATE, Case, names, points
+from laws import EXACT
+from torch import Tensor
+
+from cm2 import copulas
+from cm2.learnable import Learnable
+
+every_case = pytest.mark.parametrize("case", CASES, ids=names(CASES))
+moderate_case = pytest.mark.parametrize("case", MODERATE, ids=names(MODERATE))
+
+
+def stacked(family: str, dim: int) -> tuple[list[Case], dict[str, Tensor]]:
+    """All cases of a family in one batch."""
+    chosen = [case for case in CASES if case.family == family and case.dim == dim]
+    keys = chosen[0].arguments
+    return chosen, {key: torch.stack([case.arguments[key] for case in chosen]) for key in keys}
+
+
+@pytest.mark.parametrize("dim", [2, 3, 5])
+@pytest.mark.parametrize("family", ["gumbel", "frank", "gaussian"])
+def test_a_batch_equals_the_loop(family: str, dim: int) -> None:
+    cases, arguments = stacked(family, dim)
+    batch = copulas.REGISTRY[family](dim, **arguments)
+    assert batch.batch_shape == (len(cases),)
+    u = torch.tensor(np.stack([points(case, 8) for case in cases], 1))
+    present = torch.rand(u.shape) < 0.7
+    assert batch.log_prob(u).shape == (8, len(cases))
+    assert batch.sample((4,)).shape == (4, len(cases), dim)
+    assert batch.kendall_tau().shape == (len(cases), dim, dim)
+    for i, case in enumerate(cases):
+        single = case()
+        torch.testing.assert_close(batch.log_prob(u)[:, i], single.log_prob(u[:, i]), **EXACT)
+        torch.testing.assert_close(
+            batch.log_prob(u, present)[:, i], single.log_prob(u[:, i], present[:, i]), **EXACT
+        )
+        torch.testing.assert_close(batch.kendall_tau()[i], single.kendall_tau(), **EXACT)
+
+
+@moderate_case
+def test_log_prob_of_a_row_ignores_its_neighbours(case: Case) -> None:
+    u = torch.tensor(points(case, 10))
+    together = case().log_prob(u)
+    alone = torch.stack([case().log_prob(row) for row in u])
+    torch.testing.assert_close(together, alone, **EXACT)
+    torch.testing.assert_close(case().log_prob(u[:1]), together[:1], **EXACT)
+
+
+@every_case
+def test_expand_keeps_the_law(case: Case) -> None:
+    u = torch.tensor(points(case, 6)).unsqueeze(1)
+    wide = case().expand((4,))
+    assert type(wide) is type(case())
+    assert wide.batch_shape == (4,)
+    assert wide.event_shape == (case.dim,)
+    expected = case().log_prob(u.expand(6, 4, case.dim))
+    torch.testing.assert_close(wide.log_prob(u.expand(6, 4, case.dim)), expected, **EXACT)
+    assert wide.sample((3,)).shape == (3, 4, case.dim)
+
+
+@every_case
+def test_copies_and_pickles_keep_the_law(case: Case) -> None:
+    u = torch.tensor(points(case, 6))
+    for twin in (copy.deepcopy(case()), pickle.loads(pickle.dumps(case()))):
+        assert torch.equal(twin.log_prob(u), case().log_prob(u))
+
+
+@moderate_case
+def test_gradcheck_in_value_and_parameters(case: Case) -> None:
+    u = torch.tensor(points(case, 5)).clamp(0.02, 0.98).requires_grad_()
+    keys = list(case.arguments)
+    arguments = [value.clone().requires_grad_() for value in case.arguments.values()]
+    present = torch.rand(u.shape) < 0.7
+
+    def build(parameters: tuple[Tensor, ...]) -> copulas.Copula:
+        if case.family == "gaussian":  # keep finite differences inside the correlation matrices
+            matrix = (parameters[0] + parameters[0].T) / 2
+            matrix = matrix - torch.diag(matrix.diagonal() - 1)
+            return copulas.Gaussian(case.dim, correlation=matrix)
+        return case(**dict(zip(keys, parameters, strict=True)))
+
+    assert torch.autograd.gradcheck(lambda u, *p: build(p).log_prob(u), (u, *arguments))
+    assert torch.autograd.gradcheck(lambda u, *p: build(p).log_prob(u, present), (u, *arguments))
+
+
+@pytest.mark.parametrize("dim", [2, 3, 5])
+@pytest.mark.parametrize("family", ["gumbel", "frank", "gaussian"])
+@pytest.mark.parametrize("tau", [0.001, 0.05, 0.5, 0.9, 0.98])
+def test_kendall_tau_round_trip(family: str, tau: float, dim: int) -> None:
+    value = torch.tensor(tau, dtype=torch.float64)
+    copula = copulas.REGISTRY[family].from_kendall_tau(value, dim=dim)
+    found = copula.kendall_tau()
+    off = ~torch.eye(dim, dtype=torch.bool)
+    torch.testing.assert_close(
+        found[off], torch.full((dim * (dim - 1),), tau).double(), rtol=1e-6, atol=1e-8
+    )
+
+
+@moderate_case
+def test_kendall_tau_has_a_finite_gradient(case: Case) -> None:
+    keys = list(case.arguments)
+    leaves = [value.clone().requires_grad_() for value in case.arguments.values()]
+    tau = case(**dict(zip(keys, leaves, strict=True))).kendall_tau()
+    if leaves:
+        for slope in torch.autograd.grad(tau.sum(), leaves):
+            assert slope.isfinite().all()
+            assert slope.abs().max() > 0
+
+
+@pytest.mark.parametrize("family", ["frank", "gaussian"])
+def test_kendall_tau_round_trip_negative(family: str) -> None:
+    copula = copulas.REGISTRY[family].from_kendall_tau(torch.tensor(-0.5).double(), dim=2)
+    torch.testing.assert_close(copula.kendall_tau()[0, 1], torch.tensor(-0.5).double())
+
+
+def test_gumbel_has_no_negative_dependence() -> None:
+    with pytest.raises(ValueError, match=r"(?i)gumbel.*-0\.5"):
+        copulas.Gumbel.from_kendall_tau(-0.5, dim=2)
+
+
+@pytest.mark.parametrize("family", list(copulas.REGISTRY))
+@pytest.mark.parametrize("dim", [2, 3])
+def test_start_is_trainable_and_away_from_independence(family: str, dim: int) -> None:
+    """From `start`, plain gradient ascent on draws of the family reaches their tau."""
+    cls = copulas.REGISTRY[family]
+    module = Learnable(cls, dim=dim, **cls.start(dim, (2,)))
+    copula = module()
+    assert copula.batch_shape == (2,)
+    assert copula.event_shape == (dim,)
+    if family == "independence":
+        assert not list(module.parameters())
+        return
+    u = cls.from_kendall_tau(0.5, dim=dim).sample((500, 1)).expand(500, 2, dim)
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.05)
+    for _ in range(150):
+        optimizer.zero_grad()
+        (-module().log_prob(u).sum(-1).mean()).backward()
+        optimizer.step()
+    assert (module().kendall_tau()[:, 0, 1] - 0.5).abs().max() < 0.08
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: copulas.Gumbel(2, alpha=0.5), r"(?i)gumbel.*alpha"),
+        (lambda: copulas.Gumbel(2, alpha=float("nan")), r"(?i)gumbel.*alpha"),
+        (lambda: copulas.Frank(2, theta=float("nan")), r"(?i)frank.*theta"),
+        (lambda: copulas.Frank(3, theta=-2.0), r"(?i)frank.*-2"),
+        (
+            lambda: copulas.Gaussian(2, correlation=torch.tensor([[1.0, 1.5], [1.5, 1.0]])),
+            r"(?i)gaussian.*correlation",
+        ),
+        (lambda: copulas.Gaussian(3, correlation=torch.eye(2)), r"(?i)gaussian.*3"),
+        (lambda: copulas.Gumbel(1, alpha=2.0), r"(?i)gumbel.*dim=1"),
+        (lambda: copulas.Independence(0), r"(?i)independence.*dim=0"),
+    ],
+)
+def test_invalid_parameters_name_the_family_and_the_value(build: object, message: str) -> None:
+    with pytest.raises(ValueError, match=r"(?s)" + message):
+        build()  # type: ignore[operator]
+
+
+@moderate_case
+def test_invalid_values_are_refused(case: Case) -> None:
+    name = type(case()).__name__
+    for bad in (-0.1, 1.5, float("nan"), float("inf")):
+        u = torch.full((3, case.dim), 0.5, dtype=torch.float64)
+        u[1, 0] = bad
+        with pytest.raises(ValueError, match=rf"{name}.*\[0, 1\]"):
+            case().log_prob(u)
+    with pytest.raises(ValueError, match=f"{name}.*{case.dim} coordinates"):
+        case().log_prob(torch.full((3, case.dim + 1), 0.5, dtype=torch.float64))

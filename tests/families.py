@@ -1,0 +1,152 @@
+"""The table of copula cases: every registered family, weak to near-degenerate, at 2, 3 and 5.
+
+A case knows how to build its copula and what the oracles say about it, so that every law of
+`tests/copulas` runs on every registered family.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import oracles
+import torch
+from torch import Tensor
+
+from cm2 import copulas
+
+DIMS = (2, 3, 5)
+
+
+class Case(NamedTuple):
+    """A family at one parameter and dimension, with its oracles."""
+
+    family: str
+    label: str
+    dim: int
+    arguments: dict[str, Any]
+    log_density: Callable[[np.ndarray], np.ndarray]
+    sample: Callable[[int, np.random.Generator], np.ndarray]
+    conditional: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    tau: np.ndarray
+
+    def __call__(self, dtype: torch.dtype = torch.float64, **overrides: Any) -> Any:
+        """Builds the copula of the code under test."""
+        arguments = {
+            name: value.to(dtype) if isinstance(value, Tensor) else value
+            for name, value in (self.arguments | overrides).items()
+        }
+        return copulas.REGISTRY[self.family](self.dim, **arguments)
+
+    @property
+    def name(self) -> str:
+        """The identifier shown by pytest."""
+        return f"{self.family}-{self.label}-M{self.dim}"
+
+
+def constant(tau: float, dim: int) -> np.ndarray:
+    """A matrix of equal off-diagonal entries and a unit diagonal."""
+    return np.full((dim, dim), tau) + (1 - tau) * np.eye(dim)
+
+
+def frank_theta(tau: float) -> float:
+    """Solves Kendall tau for the parameter of Frank by bisection."""
+    low, high = 1e-6, 1e4
+    for _ in range(80):
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if oracles.frank_tau(middle) < tau else (low, middle)
+    return low
+
+
+def archimedean(
+    family: str, parameter: str, theta: float, tau: float, label: str, dim: int
+) -> Case:
+    """A case of an exchangeable family with a generator."""
+    return Case(
+        family,
+        label,
+        dim,
+        {parameter: torch.tensor(theta, dtype=torch.float64)},
+        lambda u: np.array([oracles.archimedean_log_density(family, theta, row) for row in u]),
+        lambda n, rng: oracles.archimedean_sample(family, theta, dim, n, rng),
+        lambda v, given: oracles.archimedean_conditional(family, theta, v, given),
+        constant(tau, dim),
+    )
+
+
+def gaussian(correlation: np.ndarray, label: str) -> Case:
+    """A case of the Gaussian copula."""
+    dim = len(correlation)
+    return Case(
+        "gaussian",
+        label,
+        dim,
+        {"correlation": torch.tensor(correlation)},
+        lambda u: oracles.gaussian_log_density(
+            correlation[: u.shape[1], : u.shape[1]], np.asarray(u, dtype=float)
+        ),
+        lambda n, rng: oracles.special.ndtr(
+            rng.standard_normal((n, dim)) @ np.linalg.cholesky(correlation).T
+        ),
+        lambda v, given: oracles.gaussian_conditional(
+            correlation[np.ix_(keep, keep)]
+            if len(keep := [*range(given.shape[1]), dim - 1]) < dim
+            else correlation,
+            v,
+            given,
+        ),
+        2 / np.pi * np.arcsin(correlation),
+    )
+
+
+def independence(dim: int) -> Case:
+    """The baseline."""
+    return Case(
+        "independence",
+        "none",
+        dim,
+        {},
+        lambda u: np.zeros(len(u)),
+        lambda n, rng: rng.random((n, dim)),
+        lambda v, given: v,
+        np.eye(dim),
+    )
+
+
+def irregular(dim: int, strength: float) -> np.ndarray:
+    """A correlation matrix without symmetry between coordinates, of mixed signs."""
+    factor = strength * np.array([1.0, -0.8, 0.6, 0.9, -0.5])[:dim]
+    matrix = np.outer(factor, factor)
+    np.fill_diagonal(matrix, 1.0)
+    return matrix
+
+
+def _table() -> list[Case]:
+    cases = []
+    for dim in DIMS:
+        cases.append(independence(dim))
+        for label, tau in {"weak": 0.001, "mild": 0.3, "strong": 0.7, "extreme": 0.98}.items():
+            cases.append(archimedean("gumbel", "alpha", 1 / (1 - tau), tau, label, dim))
+            theta = frank_theta(tau)
+            cases.append(archimedean("frank", "theta", theta, tau, label, dim))
+            rho = float(oracles.tau_to_rho(tau))
+            cases.append(gaussian(constant(rho, dim), label))
+        cases.append(gaussian(irregular(dim, 0.8), "irregular"))
+    cases.append(gaussian(np.array([[1.0, -0.7], [-0.7, 1.0]]), "negative"))
+    cases.append(archimedean("frank", "theta", -6.0, -oracles.frank_tau(6.0), "negative", 2))
+    return cases
+
+
+CASES = _table()
+MODERATE = [case for case in CASES if case.label in {"none", "mild", "irregular", "negative"}]
+
+
+def names(cases: list[Case]) -> list[str]:
+    """Identifiers for `pytest.mark.parametrize`."""
+    return [case.name for case in cases]
+
+
+def points(case: Case, n: int, seed: int = 0) -> np.ndarray:
+    """Half uniform points and half draws of the case itself, where the density is large."""
+    rng = np.random.default_rng(seed)
+    drawn = np.clip(case.sample(n - n // 2, rng), 1e-12, 1 - 1e-12)
+    return np.concatenate([rng.random((n // 2, case.dim)), drawn])
