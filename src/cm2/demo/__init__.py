@@ -1,0 +1,228 @@
+"""`cm2 demo`: CM² and its rivals on real data, over several splits and missing rates.
+
+Each split and rate is one job with one thread; jobs run side by side. All methods of a job see the
+same rows with the same modalities removed, in training and in test.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import joblib
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+from numpy import ndarray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from cm2 import report
+from cm2.data.worlds import remove
+from cm2.demo import evaluate, page, studies
+from cm2.demo.folder import InputError, open_folder, write_config
+from cm2.demo.methods import LATE_FUSION, predictions
+from cm2.demo.studies import Study
+
+__all__ = ["InputError", "Settings", "run"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `cm2 demo` takes; see `cm2 demo --help`."""
+
+    data: Path | None = None
+    out: Path = Path("runs/demo")
+    seeds: int = 3
+    rates: tuple[float, ...] = (0.0, 0.3, 0.6)
+    epochs: int = 60
+    replicates: int = 1000
+    processes: int = 2
+
+    def __post_init__(self) -> None:
+        """Refuses numbers that cannot be run."""
+        for name in ("seeds", "epochs", "replicates", "processes"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name} should be at least 1, got {getattr(self, name)}")
+        if not self.rates or not all(0 <= rate < 1 for rate in self.rates):
+            raise InputError(f"--rates should be one or more shares in [0, 1), got {self.rates}")
+
+    def plain(self) -> dict[str, Any]:
+        """As YAML takes them."""
+        data = None if self.data is None else str(self.data)
+        return asdict(self) | {"data": data, "out": str(self.out), "rates": list(self.rates)}
+
+
+class Result(NamedTuple):
+    """What one job returns.
+
+    Attributes:
+        cells: Scores of each method.
+        rows: The test rows.
+        probability: Predictions for them by method, if they are needed for the calibration.
+    """
+
+    cells: list[evaluate.Cell]
+    rows: Int[ndarray, " test"]
+    probability: dict[str, Float[ndarray, "test label"]]
+
+
+def run(settings: Settings) -> Path:
+    """Runs the demo and returns the path of its report.
+
+    Raises:
+        InputError: Before any long work, if the data or the output folder cannot be used.
+    """
+    begin = time.perf_counter()
+    console = Console()
+    with _refusing():
+        source = studies.eicu_folder(settings.data, os.environ.get("CM2_DATA_HOME"))
+    folder = open_folder(settings.out)
+    if source is None:
+        console.print(
+            "Data: the real UCI digits that scikit-learn carries, cut into four views, since no "
+            "eICU folder was given (--data, CM2_DATA_HOME).",
+            soft_wrap=True,
+        )
+    else:
+        console.print(
+            f"Data: the eICU demo in {source}, in-hospital mortality after 24 hours.",
+            soft_wrap=True,
+        )
+    with _refusing(), console.status("reading tables"):
+        study = studies.load(source)
+    write_config(folder, settings.plain() | {"data": None if source is None else str(source)})
+    positives = f", {int(study.y.sum())} {study.labels[1]}" if len(study.labels) == 2 else ""
+    console.print(
+        f"{len(study.y)} rows{positives}; modalities: {', '.join(study.modalities)}.",
+        soft_wrap=True,
+    )
+
+    results = _run_jobs(study, settings, folder, console)
+    cells = [cell for result in results for cell in result.cells]
+    table = evaluate.summarise(cells, LATE_FUSION)
+    score = _score(study, results, settings.replicates)
+    seconds = time.perf_counter() - begin
+    _write_results(folder, table, score)
+    path = page.write(folder, study, settings.plain(), table, score, results, seconds)
+    for block in page.tables(table):
+        console.print(page.rich_table(block))
+    if score is not None:
+        console.print(page.rich_table(page.score_table(study, score)))
+    console.print(f"{time.perf_counter() - begin:.0f} s. Report: {path}", soft_wrap=True)
+    return path
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """Turns errors about the input into a refusal."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise InputError(str(error)) from error
+
+
+def _run_jobs(study: Study, settings: Settings, folder: Path, console: Console) -> list[Result]:
+    """Runs every split at every rate, side by side, and shows how many are done."""
+    jobs = [(seed, rate) for seed in range(settings.seeds) for rate in settings.rates]
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    parallel = joblib.Parallel(n_jobs=settings.processes, return_as="generator")
+    with (
+        joblib.parallel_config("loky", inner_max_num_threads=1),
+        Progress(*columns, console=console, transient=True) as progress,
+    ):
+        task = progress.add_task("splits and rates", total=len(jobs))
+        results = []
+        for result in parallel(
+            joblib.delayed(job)(study, seed, rate, settings, folder if k == 0 else None)
+            for k, (seed, rate) in enumerate(jobs)
+        ):
+            results.append(result)
+            progress.advance(task)
+    return results
+
+
+def job(study: Study, seed: int, rate: float, settings: Settings, folder: Path | None) -> Result:
+    """Fits and scores all methods on one split with one share of modalities removed."""
+    train, test = study.split(seed)
+    blocks = remove(study.blocks(train), rate, seed=seed)
+    weight = evaluate.draws(int(study.groups.max()) + 1, settings.replicates)
+    weight = weight[:, study.groups[test]]
+    cells, kept = [], {}
+    for prediction in predictions(
+        {name: block[train] for name, block in blocks.items()},
+        study.y[train],
+        {name: block[test] for name, block in blocks.items()},
+        seed=seed,
+        epochs=settings.epochs,
+        folder=folder,
+    ):
+        cells.append(
+            evaluate.Cell(
+                prediction.method,
+                seed,
+                rate,
+                len(test),
+                int((study.y[test] == 1).sum()),
+                prediction.seconds,
+                evaluate.scores(study.y[test], prediction.probability, weight),
+            )
+        )
+        if rate == min(settings.rates):
+            kept[prediction.method] = prediction.probability
+    return Result(cells, test, kept)
+
+
+def _score(study: Study, results: list[Result], replicates: int) -> pd.DataFrame | None:
+    """Compares the clinical score with every method on the test rows that have one."""
+    there = np.isfinite(study.score)
+    if not there.any():
+        return None
+    weight = evaluate.draws(int(study.groups.max()) + 1, replicates)
+    cells = []
+    for result in results:
+        if not result.probability:
+            continue
+        rows = result.rows[there[result.rows]]
+        score = np.stack([1 - study.score[rows], study.score[rows]], axis=1)
+        known = {study.score_name: score} | {
+            name: probability[there[result.rows]]
+            for name, probability in result.probability.items()
+        }
+        first = result.cells[0]
+        cells += [
+            evaluate.Cell(
+                name,
+                first.seed,
+                first.rate,
+                len(rows),
+                int(study.y[rows].sum()),
+                0.0,
+                evaluate.scores(study.y[rows], probability, weight[:, study.groups[rows]]),
+            )
+            for name, probability in known.items()
+        ]
+    return evaluate.summarise(cells, study.score_name)
+
+
+def _write_results(folder: Path, table: pd.DataFrame, score: pd.DataFrame | None) -> None:
+    """Writes versions and all numbers."""
+    versions = json.dumps(report.versions(), indent=2)
+    (folder / "versions.json").write_text(versions + "\n", encoding="utf-8")
+    parts = [table.assign(rows_with="any modality")]
+    if score is not None:
+        parts.append(score.assign(rows_with="a clinical score"))
+    results = pd.concat(parts, ignore_index=True)
+    results.to_csv(folder / "metrics.csv", index=False, float_format="%.6g")
+    results.to_json(folder / "metrics.json", orient="records", indent=1)

@@ -1,0 +1,63 @@
+"""The folder of a run: what it holds, and when it may be written.
+
+config.yaml (repeat with `cm2 demo --config`), versions.json, metrics.csv, metrics.json, figures/,
+training/ (the log of one fit), classifier/ (that fit), report.html.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MARK = "# A run of cm2 demo. Repeat it with: cm2 demo --config "
+
+
+class InputError(ValueError):
+    """The run cannot start; the message says what to change."""
+
+
+def open_folder(out: Path) -> Path:
+    """Makes a folder for a run, before any long work.
+
+    An earlier run in the same place is written over; any other content is left alone.
+
+    Args:
+        out: Where.
+
+    Returns:
+        The folder, which exists and can be written to.
+
+    Raises:
+        InputError: If it is a file, holds anything but an earlier run, or cannot be written.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out names {out}, which is a file; give a folder")
+    if out.is_dir() and any(out.iterdir()) and not _is_run(out):
+        raise InputError(
+            f"--out names {out}, which is not empty and holds no earlier run; give a new folder"
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"--out names {out}, which cannot be written: {reason}") from error
+    return out
+
+
+def _is_run(folder: Path) -> bool:
+    config = folder / "config.yaml"
+    return config.is_file() and config.read_text(encoding="utf-8").startswith(MARK)
+
+
+def write_config(folder: Path, settings: Mapping[str, Any]) -> Path:
+    """Writes the settings such that `cm2 demo --config` takes them; marks the folder as a run."""
+    path = folder / "config.yaml"
+    text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
+    path.write_text(f"{MARK}{path.name}\n{text}", encoding="utf-8")
+    return path

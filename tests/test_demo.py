@@ -1,0 +1,145 @@
+"""The demo: its data, its intervals, and a small run from end to end."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from cm2 import CM2Classifier
+from cm2.data.views import QUADRANTS, digit_views
+from cm2.demo import Settings, evaluate, run
+from cm2.demo.methods import ABOUT, LATE_FUSION, POOLED
+from cm2.demo.studies import Digits, Mortality, eicu_folder
+
+
+def test_views_are_the_digits_put_together_again():
+    from sklearn.datasets import load_digits
+
+    views, y = digit_views()
+    images = np.empty((len(y), 8, 8))
+    for name, (rows, columns) in QUADRANTS.items():
+        images[:, rows, columns] = views[name].reshape(-1, 4, 4)
+    np.testing.assert_array_equal(images, load_digits().images)
+
+
+def test_digits_split_is_disjoint_and_stratified():
+    study = Digits()
+    train, test = study.split(0)
+    assert not set(train) & set(test)
+    assert len(train) + len(test) == len(study.y)
+    share = np.bincount(study.y[test]) / np.bincount(study.y)
+    np.testing.assert_allclose(share, 0.3, atol=0.01)
+    assert not np.array_equal(test, study.split(1)[1])
+
+
+def test_folder_of_tables_is_found_in_a_home(tmp_path):
+    assert eicu_folder(None, None) is None
+    tables = tmp_path / "eicu-demo"
+    tables.mkdir()
+    (tables / "patient.csv.gz").touch()
+    assert eicu_folder(None, str(tmp_path)) == tables
+    assert eicu_folder(tables, "elsewhere") == tables
+    with pytest.raises(FileNotFoundError, match=r"--data names .*which does not exist"):
+        eicu_folder(tmp_path / "absent", str(tmp_path))
+
+
+def test_mortality_splits_by_patient_and_learns_features_on_training_rows(data_home):
+    study = Mortality(eicu_folder(None, str(data_home)))
+    assert (len(study.y), study.y.sum()) == (1607, 141)
+    train, test = study.split(0)
+    assert not set(study.groups[train]) & set(study.groups[test])
+    blocks = study.blocks(train)
+    there = np.stack([~np.isnan(block).all(axis=1) for block in blocks.values()], axis=1)
+    np.testing.assert_array_equal(there, study.present())
+    assert (study.present().mean(axis=0) < 1).sum() >= 4
+    fewer = study.blocks(train[: len(train) // 2])
+    assert not np.array_equal(blocks["notes"], fewer["notes"], equal_nan=True)
+
+
+def test_first_draw_is_the_data_and_scores_agree_with_scikit_learn():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 300)
+    p = np.clip(rng.normal(0.4 + 0.2 * y, 0.2), 0, 1).round(2)
+    weight = evaluate.draws(300, 20)
+    found = evaluate.scores(y, np.stack([1 - p, p], axis=1), weight)["AUROC"]
+    expected = [roc_auc_score(y, p, sample_weight=w) for w in weight]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert found[0] == pytest.approx(roc_auc_score(y, p), rel=1e-12)
+
+
+def cell(method: str, seed: int, values: np.ndarray) -> evaluate.Cell:
+    return evaluate.Cell(method, seed, 0.0, 50, 5, 1.0, {"AUROC": values})
+
+
+def test_summary_averages_over_splits_and_pairs_differences():
+    noise = np.random.default_rng(0).normal(0, 0.05, 2001)
+    noise[0] = 0.0
+    cells = [
+        cell(LATE_FUSION, 0, 0.70 + noise),
+        cell(LATE_FUSION, 1, 0.74 + noise),
+        cell(POOLED, 0, 0.73 + noise),
+        cell(POOLED, 1, 0.77 + noise),
+    ]
+    table = evaluate.summarise(cells, LATE_FUSION).set_index("method")
+    assert table.loc[POOLED, "value"] == pytest.approx(0.75)
+    assert table.loc[POOLED, "sd"] == pytest.approx(0.04 / np.sqrt(2))
+    assert table.loc[POOLED, "high"] - table.loc[POOLED, "low"] == pytest.approx(0.196, abs=0.02)
+    gap = table.loc[POOLED, ["difference", "difference_low", "difference_high"]].astype(float)
+    np.testing.assert_allclose(gap, 0.03, atol=1e-12)  # the common noise drops out
+    assert np.isnan(table.loc[LATE_FUSION, "difference"])
+
+
+def test_replicate_without_a_class_is_left_out_of_the_interval():
+    y, p = np.array([0, 0, 1]), np.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7]])
+    values = evaluate.scores(y, p, np.array([[1.0, 1, 1], [1, 1, 0], [0, 1, 1]]))["AUROC"]
+    assert np.isnan(values[1])
+    assert evaluate.interval(values) == (1.0, 1.0)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, monkeypatch_module):
+    monkeypatch_module.delenv("CM2_DATA_HOME", raising=False)
+    out = tmp_path_factory.mktemp("demo") / "run"
+    run(Settings(out=out, seeds=1, rates=(0.0, 0.5), epochs=2, replicates=30, processes=1))
+    return out
+
+
+@pytest.fixture(scope="module")
+def monkeypatch_module():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+def test_small_run_writes_everything(finished):
+    table = pd.read_csv(finished / "metrics.csv")
+    assert set(table["method"]) == set(ABOUT)
+    assert set(table["metric"]) >= {"AUROC", "AUPR", "Brier"}
+    assert set(table["rate"]) == {0.0, 0.5}
+    assert (table["low"] <= table["high"]).all()
+    assert json.loads((finished / "versions.json").read_text())["torch"]
+    names = {"comparison", "availability", "calibration", "training"}
+    assert {path.name for path in (finished / "figures").iterdir()} == {
+        f"{name}.{kind}" for name in names for kind in ("png", "pdf")
+    }
+    source = (finished / "report.html").read_text()
+    assert "Handwritten digits" in source
+    assert all(method in source for method in ABOUT)
+    assert "http://" not in source
+    assert "https://" not in source
+
+
+def test_saved_classifier_predicts(finished):
+    views, _ = digit_views()
+    probability = CM2Classifier.load(finished / "classifier").predict_proba(
+        {name: view[:20] for name, view in views.items()}
+    )
+    assert probability.shape == (20, 10)
+    np.testing.assert_allclose(probability.sum(axis=1), 1, rtol=1e-6)
+
+
+def test_removing_modalities_costs_accuracy(finished):
+    table = pd.read_csv(finished / "metrics.csv").query("metric == 'AUROC'")
+    wide = table.pivot(index="method", columns="rate", values="value")
+    assert (wide[0.5] < wide[0.0]).all()
