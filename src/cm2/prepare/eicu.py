@@ -49,7 +49,7 @@ class Cohort:
     unreadable: dict[str, int]
 
 
-def in_hospital_mortality(folder: Path, *, hours: float | int = 24) -> Cohort:
+def in_hospital_mortality(folder: Path, *, hours: float = 24.0) -> Cohort:
     """Builds the cohort of stays that last at least ``hours``, seen through their first ``hours``.
 
     Args:
@@ -146,7 +146,7 @@ def _stays(patient: pd.DataFrame, minutes: float) -> tuple[pd.DataFrame, list[tu
     )
     if patient.empty:
         raise ValueError(f"no stay is left: {flow}")
-    return patient.reset_index(drop=True), flow
+    return patient.astype({STAY: "int64"}).reset_index(drop=True), flow
 
 
 def _static(patient: pd.DataFrame, window: Window) -> pd.DataFrame:

@@ -196,7 +196,7 @@ def _reason(error: Exception) -> str:
     text = str(error).lower()
     if "gzip" in text:
         return "truncated or damaged gzip file"
-    if "unicode" in text or "utf-8" in text:
+    if "invalid unicode" in text or "not utf-8" in text:
         return "not a text file in UTF-8"
     if "parquet" in text:
         return "not a readable parquet file"

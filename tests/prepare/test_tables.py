@@ -1,0 +1,103 @@
+"""Opening raw tables: found in any case and format, and each broken file named with its fault."""
+
+import gzip
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+pytest.importorskip("ibis")
+
+from cm2.prepare.tables import Tables
+
+WANTED = {"patient": {"stay": "int64", "age": "float64", "sex": "string"}}
+SECRET = "63.25"
+CONTENT = f"stay,Age,SEX,other\n1,{SECRET},F,x\n2,forty,,y\n3,,M,z\n4,inf,M,z\n"
+
+
+def gz(path: Path, text: str = CONTENT) -> Path:
+    path.write_bytes(gzip.compress(text.encode()))
+    return path
+
+
+@pytest.mark.parametrize("name", ["patient.csv", "PATIENT.CSV", "patient.csv.gz", "Patient.CSV.GZ"])
+def test_a_file_is_found_in_any_case(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    if name.lower().endswith(".gz"):
+        gz(path)
+    else:
+        path.write_text(CONTENT)
+    with Tables(tmp_path, WANTED) as tables:
+        frame = tables["patient"].order_by("stay").execute()
+        assert tables.unreadable == {"patient.age": 2}
+    assert frame["stay"].tolist() == [1, 2, 3, 4]
+    assert frame["age"].notna().tolist() == [True, False, False, False]
+    assert frame["sex"].isna().tolist() == [False, True, False, False]
+    assert list(frame.columns) == ["stay", "age", "sex"]
+
+
+def test_parquet_is_preferred(tmp_path: Path) -> None:
+    gz(tmp_path / "patient.csv.gz")
+    pd.DataFrame({"STAY": [7], "age": [1.5], "sex": ["F"]}).to_parquet(tmp_path / "patient.parquet")
+    with Tables(tmp_path, WANTED) as tables:
+        frame = tables["patient"].execute()
+    assert frame["stay"].tolist() == [7]
+    assert frame["age"].tolist() == [1.5]
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        Tables(tmp_path / "nowhere", WANTED)
+
+
+def test_missing_table(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no file for table\(s\) patient .*patient\.csv"):
+        Tables(tmp_path, WANTED)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stay,sex\n1,F\n", r"table patient lacks column\(s\) age; found sex, stay"),
+        (CONTENT.replace(",", ";"), "not delimited by commas"),
+        (CONTENT.replace(",", "\t"), "not delimited by commas"),
+        ("", "empty file"),
+    ],
+)
+def test_wrong_headers_are_refused_before_any_work(text: str, message: str, tmp_path: Path) -> None:
+    gz(tmp_path / "patient.csv.gz", text)
+    with pytest.raises(ValueError, match=message) as caught:
+        Tables(tmp_path, WANTED)
+    assert "patient.csv.gz" in str(caught.value)
+
+
+def test_truncated_gzip(tmp_path: Path) -> None:
+    rows = "\n".join(f"{k},{k * 7919 % 101},F,{k * k}" for k in range(20_000))
+    path = gz(tmp_path / "patient.csv.gz", CONTENT + rows)
+    path.write_bytes(path.read_bytes()[:-2000])
+    with Tables(tmp_path, WANTED) as tables, pytest.raises(ValueError, match="truncated") as caught:
+        tables["patient"].execute()
+    assert "patient.csv.gz" in str(caught.value)
+
+
+def test_not_a_gzip_file(tmp_path: Path) -> None:
+    (tmp_path / "patient.csv.gz").write_text(CONTENT)
+    with pytest.raises(ValueError, match="truncated or not a gzip file"):
+        Tables(tmp_path, WANTED)
+
+
+def test_messages_carry_no_value_of_a_patient(tmp_path: Path) -> None:
+    gz(tmp_path / "patient.csv.gz", CONTENT + f'5,{SECRET},F,x,too,many,"open\n')
+    with Tables(tmp_path, WANTED) as tables, pytest.raises(ValueError, match="cannot be read") as e:
+        tables["patient"].execute()
+    assert SECRET not in str(e.value)
+    assert e.value.__suppress_context__
+
+
+def test_without_ibis_the_error_says_what_to_install() -> None:
+    code = "import sys; sys.modules['ibis'] = None; import cm2.prepare.tables"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode != 0
+    assert "pip install 'cm2[tables]'" in run.stderr
