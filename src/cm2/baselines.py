@@ -54,6 +54,19 @@ class Fill(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return np.hstack([self.imputer_.transform(X), gaps])
 
 
+class Seen(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Keeps the columns that have any value in training; boosting cannot bin the others."""
+
+    def fit(self, X: Float[ndarray, "n feature"], y: object = None) -> Self:
+        """Finds the columns."""
+        self.columns_ = np.flatnonzero(~np.isnan(X).all(axis=0))
+        return self
+
+    def transform(self, X: Float[ndarray, "n feature"]) -> Float[ndarray, "n fewer"]:
+        """The columns kept, gaps as they are."""
+        return X[:, self.columns_]
+
+
 class Tuned(NamedTuple):
     """The best of several settings, fitted on all rows, and its held-out probabilities."""
 
@@ -79,7 +92,7 @@ def tune(
 ) -> Tuned:
     """Fits the settings of a kind of model and keeps the one of lowest held-out log loss.
 
-    Forests are judged out of bag, others by five-fold (boosting: three-fold) cross-validation.
+    Forests are judged out of bag, others by five-fold cross-validation.
     """
     prior = class_prior(y, weight, labels)
     if (np.bincount(y, minlength=labels) > 1).sum() < 2:
@@ -92,7 +105,7 @@ def tune(
             votes[votes.sum(axis=1) == 0] = prior[model.classes_]
             held_out = _complete(votes, model.classes_, prior)
         else:
-            folds = stratified_folds(y, 3 if kind == "boosting" else 5, seed)
+            folds = stratified_folds(y, 5, seed)
             held_out = _cross_predict(candidate, x, y, weight, folds, prior)
         mixed = 0.99 * held_out + 0.01 * prior if kind == "forest" else held_out
         loss = -np.average(np.log(np.maximum(mixed[np.arange(len(y)), y], _LOWEST)), weights=weight)
@@ -320,23 +333,28 @@ def _candidates(kind: Kind, seed: int, strategy: Literal["mean", "median"]) -> l
         models = [LogisticRegression(C=c, max_iter=1000) for c in (1e-3, 1e-2, 0.1, 1.0, 10.0)]
     elif kind == "forest":
         models = [
-            RandomForestClassifier(200, min_samples_leaf=leaf, oob_score=True, random_state=seed)
+            RandomForestClassifier(300, min_samples_leaf=leaf, oob_score=True, random_state=seed)
             for leaf in (4, 16)
         ]
     elif kind == "boosting":
+        # Early stopping would give up on interactions, whose first splits gain nothing.
         models = [
             HistGradientBoostingClassifier(
                 learning_rate=rate,
                 max_leaf_nodes=leaves,
+                max_iter=rounds,
                 l2_regularization=1.0,
-                max_iter=300,
-                early_stopping=True,
-                n_iter_no_change=15,
+                early_stopping=False,
                 random_state=seed,
             )
-            for rate, leaves in ((0.05, 4), (0.05, 16))
+            for rate, leaves, rounds in (
+                (0.05, 4, 100),
+                (0.1, 4, 200),
+                (0.05, 8, 150),
+                (0.05, 16, 150),
+            )
         ]
-        return [Pipeline([("model", model)]) for model in models]
+        return [Pipeline([("seen", Seen()), ("model", model)]) for model in models]
     else:
         raise ValueError(f"model should be 'linear', 'boosting' or 'forest', got {kind!r}")
     return [
