@@ -1,0 +1,182 @@
+r"""Archimedean copulas: :math:`C(u) = \psi(\sum_m \psi^{-1}(u_m))`.
+
+Everything works on :math:`\log t = \log \psi^{-1}(u)`, since :math:`t` itself overflows float32 at
+moderate dependence. Densities: McNeil and Neslehova (2009); conditional laws are ratios of generator
+derivatives, e.g. Hofert, Mächler and McNeil (2012), "Likelihood inference for Archimedean copulas".
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from cm2.copulas.base import Copula
+from cm2.numerics import log_cloglog, log_neg_log, logsumexp
+from cm2.records import Unit
+
+_SOLVER_STEPS = 60
+
+
+class _Given(NamedTuple):
+    """What a conditional law needs of the coordinates that are given."""
+
+    log_sum: Tensor
+    order: Tensor
+    at_sum: Tensor
+    log_hazard: Tensor
+
+
+class Archimedean(Copula):
+    """A family states its generator in log space; densities, margins and conditionals follow.
+
+    A family has one parameter, named in ``arg_constraints``. A coordinate that is not present counts as
+    ``t = 0``: sums run over the present ones, and the order of the derivative is their number.
+    """
+
+    @abstractmethod
+    def log_inverse(self, unit: Unit) -> Tensor:
+        r"""``log t`` with :math:`t = \psi^{-1}(u)`, for points whose last dimension is M."""
+
+    @abstractmethod
+    def generator(self, log_t: Tensor) -> Unit:
+        r""":math:`u = \psi(t)`, for ``log t`` whose last dimension is M."""
+
+    @abstractmethod
+    def log_derivative(self, log_t: Tensor, order: Tensor | int) -> Tensor:
+        r""":math:`\log (-1)^k \psi^{(k)}(t)` for order k from 0 to ``dim``.
+
+        The shape of ``log_t`` is that of the batch, or a broadcast of it.
+        """
+
+    @abstractmethod
+    def _tau(self) -> Tensor:
+        """Kendall's tau, of the batch shape."""
+
+    def kendall_tau(self) -> Float[Tensor, "*batch dim dim"]:
+        tau = self._tau()[..., None, None].expand(*self.batch_shape, self.dim, self.dim)
+        eye = torch.eye(self.dim, dtype=torch.bool, device=tau.device)
+        return torch.where(eye, torch.ones_like(tau), tau)
+
+    def marginal(self, present: Bool[Tensor, " dim"]) -> Archimedean:
+        return type(self)(int(present.sum()), **self.parameters, validate_args=False)
+
+    def _log_prob(self, unit: Unit, present: Tensor | None) -> Tensor:
+        log_t = self.log_inverse(unit)
+        log_margin = self._log_margin(log_t)
+        if present is None:
+            return self.log_derivative(logsumexp(log_t, -1), self.dim) - log_margin.sum(-1)
+        order = present.sum(-1)
+        log_sum = torch.where(order > 0, _present_sum(log_t, present), 0.0)
+        density = self.log_derivative(log_sum, order)
+        density = density - torch.where(present, log_margin, 0.0).sum(-1)
+        # The density of one uniform coordinate, or of none, is one.
+        return torch.where(order > 1, density, 0.0)
+
+    def _log_margin(self, log_t: Tensor) -> Tensor:
+        """``log -psi'(t)`` for ``log t`` whose last dimension is M."""
+        return self.log_derivative(log_t.movedim(-1, 0), 1).movedim(0, -1)
+
+    def _cdf(self, unit: Unit) -> Tensor:
+        return self.generator(logsumexp(self.log_inverse(unit), -1)[..., None]).u.squeeze(-1)
+
+    # Conditional draws -------------------------------------------------------------------------
+
+    def _complete(self, unit: Unit, present: Tensor) -> Unit:
+        log_t = self.log_inverse(unit)
+        shape = torch.broadcast_shapes(log_t.shape, present.shape)
+        present = present.expand(shape)
+        parts = list(log_t.expand(shape).unbind(-1))
+        log_sum = _present_sum(log_t, present)
+        order = present.sum(-1)
+        # One coordinate after the other, each given the present ones and those drawn before it.
+        for m in range(self.dim):
+            missing = ~present[..., m]
+            if not missing.any():
+                continue
+            parts[m] = torch.where(missing, self._draw_given(log_sum, order), parts[m])
+            log_sum = torch.where(missing, torch.logaddexp(log_sum, parts[m]), log_sum)
+            order = order + missing
+        return self.generator(torch.stack(parts, -1))
+
+    def _draw_given(self, log_sum: Tensor, order: Tensor) -> Tensor:
+        r"""Draws ``log t`` of one more coordinate given the sum over ``order`` others.
+
+        Inverts :math:`F(u) = \psi^{(k)}(t_O + \psi^{-1}(u)) / \psi^{(k)}(t_O)` in :math:`y = \log(-\log u)`,
+        where both tails are nearly straight lines.
+        """
+        none = order == 0
+        given = self._given(torch.where(none, 0.0, log_sum), order)
+        target = log_neg_log(*Unit.from_u(torch.rand_like(log_sum)))
+        y = self._solve(given, target)
+        # One Newton step that carries gradients: it leaves the solution where it is and gives it the
+        # derivatives of the implicit function theorem in parameters and present coordinates.
+        value, slope = self._conditional(y, given)
+        y = y - (value - target) / slope.detach()
+        return self._log_t(torch.where(none, target, y))
+
+    @torch.no_grad()
+    def _solve(self, given: _Given, target: Tensor) -> Tensor:
+        """Newton's method kept inside a shrinking bracket."""
+        finfo = torch.finfo(target.dtype)
+        low = torch.full_like(target, math.log(finfo.tiny))
+        high = torch.full_like(target, math.log(-math.log(finfo.tiny)))
+        y = target.clamp(low, high)
+        size = torch.full_like(y, torch.inf)
+        done = given.order == 0
+        for _ in range(_SOLVER_STEPS):
+            value, slope = self._conditional(y, given)
+            below = value < target
+            low, high = torch.where(below, y, low), torch.where(below, high, y)
+            newton = y - (value - target) / slope
+            # A step as small as this is the last: beyond it, rounding decides on which side y lies.
+            close = finfo.eps**0.75 * (1 + y.abs())
+            done = done | ((newton - y).abs() <= close) | (high - low <= close)
+            # Bisection where Newton leaves the bracket or does not halve its steps (rtsafe).
+            good = (newton > low) & (newton < high) & ((newton - y).abs() <= size / 2)
+            step = torch.where(done | good, newton.clamp(low, high), (low + high) / 2)
+            y, size = step, (step - y).abs()
+            if done.all():
+                break
+        return y
+
+    def _given(self, log_sum: Tensor, order: Tensor) -> _Given:
+        at_sum = self.log_derivative(log_sum, order)
+        return _Given(log_sum, order, at_sum, self._log_hazard(log_sum, order, at_sum))
+
+    def _log_hazard(self, log_t: Tensor, order: Tensor, log_derivative: Tensor) -> Tensor:
+        r""":math:`\log -\partial_t \log (-1)^k \psi^{(k)}(t)`."""
+        return self.log_derivative(log_t, (order + 1).clamp_max(self.dim)) - log_derivative
+
+    def _conditional(self, y: Tensor, given: _Given) -> tuple[Tensor, Tensor]:
+        """``log(-log F)`` at ``y = log(-log u)``, and its slope in ``y``."""
+        log_t = self._log_t(y)
+        total = torch.logaddexp(given.log_sum, log_t)
+        at_total = self.log_derivative(total, given.order)
+        log_hazard = self._log_hazard(total, given.order, at_total)
+        # -log F is a difference of log derivatives; where t is small beside t_O that would cancel, and
+        # the integral of the hazard from t_O to t_O + t by the trapezoidal rule takes its place.
+        eps = torch.finfo(y.dtype).eps
+        near = log_t - given.log_sum < math.log(eps) / 3
+        trapezoid = log_t + torch.logaddexp(log_hazard, given.log_hazard) - math.log(2.0)
+        difference = torch.where(near, 1.0, given.at_sum - at_total).clamp_min(eps)
+        value = torch.where(near, trapezoid, difference.log())
+        log_dt_dy = y - y.exp() - self.log_derivative(log_t, 1)
+        slope = (log_hazard + log_dt_dy - value).exp()
+        return value, slope.clamp(1e-6, 1e6)
+
+    def _log_t(self, y: Tensor) -> Tensor:
+        unit = Unit(-y.exp(), log_cloglog(y))
+        return self.log_inverse(unit.map(lambda part: part[..., None])).squeeze(-1)
+
+
+def _present_sum(log_t: Tensor, present: Tensor) -> Tensor:
+    """``log`` of the sum of ``t`` over the present coordinates; ``-inf`` where there is none."""
+    none = ~present.any(-1)
+    masked = torch.where(present, log_t, -torch.inf)
+    masked = torch.where(none[..., None], 0.0, masked)
+    return torch.where(none, -torch.inf, logsumexp(masked, -1))

@@ -1,0 +1,179 @@
+r"""The Frank copula: no tail dependence, both signs for two coordinates.
+
+Frank (1979); the derivatives of its generator are polylogarithms of negative order, here as polynomials
+with positive coefficients (Hofert, Mächler and McNeil 2012, section 3).
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+from torch.types import _size
+
+from cm2.copulas.archimedean import Archimedean
+from cm2.copulas.base import check_tau, register
+from cm2.numerics import log1mexp, log_cloglog, log_neg_log1mexp, log_polynomial
+from cm2.records import Unit
+
+# Below this |theta| the copula cannot be told from independence in float32 (density 1 + theta / 2 at most).
+_SMALLEST_THETA = 1e-6
+
+
+@register("frank")
+class Frank(Archimedean):
+    r"""The Frank copula, :math:`\psi(t) = -\log(1 - (1 - e^{-\theta}) e^{-t}) / \theta`.
+
+    A negative ``theta``, for two coordinates only, is the copula of ``-theta`` with the second
+    coordinate reflected: :math:`c_{-\theta}(u, v) = c_\theta(u, 1 - v)`.
+
+    Args:
+        dim: Number of coordinates.
+        theta: Any number for two coordinates (0 stands for independence), positive for more.
+        validate_args: Whether to check parameters and arguments.
+
+    Example:
+        >>> Frank(dim=2, theta=-5.0).kendall_tau()[0, 1] < 0
+        tensor(True)
+    """
+
+    def __init__(self, dim: int, theta: float | Tensor, validate_args: bool | None = None) -> None:
+        self.theta = torch.as_tensor(
+            theta, dtype=None if torch.is_tensor(theta) else torch.get_default_dtype()
+        )
+        self.arg_constraints = {"theta": constraints.real if dim == 2 else constraints.positive}
+        super().__init__(dim, batch_shape=self.theta.shape, validate_args=validate_args)
+        self._theta = self.theta.abs().clamp_min(_SMALLEST_THETA)
+        self._log_p = log1mexp(-self._theta)
+
+    @classmethod
+    def start(cls, dim: int, batch_shape: _size = ()) -> dict[str, Any]:
+        return {"theta": torch.full(tuple(batch_shape), 2.0)}
+
+    @classmethod
+    def from_kendall_tau(cls, tau: float | Tensor, dim: int = 2) -> Self:
+        value = check_tau("Frank", tau, -1.0 if dim == 2 else 0.0, 1.0)
+        size = value.abs().double()
+        low, high = torch.zeros_like(size), torch.full_like(size, 1e5)
+        # Bisection: tau grows with theta, and the inverse has no closed form.
+        for _ in range(100):
+            middle = (low + high) / 2
+            below = _debye_tau(middle.clamp_min(_SMALLEST_THETA)) < size
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        return cls(dim, (value.sign() * high).to(value.dtype))
+
+    def _tau(self) -> Tensor:
+        return self.theta.sign() * _debye_tau(self._theta)
+
+    def _log_prob(self, unit: Unit, present: Tensor | None) -> Tensor:
+        return super()._log_prob(self._reflect(unit), present)
+
+    def _cdf(self, unit: Unit) -> Tensor:
+        cdf = super()._cdf(self._reflect(unit))
+        return torch.where(self.theta < 0, unit.u[..., 0] - cdf, cdf)
+
+    def _complete(self, unit: Unit, present: Tensor) -> Unit:
+        return self._reflect(super()._complete(self._reflect(unit), present))
+
+    def _reflect(self, unit: Unit) -> Unit:
+        """Swaps the ends of the second coordinate where theta is negative."""
+        if self.dim > 2:
+            return unit
+        second = torch.tensor([False, True], device=self.theta.device)
+        swap = (self.theta < 0)[..., None] & second
+        return unit.map(lambda part, other: torch.where(swap, other, part), unit.flip())
+
+    def log_inverse(self, unit: Unit) -> Tensor:
+        theta, log_p = self._theta[..., None], self._log_p[..., None]
+        log_theta = theta.log()
+        # s = exp(-t) = (1 - exp(-theta u)) / p and 1 - s, each from the end where it is exact.
+        log_s = log_cloglog(log_theta + unit.log_u) - log_p
+        log_1ms = log_cloglog(log_theta + unit.log_1mu) - log_p - theta * unit.u
+        upper = log_1ms < -1.0
+        return torch.where(
+            upper,
+            log_neg_log1mexp(torch.where(upper, log_1ms, -2.0)),
+            (-torch.where(upper, -1.0, log_s)).log(),
+        )
+
+    def generator(self, log_t: Tensor) -> Unit:
+        theta, log_p = self._theta[..., None], self._log_p[..., None]
+        log_1ms = log_cloglog(log_t)
+        log_1mu = (_log_softplus(theta + log_p + log_1ms) - theta.log()).clamp_max(0.0)
+        # 1 - z = exp(-theta) + p (1 - exp(-t)), a sum of positive terms.
+        log_1mz = torch.logaddexp(-theta, log_p + log_1ms)
+        log_u = _log_neg_log(log_p - log_t.exp(), log_1mz) - theta.log()
+        upper = log_1mu < -1.0
+        log_u = torch.where(upper, log1mexp(torch.where(upper, log_1mu, -2.0)), log_u)
+        return Unit(log_u.clamp_max(0.0), log_1mu)
+
+    def log_derivative(self, log_t: Tensor, order: Tensor | int) -> Tensor:
+        log_z = self._log_p - log_t.exp()
+        # 1 - z = exp(-theta) + p (1 - exp(-t)), a sum of positive terms.
+        log_1mz = torch.logaddexp(-self._theta, self._log_p + log_cloglog(log_t))
+        table = _polylogarithm_coefficients(self.dim).to(log_t)
+        derivative = log_polynomial(table, log_z - log_1mz, order)
+        if not isinstance(order, int):
+            derivative = torch.where(order == 0, _log_neg_log(log_z, log_1mz), derivative)
+        elif order == 0:
+            derivative = _log_neg_log(log_z, log_1mz)
+        return derivative - self._theta.log()
+
+
+def _log_neg_log(log_z: Tensor, log_1mz: Tensor) -> Tensor:
+    """``log(-log(1 - z))`` from whichever of z and 1 - z is the smaller."""
+    lower = log_z < log_1mz
+    return torch.where(
+        lower,
+        log_neg_log1mexp(torch.where(lower, log_z, -1.0)),
+        (-torch.where(lower, -1.0, log_1mz)).log(),
+    )
+
+
+def _log_softplus(x: Tensor) -> Tensor:
+    """``log(log(1 + exp(x)))``."""
+    tiny = x < -40.0
+    return torch.where(tiny, x, torch.nn.functional.softplus(torch.where(tiny, 0.0, x)).log())
+
+
+@lru_cache
+def _polylogarithm_coefficients(order: int) -> Tensor:
+    r"""The coefficients of :math:`\mathrm{Li}_{1-n}(z)` in powers of :math:`r = z/(1-z)`.
+
+    :math:`\mathrm{Li}_{1-n} = \sum_{k=1}^{n} (k-1)!\, S(n, k)\, r^k` with Stirling numbers of the second
+    kind; row n, column k. Applying :math:`z\,d/dz`, that is :math:`r^k \to k (r^k + r^{k+1})`, to row n
+    gives row n + 1.
+    """
+    table = np.zeros((order + 1, order + 1))
+    table[1, 1] = 1.0
+    for n in range(1, order):
+        for k in range(1, n + 1):
+            table[n + 1, k] += k * table[n, k]
+            table[n + 1, k + 1] += k * table[n, k]
+    table[0, 0] = 1.0  # order 0 is not a polynomial and is not read from here
+    return torch.from_numpy(table)
+
+
+@lru_cache
+def _quadrature() -> tuple[Tensor, Tensor]:
+    nodes, weights = np.polynomial.legendre.leggauss(64)
+    return torch.from_numpy((nodes + 1) / 2), torch.from_numpy(weights / 2)
+
+
+def _debye_tau(theta: Tensor) -> Tensor:
+    r"""Kendall's tau, :math:`1 - 4 (1 - D_1(\theta)) / \theta` with the Debye function :math:`D_1`."""
+    dtype, theta = theta.dtype, theta.double()
+    nodes, weights = (part.to(theta.device) for part in _quadrature())
+    end = theta.clamp_max(50.0)[..., None]  # beyond, the integrand is below 1e-19
+    t = end * nodes
+    debye = (weights * end * t / torch.expm1(t)).sum(-1) / theta
+    series = theta / 9 * (1 - theta.square() / 100)
+    small = theta < 1e-2  # where the closed form cancels
+    return torch.where(small, series, 1 - 4 / torch.where(small, 1.0, theta) * (1 - debye)).to(
+        dtype
+    )

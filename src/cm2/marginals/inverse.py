@@ -1,0 +1,137 @@
+r"""The inverse Rosenblatt transform of a mixture, many coordinates at once.
+
+Coordinate j depends on those before it through the weights of the components only, and these soon settle
+on one component. So coordinates are solved window by window: within a window, repeating "weights from the
+current point, then every coordinate by itself" is exact after at most as many sweeps as it is wide, and
+after two where the weights have settled; windows double as long as that lasts (parallel solution of
+triangular systems: Song et al. 2021, "Accelerating feedforward computation via parallel nonlinear
+equation solving").
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from cm2.marginals.mixture_cdf import mixture_cdf
+from cm2.numerics import log_normal_density, normal_quantile
+from cm2.records import Unit
+
+if TYPE_CHECKING:
+    from cm2.marginals.gaussian_mixture import GaussianMixture
+
+_SOLVER_STEPS = 60
+
+
+def invert(mixture: GaussianMixture, unit: Unit) -> Tensor:
+    """The point whose Rosenblatt transform is ``unit``."""
+    score = normal_quantile(*unit)
+    if mixture.loc.shape[-2] == 1:
+        return mixture.loc.squeeze(-2) + mixture.scale.squeeze(-2) * score
+    z: Tensor = _Inverse.apply(score, mixture.logits, mixture.loc, mixture.scale)
+    return z
+
+
+class _Inverse(torch.autograd.Function):
+    """Solves ``normal score of z = score``; the derivatives follow from the equation itself."""
+
+    @staticmethod
+    def forward(score: Tensor, logits: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
+        log_prefix = logits.log_softmax(-1)
+        windows = []
+        start, width = 0, 1
+        while start < score.shape[-1]:
+            window = (..., slice(start, start + width))
+            z, sweeps, log_prefix = _solve_window(
+                score[window], log_prefix, loc[window], scale[window]
+            )
+            windows.append(z)
+            start, width = start + width, width * 2 if sweeps <= 2 else max(1, width // 2)
+        return torch.cat(windows, -1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[1:], output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        logits, loc, scale, z = (part.detach().requires_grad_() for part in ctx.saved_tensors)
+        with torch.enable_grad():
+            log_weights, _ = _log_weights(z, logits.log_softmax(-1), loc, scale)
+            x = (z.unsqueeze(-2) - loc) / scale
+            score = normal_quantile(*mixture_cdf(log_weights, x))
+        diagonal = _slope(x.detach(), log_weights.detach(), scale.detach(), score.detach())
+        # J' v = grad with J lower triangular: the same sweeps, on the transposed system.
+        v = grad / diagonal
+        for _ in range(z.shape[-1]):
+            (product,) = torch.autograd.grad(score, z, v, retain_graph=True)
+            residual = (grad - product) / diagonal
+            v = v + residual
+            if (residual.abs() <= torch.finfo(v.dtype).eps * 8 * v.abs().amax()).all():
+                break
+        return v, *torch.autograd.grad(score, (logits, loc, scale), -v)
+
+
+def _solve_window(
+    score: Tensor, log_prefix: Tensor, loc: Tensor, scale: Tensor
+) -> tuple[Tensor, int, Tensor]:
+    """Coordinates of one window, the sweeps that they took, and the log weights after it."""
+    quantiles = loc + scale * score.unsqueeze(-2)
+    # Between the quantiles of the components lies that of every mixture of them.
+    bounds = quantiles.amin(-2), quantiles.amax(-2)
+    log_weights = log_prefix[..., None].expand_as(quantiles)
+    z = (log_weights.softmax(-2) * quantiles).sum(-2)
+    close = torch.finfo(z.dtype).eps ** 0.75 * scale.amin(-2)
+    sweeps = 0
+    while True:
+        solved = _solve(z, score, log_weights, loc, scale, *bounds)
+        settled = ((solved - z).abs() <= close).all()
+        z, sweeps = solved, sweeps + 1
+        log_weights, log_after = _log_weights(z, log_prefix, loc, scale)
+        if (settled and sweeps > 1) or sweeps == z.shape[-1]:
+            return z, sweeps, log_after
+
+
+def _log_weights(
+    z: Tensor, log_prefix: Tensor, loc: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Log weights of the components before each coordinate, and after the last."""
+    log_components = log_normal_density((z.unsqueeze(-2) - loc) / scale) - scale.log()
+    cumulative = log_prefix[..., None] + log_components.cumsum(-1)
+    return cumulative - log_components, cumulative[..., -1]
+
+
+def _slope(x: Tensor, log_weights: Tensor, scale: Tensor, score: Tensor) -> Tensor:
+    """Derivative of the normal score of each coordinate in that coordinate."""
+    log_density = log_weights.log_softmax(-2) + log_normal_density(x) - scale.log()
+    return (log_density.logsumexp(-2) - log_normal_density(score)).exp()
+
+
+def _solve(
+    z: Tensor,
+    score: Tensor,
+    log_weights: Tensor,
+    loc: Tensor,
+    scale: Tensor,
+    low: Tensor,
+    high: Tensor,
+) -> Tensor:
+    """Each coordinate's quantile for fixed weights: Newton on the normal score inside a bracket."""
+    close = torch.finfo(z.dtype).eps ** 0.75 * scale.amin(-2)
+    size = torch.full_like(z, torch.inf)
+    done = high - low <= close
+    for _ in range(_SOLVER_STEPS):
+        x = (z.unsqueeze(-2) - loc) / scale
+        value = normal_quantile(*mixture_cdf(log_weights, x))
+        below = value < score
+        low, high = torch.where(below, z, low), torch.where(below, high, z)
+        newton = z - (value - score) / _slope(x, log_weights, scale, value)
+        done = done | ((newton - z).abs() <= close) | (high - low <= close)
+        good = (newton > low) & (newton < high) & ((newton - z).abs() <= size / 2)
+        step = torch.where(done | good, torch.clamp(newton, low, high), (low + high) / 2)
+        z, size = step, (step - z).abs()
+        if done.all():
+            break
+    return z

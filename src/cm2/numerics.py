@@ -1,0 +1,131 @@
+"""Elementary functions that stay exact where the textbook form rounds to 0, 1 or infinity.
+
+Mächler (2012), "Accurately computing log(1 - exp(-|a|))", is the source of the branch points.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+# Below this, 1 - exp(-exp(v)) and exp(v) agree to the last bit of float64.
+_TINY_EXPONENT = -37.0
+# Down to this log probability exp() does not underflow in float32 and ndtri is exact.
+_NDTRI_RANGE = -80.0
+
+
+def log1mexp(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """``log(1 - exp(x))`` for negative ``x``."""
+    near = x > -math.log(2.0)
+    near_zero = torch.where(near, x, -1.0)
+    far = torch.where(near, -1.0, x)
+    return torch.where(near, torch.log(-torch.expm1(near_zero)), torch.log1p(-torch.exp(far)))
+
+
+def log_cloglog(v: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """``log(1 - exp(-exp(v)))`` for any real ``v``."""
+    tiny = v < _TINY_EXPONENT
+    return torch.where(tiny, v, log1mexp(-torch.where(tiny, 0.0, v).exp()))
+
+
+def log_neg_log1mexp(w: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """``log(-log(1 - exp(w)))`` for negative ``w``; inverse of :func:`log_cloglog`."""
+    tiny = w < _TINY_EXPONENT
+    return torch.where(tiny, w, (-log1mexp(torch.where(tiny, -1.0, w))).log())
+
+
+def log_neg_log(log_u: Tensor, log_1mu: Tensor) -> Tensor:
+    """``log(-log(u))`` from both logarithms of ``u``, each exact at its own end."""
+    upper = log_1mu < -1.0
+    return torch.where(
+        upper,
+        log_neg_log1mexp(torch.where(upper, log_1mu, -2.0)),
+        (-torch.where(upper, -1.0, log_u)).log(),
+    )
+
+
+class _NormalQuantile(torch.autograd.Function):
+    """Quantile of the standard normal law at ``exp(log_p)`` with ``p <= 1/2``."""
+
+    @staticmethod
+    def forward(log_p: Tensor) -> Tensor:
+        x = torch.special.ndtri(log_p.clamp(min=_NDTRI_RANGE).exp())
+        deep = log_p < _NDTRI_RANGE
+        if deep.any():
+            x[deep] = _tail_quantile(log_p[deep])
+        return x
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0], output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        log_p, x = ctx.saved_tensors
+        return grad * (log_p - log_normal_density(x)).exp()
+
+
+def _tail_quantile(log_p: Tensor) -> Tensor:
+    """Newton steps on log Phi from the leading terms of the tail's series (log Phi is concave)."""
+    x = -(-2 * log_p - (-4 * math.pi * log_p).log()).sqrt()
+    for _ in range(4):
+        log_cdf = torch.special.log_ndtr(x)
+        x = x + (log_p - log_cdf) * (log_cdf - log_normal_density(x)).exp()
+    return x
+
+
+def log_normal_density(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Log density of the standard normal law."""
+    return -0.5 * x.square() - 0.5 * math.log(2 * math.pi)
+
+
+def normal_quantile(log_u: Tensor, log_1mu: Tensor) -> Tensor:
+    """The standard normal quantile of ``u``, from the smaller of its two tails."""
+    lower = log_u < log_1mu
+    x: Tensor = _NormalQuantile.apply(torch.where(lower, log_u, log_1mu))
+    return torch.where(lower, x, -x)
+
+
+def logsumexp(x: Tensor, dim: int) -> Tensor:
+    """``log(sum(exp(x)))`` over one dimension."""
+    return torch.logsumexp(x, dim)
+
+
+def log_polynomial(
+    coefficients: Float[Tensor, "*batch n k"], log_x: Tensor, degree: Tensor | int
+) -> Tensor:
+    """``log sum_k a_nk x^k`` for polynomials with non-negative coefficients.
+
+    Coefficients enter outside the logarithm, so that one which vanishes still has its gradient.
+
+    Args:
+        coefficients: Row n is the polynomial of degree n; its constant term is 0 unless n = 0.
+        log_x: Logarithm of the argument, broadcast against the batch.
+        degree: Which row: one for all, or one for each element.
+    """
+    powers: range
+    if isinstance(degree, int):
+        powers = range(min(degree, 1), degree + 1)
+        columns = [coefficients[..., degree, k] for k in powers]
+    else:
+        powers = range(coefficients.shape[-1])
+        shape = torch.broadcast_shapes(log_x.shape, degree.shape, coefficients.shape[:-2])
+        index = degree.expand(shape)[..., None]
+        columns = [
+            coefficients[..., k].expand(*shape, -1).gather(-1, index).squeeze(-1) for k in powers
+        ]
+    if len(columns) == 1:
+        return columns[0].log() + powers[0] * log_x
+    with torch.no_grad():
+        shift = torch.stack(
+            [c.log() + k * log_x for c, k in zip(columns, powers, strict=True)]
+        ).amax(0)
+    # The cap touches only coefficients that are exactly 0, whose power could overflow.
+    terms = [
+        c * (k * log_x - shift).clamp_max(80.0).exp() for c, k in zip(columns, powers, strict=True)
+    ]
+    return shift + torch.stack(terms).sum(0).log()

@@ -1,0 +1,88 @@
+"""Records that pass between the parts: plain named tuples of tensors.
+
+Named tuples are pytrees to torch and Lightning, which moves them between devices as they are.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from cm2.numerics import log1mexp
+
+
+class Unit(NamedTuple):
+    """A point of the unit cube that keeps its precision at both ends.
+
+    In float32 a plain ``u`` cannot tell 1 - 1e-9 from 1; the pair can.
+
+    Attributes:
+        log_u: ``log(u)``.
+        log_1mu: ``log(1 - u)``.
+    """
+
+    log_u: Float[Tensor, "..."]
+    log_1mu: Float[Tensor, "..."]
+
+    @property
+    def u(self) -> Float[Tensor, "..."]:
+        """The point itself, rounded to the dtype."""
+        return self.log_u.exp()
+
+    @classmethod
+    def from_u(cls, u: Float[Tensor, "..."]) -> Unit:
+        """Takes numbers in [0, 1]; 0 and 1 mean the nearest representable number inside."""
+        finfo = torch.finfo(u.dtype)
+        u = u.clamp(finfo.tiny, 1 - finfo.eps / 2)
+        return cls(u.log(), torch.log1p(-u))
+
+    @classmethod
+    def from_log_u(cls, log_u: Float[Tensor, "..."]) -> Unit:
+        """Takes ``log(u)``, negative."""
+        return cls(log_u, log1mexp(log_u))
+
+    @classmethod
+    def from_normal(cls, x: Float[Tensor, "..."]) -> Unit:
+        """The standard normal distribution function of ``x``."""
+        return cls(torch.special.log_ndtr(x), torch.special.log_ndtr(-x))
+
+    def flip(self) -> Unit:
+        """The point ``1 - u``."""
+        return Unit(self.log_1mu, self.log_u)
+
+    def map(self, function: Any, *others: Unit) -> Unit:
+        """Applies a function of tensors to both logarithms."""
+        return Unit(*(function(*parts) for parts in zip(self, *others, strict=True)))
+
+
+class Batch(NamedTuple):
+    """What a model is given.
+
+    Attributes:
+        inputs: Raw input of each modality; rows of absent modalities hold zeros and are not read.
+        present: Which modalities each sample has, in the order of the model's modalities.
+        target: Labels, absent at prediction.
+        weight: Weight of each sample in the loss; ``None`` for equal weights.
+    """
+
+    inputs: dict[str, Any]
+    present: Bool[Tensor, "batch modality"]
+    target: Tensor | None = None
+    weight: Float[Tensor, " batch"] | None = None
+
+
+class Output(NamedTuple):
+    """What a model returns.
+
+    Attributes:
+        logits: Scores of the labels.
+        penalties: Named terms that the learner adds to the task's loss, each with its weight.
+        logits_by_modality: Scores of each encoder's own class head (deep supervision).
+    """
+
+    logits: Float[Tensor, "batch label"]
+    penalties: dict[str, Float[Tensor, ""]]
+    logits_by_modality: dict[str, Float[Tensor, "batch label"]]
