@@ -204,6 +204,13 @@ def test_no_stay_left_says_so(raw: dict[str, pd.DataFrame], tmp_path: Path) -> N
         build(tmp_path, raw, hours=100.0)
 
 
+def test_hours_may_be_an_integer(
+    plain: Cohort, raw: dict[str, pd.DataFrame], tmp_path: Path
+) -> None:
+    folder = raw_eicu.write(tmp_path, raw)
+    assert_same_inputs(in_hospital_mortality(folder, hours=24), plain)
+
+
 def test_hours_must_be_positive(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="hours must be positive"):
         in_hospital_mortality(tmp_path, hours=0.0)

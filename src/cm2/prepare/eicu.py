@@ -49,7 +49,7 @@ class Cohort:
     unreadable: dict[str, int]
 
 
-def in_hospital_mortality(folder: Path, *, hours: float = 24.0) -> Cohort:
+def in_hospital_mortality(folder: Path, *, hours: float | int = 24) -> Cohort:
     """Builds the cohort of stays that last at least ``hours``, seen through their first ``hours``.
 
     Args:
@@ -64,7 +64,7 @@ def in_hospital_mortality(folder: Path, *, hours: float = 24.0) -> Cohort:
     if not hours > 0:
         raise ValueError(f"hours must be positive, got {hours}")
     with Tables(folder, columns.WANTED) as tables:
-        minutes = hours * 60
+        minutes = hours * 60.0
         stays, flow = _stays(tables["patient"].execute().sort_values(STAY), minutes)
         index = pd.Index(stays[STAY], name=STAY)
         kept = ibis.memtable(pd.DataFrame({STAY: index}))
