@@ -32,6 +32,7 @@ nb_merge_streams = True
 autosummary_generate = True
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_typehints = "signature"
+suppress_warnings = ["ref.python"]  # a class is documented in its module and its package
 autodoc_member_order = "bysource"
 python_maximum_signature_line_length = 88
 napoleon_numpy_docstring = False

@@ -9,6 +9,7 @@ import importlib.metadata
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -18,6 +19,7 @@ def demo(
     out: Path = Path("runs/demo"),
     seeds: int = 3,
     rates: tuple[float, ...] = (0.0, 0.3, 0.6),
+    removal: Literal["test", "both"] = "test",
     epochs: int = 60,
     replicates: int = 1000,
     processes: int = 2,
@@ -31,7 +33,8 @@ def demo(
         data: Folder of the eICU demo's tables.
         out: Folder to write to; an earlier run there is written over.
         seeds: Number of random splits into training and test.
-        rates: Shares of the modalities that are removed at random, in training and in test alike.
+        rates: Shares of the modalities that are removed at random.
+        removal: Where: from test rows of one fit, or from training and test rows of a fit each.
         epochs: Largest number of passes of a network over the training rows.
         replicates: Bootstrap draws behind the intervals.
         processes: Fits run side by side, one thread each.
@@ -44,6 +47,7 @@ def demo(
             out=out,
             seeds=seeds,
             rates=tuple(rates),
+            removal=removal,
             epochs=epochs,
             replicates=replicates,
             processes=processes,

@@ -1,7 +1,7 @@
 """`cm2 demo`: CM² and its rivals on real data, over several splits and missing rates.
 
-Each split and rate is one job with one thread; jobs run side by side. All methods of a job see the
-same rows with the same modalities removed, in training and in test.
+A job is one split, with one thread; jobs run side by side. All methods of a job see the same rows
+with the same modalities removed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,10 +27,17 @@ from cm2 import report
 from cm2.data.worlds import remove
 from cm2.demo import evaluate, page, studies
 from cm2.demo.folder import InputError, open_folder, write_config
-from cm2.demo.methods import LATE_FUSION, predictions
+from cm2.demo.methods import LATE_FUSION, fitted
 from cm2.demo.studies import Study
 
 __all__ = ["InputError", "Settings", "run"]
+
+
+REMOVALS: dict[str, Callable[[Settings], list[tuple[float, ...]]]] = {
+    "test": lambda settings: [tuple(sorted(settings.rates))],
+    "both": lambda settings: [(rate,) for rate in sorted(settings.rates)],
+}
+"""Rates of each job, by where modalities are removed: one fit for all rates, or one for each."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,7 @@ class Settings:
     out: Path = Path("runs/demo")
     seeds: int = 3
     rates: tuple[float, ...] = (0.0, 0.3, 0.6)
+    removal: str = "test"
     epochs: int = 60
     replicates: int = 1000
     processes: int = 2
@@ -52,6 +60,8 @@ class Settings:
                 raise InputError(f"--{name} should be at least 1, got {getattr(self, name)}")
         if not self.rates or not all(0 <= rate < 1 for rate in self.rates):
             raise InputError(f"--rates should be one or more shares in [0, 1), got {self.rates}")
+        if self.removal not in REMOVALS:
+            raise InputError(f"--removal should be one of {list(REMOVALS)}, got {self.removal!r}")
 
     def plain(self) -> dict[str, Any]:
         """As YAML takes them."""
@@ -129,8 +139,12 @@ def _refusing() -> Iterator[None]:
 
 
 def _run_jobs(study: Study, settings: Settings, folder: Path, console: Console) -> list[Result]:
-    """Runs every split at every rate, side by side, and shows how many are done."""
-    jobs = [(seed, rate) for seed in range(settings.seeds) for rate in settings.rates]
+    """Runs all jobs side by side and shows how many are done."""
+    jobs = [
+        (seed, rates)
+        for seed in range(settings.seeds)
+        for rates in REMOVALS[settings.removal](settings)
+    ]
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -142,45 +156,49 @@ def _run_jobs(study: Study, settings: Settings, folder: Path, console: Console) 
         joblib.parallel_config("loky", inner_max_num_threads=1),
         Progress(*columns, console=console, transient=True) as progress,
     ):
-        task = progress.add_task("splits and rates", total=len(jobs))
+        task = progress.add_task("fits of all methods", total=len(jobs))
         results = []
         for result in parallel(
-            joblib.delayed(job)(study, seed, rate, settings, folder if k == 0 else None)
-            for k, (seed, rate) in enumerate(jobs)
+            joblib.delayed(job)(study, seed, rates, settings, folder if k == 0 else None)
+            for k, (seed, rates) in enumerate(jobs)
         ):
             results.append(result)
             progress.advance(task)
     return results
 
 
-def job(study: Study, seed: int, rate: float, settings: Settings, folder: Path | None) -> Result:
-    """Fits and scores all methods on one split with one share of modalities removed."""
+def job(
+    study: Study, seed: int, rates: tuple[float, ...], settings: Settings, folder: Path | None
+) -> Result:
+    """Fits all methods once, at the first rate, and scores them at each rate.
+
+    Args:
+        study: The data.
+        seed: Of the split and of all that is random.
+        rates: Shares of modalities removed at test; the first is removed in training too.
+        settings: Those of the run.
+        folder: Where to leave a classifier and a training log, if anywhere.
+    """
     train, test = study.split(seed)
-    blocks = remove(study.blocks(train), rate, seed=seed)
+    blocks = study.blocks(train)
+    tests = {
+        rate: {name: block[test] for name, block in remove(blocks, rate, seed=seed).items()}
+        for rate in rates
+    }
+    training = remove({name: block[train] for name, block in blocks.items()}, rates[0], seed=seed)
     weight = evaluate.draws(int(study.groups.max()) + 1, settings.replicates)
     weight = weight[:, study.groups[test]]
     cells, kept = [], {}
-    for prediction in predictions(
-        {name: block[train] for name, block in blocks.items()},
-        study.y[train],
-        {name: block[test] for name, block in blocks.items()},
-        seed=seed,
-        epochs=settings.epochs,
-        folder=folder,
+    for name, method, seconds in fitted(
+        training, study.y[train], seed=seed, epochs=settings.epochs, folder=folder
     ):
-        cells.append(
-            evaluate.Cell(
-                prediction.method,
-                seed,
-                rate,
-                len(test),
-                int((study.y[test] == 1).sum()),
-                prediction.seconds,
-                evaluate.scores(study.y[test], prediction.probability, weight),
-            )
-        )
-        if rate == min(settings.rates):
-            kept[prediction.method] = prediction.probability
+        for rate, X in tests.items():
+            probability = np.asarray(method.predict_proba(X), dtype=float)
+            scores = evaluate.scores(study.y[test], probability, weight)
+            positives = int((study.y[test] == 1).sum())
+            cells.append(evaluate.Cell(name, seed, rate, len(test), positives, seconds, scores))
+            if rate == min(settings.rates):
+                kept[name] = probability
     return Result(cells, test, kept)
 
 

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 SHOWN = ("AUROC", "AUPR", "Brier")
 BETTER = {"AUROC": "higher is better", "AUPR": "higher is better", "Brier": "lower is better"}
+REMOVED = {
+    "test": "Fitted once a split to the training rows as they are (at the lowest rate); modalities "
+    "are removed at random from test rows, so that no method has trained at the higher rates.",
+    "both": "Modalities are removed at random from training and test rows alike, a fit each rate.",
+}
 CURVES = {
     "loss": ("train_task", "val_loss"),
     "terms of the joint": ("train_joint_nll", "train_alignment"),
@@ -92,7 +97,7 @@ def score_table(study: Study, score: pd.DataFrame) -> report.Table:
 
 def rich_table(table: report.Table) -> Table:
     """A table for the terminal."""
-    shown = Table(title=table.caption, title_justify="left", box=box.SIMPLE_HEAD)
+    shown = Table(title=table.caption, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
     for k, column in enumerate(table.frame.columns):
         shown.add_column(str(column), justify="right" if k else "left", no_wrap=k > 0)
     for row in table.frame.itertuples(index=False):
@@ -177,8 +182,8 @@ def write(
         f"{size['splits']} random splits, {size['rows']} test rows each."
     )
     protocol = [
-        "All methods of a split see the same rows with the same modalities removed, in training "
-        "and in test; at least one modality stays. No patient is on both sides of a split.",
+        f"{REMOVED[str(settings['removal'])]} All methods see the same rows with the same "
+        "modalities removed; at least one stays. No patient is on both sides of a split.",
         "Intervals are percentiles of a bootstrap over patients. Splits share patients, and a "
         "patient is drawn alike in all of them and for all methods.",
     ]
@@ -210,7 +215,7 @@ def write(
             "How it was run",
             [f"{seconds:.0f} seconds in all."],
             [
-                report.Table("Seconds of one fit and prediction, one thread", cost),
+                report.Table("Seconds of one fit, one thread", cost),
                 report.Table("Configuration", report.pairs(settings, ("option", "value"))),
                 report.Table("Versions", report.pairs(report.versions(), ("package", "version"))),
             ],
