@@ -147,7 +147,8 @@ class CopulaJoint(nn.Module):
     def _loss(self, z: Tensor, present: Tensor, weights: Tensor) -> Callable[[], float]:
         """Evaluates the mean negative log posterior and its gradient, in chunks that bound memory."""
         chunk = max(1, _CHUNK_ELEMENTS // (self.modalities * self.dim * self.components))
-        variance = self.marginals().variance.detach()[:, None]
+        marginals = self.marginals(frozen=True)
+        inside = (marginals.weights[..., None] * marginals.scale.square()).sum(-2, keepdim=True)
         strength = PSEUDO_OBSERVATIONS / len(z)
 
         def evaluate() -> float:
@@ -158,7 +159,7 @@ class CopulaJoint(nn.Module):
                 total += part.item()
             # The pseudo-observations of EM, so that no component shrinks onto a point.
             scale = self.marginals().scale
-            prior = strength * (scale.log() + 0.5 * variance / scale.square()).sum()
+            prior = strength * (scale.log() + 0.5 * inside / scale.square()).sum()
             prior.backward()
             return total + prior.item()
 
