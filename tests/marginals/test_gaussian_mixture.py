@@ -20,6 +20,7 @@ from scipy import integrate, stats
 from torch import Tensor
 
 from cm2.marginals import GaussianMixture
+from cm2.marginals.em import fit_mixtures
 from cm2.records import Unit
 
 
@@ -36,6 +37,12 @@ def parameters(modalities: int, components: int, dim: int, seed: int = 0) -> dic
 def numpy_parameters(p: dict[str, Tensor], m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Weights, means and scales of one modality."""
     return p["logits"].softmax(-1)[m].numpy(), p["loc"][m].numpy(), p["scale"][m].numpy()
+
+
+def fit(z: Tensor, present: Tensor | None, components: int) -> GaussianMixture:
+    """The mixtures that EM finds."""
+    present = torch.ones(z.shape[:2], dtype=torch.bool) if present is None else present
+    return GaussianMixture(*fit_mixtures(z, present, components, seed=0))
 
 
 @pytest.mark.parametrize("components", [1, 3])
@@ -117,7 +124,13 @@ def test_from_uniform_inverts(dim: int, dtype: torch.dtype, tolerance: float) ->
     z = mixture.sample((200,))
     back = mixture.from_uniform(mixture.to_uniform(z))
     assert back.dtype == dtype
-    torch.testing.assert_close(back, z, rtol=tolerance, atol=tolerance)
+    # Where the distribution function is flat, between modes, the last bit of a float32 u is worth
+    # more than 1e-4 of z; then the point found must have the same u.
+    off = ((back - z).abs() > tolerance * (1 + z.abs())).double().mean()
+    assert off <= (2e-3 if dtype == torch.float32 else 0)
+    torch.testing.assert_close(
+        mixture.to_uniform(back).u, mixture.to_uniform(z).u, rtol=tolerance, atol=tolerance
+    )
     u = torch.rand(200, 3, dim, dtype=dtype).clamp(0.01, 0.99)
     torch.testing.assert_close(
         mixture.to_uniform(mixture.from_uniform(u)).u, u, rtol=tolerance, atol=tolerance
@@ -201,7 +214,7 @@ def test_trap_em_finds_a_bimodal_embedding() -> None:
     n = 4000
     label = rng.random((n, 2)) < np.array([0.3, 0.5])
     z = torch.tensor(np.where(label, -2.0, 2.0)[..., None] + 0.5 * rng.normal(size=(n, 2, 3)))
-    mixture = GaussianMixture.fit(z, None, components=2, seed=0)
+    mixture = fit(z, None, components=2)
     order = mixture.loc[..., 0].argsort(-1)
     weight = mixture.logits.softmax(-1).gather(-1, order)
     loc = torch.stack([mixture.loc[m, order[m]] for m in range(2)])
@@ -222,7 +235,7 @@ def test_em_recovers_a_mixture_from_incomplete_rows(rate: float) -> None:
     present = oracles.drop(n, 2, rate, rng)
     z = oracles.simulate_joint(weight, loc, scale, np.eye(2), n, rng)
     z[~present] = np.nan
-    fitted = GaussianMixture.fit(torch.tensor(z), torch.tensor(present), components=3, seed=0)
+    fitted = fit(torch.tensor(z), torch.tensor(present), components=3)
     count = present.sum(0).min()
     order = fitted.loc[..., 0].argsort(-1)
     for m in range(2):
@@ -236,9 +249,9 @@ def test_em_recovers_a_mixture_from_incomplete_rows(rate: float) -> None:
 
 def test_em_never_lowers_the_likelihood_of_its_start() -> None:
     z = torch.randn(300, 1, 2, dtype=torch.float64) ** 3
-    single = GaussianMixture.fit(z, None, components=1, seed=0)
-    np.testing.assert_allclose(single.loc[0, 0].numpy(), z.mean(0)[0].numpy(), rtol=1e-4, atol=1e-4)
-    triple = GaussianMixture.fit(z, None, components=3, seed=0)
+    single = fit(z, None, components=1)
+    np.testing.assert_allclose(single.loc[0, 0].numpy(), z.mean(0)[0].numpy(), **EXACT)
+    triple = fit(z, None, components=3)
     assert triple.log_prob(z).mean() > single.log_prob(z).mean()
 
 
@@ -323,6 +336,16 @@ def test_float32_agrees_with_float64() -> None:
     )
 
 
+@pytest.mark.parametrize("components", [1, 3])
+def test_float32_is_exact_in_both_tails(components: int) -> None:
+    """From one to forty deviations; torch.special.ndtr in float32 is zero from 5.6 on."""
+    p = {name: value.float() for name, value in parameters(2, components, 1).items()}
+    z = torch.linspace(-40, 40, 2001)[:, None, None].expand(-1, 2, 1)
+    double = GaussianMixture(**{k: v.double() for k, v in p.items()}).to_uniform(z.double())
+    for part, exact in zip(GaussianMixture(**p).to_uniform(z), double, strict=True):
+        np.testing.assert_allclose(part.numpy(), exact.numpy(), rtol=2e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("dim", [2, 256])
 def test_trap_what_the_copula_sees_is_uniform_in_any_dimension(dim: int) -> None:
     """The multivariate distribution function is not: KS distance .37 at d = 2, 1.00 at d = 256."""
@@ -356,5 +379,5 @@ def test_invalid_parameters_and_data_are_named() -> None:
     p = parameters(2, 3, 2)
     with pytest.raises(ValueError, match="scale"):
         GaussianMixture(p["logits"], p["loc"], -p["scale"])
-    with pytest.raises(ValueError, match=r"(?s)2.*components|components.*2"):
-        GaussianMixture.fit(torch.randn(2, 1, 2), None, components=3, seed=0)
+    with pytest.raises(ValueError, match=r"modality 0 is present in 2 samples; 3 components"):
+        fit(torch.randn(2, 1, 2), None, components=3)
