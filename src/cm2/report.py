@@ -69,6 +69,7 @@ def _table(table: Table) -> dict[str, Any]:
     return {
         "caption": table.caption,
         "columns": columns,
+        "text": [any(row[k][:1].isalpha() for row in rows) for k in range(len(columns))],
         "rows": rows,
         "strong": set(table.strong),
     }

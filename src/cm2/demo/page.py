@@ -179,7 +179,7 @@ def write(
     pictures = _pictures(folder, study, table, results)
     lead = (
         f"From {study.source}: {len(study.y)} rows, {len(study.modalities)} modalities. Means over "
-        f"{size['splits']} random splits, {size['rows']} test rows each."
+        f"{size['splits']} random split{'s' * (size['splits'] > 1)}, {size['rows']} test rows each."
     )
     protocol = [
         f"{REMOVED[str(settings['removal'])]} All methods see the same rows with the same "
