@@ -100,7 +100,7 @@ def tune(
     best, lowest = None, np.inf
     for candidate in _candidates(kind, seed, strategy):
         if kind == "forest":
-            model = candidate.fit(x, y, model__sample_weight=weight)
+            model = _fit(candidate, x, y, weight)
             votes = np.nan_to_num(model.named_steps["model"].oob_decision_function_)
             votes[votes.sum(axis=1) == 0] = prior[model.classes_]
             held_out = _complete(votes, model.classes_, prior)
@@ -112,7 +112,7 @@ def tune(
         if loss < lowest:
             best, lowest, out = candidate, loss, held_out
     if kind != "forest":
-        best = clone(best).fit(x, y, model__sample_weight=weight)
+        best = _fit(clone(best), x, y, weight)
     return Tuned(best, prior, out)
 
 
@@ -363,6 +363,18 @@ def _candidates(kind: Kind, seed: int, strategy: Literal["mean", "median"]) -> l
     ]
 
 
+def _fit(
+    pipeline: Pipeline,
+    x: Float[ndarray, "n feature"],
+    y: Int[ndarray, " n"],
+    weight: Float[ndarray, " n"],
+) -> Pipeline:
+    """Fits with weights; without, where all are one: boosting bins weighted columns slowly."""
+    if (weight == 1).all():
+        return pipeline.fit(x, y)
+    return pipeline.fit(x, y, model__sample_weight=weight)
+
+
 def _cross_predict(
     candidate: Pipeline,
     x: Float[ndarray, "n feature"],
@@ -376,7 +388,7 @@ def _cross_predict(
     for fold in np.unique(folds):
         train, test = folds != fold, folds == fold
         if len(np.unique(y[train])) > 1:
-            model = clone(candidate).fit(x[train], y[train], model__sample_weight=weight[train])
+            model = _fit(clone(candidate), x[train], y[train], weight[train])
             out[test] = _complete(model.predict_proba(x[test]), model.classes_, prior)
     return out
 
