@@ -82,7 +82,7 @@ class Frank(Archimedean):
 
     def _reflect(self, unit: Unit) -> Unit:
         """Swaps the ends of the second coordinate where theta is negative."""
-        if self.dim > 2:
+        if self.dim != 2:
             return unit
         second = torch.tensor([False, True], device=self.theta.device)
         swap = (self.theta < 0)[..., None] & second
