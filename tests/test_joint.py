@@ -209,7 +209,7 @@ def test_imputation_explains_the_variance_theory_says(rho: float) -> None:
 def test_imputation_explains_the_variance_of_a_mixture() -> None:
     """K = 3, d = 2: E[z_2 | z_1] by quadrature over the copula's conditional law."""
     rng = np.random.default_rng(11)
-    n, rho, draws = 4000, 0.85, 40
+    n, rho, draws = 2500, 0.85, 30
     weight, loc, scale = mixtures(2, 2, seed=3)
     correlation = np.array([[1, rho], [rho, 1]])
     z = oracles.simulate_joint(weight, loc, scale, correlation, 2 * n, rng)

@@ -158,8 +158,8 @@ def test_start_is_trainable_and_away_from_independence(family: str, dim: int) ->
             r"(?i)gaussian.*correlation",
         ),
         (lambda: copulas.Gaussian(3, correlation=torch.eye(2)), r"(?i)gaussian.*3"),
-        (lambda: copulas.Gumbel(1, alpha=2.0), r"(?i)gumbel.*dim=1"),
-        (lambda: copulas.Independence(0), r"(?i)independence.*dim=0"),
+        (lambda: copulas.Gumbel(0, alpha=2.0), r"(?i)gumbel.*dim.*0"),
+        (lambda: copulas.Independence(0), r"(?i)independence.*dim.*0"),
     ],
 )
 def test_invalid_parameters_name_the_family_and_the_value(build: object, message: str) -> None:

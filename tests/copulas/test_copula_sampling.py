@@ -79,7 +79,7 @@ def test_completions_with_presence_that_differs_by_row(case: Case) -> None:
         assert_kendall(completed[pattern], case.tau, "rows of one pattern")
     unit = Unit(given.log(), torch.log1p(-given))
     torch.manual_seed(0)
-    whole = case().complete(unit, present)
+    whole = case().complete_unit(unit, present)
     torch.testing.assert_close(whole.log_u.exp() + whole.log_1mu.exp(), torch.ones_like(given))
     assert torch.equal(whole.log_u[present], unit.log_u[present])
     assert torch.equal(whole.log_1mu[present], unit.log_1mu[present])
@@ -107,7 +107,7 @@ def test_completions_given_extremes_are_finite(case: Case, dtype: torch.dtype) -
     arguments = {k: v.to(dtype).requires_grad_() for k, v in case.arguments.items()}
     present = torch.ones(case.dim, dtype=torch.bool)
     present[-1] = False
-    drawn = case(dtype, **arguments).complete(unit, present)
+    drawn = case(dtype, **arguments).complete_unit(unit, present)
     for part in drawn:
         assert part.dtype == dtype
         assert (part <= 0).all()
