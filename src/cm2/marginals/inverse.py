@@ -1,16 +1,17 @@
 r"""The inverse Rosenblatt transform of a mixture, many coordinates at once.
 
-Coordinate j depends on those before it through the weights of the components only, and these soon settle
-on one component. So coordinates are solved window by window: within a window, repeating "weights from the
-current point, then every coordinate by itself" is exact after at most as many sweeps as it is wide, and
-after two where the weights have settled; windows double as long as that lasts (parallel solution of
-triangular systems: Song et al. 2021, "Accelerating feedforward computation via parallel nonlinear
-equation solving").
+Coordinate j depends on those before it through the weights of the components only, and these soon
+settle on one component. So Newton steps of all coordinates at once, with weights from the current
+point, arrive for nearly every row. The others are solved window by window: within a window,
+repeating "weights from the current point, then every coordinate by itself" is exact after at most
+as many sweeps as it is wide, and after two where the weights have settled; windows double as long
+as that lasts (parallel solution of triangular systems: Song et al. 2021, "Accelerating feedforward
+computation via parallel nonlinear equation solving").
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from cm2.marginals.gaussian_mixture import GaussianMixture
 
 _SOLVER_STEPS = 60
+_JOINT_STEPS = 16
 
 
 def invert(mixture: GaussianMixture, unit: Unit) -> Tensor:
@@ -34,22 +36,36 @@ def invert(mixture: GaussianMixture, unit: Unit) -> Tensor:
     return z
 
 
+class Rows(NamedTuple):
+    """Equations to be solved, one a row: the normal score of z is ``score``."""
+
+    score: Tensor
+    log_prior: Tensor
+    loc: Tensor
+    scale: Tensor
+
+    def take(self, rows: Tensor) -> Rows:
+        """Some of the rows."""
+        return Rows(*(part[rows] for part in self))
+
+
 class _Inverse(torch.autograd.Function):
     """Solves ``normal score of z = score``; the derivatives follow from the equation itself."""
 
     @staticmethod
     def forward(score: Tensor, logits: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
-        log_prefix = logits.log_softmax(-1)
-        windows = []
-        start, width = 0, 1
-        while start < score.shape[-1]:
-            window = (..., slice(start, start + width))
-            z, sweeps, log_prefix = _solve_window(
-                score[window], log_prefix, loc[window], scale[window]
-            )
-            windows.append(z)
-            start, width = start + width, width * 2 if sweeps <= 2 else max(1, width // 2)
-        return torch.cat(windows, -1)
+        batch = torch.broadcast_shapes(score.shape[:-1], loc.shape[:-2])
+        shape = (*batch, *loc.shape[-2:])
+        rows = Rows(
+            score.expand(*batch, -1).reshape(-1, shape[-1]),
+            logits.log_softmax(-1).expand(shape[:-1]).reshape(-1, shape[-2]),
+            loc.expand(shape).reshape(-1, *shape[-2:]),
+            scale.expand(shape).reshape(-1, *shape[-2:]),
+        )
+        z, rest = _solve_jointly(rows)
+        if len(rest) > 0:
+            z[rest] = _solve_by_windows(*rows.take(rest))
+        return z.reshape(*batch, -1)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -72,6 +88,43 @@ class _Inverse(torch.autograd.Function):
             if (residual.abs() <= torch.finfo(v.dtype).eps * 8 * v.abs().amax()).all():
                 break
         return v, *torch.autograd.grad(score, (logits, loc, scale), -v)
+
+
+def _solve_jointly(rows: Rows) -> tuple[Tensor, Tensor]:
+    """Newton steps of all coordinates at once; the points, and the rows that have not settled."""
+    result = torch.empty_like(rows.score)
+    quantiles = rows.loc + rows.scale * rows.score.unsqueeze(-2)
+    z = (rows.log_prior[..., None].softmax(-2) * quantiles).sum(-2)
+    low, high = quantiles.amin(-2), quantiles.amax(-2)
+    close = torch.finfo(z.dtype).eps ** 0.75 * rows.scale.amin(-2)
+    number = torch.arange(len(z), device=z.device)
+    for _ in range(_JOINT_STEPS):
+        log_weights, _ = _log_weights(z, *rows[1:])
+        x = (z.unsqueeze(-2) - rows.loc) / rows.scale
+        value = normal_quantile(*mixture_cdf(log_weights, x))
+        step = (value - rows.score) / _slope(x, log_weights, rows.scale, value)
+        z = torch.clamp(z - step, low, high)
+        active = ~(step.abs() <= close).all(-1)
+        if 2 * int(active.sum()) > len(z):
+            continue
+        result[number[~active]] = z[~active]
+        rows = rows.take(active)
+        z, low, high, close, number = (part[active] for part in (z, low, high, close, number))
+        if len(number) == 0:
+            break
+    return result, number
+
+
+def _solve_by_windows(score: Tensor, log_prior: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
+    """Points by bracketed steps, a window of coordinates at a time."""
+    windows = []
+    start, width = 0, 1
+    while start < score.shape[-1]:
+        window = (..., slice(start, start + width))
+        z, sweeps, log_prior = _solve_window(score[window], log_prior, loc[window], scale[window])
+        windows.append(z)
+        start, width = start + width, width * 2 if sweeps <= 2 else max(1, width // 2)
+    return torch.cat(windows, -1)
 
 
 def _solve_window(
@@ -99,8 +152,10 @@ def _log_weights(
 ) -> tuple[Tensor, Tensor]:
     """Log weights of the components before each coordinate, and after the last."""
     log_components = log_normal_density((z.unsqueeze(-2) - loc) / scale) - scale.log()
-    cumulative = log_prefix[..., None] + log_components.cumsum(-1)
-    return cumulative - log_components, cumulative[..., -1]
+    cumulative = log_components.cumsum(-1)
+    # Before the first coordinate the sum is zero without rounding, however far the components are.
+    before = log_prefix[..., None] + (cumulative - log_components)
+    return before, log_prefix + cumulative[..., -1]
 
 
 def _slope(x: Tensor, log_weights: Tensor, scale: Tensor, score: Tensor) -> Tensor:
