@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import random
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -17,11 +18,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import lightning
+import numpy as np
 import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from cm2.data.batches import ArrayDataset, loader
@@ -122,6 +123,12 @@ class Learner(lightning.LightningModule):
         if self.start is None or self.current_epoch not in (0, self.warmup):
             return
         start = self.transfer_batch_to_device(self.start, self.device, 0)
+        broken = self.model.broken_terms(start)
+        if broken:
+            raise FloatingPointError(
+                f"before epoch {self.current_epoch} there are values that are not finite: "
+                f"{', '.join(broken)}"
+            )
         self.model.initialize(start)
         optimizer = self.optimizers(use_pl_optimizer=False)
         for parameter in self.model.restarted():
@@ -232,11 +239,14 @@ def isolated(seed: int) -> Iterator[None]:
     """Seeds every generator inside, and leaves the caller's as they were."""
     names = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")
     before = {name: os.environ.get(name) for name in names}
-    with isolate_rng():
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002  Lightning seeds it
+    with torch.random.fork_rng():
         lightning.seed_everything(seed, verbose=False)
         try:
             yield
         finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])  # noqa: NPY002
             for name, value in before.items():
                 os.environ.pop(name, None)
                 if value is not None:

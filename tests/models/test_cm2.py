@@ -11,7 +11,6 @@ from torch import Tensor
 from cm2 import imputers
 from cm2.models import CM2
 from cm2.models.diagnostics import uniformity
-from cm2.models.objectives import frozen
 from cm2.records import Batch
 from cm2.tasks import Multiclass
 
@@ -149,9 +148,10 @@ def test_a_gradient_reaches_every_parameter(options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("fusion", ["lstm", "concat"])
 def test_overfits_eight_rows(fusion: str) -> None:
-    model, batch = network(width=32, fusion=fusion, hide=0.0), sample(8, seed=2)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    for _ in range(250):
+    model = network(width=32, fusion=fusion, hide=0.0, components=1)
+    batch = sample(8, seed=2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-2)
+    for _ in range(120):
         optimizer.zero_grad()
         total(model, batch).backward()
         optimizer.step()
@@ -247,7 +247,11 @@ def test_encoders_learn_nothing_from_the_marginals() -> None:
     )
     assert all(g is None for g in found[: len(encoders)])
     assert all(g is not None for g in found[len(encoders) :])
-    found = torch.autograd.grad(penalties["alignment"], encoders + joint, allow_unused=True)
+    with torch.no_grad():  # away from independence, where log c is zero everywhere
+        for value in model.joint.copula.parameters():
+            value.add_(0.5)
+    alignment = model(batch).penalties["alignment"]
+    found = torch.autograd.grad(alignment, encoders + joint, allow_unused=True)
     assert any(g is not None and (g != 0).any() for g in found[: len(encoders)])
     assert all(g is None for g in found[len(encoders) :])
 
@@ -255,9 +259,12 @@ def test_encoders_learn_nothing_from_the_marginals() -> None:
 def test_alignment_gradient_is_that_of_the_copula_term() -> None:
     model, batch = network(), sample(40)
     model.initialize_joint(batch)
+    with torch.no_grad():
+        for value in model.joint.copula.parameters():
+            value.add_(0.5)
     encoders = list(model._encoders.parameters())
     z = model.embed(batch)
-    copula = frozen(model.joint).log_prob_terms(z, batch.present)["copula"]
+    copula = model.joint(frozen=True).log_prob_terms(z, batch.present)["copula"]
     expected = torch.autograd.grad(-copula.mean() / z[0].numel(), encoders, allow_unused=True)
     found = torch.autograd.grad(model(batch).penalties["alignment"], encoders, allow_unused=True)
     for ours, theirs in zip(found, expected, strict=True):
@@ -274,6 +281,14 @@ def test_initialisation_finds_two_modes() -> None:
     torch.testing.assert_close(loc, torch.tensor([-3.0, 3.0]), atol=0.2, rtol=0)
 
 
+@pytest.mark.parametrize("rows", [1, 2, 40])
+def test_initialisation_copes_with_modalities_that_hardly_occur(rows: int) -> None:
+    model, batch = network(components=3), without(sample(rows), 1)
+    model.initialize_joint(batch)
+    assert all(value.isfinite().all() for value in model.joint.parameters())
+    assert total(model, batch).isfinite()
+
+
 @pytest.mark.parametrize("rate", [0.0, 0.75])
 def test_joint_inside_a_network_recovers_kendall_tau(rate: float) -> None:
     """Frozen encoders, embeddings of known tau, trained by the model's own penalty; trap 4 too."""
@@ -282,9 +297,9 @@ def test_joint_inside_a_network_recovers_kendall_tau(rate: float) -> None:
     model = CM2({"a": Identity(4), "b": Identity(4)}, 2, components=1, hide=0.3, width=8)
     data = Batch({"a": z[:, 0], "b": z[:, 1]}, present)
     model.initialize_joint(data)
-    optimizer = torch.optim.Adam(model.joint.parameters(), lr=2e-2)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 150)
-    for step in range(150):
+    optimizer = torch.optim.Adam(model.joint.parameters(), lr=5e-2)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 120)
+    for step in range(120):
         chosen = torch.arange(step * 1000, (step + 1) * 1000) % rows
         optimizer.zero_grad()
         model(take(data, chosen)).penalties["joint_nll"].backward()
@@ -305,13 +320,13 @@ def test_elbo_needs_a_posterior_with_an_entropy() -> None:
 def test_elbo_is_the_divergence_by_monte_carlo() -> None:
     """The closed entropy against the mean log density of the draws."""
     model, batch = network(2, posterior="gaussian", objective="elbo", hide=0.0), sample(6, 2)
-    encoded = [model.encode(batch) for _ in range(4000)]
+    encoded = [model.encode(batch) for _ in range(600)]
     z = torch.stack([e.z for e in encoded]).detach()
     loc, scale = z.mean(0), z.std(0)
     there = batch.present.unsqueeze(-1)
     scale = torch.where(there, scale, 1.0)
     log_q = (torch.distributions.Normal(loc, scale).log_prob(z) * there).sum(-1).mean(0)
-    torch.testing.assert_close(-log_q, encoded[0].entropy.detach(), atol=0.15, rtol=0)
+    torch.testing.assert_close(-log_q, encoded[0].entropy.detach(), atol=0.5, rtol=0)
 
 
 def test_prediction_averages_imputations_and_reports_their_spread() -> None:

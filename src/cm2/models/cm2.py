@@ -18,12 +18,14 @@ from cm2.encoders import Encoder
 from cm2.joint import CopulaJoint
 from cm2.models import diagnostics, objectives, posteriors
 from cm2.models.base import Model, encode_present
-from cm2.models.objectives import frozen
 from cm2.models.posteriors import Encoded
 from cm2.records import Batch, Output
 
 JOINT_SPEED = 5.0
 """Learning rate of the joint relative to the network's; it has to follow moving embeddings."""
+
+FILLER_ROWS = 100
+"""Standard normal rows from which the marginal of a hardly ever observed modality starts."""
 
 
 class Prediction(NamedTuple):
@@ -149,7 +151,7 @@ class CM2(Model):
 
     def complete(self, batch: Batch) -> Float[Tensor, "batch modality dim"]:
         """Returns the embeddings with one imputation of what is missing."""
-        completed: Tensor = self.imputer(self.embed(batch), batch.present, frozen(self.joint))
+        completed: Tensor = self.imputer(self.embed(batch), batch.present, self.joint(frozen=True))
         return completed
 
     def classify(
@@ -173,7 +175,7 @@ class CM2(Model):
         """
         encoded = self.encode(batch)
         shown = self.hidden(batch.present) if self.training else batch.present
-        completed = self.imputer(encoded.z, shown, frozen(self.joint))
+        completed = self.imputer(encoded.z, shown, self.joint(frozen=True))
         weight = batch.weight
         if weight is None:
             weight = encoded.z.new_ones(len(encoded.z))
@@ -221,7 +223,7 @@ class CM2(Model):
             repeats = draws if self.imputer.draws else 1
             many = z[rows].repeat(repeats, 1, 1)
             there = present[rows].repeat(repeats, 1)
-            completed = self.imputer(many, there, frozen(self.joint))
+            completed = self.imputer(many, there, self.joint(frozen=True))
             values = probability(self.classify(completed, there)).unflatten(0, (repeats, -1))
             mean = mean.index_copy(0, rows, values.mean(dim=0))
             spread = spread.index_copy(0, rows, values.std(dim=0, correction=0))
@@ -231,12 +233,20 @@ class CM2(Model):
     def initialize_joint(self, batch: Batch) -> None:
         """Starts the joint from the embeddings of a batch (clusters of each modality).
 
-        Equal components get equal gradients and would never part.
+        Equal components get equal gradients and would never part. A modality with fewer rows than
+        components starts near a standard normal law.
         """
         training = self.training
         self.eval()
         with torch.no_grad():
-            self.joint.initialize(self.embed(batch), batch.present)
+            z, present = self.embed(batch), batch.present
+            rare = present.sum(dim=0) < self.joint.components
+            if bool(rare.any()):
+                generator = torch.Generator().manual_seed(0)
+                filler = torch.randn(FILLER_ROWS, *z.shape[1:], generator=generator).to(z)
+                z = torch.cat([z, filler])
+                present = torch.cat([present, rare.expand(FILLER_ROWS, -1)])
+            self.joint.initialize(z, present)
         self.train(training)
 
     def initialize(self, batch: Batch) -> None:
@@ -251,6 +261,7 @@ class CM2(Model):
         """Returns the learned dependence and how uniform u is; see ``diagnostics``."""
         return diagnostics.dependence(self.joint(), self.embed(batch), batch.present)
 
+    @torch.no_grad()
     def broken_terms(self, batch: Batch) -> list[str]:
         """Names encoders and terms of the joint that are not finite on a batch."""
         z = self.embed(batch)

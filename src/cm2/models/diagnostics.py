@@ -33,22 +33,26 @@ def dependence(
     """Summarises a joint on embeddings.
 
     Returns:
-        ``kendall_tau``, the mean over pairs of modalities and coordinates; ``strength``, the mean
-        of its size; ``total_correlation``, the mean log copula density in nats a sample; ``ks``
-        and ``ks_max``, the mean and largest Kolmogorov-Smirnov distance of u to uniform; and each
-        parameter of the copula by name, averaged.
+        ``kendall_tau``, the mean over pairs of modalities and coordinates, and ``strength``, the
+        mean of its size; ``correlation``, the mean correlation of a Gaussian copula with these tau;
+        each scalar parameter of the copula by name, averaged; ``total_correlation``, the mean log
+        copula density in nats a sample; ``ks`` and ``ks_max``, the mean and largest
+        Kolmogorov-Smirnov distance of u to uniform.
     """
     tau = joint.kendall_tau()
     size = tau.shape[-1]
     pairs = tau[..., *torch.triu_indices(size, size, 1)]
-    log_copula = joint.log_prob_terms(z, present)["copula"]
     distance = uniformity(joint.to_uniform(z).u, present)
     distance = distance[distance.isfinite()]
     summary = {
         "kendall_tau": pairs.mean(),
         "strength": pairs.abs().mean(),
-        "total_correlation": log_copula.mean(),
+        "correlation": (pairs * torch.pi / 2).sin().mean(),
+        "total_correlation": joint.log_prob_terms(z, present)["copula"].mean(),
         "ks": distance.mean(),
         "ks_max": distance.max() if len(distance) > 0 else distance.mean(),
     }
+    for name, constraint in joint.copula.arg_constraints.items():
+        if constraint.event_dim == 0:
+            summary[name] = getattr(joint.copula, name).mean()
     return {name: float(value) for name, value in summary.items()}

@@ -11,19 +11,10 @@ from abc import ABC, abstractmethod
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.func import functional_call
 
-from cm2.couplings import Joint
 from cm2.joint import CopulaJoint
 from cm2.models.posteriors import Encoded
 from cm2.registry import Registry
-
-
-def frozen(joint: CopulaJoint) -> Joint:
-    """Returns the joint's distribution with parameters that take no gradient."""
-    constants = {name: value.detach() for name, value in joint.named_parameters()}
-    distribution: Joint = functional_call(joint, constants, ())
-    return distribution
 
 
 class Objective(ABC):
@@ -73,7 +64,7 @@ class Alignment(Objective):
         log_prob = joint().log_prob(encoded.z.detach(), present)
         penalties = {"joint_nll": -(weight * log_prob).sum() / coordinates}
         if torch.is_grad_enabled() and encoded.z.requires_grad:
-            copula = frozen(joint).log_prob_terms(encoded.z, present)["copula"]
+            copula = joint(frozen=True).log_prob_terms(encoded.z, present)["copula"]
             penalties["alignment"] = -(weight * copula).sum() / coordinates
         return penalties
 
