@@ -17,7 +17,7 @@ import torch
 from laws import EXACT, ks_distance, monte_carlo
 from scipy import special, stats
 
-from cm2.joint import CopulaJoint
+from cm2 import CopulaJoint
 
 TAU_TOLERANCE = 0.05
 COMPONENTS = 3
@@ -171,6 +171,45 @@ def test_archimedean_families_recover_their_tau(family: str, modalities: int, ra
         assert error < TAU_TOLERANCE
         if shared:
             assert (found - found[0]).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_shared_components_recover_their_tau_and_their_mixture(rate: float) -> None:
+    """One component for the whole row, a copula inside it; some rows lack some modalities."""
+    rng = np.random.default_rng(19)
+    n, modalities, dim = {0.0: 3000, 0.5: 7000}[rate], 3, 2
+    weight, (_, loc, scale) = np.array([0.2, 0.3, 0.5]), mixtures(modalities, dim, seed=7)
+    expected = pairwise(-0.5, modalities)
+    root = np.linalg.cholesky(oracles.tau_to_rho(expected))
+    noise = np.einsum("ij,njd->nid", root, rng.standard_normal((n, modalities, dim)))
+    k = rng.choice(3, n, p=weight)
+    z = loc.transpose(1, 0, 2)[k] + scale.transpose(1, 0, 2)[k] * noise
+    present = torch.tensor(oracles.drop(n, modalities, rate, rng))
+    joint = CopulaJoint(modalities, dim, copula="gaussian", coupling="shared-components")
+    found = joint.fit(torch.tensor(z).float(), present, seed=0)().kendall_tau().detach().numpy()
+    assert np.abs(found - expected).max() < TAU_TOLERANCE
+    fitted = joint().marginals
+    count = int(present.sum(0).min())
+    for m in range(modalities):
+        nearest = (fitted.loc[m].detach() - torch.tensor(loc[m])[:, None]).abs().mean(-1).argmin(-1)
+        slack = 5 * scale[m] / np.sqrt(count * weight)[:, None]
+        assert (np.abs(fitted.loc[m].detach().numpy()[nearest] - loc[m]) < slack).all()
+        assert (np.abs(fitted.scale[m].detach().numpy()[nearest] - scale[m]) < slack).all()
+    share = fitted.weights[0].detach().numpy()[nearest]
+    assert (np.abs(share - weight) < monte_carlo(count, 0.5)).all()
+
+
+def test_five_modalities_recover_every_pair() -> None:
+    rng = np.random.default_rng(20)
+    factor = np.array([0.9, -0.7, 0.5, 0.8, -0.3])
+    correlation = np.outer(factor, factor)
+    np.fill_diagonal(correlation, 1.0)
+    n = 6000
+    noise = np.einsum("ij,njd->nid", np.linalg.cholesky(correlation), rng.normal(size=(n, 5, 2)))
+    present = torch.tensor(oracles.drop(n, 5, 0.3, rng))
+    joint = CopulaJoint(5, 2, copula="gaussian", components=1)
+    found = joint.fit(torch.tensor(noise).float(), present)().kendall_tau().detach().numpy()
+    assert np.abs(found - 2 / np.pi * np.arcsin(correlation)).max() < TAU_TOLERANCE
 
 
 def test_trap_scales_do_not_run_away_when_most_is_missing() -> None:
