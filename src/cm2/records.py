@@ -24,28 +24,28 @@ class Unit(NamedTuple):
         log_1mu: ``log(1 - u)``.
     """
 
-    log_u: Float[Tensor, "..."]
-    log_1mu: Float[Tensor, "..."]
+    log_u: Float[Tensor, ...]
+    log_1mu: Float[Tensor, ...]
 
     @property
-    def u(self) -> Float[Tensor, "..."]:
+    def u(self) -> Float[Tensor, ...]:
         """The point itself, rounded to the dtype."""
         return self.log_u.exp()
 
     @classmethod
-    def from_u(cls, u: Float[Tensor, "..."]) -> Unit:
+    def from_u(cls, u: Float[Tensor, ...]) -> Unit:
         """Takes numbers in [0, 1]; 0 and 1 mean the nearest representable number inside."""
         finfo = torch.finfo(u.dtype)
         u = u.clamp(finfo.tiny, 1 - finfo.eps / 2)
         return cls(u.log(), torch.log1p(-u))
 
     @classmethod
-    def from_log_u(cls, log_u: Float[Tensor, "..."]) -> Unit:
+    def from_log_u(cls, log_u: Float[Tensor, ...]) -> Unit:
         """Takes ``log(u)``, negative."""
         return cls(log_u, log1mexp(log_u))
 
     @classmethod
-    def from_normal(cls, x: Float[Tensor, "..."]) -> Unit:
+    def from_normal(cls, x: Float[Tensor, ...]) -> Unit:
         """The standard normal distribution function of ``x``."""
         return cls(torch.special.log_ndtr(x), torch.special.log_ndtr(-x))
 

@@ -6,7 +6,6 @@ with positive coefficients (Hofert, Mächler and McNeil 2012, section 3).
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from typing import Any, Self
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.types import _size
 
 from cm2.couplings.base import Joint, register
-from cm2.records import Unit
 
 
 @register("rosenblatt")

@@ -7,7 +7,7 @@ the head predicts new rows with the average of all networks: one training serves
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from cm2.heads.base import FLOOR, Head, register, row_weights, stratified_folds
 from cm2.inputs import Blocks
 from cm2.learner import train
 from cm2.models import CM2
+from cm2.persistence import load_module_arrays, module_arrays
 from cm2.records import Batch
 from cm2.tasks import Multiclass
 
@@ -79,10 +80,10 @@ class Fusion(Head):
         auxiliary: float = 0.5,
         hide: float = 0.2,
         folds: int = 3,
-        max_epochs: int = 100,
-        patience: int = 10,
-        lr: float = 2e-3,
-        batch_size: int = 128,
+        max_epochs: int = 60,
+        patience: int = 8,
+        lr: float = 4e-3,
+        batch_size: int = 256,
         seed: int = 0,
         run_dir: str | None = None,
         progress: bool = False,
@@ -108,6 +109,22 @@ class Fusion(Head):
         self.run_dir = run_dir
         self.progress = progress
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Networks as arrays, for safe files."""
+        state = dict(super().__getstate__())
+        if "networks_" in state:
+            state["networks_"] = [module_arrays(network) for network in self.networks_]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Rebuilds the networks from arrays."""
+        super().__setstate__(state)
+        if "networks_" in state:
+            self.networks_ = [
+                load_module_arrays(self._network(self.widths_, self.labels_, 0), arrays).eval()
+                for arrays in state["networks_"]
+            ]
+
     def fit(
         self,
         blocks: Blocks,
@@ -120,7 +137,7 @@ class Fusion(Head):
         if self.folds == 1:
             rows = np.arange(len(y))
             weight = row_weights(sample_weight, len(y))
-            self.networks_ = [self._train(blocks, y, weight, rows, 0)]
+            self.networks_: list[CM2] = [self._train(blocks, y, weight, rows, 0)]
         else:
             folds = stratified_folds(y, min(self.folds, len(y)), self.seed)
             self.cross_fit(blocks, y, sample_weight, folds)
@@ -147,7 +164,7 @@ class Fusion(Head):
         weight = row_weights(sample_weight, len(y))
         numbers = np.unique(folds, return_inverse=True)[1] % self.folds
         log_proba = np.full((len(y), int(y.max()) + 1), FLOOR)
-        self.networks_: list[CM2] = []
+        self.networks_ = []
         for number in np.unique(numbers):
             inside, outside = np.flatnonzero(numbers != number), np.flatnonzero(numbers == number)
             network = self._train(blocks, y, weight, inside, int(number))
@@ -211,10 +228,11 @@ class Fusion(Head):
             part = blocks.take(chosen)
             return ArrayDataset(part.values, part.present, y[chosen], weight[chosen])
 
-        labels = int(y.max()) + 1
+        self.labels_ = int(y.max()) + 1
+        self.widths_ = {name: values.shape[1] for name, values in blocks.values.items()}
         return train(
-            self._network(blocks, labels, self.seed + number),
-            Multiclass(labels),
+            self._network(self.widths_, self.labels_, self.seed + number),
+            Multiclass(self.labels_),
             dataset(rows[~inner]),
             dataset(rows[inner]),
             max_epochs=self.max_epochs,
@@ -232,14 +250,11 @@ class Fusion(Head):
             accelerator="cpu",
         )
 
-    def _network(self, blocks: Blocks, labels: int, seed: int) -> CM2:
-        """Builds a network for the blocks' modalities."""
+    def _network(self, widths: dict[str, int], labels: int, seed: int) -> CM2:
+        """Builds a network for modalities with these numbers of columns."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            encoders = {
-                name: Dense(values.shape[1], self.embedding_dim)
-                for name, values in blocks.values.items()
-            }
+            encoders = {name: Dense(width, self.embedding_dim) for name, width in widths.items()}
             return CM2(
                 encoders,
                 labels,

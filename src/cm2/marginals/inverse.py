@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cm2.marginals.gaussian_mixture import GaussianMixture
 
 _SOLVER_STEPS = 60
-_JOINT_STEPS = 16
+_JOINT_STEPS = 32
 
 
 def invert(mixture: GaussianMixture, unit: Unit) -> Tensor:

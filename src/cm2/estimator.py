@@ -1,0 +1,341 @@
+"""CM² as a scikit-learn classifier.
+
+It reads dictionaries of tables (or one array with column groups), trains the heads and pools them. See
+the design page, "Prediction heads".
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from numpy import ndarray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import accuracy_score
+from sklearn.preprocessing import LabelEncoder
+from sklearn.utils import check_random_state
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+import cm2
+from cm2 import persistence
+from cm2.heads import Experts, Fusion, Head, JointHead, Pool
+from cm2.inputs import Blocks, Groups, Reader
+
+HEADS = ("fusion", "joint", "experts")
+
+
+class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Classifies samples that may lack modalities.
+
+    ``X`` is a dict of one array or DataFrame ``(n, p)`` for each modality; where a row is all NaN the
+    modality is missing for that sample. A two-dimensional ``X`` works with ``modalities`` naming its
+    columns, and then scikit-learn's pipelines and searches do too.
+
+    Args:
+        copula: Family that couples the modalities: ``"gaussian"``, ``"gumbel"``, ``"frank"``,
+            ``"independence"``.
+        n_components: Components of each marginal mixture in the network. The joint head, which works
+            on principal components, uses one.
+        embedding_dim: Coordinates of an embedding.
+        coupling: ``"rosenblatt"``, ``"shared-components"`` or ``"multivariate-cdf"``.
+        imputation: How the network fills missing embeddings: ``"conditional"``, ``"marginal"``,
+            ``"mean"`` or ``"zero"``.
+        n_imputations: Draws over which predictions are averaged.
+        head: ``"pooled"``, or one head alone: ``"fusion"`` (the paper's network), ``"joint"`` (Bayes'
+            rule with class-conditional joints) or ``"experts"`` (a copula of experts).
+        modalities: Columns of each modality when ``X`` is one array: slices, positions or names.
+        class_weight: ``None``, ``"balanced"`` or a weight for each class.
+        fusion: ``"lstm"`` or ``"concat"``.
+        posterior: Encoder posterior, ``"point"`` or ``"gaussian"``.
+        objective: ``"alignment"`` or ``"elbo"``.
+        n_networks: Networks of the fusion head; each is trained without one fold, and all are averaged.
+        max_epochs: Largest number of passes over the training data.
+        patience: Epochs without improvement on validation rows before training stops.
+        learning_rate: Of AdamW.
+        batch_size: Rows of a training batch.
+        run_dir: Folder for training logs; nothing is written without one.
+        verbose: Whether to show progress.
+        random_state: Seed; the same seed gives the same result on the same machine.
+
+    Attributes:
+        classes_: Class labels; for multilabel targets, 0 and 1.
+        head_: The fitted head; a list, one a label, for multilabel targets.
+        reader_: What turns tables into standardised blocks.
+        modalities_: Names of the modalities.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> y = rng.integers(2, size=120)
+        >>> X = {m: rng.normal(size=(120, 3)) + y[:, None] for m in ("labs", "notes")}
+        >>> X["notes"][::3] = np.nan  # no note for every third patient
+        >>> CM2Classifier(head="experts", random_state=0).fit(X, y).predict_proba(X).shape
+        (120, 2)
+    """
+
+    def __init__(
+        self,
+        copula: str = "gaussian",
+        n_components: int = 3,
+        embedding_dim: int = 16,
+        coupling: str = "rosenblatt",
+        imputation: str = "conditional",
+        n_imputations: int = 10,
+        head: str = "pooled",
+        *,
+        modalities: Groups | None = None,
+        class_weight: str | dict[Any, float] | None = None,
+        fusion: str = "lstm",
+        posterior: str = "point",
+        objective: str = "alignment",
+        n_networks: int = 3,
+        max_epochs: int = 100,
+        patience: int = 10,
+        learning_rate: float = 2e-3,
+        batch_size: int = 128,
+        run_dir: str | None = None,
+        verbose: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.copula = copula
+        self.n_components = n_components
+        self.embedding_dim = embedding_dim
+        self.coupling = coupling
+        self.imputation = imputation
+        self.n_imputations = n_imputations
+        self.head = head
+        self.modalities = modalities
+        self.class_weight = class_weight
+        self.fusion = fusion
+        self.posterior = posterior
+        self.objective = objective
+        self.n_networks = n_networks
+        self.max_epochs = max_epochs
+        self.patience = patience
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.run_dir = run_dir
+        self.verbose = verbose
+        self.random_state = random_state
+
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, *, present: Any = None, groups: Any = None
+    ) -> Self:
+        """Trains on samples and their labels.
+
+        Args:
+            X: Modalities, or one array with the columns of ``modalities``.
+            y: Labels ``(n,)``, or a 0/1 matrix ``(n, L)`` of several labels.
+            sample_weight: Weight of each sample.
+            present: Which modalities each sample has, ``(n, M)`` or a dict of ``(n,)``; beyond what
+                NaN rows say.
+            groups: Patient of each sample, if some have several; kept together in the pool's folds.
+
+        Raises:
+            ValueError: Before any training, if the input is bad; the error says which modality or rows.
+        """
+        self._check_array(X, reset=True)
+        self.reader_ = Reader(self.modalities)
+        blocks = self.reader_.fit_blocks(X, present)
+        self.modalities_ = list(self.reader_.names_)
+        codes = self._encode(y, len(blocks.present))
+        self._check_sizes(blocks)
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        weight = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+        self.head_: Head | list[Head]
+        if codes.ndim == 1:
+            self.head_ = self._fitted(blocks, codes, weight, groups, seed)
+        else:
+            self.head_ = [self._fitted(blocks, c, weight, groups, seed) for c in codes.T]
+        return self
+
+    def predict_proba(self, X: Any, *, present: Any = None) -> Float[ndarray, "n label"]:
+        """Probabilities of the classes; for multilabel targets, of each label being 1.
+
+        A modality that ``X`` does not have counts as missing for every sample.
+        """
+        blocks = self._blocks(X, present)
+        if isinstance(self.head_, list):
+            return np.stack(
+                [np.exp(head.predict_log_proba(blocks))[:, 1] for head in self.head_], axis=1
+            )
+        proba = np.exp(self.head_.predict_log_proba(blocks))
+        return np.asarray(proba / proba.sum(axis=1, keepdims=True))
+
+    def predict(self, X: Any, *, present: Any = None) -> ndarray:
+        """The most probable class; for multilabel targets, the labels above one half."""
+        proba = self.predict_proba(X, present=present)
+        if isinstance(self.head_, list):
+            return (proba > 0.5).astype(np.int64)
+        return np.asarray(self.classes_[proba.argmax(axis=1)])
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Accuracy (of all labels of a sample together, for multilabel targets)."""
+        return float(accuracy_score(y, self.predict(X), sample_weight=sample_weight))
+
+    def embed(self, X: Any, *, present: Any = None) -> Float[ndarray, "n modality dim"]:
+        """Embeddings of the modalities, NaN where missing.
+
+        Raises:
+            ValueError: If the head has no embeddings (``head="experts"``).
+        """
+        blocks = self._blocks(X, present)
+        z = self._embedding_head().embed(blocks)
+        return np.where(blocks.present[..., None], z, np.nan)
+
+    def impute(
+        self, X: Any, *, present: Any = None, draws: int | None = None
+    ) -> Float[ndarray, "*draw n modality dim"]:
+        """Embeddings with missing ones drawn from their law given the present ones.
+
+        Args:
+            X: Samples.
+            present: As in ``fit``.
+            draws: How many imputations, as a first dimension; one without that dimension if ``None``.
+
+        Raises:
+            ValueError: If the head does not impute (``"joint"`` and ``"experts"`` need not).
+        """
+        blocks = self._blocks(X, present)
+        head = self._embedding_head()
+        if not isinstance(head, Fusion):
+            raise ValueError(
+                f"head={self.head!r} predicts without imputing; use 'fusion' or 'pooled'"
+            )
+        drawn = head.impute(blocks, draws or 1)
+        return drawn if draws else np.asarray(drawn[0])
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the fitted model to one file, without any of the training data."""
+        check_is_fitted(self, "head_")
+        return persistence.save(self, path, cm2.__version__)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Reads a saved model; no code from the file is run.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is damaged or not a saved classifier.
+        """
+        model: Self = persistence.load(path, cls)
+        return model
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.classifier_tags.multi_label = True
+        return tags
+
+    # Inside ---------------------------------------------------------------------------------
+
+    def _check_array(self, X: Any, reset: bool) -> None:
+        """Lets scikit-learn record or compare columns of a two-dimensional ``X``."""
+        if not isinstance(X, dict):
+            validate_data(
+                self, X, reset=reset, ensure_all_finite=False, dtype=None, skip_check_array=False
+            )
+
+    def _blocks(self, X: Any, present: Any) -> Blocks:
+        check_is_fitted(self, "head_")
+        self._check_array(X, reset=False)
+        return self.reader_.blocks(X, present)
+
+    def _encode(self, y: Any, rows: int) -> ndarray:
+        """Checks labels and turns them into codes: (n,) classes or (n, L) zeros and ones."""
+        if y is None:
+            raise ValueError("requires y to be passed, but the target y is None")
+        missing = np.flatnonzero(np.atleast_2d(pd.isna(np.asarray(y)).T).any(axis=0))
+        if len(missing):
+            raise ValueError(
+                f"Input y contains NaN: {len(missing)} labels, first at row {missing[0]}"
+            )
+        check_classification_targets(y)
+        kind = type_of_target(y, input_name="y")
+        labels = np.asarray(y)
+        if kind == "multilabel-indicator":
+            constant = np.flatnonzero(labels.min(axis=0) == labels.max(axis=0))
+            if len(constant):
+                raise ValueError(f"label {constant[0]} is the same for every sample")
+            self.classes_ = np.array([0, 1])
+            codes = labels.astype(np.int64)
+        else:
+            if labels.ndim == 2 and labels.shape[1] == 1:
+                labels = labels[:, 0]
+            if labels.ndim != 1:
+                raise ValueError(f"y of shape {labels.shape} and kind {kind!r} is not supported")
+            encoder = LabelEncoder()
+            codes = encoder.fit_transform(labels)
+            self.classes_ = encoder.classes_
+            if len(self.classes_) < 2:
+                raise ValueError(
+                    "the labels have one class only; a classifier needs at least 2 classes"
+                )
+        if len(codes) != rows:
+            raise ValueError(f"X has {rows} samples, but y has {len(codes)}")
+        return np.asarray(codes)
+
+    def _check_sizes(self, blocks: Blocks) -> None:
+        if self.head not in (*HEADS, "pooled"):
+            raise ValueError(f"head must be one of {('pooled', *HEADS)}, got {self.head!r}")
+        if self.head in ("fusion", "pooled"):
+            counts = blocks.present.sum(axis=0)
+            few = int(counts.argmin())
+            if counts[few] < self.n_components:
+                raise ValueError(
+                    f"modality {self.modalities_[few]!r} is present in {counts[few]} samples; "
+                    f"n_components={self.n_components} needs at least as many"
+                )
+
+    def _fitted(
+        self, blocks: Blocks, codes: ndarray, weight: ndarray | None, groups: Any, seed: int
+    ) -> Head:
+        if self.class_weight is not None:
+            names = self.classes_[codes]
+            balance = compute_sample_weight(self.class_weight, names)
+            weight = balance if weight is None else weight * balance
+        head = self._build(seed)
+        if isinstance(head, Pool):
+            return head.fit(blocks, codes, weight, groups)
+        return head.fit(blocks, codes, weight)
+
+    def _build(self, seed: int) -> Head:
+        builders = {
+            "fusion": lambda: Fusion(
+                copula=self.copula,
+                components=self.n_components,
+                embedding_dim=self.embedding_dim,
+                coupling=self.coupling,
+                imputation=self.imputation,
+                imputations=self.n_imputations,
+                fusion=self.fusion,
+                posterior=self.posterior,
+                objective=self.objective,
+                folds=self.n_networks,
+                max_epochs=self.max_epochs,
+                patience=self.patience,
+                lr=self.learning_rate,
+                batch_size=self.batch_size,
+                seed=seed,
+                run_dir=self.run_dir,
+                progress=self.verbose,
+            ),
+            "joint": lambda: JointHead(
+                copula=self.copula, coupling=self.coupling, random_state=seed
+            ),
+            "experts": lambda: Experts(copula=self.copula, random_state=seed),
+        }
+        if self.head != "pooled":
+            return builders[self.head]()
+        return Pool({name: builders[name]() for name in HEADS}, random_state=seed)
+
+    def _embedding_head(self) -> Fusion | JointHead:
+        head = self.head_[0] if isinstance(self.head_, list) else self.head_
+        head = head.heads_["fusion"] if isinstance(head, Pool) else head
+        if not isinstance(head, Fusion | JointHead):
+            raise ValueError(f"head={self.head!r} has no embeddings")
+        return head

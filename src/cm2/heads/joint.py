@@ -1,0 +1,235 @@
+r"""The joint head: classes by Bayes' rule from a joint law of the modalities, nothing imputed.
+
+:math:`p(y \mid z_O) \propto \pi_y\, p(z_O \mid y)`, where missing terms drop out exactly. It is
+discriminant analysis (Fisher 1936; Friedman 1989) with a copula model of the embeddings in the place of
+one Gaussian: the law of a class is its means plus a law of the deviations, which classes share (linear)
+or each has for itself (quadratic).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy import ndarray
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+from sklearn.decomposition import PCA
+
+from cm2.heads.base import Head, class_prior, register, row_weights, stratified_folds
+from cm2.inputs import Blocks
+from cm2.joint import CopulaJoint
+from cm2.persistence import load_module_arrays, module_arrays
+
+POOLINGS = (1.0, 0.3, 0.0)
+"""Weight of a row of another class in the law of a class's deviations: 1 shares one law."""
+
+
+@register("joint")
+class JointHead(Head):
+    r"""Class-conditional joint laws of the modalities' principal components.
+
+    Args:
+        copula: Name of the copula family.
+        components: Number of components of each marginal mixture.
+        dim: Principal components of each modality; fewer where a modality has fewer columns, and
+            then the missing coordinates are zero.
+        coupling: Name of the coupling.
+        poolings: Candidates for the weight of rows of other classes; chosen by cross-validated
+            log loss.
+        folds: Number of folds of the inner cross-validation.
+        random_state: Seed of folds and mixtures.
+
+    Attributes:
+        projections_: Principal components of each modality.
+        pooling_: The chosen pooling.
+        beta_: Exponent of the likelihood, which corrects the confidence.
+        means_: Mean embedding of each class.
+        joints_: Law of the deviations of each class; one for all if they are pooled.
+    """
+
+    def __init__(
+        self,
+        copula: str = "gaussian",
+        components: int = 1,
+        dim: int = 8,
+        coupling: str = "rosenblatt",
+        poolings: tuple[float, ...] = POOLINGS,
+        folds: int = 3,
+        random_state: int = 0,
+    ) -> None:
+        self.copula = copula
+        self.components = components
+        self.dim = dim
+        self.coupling = coupling
+        self.poolings = poolings
+        self.folds = folds
+        self.random_state = random_state
+
+    def fit(
+        self,
+        blocks: Blocks,
+        y: Int[ndarray, " n"],
+        sample_weight: Float[ndarray, " n"] | None = None,
+    ) -> Self:
+        """Fits the laws, their pooling and their confidence."""
+        weight = row_weights(sample_weight, len(y))
+        folds = stratified_folds(y, self.folds, self.random_state)
+        self._fit(blocks, y, weight, folds)
+        return self
+
+    def cross_fit(
+        self,
+        blocks: Blocks,
+        y: Int[ndarray, " n"],
+        sample_weight: Float[ndarray, " n"] | None,
+        folds: Int[ndarray, " n"],
+    ) -> Float[ndarray, "n label"]:
+        """Fits on all rows; the folds that choose the pooling give the out-of-fold predictions."""
+        return self._fit(blocks, y, row_weights(sample_weight, len(y)), folds)
+
+    def predict_log_proba(self, blocks: Blocks) -> Float[ndarray, "n label"]:
+        """Log probabilities of the classes."""
+        z, present = torch.from_numpy(self.embed(blocks)), torch.from_numpy(blocks.present)
+        likelihood = _log_likelihood(self.joints_, self.means_, z, present)
+        return self._posterior(likelihood, self.beta_)
+
+    def embed(self, blocks: Blocks) -> Float[ndarray, "n modality dim"]:
+        """Whitened principal components of each modality, zeros where it is absent."""
+        parts = []
+        for m, (name, values) in enumerate(blocks.values.items()):
+            z = self.projections_[name].transform(values)
+            parts.append(np.where(blocks.present[:, m, None], z, 0.0))
+        return np.stack(parts, axis=1).astype(np.float32)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Networks as arrays, for safe files."""
+        state = dict(super().__getstate__())
+        if "joints_" in state:
+            state["joints_"] = [module_arrays(joint) for joint in self.joints_]
+            state["means_"] = self.means_.numpy()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Rebuilds the joints from arrays."""
+        super().__setstate__(state)
+        if "joints_" in state:
+            self.means_ = torch.from_numpy(np.array(state["means_"]))
+            self.joints_ = [
+                load_module_arrays(self._joint(*self.means_.shape[1:]), arrays)
+                for arrays in state["joints_"]
+            ]
+
+    def _joint(self, modalities: int, dim: int) -> CopulaJoint:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.random_state)
+            return CopulaJoint(modalities, dim, self.copula, self.components, self.coupling)
+
+    def _fit(
+        self,
+        blocks: Blocks,
+        y: Int[ndarray, " n"],
+        weight: Float[ndarray, " n"],
+        folds: Int[ndarray, " n"],
+    ) -> Float[ndarray, "n label"]:
+        """Fits everything and returns out-of-fold log probabilities."""
+        labels = int(y.max()) + 1
+        self.prior_ = class_prior(y, weight, labels)
+        self._fit_projections(blocks, weight)
+        z, present = torch.from_numpy(self.embed(blocks)), torch.from_numpy(blocks.present)
+        best = np.inf
+        for pooling in self.poolings:
+            likelihood = np.zeros((len(y), labels))
+            for fold in np.unique(folds):
+                train, test = folds != fold, folds == fold
+                laws = self._laws(
+                    z[train], present[train], y[train], weight[train], pooling, labels
+                )
+                likelihood[test] = _log_likelihood(*laws, z[test], present[test])
+            beta, loss = self._confidence(likelihood, y, weight)
+            if loss < best:
+                best, self.pooling_, self.beta_, chosen = loss, pooling, beta, likelihood
+        self.joints_, self.means_ = self._laws(z, present, y, weight, self.pooling_, labels)
+        return self._posterior(chosen, self.beta_)
+
+    def _fit_projections(self, blocks: Blocks, weight: Float[ndarray, " n"]) -> None:
+        widths = [values.shape[1] for values in blocks.values.values()]
+        counts = (blocks.present & (weight > 0)[:, None]).sum(axis=0)
+        dim = int(min(self.dim, *widths, max(counts.min(), 1)))
+        self.projections_ = {}
+        for m, (name, values) in enumerate(blocks.values.items()):
+            rows = values[blocks.present[:, m] & (weight > 0)]
+            rows = rows if len(rows) else np.eye(dim, values.shape[1], dtype=np.float32)
+            self.projections_[name] = PCA(
+                dim, whiten=True, svd_solver="full", random_state=self.random_state
+            ).fit(rows)
+
+    def _laws(
+        self,
+        z: torch.Tensor,
+        present: torch.Tensor,
+        y: Int[ndarray, " n"],
+        weight: Float[ndarray, " n"],
+        pooling: float,
+        labels: int,
+    ) -> tuple[list[CopulaJoint], torch.Tensor]:
+        """The laws of the classes' deviations, and the classes' means."""
+        codes, weights = torch.from_numpy(y), torch.from_numpy(weight).to(z)
+        share = torch.nn.functional.one_hot(codes, labels).to(z) * weights[:, None]
+        mask = present.to(z)[..., None]
+        overall = (weights[:, None, None] * mask * z).sum(0) / (weights[:, None, None] * mask).sum(
+            0
+        )
+        count = torch.einsum("nc,nm->cm", share, present.to(z))[..., None]
+        # One pseudo-observation at the overall mean, for a class that lacks a modality.
+        means = (torch.einsum("nc,nmd->cmd", share, z * mask) + overall) / (count + 1)
+        deviation = z - means[codes]
+        if pooling == 1.0:
+            return [self._law(deviation, present, weights)], means
+        return [
+            self._law(deviation, present, torch.where(codes == c, weights, pooling * weights))
+            for c in range(labels)
+        ], means
+
+    def _law(
+        self, deviation: torch.Tensor, present: torch.Tensor, weights: torch.Tensor
+    ) -> CopulaJoint:
+        used = weights > 0
+        return self._joint(*deviation.shape[1:]).fit(
+            deviation[used],
+            present[used],
+            weights=weights[used],
+            seed=self.random_state,
+            steps=0,
+        )
+
+    def _confidence(
+        self, likelihood: ndarray, y: Int[ndarray, " n"], weight: Float[ndarray, " n"]
+    ) -> tuple[float, float]:
+        """The exponent of the likelihood with the lowest log loss, and that loss."""
+
+        def loss(log_beta: float) -> float:
+            posterior = self._posterior(likelihood, float(np.exp(log_beta)))
+            return -float(np.average(posterior[np.arange(len(y)), y], weights=weight))
+
+        found = minimize_scalar(loss, bounds=(-4.0, 1.0), method="bounded")
+        return float(np.exp(found.x)), float(found.fun)
+
+    def _posterior(self, likelihood: ndarray, beta: float) -> Float[ndarray, "n label"]:
+        return np.asarray(log_softmax(np.log(self.prior_) + beta * likelihood, axis=1))
+
+
+@torch.no_grad()
+def _log_likelihood(
+    joints: list[CopulaJoint],
+    means: torch.Tensor,
+    z: torch.Tensor,
+    present: torch.Tensor,
+) -> Float[ndarray, "n label"]:
+    laws = joints if len(joints) > 1 else joints * len(means)
+    columns = [
+        law().log_prob(z - mean, present).double() for law, mean in zip(laws, means, strict=True)
+    ]
+    return np.asarray(torch.stack(columns, 1).numpy())

@@ -1,0 +1,240 @@
+"""From what the user has to blocks: one finite, standardised array for each modality, and who has it.
+
+A modality is missing for a sample where its whole row is NaN, where a mask says so, or where it is not
+given at all. Columns that are partly missing are filled with the training median and flagged.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+from sklearn.base import BaseEstimator
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.validation import check_array
+
+Groups = Mapping[str, Any]
+"""Columns of each modality in one two-dimensional array: slices, positions or column names."""
+
+_SHOWN = 5
+
+
+class Blocks(NamedTuple):
+    """What heads see.
+
+    Attributes:
+        values: By modality, rows of finite numbers; zeros where the modality is absent.
+        present: Which modalities each row has, in the order of ``values``.
+    """
+
+    values: dict[str, Float[ndarray, "n feature"]]
+    present: Bool[ndarray, "n modality"]
+
+    def take(self, rows: Int[ndarray, " row"]) -> Blocks:
+        """Some of the rows."""
+        return Blocks({k: v[rows] for k, v in self.values.items()}, self.present[rows])
+
+
+class Reader(BaseEstimator):  # type: ignore[misc]
+    """Turns the user's tables into :class:`Blocks`; learns columns, medians and scales from the first.
+
+    Args:
+        modalities: Columns of each modality, if samples come as one two-dimensional array.
+
+    Attributes:
+        names_: Names of the modalities.
+        columns_: Names or number of the columns of each modality.
+        scalers_: What fills and standardises each modality.
+    """
+
+    def __init__(self, modalities: Groups | None = None) -> None:
+        self.modalities = modalities
+
+    def fit(self, X: Any, present: Any = None) -> Self:
+        """Learns from the training samples.
+
+        Raises:
+            ValueError: If a modality is empty, not numeric, infinite or missing everywhere.
+        """
+        self.fit_blocks(X, present)
+        return self
+
+    def fit_blocks(self, X: Any, present: Any = None) -> Blocks:
+        """Learns from the training samples and returns their blocks."""
+        tables = self._tables(X)
+        self.names_ = list(tables)
+        arrays = {name: _numbers(name, table) for name, table in tables.items()}
+        self.columns_ = {name: _columns(table) for name, table in tables.items()}
+        mask = self._present(arrays, present)
+        empty = [name for name, some in zip(self.names_, mask.any(0), strict=True) if not some]
+        if empty:
+            raise ValueError(f"modality {empty[0]!r} is missing for every training sample")
+        self.scalers_ = {
+            name: _scaler().fit(array[mask[:, m]]) for m, (name, array) in enumerate(arrays.items())
+        }
+        return self._blocks(arrays, mask)
+
+    def blocks(self, X: Any, present: Any = None) -> Blocks:
+        """The blocks of further samples.
+
+        Raises:
+            ValueError: If a modality is unknown or has other columns than in training.
+        """
+        tables = self._tables(X)
+        for name in tables:
+            if name not in self.names_:
+                raise ValueError(_unknown(name, self.names_))
+        arrays = {name: _numbers(name, table) for name, table in tables.items()}
+        for name, table in tables.items():
+            _check_columns(name, _columns(table), self.columns_[name])
+        rows = len(next(iter(arrays.values())))
+        for name in self.names_:
+            if name not in arrays:
+                arrays[name] = np.full((rows, _width(self.columns_[name])), np.nan)
+        arrays = {name: arrays[name] for name in self.names_}
+        return self._blocks(arrays, self._present(arrays, present))
+
+    def _tables(self, X: Any) -> dict[str, Any]:
+        """Splits ``X`` into one table a modality and checks that their rows agree."""
+        if isinstance(X, Mapping):
+            if self.modalities is not None:
+                raise ValueError(
+                    "`modalities` names the columns of one two-dimensional X, but X is a dict"
+                )
+            if not X:
+                raise ValueError("X has no modality")
+            tables = dict(X)
+        else:
+            tables = self._grouped(X)
+        lengths = {name: len(table) for name, table in tables.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"modalities have different numbers of rows: {lengths}")
+        frames = {k: t for k, t in tables.items() if isinstance(t, pd.DataFrame)}
+        first = next(iter(frames), "")
+        for name, frame in frames.items():
+            if not frame.index.equals(frames[first].index):
+                raise ValueError(f"the index of modality {name!r} differs from that of {first!r}")
+        return tables
+
+    def _grouped(self, X: Any) -> dict[str, Any]:
+        if not isinstance(X, pd.DataFrame):
+            X = check_array(X, ensure_all_finite=False, dtype="numeric", estimator="CM2Classifier")
+        if self.modalities is None:
+            return {"features": X}
+        width = X.shape[1]
+        tables = {}
+        for name, group in self.modalities.items():
+            try:
+                if isinstance(X, pd.DataFrame):
+                    named = not isinstance(group, slice) and all(isinstance(c, str) for c in group)
+                    tables[name] = X.loc[:, list(group)] if named else X.iloc[:, group]
+                else:
+                    tables[name] = X[:, group]
+            except (IndexError, KeyError) as error:
+                raise ValueError(
+                    f"modality {name!r}: columns {group} are not among the {width} of X"
+                ) from error
+        return tables
+
+    def _present(self, arrays: dict[str, ndarray], mask: Any) -> Bool[ndarray, "n modality"]:
+        """Which modalities each sample has.
+
+        Raises:
+            ValueError: If a sample has none.
+        """
+        given = np.stack([~np.isnan(array).all(axis=1) for array in arrays.values()], axis=1)
+        if mask is not None:
+            if isinstance(mask, Mapping):
+                for name in mask:
+                    if name not in arrays:
+                        raise ValueError(_unknown(name, list(arrays)))
+                full = {name: mask.get(name, np.ones(len(given), bool)) for name in arrays}
+                mask = np.stack([np.asarray(part) for part in full.values()], axis=1)
+            mask = np.asarray(mask)
+            if mask.shape != given.shape or mask.dtype != bool:
+                raise ValueError(
+                    f"present must be boolean of shape {given.shape}, "
+                    f"got {mask.dtype} of shape {mask.shape}"
+                )
+            given &= mask
+        none = np.flatnonzero(~given.any(axis=1))
+        if len(none):
+            rows = ", ".join(map(str, none[:_SHOWN])) + (", .." if len(none) > _SHOWN else "")
+            raise ValueError(
+                f"{len(none)} samples have no modality at all (rows {rows}); remove them first"
+            )
+        return given
+
+    def _blocks(self, arrays: dict[str, ndarray], present: ndarray) -> Blocks:
+        values = {}
+        for m, (name, array) in enumerate(arrays.items()):
+            here = present[:, m]
+            scaler = self.scalers_[name]
+            block = np.zeros((len(array), len(scaler[-1].scale_)), dtype=np.float32)
+            if here.any():
+                block[here] = scaler.transform(array[here])
+            values[name] = block
+        return Blocks(values, present)
+
+
+def _scaler() -> Pipeline:
+    return make_pipeline(
+        SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True),
+        StandardScaler(),
+    )
+
+
+def _numbers(name: str, table: Any) -> Float[ndarray, "n feature"]:
+    """A modality as float64.
+
+    Raises:
+        ValueError: If it is not two-dimensional, not numeric, empty or infinite.
+    """
+    try:
+        array: ndarray = check_array(
+            table, ensure_all_finite=False, dtype=np.float64, ensure_min_samples=1
+        )
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"modality {name!r}: {error}") from error
+    infinite = np.flatnonzero(np.isinf(array).any(axis=0))
+    if len(infinite):
+        columns = getattr(table, "columns", np.arange(array.shape[1]))[infinite[:_SHOWN]]
+        raise ValueError(f"modality {name!r} has infinite values in columns {list(columns)}")
+    return array
+
+
+def _columns(table: Any) -> list[str] | int:
+    if isinstance(table, pd.DataFrame):
+        return [str(column) for column in table.columns]
+    return int(np.shape(table)[1])
+
+
+def _width(columns: list[str] | int) -> int:
+    return columns if isinstance(columns, int) else len(columns)
+
+
+def _check_columns(name: str, found: list[str] | int, expected: list[str] | int) -> None:
+    if _width(found) != _width(expected):
+        raise ValueError(
+            f"modality {name!r} has {_width(found)} columns; "
+            f"the fitted model expects {_width(expected)}"
+        )
+    if isinstance(found, list) and isinstance(expected, list) and found != expected:
+        differing = next(pair for pair in zip(found, expected, strict=True) if pair[0] != pair[1])
+        raise ValueError(
+            f"modality {name!r}: column {differing[0]!r} stands where the fitted model expects "
+            f"{differing[1]!r}"
+        )
+
+
+def _unknown(name: object, known: list[str]) -> str:
+    close = difflib.get_close_matches(str(name), known, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else "."
+    return f"unknown modality {name!r}{hint} The model knows: {', '.join(known)}"

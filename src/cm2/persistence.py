@@ -1,0 +1,77 @@
+"""Saving and loading fitted estimators without executing code from the file.
+
+scikit-learn parts go through skops, which builds only types that it is told to trust; networks go as
+arrays and are rebuilt from their own constructors.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import skops.io
+import torch
+from numpy import ndarray
+from torch import nn
+
+M = TypeVar("M", bound=nn.Module)
+
+_TRUSTED_PREFIXES = ("cm2.", "sklearn.", "numpy.")
+_FORMAT = 1
+_HEADER = "cm2.json"
+
+
+def module_arrays(module: nn.Module) -> dict[str, ndarray]:
+    """Parameters and buffers of a module as arrays."""
+    return {name: value.detach().cpu().numpy() for name, value in module.state_dict().items()}
+
+
+def load_module_arrays(module: M, arrays: dict[str, ndarray]) -> M:
+    """Fills a module with the arrays of one that was built alike."""
+    module.load_state_dict({name: torch.from_numpy(np.array(a)) for name, a in arrays.items()})
+    return module
+
+
+def save(estimator: Any, path: str | Path, version: str) -> Path:
+    """Writes an estimator to one file; a file that is there already is replaced in one step.
+
+    The file holds what was learned and no rows of the training data.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    skops.io.dump(estimator, temporary)
+    with zipfile.ZipFile(temporary, "a") as archive:
+        archive.writestr(_HEADER, json.dumps({"format": _FORMAT, "cm2": version}))
+    temporary.replace(path)
+    return path
+
+
+def load(path: str | Path, expected: type) -> Any:
+    """Reads an estimator.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged, not from cm2, or holds types that cm2 does not write.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no saved estimator at {path}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            header = json.loads(archive.read(_HEADER))
+    except (zipfile.BadZipFile, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not a saved cm2 estimator, or it is damaged") from error
+    if header["format"] != _FORMAT:
+        raise ValueError(f"{path} has format {header['format']}; this version reads {_FORMAT}")
+    types = skops.io.get_untrusted_types(file=path)
+    foreign = [name for name in types if not name.startswith(_TRUSTED_PREFIXES)]
+    if foreign:
+        raise ValueError(f"{path} holds types that cm2 does not write: {foreign}")
+    estimator = skops.io.load(path, trusted=types)
+    if not isinstance(estimator, expected):
+        raise ValueError(f"{path} holds a {type(estimator).__name__}, not a {expected.__name__}")
+    return estimator
