@@ -81,7 +81,7 @@ class Learner(lightning.LightningModule):
         lr: float = 2e-3,
         weight_decay: float = 1e-2,
         clip: float = 1.0,
-        draws: int = 5,
+        draws: int = 3,
         start: Batch | None = None,
         warmup: int = 2,
         diagnose: bool = False,
@@ -181,6 +181,8 @@ class Learner(lightning.LightningModule):
 
         The imputations are the same in every epoch, so that epochs differ by their parameters only.
         """
+        if batch.target is None:
+            raise ValueError("validation needs a target, but the batch has none")
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(batch_idx)
@@ -289,14 +291,14 @@ def train(
     *,
     max_epochs: int = 100,
     patience: int = 10,
-    lr: float = 2e-3,
-    batch_size: int = 128,
+    lr: float = 3e-3,
+    batch_size: int = 256,
     seed: int = 0,
     weights: Mapping[str, float] | None = None,
     optimizer: str = "adamw",
     weight_decay: float = 1e-2,
     clip: float = 1.0,
-    draws: int = 5,
+    draws: int = 3,
     run_dir: str | Path | None = None,
     progress: bool = False,
     accelerator: str = "auto",

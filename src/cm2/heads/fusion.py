@@ -64,6 +64,8 @@ class Fusion(Head):
         progress: Whether to show a progress bar.
     """
 
+    networks_: list[CM2]
+
     def __init__(
         self,
         copula: str = "gaussian",
@@ -137,7 +139,7 @@ class Fusion(Head):
         if self.folds == 1:
             rows = np.arange(len(y))
             weight = row_weights(sample_weight, len(y))
-            self.networks_: list[CM2] = [self._train(blocks, y, weight, rows, 0)]
+            self.networks_ = [self._train(blocks, y, weight, rows, 0)]
         else:
             folds = stratified_folds(y, min(self.folds, len(y)), self.seed)
             self.cross_fit(blocks, y, sample_weight, folds)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,6 +12,23 @@ from torch import Tensor, nn
 
 from cm2.encoders import Encoder
 from cm2.records import Batch, Output
+
+
+class Prediction(NamedTuple):
+    """Probabilities averaged over imputations.
+
+    Attributes:
+        mean: Probability of each label.
+        spread: Standard deviation of the probability over the imputations.
+    """
+
+    mean: Float[Tensor, "batch label"]
+    spread: Float[Tensor, "batch label"]
+
+
+def probabilities(logits: Float[Tensor, "*batch label"]) -> Float[Tensor, "*batch label"]:
+    """Reads one logit as binary, several as classes that exclude each other."""
+    return logits.sigmoid() if logits.shape[-1] == 1 else logits.softmax(dim=-1)
 
 
 class Model(nn.Module, ABC):
@@ -28,6 +45,21 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def forward(self, batch: Batch) -> Output:
         """Returns logits, penalties by name, and logits of each modality alone."""
+
+    @torch.no_grad()
+    def predict(
+        self,
+        batch: Batch,
+        draws: int = 10,
+        *,
+        probability: Callable[[Tensor], Tensor] = probabilities,
+    ) -> Prediction:
+        """Returns probabilities; ``draws`` matters to a model that overrides this to impute."""
+        training = self.training
+        self.eval()
+        mean = probability(self(batch).logits)
+        self.train(training)
+        return Prediction(mean, torch.zeros_like(mean))
 
     def initialize(self, batch: Batch) -> None:
         """Starts from data what should be; nothing, unless a model overrides this."""

@@ -7,7 +7,7 @@ ICML, https://arxiv.org/abs/2511.03196; the joint is exact here (see ``cm2.joint
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,7 +17,7 @@ from cm2 import fusions, imputers
 from cm2.encoders import Encoder
 from cm2.joint import CopulaJoint
 from cm2.models import diagnostics, objectives, posteriors
-from cm2.models.base import Model, encode_present
+from cm2.models.base import Model, Prediction, encode_present, probabilities
 from cm2.models.posteriors import Encoded
 from cm2.records import Batch, Output
 
@@ -26,23 +26,6 @@ JOINT_SPEED = 5.0
 
 FILLER_ROWS = 100
 """Standard normal rows from which the marginal of a hardly ever observed modality starts."""
-
-
-class Prediction(NamedTuple):
-    """Probabilities averaged over imputations.
-
-    Attributes:
-        mean: Probability of each label.
-        spread: Standard deviation of the probability over the imputations.
-    """
-
-    mean: Float[Tensor, "batch label"]
-    spread: Float[Tensor, "batch label"]
-
-
-def probabilities(logits: Float[Tensor, "*batch label"]) -> Float[Tensor, "*batch label"]:
-    """Reads one logit as binary, several as classes that exclude each other."""
-    return logits.sigmoid() if logits.shape[-1] == 1 else logits.softmax(dim=-1)
 
 
 class CM2(Model):
@@ -88,7 +71,7 @@ class CM2(Model):
         objective: str = "alignment",
         hide: float = 0.2,
         shared: bool = False,
-        width: int = 64,
+        width: int = 32,
         dropout: float = 0.1,
         seed: int | None = None,
     ) -> None:
