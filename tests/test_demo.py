@@ -132,7 +132,7 @@ def test_small_run_writes_everything(finished):
 
 def test_saved_classifier_predicts(finished):
     views, _ = digit_views()
-    probability = CM2Classifier.load(finished / "classifier").predict_proba(
+    probability = CM2Classifier.load(finished / "classifier.skops").predict_proba(
         {name: view[:20] for name, view in views.items()}
     )
     assert probability.shape == (20, 10)

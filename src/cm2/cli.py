@@ -20,7 +20,7 @@ def demo(
     seeds: int = 3,
     rates: tuple[float, ...] = (0.0, 0.3, 0.6),
     removal: Literal["test", "both"] = "test",
-    epochs: int = 60,
+    epochs: int = 30,
     replicates: int = 1000,
     processes: int = 2,
 ) -> None:

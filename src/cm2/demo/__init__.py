@@ -1,7 +1,7 @@
 """`cm2 demo`: CM² and its rivals on real data, over several splits and missing rates.
 
-A job is one split, with one thread; jobs run side by side. All methods of a job see the same rows
-with the same modalities removed.
+A job is one fit on one split, with one thread; jobs run side by side. All methods see the same
+rows with the same modalities removed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from cm2 import report
 from cm2.data.worlds import remove
 from cm2.demo import evaluate, page, studies
 from cm2.demo.folder import InputError, open_folder, write_config
-from cm2.demo.methods import LATE_FUSION, fitted
+from cm2.demo.methods import FITS, LATE_FUSION, fit
 from cm2.demo.studies import Study
 
 __all__ = ["InputError", "Settings", "run"]
@@ -49,7 +49,7 @@ class Settings:
     seeds: int = 3
     rates: tuple[float, ...] = (0.0, 0.3, 0.6)
     removal: str = "test"
-    epochs: int = 60
+    epochs: int = 30
     replicates: int = 1000
     processes: int = 2
 
@@ -73,12 +73,14 @@ class Result(NamedTuple):
     """What one job returns.
 
     Attributes:
-        cells: Scores of each method.
+        cells: Scores at each rate.
+        seed: Of the split.
         rows: The test rows.
         probability: Predictions for them by method, if they are needed for the calibration.
     """
 
     cells: list[evaluate.Cell]
+    seed: int
     rows: Int[ndarray, " test"]
     probability: dict[str, Float[ndarray, "test label"]]
 
@@ -141,7 +143,8 @@ def _refusing() -> Iterator[None]:
 def _run_jobs(study: Study, settings: Settings, folder: Path, console: Console) -> list[Result]:
     """Runs all jobs side by side and shows how many are done."""
     jobs = [
-        (seed, rates)
+        (name, seed, rates)
+        for name in FITS
         for seed in range(settings.seeds)
         for rates in REMOVALS[settings.removal](settings)
     ]
@@ -156,11 +159,11 @@ def _run_jobs(study: Study, settings: Settings, folder: Path, console: Console) 
         joblib.parallel_config("loky", inner_max_num_threads=1),
         Progress(*columns, console=console, transient=True) as progress,
     ):
-        task = progress.add_task("fits of all methods", total=len(jobs))
+        task = progress.add_task("fits", total=len(jobs))
         results = []
         for result in parallel(
-            joblib.delayed(job)(study, seed, rates, settings, folder if k == 0 else None)
-            for k, (seed, rates) in enumerate(jobs)
+            joblib.delayed(job)(study, name, seed, rates, settings, folder if k == 0 else None)
+            for k, (name, seed, rates) in enumerate(jobs)
         ):
             results.append(result)
             progress.advance(task)
@@ -168,12 +171,18 @@ def _run_jobs(study: Study, settings: Settings, folder: Path, console: Console) 
 
 
 def job(
-    study: Study, seed: int, rates: tuple[float, ...], settings: Settings, folder: Path | None
+    study: Study,
+    name: str,
+    seed: int,
+    rates: tuple[float, ...],
+    settings: Settings,
+    folder: Path | None,
 ) -> Result:
-    """Fits all methods once, at the first rate, and scores them at each rate.
+    """Fits a method once, at the first rate, and scores it at each rate.
 
     Args:
         study: The data.
+        name: Of the method.
         seed: Of the split and of all that is random.
         rates: Shares of modalities removed at test; the first is removed in training too.
         settings: Those of the run.
@@ -189,17 +198,17 @@ def job(
     weight = evaluate.draws(int(study.groups.max()) + 1, settings.replicates)
     weight = weight[:, study.groups[test]]
     cells, kept = [], {}
-    for name, method, seconds in fitted(
-        training, study.y[train], seed=seed, epochs=settings.epochs, folder=folder
+    for shown, method, seconds in fit(
+        name, training, study.y[train], seed=seed, epochs=settings.epochs, folder=folder
     ):
         for rate, X in tests.items():
             probability = np.asarray(method.predict_proba(X), dtype=float)
             scores = evaluate.scores(study.y[test], probability, weight)
             positives = int((study.y[test] == 1).sum())
-            cells.append(evaluate.Cell(name, seed, rate, len(test), positives, seconds, scores))
+            cells.append(evaluate.Cell(shown, seed, rate, len(test), positives, seconds, scores))
             if rate == min(settings.rates):
-                kept[name] = probability
-    return Result(cells, test, kept)
+                kept[shown] = probability
+    return Result(cells, seed, test, kept)
 
 
 def _score(study: Study, results: list[Result], replicates: int) -> pd.DataFrame | None:
@@ -208,29 +217,23 @@ def _score(study: Study, results: list[Result], replicates: int) -> pd.DataFrame
     if not there.any():
         return None
     weight = evaluate.draws(int(study.groups.max()) + 1, replicates)
-    cells = []
+    known = {
+        (name, result.seed): (result.rows, probability)
+        for result in results
+        for name, probability in result.probability.items()
+    }
+    clinical = np.stack([1 - study.score, study.score], axis=1)
     for result in results:
-        if not result.probability:
-            continue
-        rows = result.rows[there[result.rows]]
-        score = np.stack([1 - study.score[rows], study.score[rows]], axis=1)
-        known = {study.score_name: score} | {
-            name: probability[there[result.rows]]
-            for name, probability in result.probability.items()
-        }
-        first = result.cells[0]
-        cells += [
-            evaluate.Cell(
-                name,
-                first.seed,
-                first.rate,
-                len(rows),
-                int(study.y[rows].sum()),
-                0.0,
-                evaluate.scores(study.y[rows], probability, weight[:, study.groups[rows]]),
-            )
-            for name, probability in known.items()
-        ]
+        known[study.score_name, result.seed] = (result.rows, clinical[result.rows])
+    cells = []
+    for (name, seed), (rows, probability) in known.items():
+        with_score = there[rows]
+        rows = rows[with_score]
+        scores = evaluate.scores(
+            study.y[rows], probability[with_score], weight[:, study.groups[rows]]
+        )
+        positives = int(study.y[rows].sum())
+        cells.append(evaluate.Cell(name, seed, 0.0, len(rows), positives, np.nan, scores))
     return evaluate.summarise(cells, study.score_name)
 
 

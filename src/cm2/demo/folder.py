@@ -1,7 +1,7 @@
 """The folder of a run: what it holds, and when it may be written.
 
 config.yaml (repeat with `cm2 demo --config`), versions.json, metrics.csv, metrics.json, figures/,
-training/ (the log of one fit), classifier/ (that fit), report.html.
+training/ (the log of one fit), classifier.skops (that fit), report.html.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ def score_table(study: Study, score: pd.DataFrame) -> report.Table:
 
 def rich_table(table: report.Table) -> Table:
     """A table for the terminal."""
-    shown = Table(title=table.caption, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
+    shown = Table(title=table.caption, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for k, column in enumerate(table.frame.columns):
         shown.add_column(str(column), justify="right" if k else "left", no_wrap=k > 0)
     for row in table.frame.itertuples(index=False):
@@ -176,10 +176,11 @@ def write(
 ) -> Path:
     """Writes figures and report, and returns the path of the report."""
     size = table.iloc[0]
+    splits = f"{size['splits']} random split{'' if size['splits'] == 1 else 's'}"
     pictures = _pictures(folder, study, table, results)
     lead = (
         f"From {study.source}: {len(study.y)} rows, {len(study.modalities)} modalities. Means over "
-        f"{size['splits']} random split{'s' * (size['splits'] > 1)}, {size['rows']} test rows each."
+        f"{splits}, {size['rows']} test rows each."
     )
     protocol = [
         f"{REMOVED[str(settings['removal'])]} All methods see the same rows with the same "
