@@ -1,7 +1,7 @@
 """CM² as a scikit-learn classifier.
 
-It reads dictionaries of tables (or one array with column groups), trains the heads and pools them. See
-the design page, "Prediction heads".
+It reads dictionaries of tables (or one array with column groups), trains the heads and pools them.
+See the design page, "Prediction heads".
 """
 
 from __future__ import annotations
@@ -32,28 +32,29 @@ HEADS = ("fusion", "joint", "experts")
 class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Classifies samples that may lack modalities.
 
-    ``X`` is a dict of one array or DataFrame ``(n, p)`` for each modality; where a row is all NaN the
-    modality is missing for that sample. A two-dimensional ``X`` works with ``modalities`` naming its
-    columns, and then scikit-learn's pipelines and searches do too.
+    ``X`` is a dict of one array or DataFrame ``(n, p)`` for each modality; where a row is all NaN
+    the modality is missing for that sample. A two-dimensional ``X`` works with ``modalities``
+    naming its columns, and then scikit-learn's pipelines and searches do too.
 
     Args:
         copula: Family that couples the modalities: ``"gaussian"``, ``"gumbel"``, ``"frank"``,
             ``"independence"``.
-        n_components: Components of each marginal mixture in the network. The joint head, which works
-            on principal components, uses one.
+        n_components: Components of each marginal mixture in the network. The joint head, which
+            works on principal components, uses one.
         embedding_dim: Coordinates of an embedding.
         coupling: ``"rosenblatt"``, ``"shared-components"`` or ``"multivariate-cdf"``.
         imputation: How the network fills missing embeddings: ``"conditional"``, ``"marginal"``,
             ``"mean"`` or ``"zero"``.
         n_imputations: Draws over which predictions are averaged.
-        head: ``"pooled"``, or one head alone: ``"fusion"`` (the paper's network), ``"joint"`` (Bayes'
-            rule with class-conditional joints) or ``"experts"`` (a copula of experts).
+        head: ``"pooled"``, or one head alone: ``"fusion"`` (the paper's network), ``"joint"``
+            (Bayes' rule with class-conditional joints) or ``"experts"`` (a copula of experts).
         modalities: Columns of each modality when ``X`` is one array: slices, positions or names.
         class_weight: ``None``, ``"balanced"`` or a weight for each class.
         fusion: ``"lstm"`` or ``"concat"``.
         posterior: Encoder posterior, ``"point"`` or ``"gaussian"``.
         objective: ``"alignment"`` or ``"elbo"``.
-        n_networks: Networks of the fusion head; each is trained without one fold, and all are averaged.
+        n_networks: Networks of the fusion head; each is trained without one fold, and all are
+            averaged.
         max_epochs: Largest number of passes over the training data.
         patience: Epochs without improvement on validation rows before training stops.
         learning_rate: Of AdamW.
@@ -136,7 +137,8 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             groups: Patient of each sample, if some have several; kept together in the pool's folds.
 
         Raises:
-            ValueError: Before any training, if the input is bad; the error says which modality or rows.
+            ValueError: Before any training, if the input is bad; the error says which modality or
+                rows.
         """
         self._check_array(X, reset=True)
         self.reader_ = Reader(self.modalities)
@@ -195,7 +197,8 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Args:
             X: Samples.
             present: As in ``fit``.
-            draws: How many imputations, as a first dimension; one without that dimension if ``None``.
+            draws: How many imputations, as a first dimension; one without that dimension if
+                ``None``.
 
         Raises:
             ValueError: If the head does not impute (``"joint"`` and ``"experts"`` need not).

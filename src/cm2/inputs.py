@@ -1,7 +1,8 @@
-"""From what the user has to blocks: one finite, standardised array for each modality, and who has it.
+"""From what the user has to blocks.
 
-A modality is missing for a sample where its whole row is NaN, where a mask says so, or where it is not
-given at all. Columns that are partly missing are filled with the training median and flagged.
+Blocks are one finite, standardised array for each modality, and who has it. A modality is missing
+for a sample where its whole row is NaN, where a mask says so, or where it is not given at all.
+Columns that are partly missing are filled with the training median and flagged.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ class Blocks(NamedTuple):
 
 
 class Reader(BaseEstimator):  # type: ignore[misc]
-    """Turns the user's tables into :class:`Blocks`; learns columns, medians and scales from the first.
+    """Turns the user's tables into :class:`Blocks`.
+
+    It learns columns, medians and scales from the first.
 
     Args:
         modalities: Columns of each modality, if samples come as one two-dimensional array.
@@ -73,7 +76,7 @@ class Reader(BaseEstimator):  # type: ignore[misc]
         arrays = {name: _numbers(name, table) for name, table in tables.items()}
         self.columns_ = {name: _columns(table) for name, table in tables.items()}
         mask = self._present(arrays, present)
-        empty = [name for name, some in zip(self.names_, mask.any(0), strict=True) if not some]
+        empty = [self.names_[m] for m in np.flatnonzero(~mask.any(axis=0))]
         if empty:
             raise ValueError(f"modality {empty[0]!r} is missing for every training sample")
         self.scalers_ = {

@@ -24,7 +24,8 @@ class Learnable(nn.Module, Generic[D]):
             stay as they are.
 
     Example:
-        >>> law = Learnable(torch.distributions.Gamma, concentration=torch.ones(2), rate=torch.ones(2))
+        >>> ones = torch.ones(2)
+        >>> law = Learnable(torch.distributions.Gamma, concentration=ones, rate=ones)
         >>> law().batch_shape
         torch.Size([2])
     """

@@ -1,7 +1,7 @@
 """Saving and loading fitted estimators without executing code from the file.
 
-scikit-learn parts go through skops, which builds only types that it is told to trust; networks go as
-arrays and are rebuilt from their own constructors.
+scikit-learn parts go through skops, which builds only types that it is told to trust; networks go
+as arrays and are rebuilt from their own constructors.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Where a short name becomes a class: one registry for each kind of part.
 
-A family, imputer, fusion or head is one class in one file, registered under the name that users write.
+A family, imputer, fusion or head is one class in one file, registered under the name that users
+write.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Copula families; each is one class in one file, found by the name under which it is registered."""
+"""Copula families; each is one class in one file, found by the name it is registered under."""
 
 from cm2.copulas.base import REGISTRY, Copula, register
 from cm2.copulas.frank import Frank

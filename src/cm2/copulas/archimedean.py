@@ -1,15 +1,16 @@
 r"""Archimedean copulas: :math:`C(u) = \psi(\sum_m \psi^{-1}(u_m))`.
 
 Everything works on :math:`\log t = \log \psi^{-1}(u)`, since :math:`t` itself overflows float32 at
-moderate dependence. Densities: McNeil and Neslehova (2009); conditional laws are ratios of generator
-derivatives, e.g. Hofert, Mächler and McNeil (2012), "Likelihood inference for Archimedean copulas".
+moderate dependence. Densities: McNeil and Neslehova (2009); conditional laws are ratios of
+generator derivatives, e.g. Hofert, Mächler and McNeil (2012), "Likelihood inference for Archimedean
+copulas".
 """
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -34,8 +35,9 @@ class _Given(NamedTuple):
 class Archimedean(Copula):
     """A family states its generator in log space; densities, margins and conditionals follow.
 
-    A family has one parameter, named in ``arg_constraints``. A coordinate that is not present counts as
-    ``t = 0``: sums run over the present ones, and the order of the derivative is their number.
+    A family has one parameter, named in ``arg_constraints``. A coordinate that is not present
+    counts as ``t = 0``: sums run over the present ones, and the order of the derivative is their
+    number.
     """
 
     @abstractmethod
@@ -63,7 +65,8 @@ class Archimedean(Copula):
         return torch.where(eye, torch.ones_like(tau), tau)
 
     def marginal(self, present: Bool[Tensor, " dim"]) -> Archimedean:
-        return type(self)(int(present.sum()), **self.parameters, validate_args=False)
+        arguments: dict[str, Any] = {**self.parameters, "validate_args": False}
+        return type(self)(int(present.sum()), **arguments)
 
     def _log_prob(self, unit: Unit, present: Tensor | None) -> Tensor:
         log_t = self.log_inverse(unit)
@@ -106,15 +109,15 @@ class Archimedean(Copula):
     def _draw_given(self, log_sum: Tensor, order: Tensor) -> Tensor:
         r"""Draws ``log t`` of one more coordinate given the sum over ``order`` others.
 
-        Inverts :math:`F(u) = \psi^{(k)}(t_O + \psi^{-1}(u)) / \psi^{(k)}(t_O)` in :math:`y = \log(-\log u)`,
-        where both tails are nearly straight lines.
+        Inverts :math:`F(u) = \psi^{(k)}(t_O + \psi^{-1}(u)) / \psi^{(k)}(t_O)` in
+        :math:`y = \log(-\log u)`, where both tails are nearly straight lines.
         """
         none = order == 0
         given = self._given(torch.where(none, 0.0, log_sum), order)
         target = log_neg_log(*Unit.from_u(torch.rand_like(log_sum)))
         y = self._solve(given, target)
-        # One Newton step that carries gradients: it leaves the solution where it is and gives it the
-        # derivatives of the implicit function theorem in parameters and present coordinates.
+        # One Newton step that carries gradients: it leaves the solution where it is and gives it
+        # the derivatives of the implicit function theorem in parameters and present coordinates.
         value, slope = self._conditional(y, given)
         y = y - (value - target) / slope.detach()
         return self._log_t(torch.where(none, target, y))
@@ -158,8 +161,9 @@ class Archimedean(Copula):
         total = torch.logaddexp(given.log_sum, log_t)
         at_total = self.log_derivative(total, given.order)
         log_hazard = self._log_hazard(total, given.order, at_total)
-        # -log F is a difference of log derivatives; where t is small beside t_O that would cancel, and
-        # the integral of the hazard from t_O to t_O + t by the trapezoidal rule takes its place.
+        # -log F is a difference of log derivatives; where t is small beside t_O that would cancel,
+        # and the integral of the hazard from t_O to t_O + t by the trapezoidal rule takes its
+        # place.
         eps = torch.finfo(y.dtype).eps
         near = log_t - given.log_sum < math.log(eps) / 3
         trapezoid = log_t + torch.logaddexp(log_hazard, given.log_hazard) - math.log(2.0)

@@ -1,7 +1,7 @@
 """What every copula is: a distribution on the unit cube with uniform margins.
 
-The conventions are those of torch.distributions: immutable objects built from tensors, batched over a
-leading shape. Nelsen (2006), "An Introduction to Copulas", is the general reference.
+The conventions are those of torch.distributions: immutable objects built from tensors, batched over
+a leading shape. Nelsen (2006), "An Introduction to Copulas", is the general reference.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ class Copula(Distribution, ABC):
         )
 
     def _like(self, parameters: dict[str, Tensor]) -> Self:
-        return type(self)(self.dim, **parameters, validate_args=False)
+        arguments: dict[str, Any] = {**parameters, "validate_args": False}
+        return type(self)(self.dim, **arguments)
 
     # Laws ------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 r"""The Frank copula: no tail dependence, both signs for two coordinates.
 
-Frank (1979); the derivatives of its generator are polylogarithms of negative order, here as polynomials
-with positive coefficients (Hofert, Mächler and McNeil 2012, section 3).
+Frank (1979); the derivatives of its generator are polylogarithms of negative order, here as
+polynomials with positive coefficients (Hofert, Mächler and McNeil 2012, section 3).
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from cm2.copulas.base import check_tau, register
 from cm2.numerics import log1mexp, log_cloglog, log_neg_log1mexp, log_polynomial
 from cm2.records import Unit
 
-# Below this |theta| the copula cannot be told from independence in float32 (density 1 + theta / 2 at most).
+# Below this |theta| the copula cannot be told from independence in float32 (its density is at
+# most 1 + theta / 2).
 _SMALLEST_THETA = 1e-6
 
 
@@ -144,9 +145,9 @@ def _log_softplus(x: Tensor) -> Tensor:
 def _polylogarithm_coefficients(order: int) -> Tensor:
     r"""The coefficients of :math:`\mathrm{Li}_{1-n}(z)` in powers of :math:`r = z/(1-z)`.
 
-    :math:`\mathrm{Li}_{1-n} = \sum_{k=1}^{n} (k-1)!\, S(n, k)\, r^k` with Stirling numbers of the second
-    kind; row n, column k. Applying :math:`z\,d/dz`, that is :math:`r^k \to k (r^k + r^{k+1})`, to row n
-    gives row n + 1.
+    :math:`\mathrm{Li}_{1-n} = \sum_{k=1}^{n} (k-1)!\, S(n, k)\, r^k` with Stirling numbers of the
+    second kind; row n, column k. Applying :math:`z\,d/dz`, that is
+    :math:`r^k \to k (r^k + r^{k+1})`, to row n gives row n + 1.
     """
     table = np.zeros((order + 1, order + 1))
     table[1, 1] = 1.0
@@ -165,7 +166,7 @@ def _quadrature() -> tuple[Tensor, Tensor]:
 
 
 def _debye_tau(theta: Tensor) -> Tensor:
-    r"""Kendall's tau, :math:`1 - 4 (1 - D_1(\theta)) / \theta` with the Debye function :math:`D_1`."""
+    r"""Kendall's tau, :math:`1 - 4 (1 - D_1(\theta)) / \theta`; :math:`D_1` is Debye's function."""
     dtype, theta = theta.dtype, theta.double()
     nodes, weights = (part.to(theta.device) for part in _quadrature())
     end = theta.clamp_max(50.0)[..., None]  # beyond, the integrand is below 1e-19

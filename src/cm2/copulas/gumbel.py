@@ -1,4 +1,6 @@
-r"""The Gumbel copula: upper tail dependence; :math:`\psi(t) = \exp(-t^{1/\alpha})`, :math:`\alpha \ge 1`.
+r"""The Gumbel copula: upper tail dependence.
+
+:math:`\psi(t) = \exp(-t^{1/\alpha})`, :math:`\alpha \ge 1`.
 
 Gumbel (1960); derivatives of the generator by a recursion with positive terms only, see
 :func:`_derivative_coefficients`; compare Hofert, Mächler and McNeil (2012), section 3.
@@ -6,7 +8,7 @@ Gumbel (1960); derivatives of the generator by a recursion with positive terms o
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -33,7 +35,7 @@ class Gumbel(Archimedean):
         torch.Size([])
     """
 
-    arg_constraints: ClassVar[dict[str, Any]] = {"alpha": constraints.greater_than_eq(1.0)}
+    arg_constraints = {"alpha": constraints.greater_than_eq(1.0)}
 
     def __init__(self, dim: int, alpha: float | Tensor, validate_args: bool | None = None) -> None:
         self.alpha = torch.as_tensor(
@@ -68,8 +70,9 @@ class Gumbel(Archimedean):
 
 
 def _derivative_coefficients(beta: Tensor, order: int) -> Tensor:
-    r"""Coefficients :math:`a_{nk}` of :math:`(-1)^n \psi^{(n)}(t) = \psi(t) t^{-n} \sum_k a_{nk} t^{k\beta}`.
+    r"""Coefficients :math:`a_{nk}` of the derivatives of the generator.
 
+    They are those of :math:`(-1)^n \psi^{(n)}(t) = \psi(t) t^{-n} \sum_k a_{nk} t^{k\beta}`.
     Differentiating the right side gives
     :math:`a_{n+1,k} = \beta a_{n,k-1} + (n - k\beta) a_{nk}`, in which nothing cancels since
     :math:`n \ge k \ge k\beta`.

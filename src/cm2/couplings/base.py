@@ -1,7 +1,7 @@
 """What every joint law of embeddings is: a distribution over M embeddings of d coordinates.
 
-A sample may lack modalities. Its likelihood is then that of the exact marginal law of what is present, and
-nothing is imputed to compute it.
+A sample may lack modalities. Its likelihood is then that of the exact marginal law of what is
+present, and nothing is imputed to compute it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class Joint(Distribution, ABC):
         (modalities,) = marginals.batch_shape
         if copula.dim != modalities:
             raise ValueError(
-                f"the copula couples {copula.dim} modalities, but there are marginals for {modalities}"
+                f"the copula couples {copula.dim} modalities, "
+                f"but there are marginals for {modalities}"
             )
         self.copula, self.marginals = copula, marginals
         event_shape = Size((modalities, *marginals.event_shape))
@@ -72,7 +73,7 @@ class Joint(Distribution, ABC):
         value: Float[Tensor, "*batch modality dim"],
         present: Bool[Tensor, "*batch modality"] | None = None,
     ) -> dict[str, Tensor]:
-        """The log density in two parts: ``"marginal"`` (*batch, M), 0 where absent, and ``"copula"``."""
+        """The log density's parts: ``"marginal"`` (*batch, M), 0 where absent, and ``"copula"``."""
 
     @abstractmethod
     def _draw(self, z: Tensor, present: Tensor) -> Tensor:
@@ -133,7 +134,7 @@ class Joint(Distribution, ABC):
         return self._draw(z, present).view(self._extended_shape(Size(sample_shape)))
 
     def kendall_tau(self) -> Float[Tensor, "dim modality modality"]:
-        """Kendall's tau of the coupled coordinates, on the scale on which the copula couples them."""
+        """Kendall's tau of the coupled coordinates, on the scale where the copula couples them."""
         tau = self.copula.kendall_tau().to(self.marginals.loc)
         return tau.expand(self.event_shape[1], *tau.shape[-2:])
 

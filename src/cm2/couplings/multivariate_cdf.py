@@ -1,8 +1,10 @@
-r"""The paper's literal form, for comparison: not a density for embeddings of more than one coordinate.
+r"""The paper's literal form, for comparison.
 
-It puts :math:`u_m = F_m(z_m)`, the multivariate distribution function of the embedding, into the copula.
-For d > 1 that number is not uniform, so the result does not integrate to one (Genest, Quesada-Molina and
-Rodriguez-Lallena 1995).
+It is not a density for embeddings of more than one coordinate.
+
+It puts :math:`u_m = F_m(z_m)`, the multivariate distribution function of the embedding, into the
+copula. For d > 1 that number is not uniform, so the result does not integrate to one (Genest,
+Quesada-Molina and Rodriguez-Lallena 1995).
 """
 
 from __future__ import annotations

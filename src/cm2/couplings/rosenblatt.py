@@ -1,8 +1,8 @@
 r"""The default coupling: coordinate by coordinate after the Rosenblatt transform of each embedding.
 
 :math:`\log p(z_1..z_M) = \sum_m \log f_m(z_m) + \sum_j \log c_j(u_{1j}, .., u_{Mj})` with
-:math:`u_m` the Rosenblatt transform of :math:`z_m`. Exact for vectors (a linkage: Li, Scarsini and Shaked
-1996); for d = 1 it is Sklar's theorem.
+:math:`u_m` the Rosenblatt transform of :math:`z_m`. Exact for vectors (a linkage: Li, Scarsini and
+Shaked 1996); for d = 1 it is Sklar's theorem.
 """
 
 from __future__ import annotations

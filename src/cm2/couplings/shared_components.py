@@ -1,8 +1,8 @@
 r"""A second exact coupling: one component of the mixture for the whole sample.
 
 :math:`p(z) = \sum_k \pi_k \prod_j [ c_j(\Phi_{1kj}, .., \Phi_{Mkj}) \prod_m N(z_{mj}; \mu_{mkj},
-\sigma_{mkj}^2) ]`: modalities depend on one another through the component and, inside it, through the
-copula. Its conditional laws are closed: a posterior over components, then the copula's.
+\sigma_{mkj}^2) ]`: modalities depend on one another through the component and, inside it, through
+the copula. Its conditional laws are closed: a posterior over components, then the copula's.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cm2.records import Unit
 
 @register("shared-components")
 class SharedComponentsJoint(Joint):
-    """The weights of the components are those of the first marginal, which all marginals then share."""
+    """The components' weights are those of the first marginal, which all marginals then share."""
 
     def __init__(self, copula: Copula, marginals: GaussianMixture) -> None:
         logits = marginals.logits[:1].expand_as(marginals.logits)

@@ -1,9 +1,9 @@
 r"""The joint head: classes by Bayes' rule from a joint law of the modalities, nothing imputed.
 
 :math:`p(y \mid z_O) \propto \pi_y\, p(z_O \mid y)`, where missing terms drop out exactly. It is
-discriminant analysis (Fisher 1936; Friedman 1989) with a copula model of the embeddings in the place of
-one Gaussian: the law of a class is its means plus a law of the deviations, which classes share (linear)
-or each has for itself (quadratic).
+discriminant analysis (Fisher 1936; Friedman 1989) with a copula model of the embeddings in the
+place of one Gaussian: the law of a class is its means plus a law of the deviations, which classes
+share (linear) or each has for itself (quadratic).
 """
 
 from __future__ import annotations

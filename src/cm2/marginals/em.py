@@ -1,9 +1,9 @@
 """Fitting Gaussian mixtures by expectation maximisation, where rows may be absent.
 
-Dempster, Laird and Rubin (1977); started by k-means++ (Arthur and Vassilvitskii 2007), so that components
-differ from the first step on. Every component has one pseudo-observation with the average variance inside
-components, which keeps the likelihood bounded. (The variance of all rows would be far too much where
-components lie apart: 60 of them of scale 0.15 would be fitted as 0.2.)
+Dempster, Laird and Rubin (1977); started by k-means++ (Arthur and Vassilvitskii 2007), so that
+components differ from the first step on. Every component has one pseudo-observation with the
+average variance inside components, which keeps the likelihood bounded. (The variance of all rows
+would be far too much where components lie apart: 60 of them of scale 0.15 would be fitted as 0.2.)
 """
 
 from __future__ import annotations
@@ -101,8 +101,8 @@ def _start(sample: _Sample, components: int, shared: bool, seed: int) -> Mixture
 def _seeded(
     sample: _Sample, components: int, shared: bool, generator: torch.Generator
 ) -> MixtureParameters:
-    """k-means++: each centre is a row drawn with probability proportional to its squared distance."""
-    rows, modalities, dim = sample.z.shape
+    """k-means++: a centre is a row drawn with probability proportional to its squared distance."""
+    _, modalities, _ = sample.z.shape
     centers: list[Tensor] = []
     distance = torch.ones_like(sample.weights)
     for _ in range(components):
@@ -138,7 +138,7 @@ def _climb(
 
 
 def _log_joint(sample: _Sample, parameters: MixtureParameters, shared: bool) -> Tensor:
-    """Log weight plus log density of each component, (N, M, K); summed over modalities if shared."""
+    """Log weight plus log density by component, (N, M, K); summed over modalities if shared."""
     precision = parameters.scale.square().reciprocal()
     square = (
         torch.einsum("nmd,mkd->nmk", sample.z.square(), precision)

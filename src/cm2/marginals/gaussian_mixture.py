@@ -31,7 +31,9 @@ class Evaluation(NamedTuple):
 
 
 class GaussianMixture(Distribution):
-    """A mixture of K diagonal Gaussians over vectors of d coordinates, batched (usually over modalities).
+    """A mixture of K diagonal Gaussians over vectors of d coordinates.
+
+    It is batched, usually over modalities.
 
     Args:
         logits: Unnormalised log weights of the components.
@@ -158,5 +160,6 @@ class GaussianMixture(Distribution):
     def _check(self, value: Tensor) -> None:
         if value.shape[-1:] != self.event_shape:
             raise ValueError(
-                f"GaussianMixture: value has {value.shape[-1]} coordinates, the law {self.event_shape[0]}"
+                f"GaussianMixture: value has {value.shape[-1]} coordinates, "
+                f"the law {self.event_shape[0]}"
             )

@@ -1,7 +1,8 @@
 """The distribution function of a one-dimensional Gaussian mixture, exact in both tails.
 
-Sums run over probabilities, not their logarithms, which is several times faster; the rare points whose
-tail underflows are done again in log space. The backward pass is written out for the same reason.
+Sums run over probabilities, not their logarithms, which is several times faster; the rare points
+whose tail underflows are done again in log space. The backward pass is written out for the same
+reason.
 """
 
 from __future__ import annotations
