@@ -62,7 +62,8 @@ class CopulaJoint(nn.Module):
         family = copulas.REGISTRY[copula]
         batch_shape = self.coupling.copula_batch_shape(dim, shared)
         self.copula = Learnable(family, dim=modalities, **family.start(modalities, batch_shape))
-        # Components that start equal would stay equal; fit and initialize put them where the data are.
+        # Components that start equal would stay equal; fit and initialize put them where the data
+        # are.
         self.marginals = Learnable(
             GaussianMixture,
             logits=torch.zeros(modalities, components),
@@ -121,12 +122,12 @@ class CopulaJoint(nn.Module):
             present: Which modalities each row has; all if ``None``.
             weights: Weight of each row.
             seed: Seed of the marginals' start.
-            steps: The most iterations over all parameters together, after the two stages; 0 leaves the
-                two-stage estimate.
+            steps: The most iterations over all parameters together, after the two stages; 0 leaves
+                the two-stage estimate.
 
         Raises:
-            ValueError: If the embeddings do not fit the model or are not finite, or if a modality is
-                present in fewer rows than there are components.
+            ValueError: If the embeddings do not fit the model or are not finite, or if a modality
+                is present in fewer rows than there are components.
         """
         dtype = next(self.marginals.parameters()).dtype
         self.double()
@@ -137,26 +138,37 @@ class CopulaJoint(nn.Module):
             weights = torch.ones(len(z)) if weights is None else weights[some]
             weights = weights.to(z) / weights.sum()
             self.initialize(z, present, weights=weights * len(z), seed=seed)
-            loss = self._loss(z, present, weights)
-            _minimize(self.copula.parameters(), loss, 50)
-            _minimize(self.parameters(), loss, steps)
+            _minimize(self.copula.parameters(), self._loss(z, present, weights, True), 50)
+            _minimize(self.parameters(), self._loss(z, present, weights, False), steps)
         finally:
             self.to(dtype)
         return self
 
-    def _loss(self, z: Tensor, present: Tensor, weights: Tensor) -> Callable[[], float]:
-        """Evaluates the mean negative log posterior and its gradient, in chunks that bound memory."""
+    def _loss(
+        self, z: Tensor, present: Tensor, weights: Tensor, frozen: bool
+    ) -> Callable[[], float]:
+        """Evaluates the mean negative log posterior and its gradient, in chunks that bound memory.
+
+        Args:
+            z: Embeddings.
+            present: Which modalities each row has.
+            weights: Weight of each row; they sum to one.
+            frozen: Whether the marginals are constants.
+        """
         chunk = max(1, _CHUNK_ELEMENTS // (self.modalities * self.dim * self.components))
-        marginals = self.marginals(frozen=True)
-        inside = (marginals.weights[..., None] * marginals.scale.square()).sum(-2, keepdim=True)
+        start = self.marginals(frozen=True)
+        inside = (start.weights[..., None] * start.scale.square()).sum(-2, keepdim=True)
         strength = PSEUDO_OBSERVATIONS / len(z)
 
         def evaluate() -> float:
             total = 0.0
             for rows in torch.arange(len(z)).split(chunk):
-                part = -(weights[rows] * self().log_prob(z[rows], present[rows])).sum()
+                joint = self.coupling(self.copula(), self.marginals(frozen))
+                part = -(weights[rows] * joint.log_prob(z[rows], present[rows])).sum()
                 part.backward()
                 total += part.item()
+            if frozen:
+                return total
             # The pseudo-observations of EM, so that no component shrinks onto a point.
             scale = self.marginals().scale
             prior = strength * (scale.log() + 0.5 * inside / scale.square()).sum()
@@ -168,7 +180,8 @@ class CopulaJoint(nn.Module):
     def _check(self, z: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor]:
         if z.dim() != 3 or z.shape[1:] != (self.modalities, self.dim):
             raise ValueError(
-                f"embeddings must have shape (rows, {self.modalities}, {self.dim}), got {tuple(z.shape)}"
+                f"embeddings must have shape (rows, {self.modalities}, {self.dim}), "
+                f"got {tuple(z.shape)}"
             )
         if present is None:
             present = torch.ones(z.shape[:2], dtype=torch.bool, device=z.device)
@@ -192,8 +205,8 @@ def _minimize(parameters: Iterable[nn.Parameter], loss: Callable[[], float], ste
     optimizer = torch.optim.LBFGS(
         free,
         max_iter=steps,
-        tolerance_change=1e-9,
-        tolerance_grad=1e-7,
+        tolerance_change=1e-8,
+        tolerance_grad=1e-5,
         line_search_fn="strong_wolfe",
     )
     best, best_loss = [p.detach().clone() for p in free], float("inf")

@@ -1,13 +1,13 @@
 """The Gaussian copula: any correlation matrix, conditionals in closed form.
 
-Missing coordinates are handled by the sub-matrix of the present ones, once for each pattern of presence
-that occurs; completions use Matheron's rule (Journel and Huijbregts 1978).
+Missing coordinates are handled by the sub-matrix of the present ones, once for each pattern of
+presence that occurs; completions use Matheron's rule (Journel and Huijbregts 1978).
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from jaxtyping import Bool, Float
@@ -39,7 +39,7 @@ class Gaussian(Copula):
         0.3333
     """
 
-    arg_constraints: ClassVar[dict[str, Any]] = {"scale_tril": constraints.corr_cholesky}
+    arg_constraints = {"scale_tril": constraints.corr_cholesky}
 
     def __init__(
         self,
@@ -53,7 +53,8 @@ class Gaussian(Copula):
         matrix = torch.as_tensor(correlation if scale_tril is None else scale_tril)
         if matrix.shape[-2:] != (dim, dim):
             raise ValueError(
-                f"Gaussian: the matrix must be {dim} x {dim} for dim={dim}, got {tuple(matrix.shape)}"
+                f"Gaussian: the matrix must be {dim} x {dim} for dim={dim}, "
+                f"got {tuple(matrix.shape)}"
             )
         self.scale_tril = _factor(matrix) if scale_tril is None else matrix
         super().__init__(dim, batch_shape=matrix.shape[:-2], validate_args=validate_args)
@@ -89,10 +90,11 @@ class Gaussian(Copula):
     def _log_prob(self, unit: Unit, present: Tensor | None) -> Tensor:
         x = normal_quantile(*unit)
         if present is None:
-            return _whitened_log_density(x, self.scale_tril)
+            return _Whitening.of(self.scale_tril).log_density(x)
         x = torch.where(present, x, 0.0)
         patterns, index = self._patterns(present)
-        return _whitened_log_density(x, torch.linalg.cholesky(self._masked(patterns))[index])
+        table = _Whitening.of(torch.linalg.cholesky(self._masked(patterns)))
+        return _Whitening(*(_pick(part, index) for part in table)).log_density(x)
 
     def _cdf(self, unit: Unit) -> Tensor:
         raise ValueError(
@@ -105,7 +107,7 @@ class Gaussian(Copula):
         patterns, index = self._patterns(present)
         # Matheron: a draw from the joint, plus the regression of its error at what is present.
         cross = torch.where(patterns[..., None, :], self.correlation, 0.0)
-        gain = torch.linalg.solve(self._masked(patterns), cross, left=False)[index]
+        gain = _pick(torch.linalg.solve(self._masked(patterns), cross, left=False), index)
         shape = torch.broadcast_shapes(x.shape, present.shape, (*self.batch_shape, self.dim))
         noise = torch.randn(shape, dtype=x.dtype, device=x.device)
         draw = _multiply(self.scale_tril, noise)
@@ -120,8 +122,8 @@ class Gaussian(Copula):
     def _patterns(self, present: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The distinct patterns of presence, and the index of each element in a table over them.
 
-        A table has the shape ``(pattern, *batch, ...)``. Where presence does not vary along the copula's
-        batch, whole batches are picked at once.
+        A table has the shape ``(pattern, *batch, ...)``. Where presence does not vary along the
+        copula's batch, whole batches are picked at once.
         """
         batch = len(self.batch_shape)
         present = present[(None,) * max(0, batch + 1 - present.dim())]
@@ -151,13 +153,31 @@ def _factor(correlation: Tensor) -> Tensor:
     return factor
 
 
+def _pick(table: Tensor, index: tuple[Tensor, ...]) -> Tensor:
+    """Entries of a table over patterns; one index picks whole batches, with a much faster gradient."""
+    if len(index) > 1:
+        return table[index]
+    return table.index_select(0, index[0].flatten()).view(*index[0].shape, *table.shape[1:])
+
+
 def _multiply(matrix: Tensor, vector: Tensor) -> Tensor:
     return (matrix * vector[..., None, :]).sum(-1)
 
 
-def _whitened_log_density(x: Tensor, scale_tril: Tensor) -> Tensor:
-    eye = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
-    inverse = torch.linalg.solve_triangular(scale_tril, eye.expand_as(scale_tril), upper=False)
-    white = _multiply(inverse, x)
-    log_determinant = scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    return 0.5 * (x.square() - white.square()).sum(-1) - log_determinant
+class _Whitening(NamedTuple):
+    """What whitens normal scores: the inverse of the Cholesky factor, and its log determinant."""
+
+    matrix: Tensor
+    log_determinant: Tensor
+
+    @classmethod
+    def of(cls, scale_tril: Tensor) -> _Whitening:
+        """Of a table of Cholesky factors."""
+        eye = torch.eye(scale_tril.shape[-1], dtype=scale_tril.dtype, device=scale_tril.device)
+        inverse = torch.linalg.solve_triangular(scale_tril, eye.expand_as(scale_tril), upper=False)
+        return cls(inverse, -scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1))
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """Log density of the copula at normal scores ``x``."""
+        white = _multiply(self.matrix, x)
+        return 0.5 * (x.square() - white.square()).sum(-1) + self.log_determinant
