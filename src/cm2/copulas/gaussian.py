@@ -154,10 +154,10 @@ def _factor(correlation: Tensor) -> Tensor:
 
 
 def _pick(table: Tensor, index: tuple[Tensor, ...]) -> Tensor:
-    """Entries of a table over patterns; one index picks whole batches, with a much faster gradient."""
+    """Entries of a table over patterns; one index picks whole batches, with a faster gradient."""
     if len(index) > 1:
         return table[index]
-    return table.index_select(0, index[0].flatten()).view(*index[0].shape, *table.shape[1:])
+    return table.index_select(0, index[0].flatten()).view((*index[0].shape, *table.shape[1:]))
 
 
 def _multiply(matrix: Tensor, vector: Tensor) -> Tensor:
