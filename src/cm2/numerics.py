@@ -1,6 +1,6 @@
 """Elementary functions that stay exact where the textbook form rounds to 0, 1 or infinity.
 
-Mächler (2012), "Accurately computing log(1 - exp(-|a|))", is the source of the branch points.
+Mächler (2012), "Accurately computing ``log(1 - exp(-|a|))``", is the source of the branch points.
 """
 
 from __future__ import annotations

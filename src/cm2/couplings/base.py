@@ -73,7 +73,7 @@ class Joint(Distribution, ABC):
         value: Float[Tensor, "*batch modality dim"],
         present: Bool[Tensor, "*batch modality"] | None = None,
     ) -> dict[str, Tensor]:
-        """The log density's parts: ``"marginal"`` (*batch, M), 0 where absent, and ``"copula"``."""
+        """Returns ``"marginal"`` ``(*batch, M)``, 0 where absent, and ``"copula"``, log densities."""
 
     @abstractmethod
     def _draw(self, z: Tensor, present: Tensor) -> Tensor:
