@@ -73,7 +73,7 @@ class Joint(Distribution, ABC):
         value: Float[Tensor, "*batch modality dim"],
         present: Bool[Tensor, "*batch modality"] | None = None,
     ) -> dict[str, Tensor]:
-        """Returns ``"marginal"`` ``(*batch, M)``, 0 where absent, and ``"copula"``, log densities."""
+        """Log densities ``"marginal"`` ``(*batch, M)``, 0 where absent, and ``"copula"``."""
 
     @abstractmethod
     def _draw(self, z: Tensor, present: Tensor) -> Tensor:
