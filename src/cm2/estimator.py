@@ -13,18 +13,20 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from numpy import ndarray
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.preprocessing import LabelEncoder
 from sklearn.utils import check_random_state
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 import cm2
 from cm2 import persistence
 from cm2.heads import Experts, Fusion, Head, JointHead, Pool
-from cm2.inputs import Blocks, Groups, Reader
+from cm2.heads.base import row_weights
+from cm2.inputs import Blocks, Groups, Reader, check_dimensions, is_dict
 
 HEADS = ("fusion", "joint", "experts")
 
@@ -140,14 +142,23 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             ValueError: Before any training, if the input is bad; the error says which modality or
                 rows.
         """
+        self._check_options()
         self._check_array(X, reset=True)
         self.reader_ = Reader(self.modalities)
-        blocks = self.reader_.fit_blocks(X, present)
+        rows = self.reader_.count(X)
+        labels = _labels(y, rows)
+        weight = row_weights(sample_weight, rows)
+        kept = np.flatnonzero(weight > 0)
+        if not len(kept):
+            raise ValueError("the sample weights are zero for every sample")
+        codes = self._encode(labels[kept])
+        blocks = self.reader_.fit_blocks(X, present, kept)
         self.modalities_ = list(self.reader_.names_)
-        codes = self._encode(y, len(blocks.present))
         self._check_sizes(blocks)
+        weight = weight[kept]
+        if groups is not None:
+            groups = _checked_groups(groups, rows)[kept]
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        weight = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
         self.head_: Head | list[Head]
         if codes.ndim == 1:
             self.head_ = self._fitted(blocks, codes, weight, groups, seed)
@@ -238,53 +249,37 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _check_array(self, X: Any, reset: bool) -> None:
         """Lets scikit-learn record or compare columns of a two-dimensional ``X``."""
-        if not isinstance(X, dict):
-            validate_data(
-                self, X, reset=reset, ensure_all_finite=False, dtype=None, skip_check_array=False
-            )
+        if not is_dict(X):
+            check_dimensions(X, "X")
+            validate_data(self, X, reset=reset, ensure_all_finite=False, dtype=None)
 
     def _blocks(self, X: Any, present: Any) -> Blocks:
         check_is_fitted(self, "head_")
         self._check_array(X, reset=False)
         return self.reader_.blocks(X, present)
 
-    def _encode(self, y: Any, rows: int) -> ndarray:
-        """Checks labels and turns them into codes: (n,) classes or (n, L) zeros and ones."""
-        if y is None:
-            raise ValueError("requires y to be passed, but the target y is None")
-        missing = np.flatnonzero(np.atleast_2d(pd.isna(np.asarray(y)).T).any(axis=0))
-        if len(missing):
-            raise ValueError(
-                f"Input y contains NaN: {len(missing)} labels, first at row {missing[0]}"
-            )
-        check_classification_targets(y)
-        kind = type_of_target(y, input_name="y")
-        labels = np.asarray(y)
-        if kind == "multilabel-indicator":
+    def _check_options(self) -> None:
+        if self.head not in (*HEADS, "pooled"):
+            raise ValueError(f"head must be one of {('pooled', *HEADS)}, got {self.head!r}")
+
+    def _encode(self, labels: ndarray) -> ndarray:
+        """Turns labels into codes: (n,) classes or (n, L) zeros and ones."""
+        if labels.ndim == 2:
             constant = np.flatnonzero(labels.min(axis=0) == labels.max(axis=0))
             if len(constant):
-                raise ValueError(f"label {constant[0]} is the same for every sample")
+                raise ValueError(f"label {constant[0]} is the same class for every sample")
             self.classes_ = np.array([0, 1])
-            codes = labels.astype(np.int64)
-        else:
-            if labels.ndim == 2 and labels.shape[1] == 1:
-                labels = labels[:, 0]
-            if labels.ndim != 1:
-                raise ValueError(f"y of shape {labels.shape} and kind {kind!r} is not supported")
-            encoder = LabelEncoder()
-            codes = encoder.fit_transform(labels)
-            self.classes_ = encoder.classes_
-            if len(self.classes_) < 2:
-                raise ValueError(
-                    "the labels have one class only; a classifier needs at least 2 classes"
-                )
-        if len(codes) != rows:
-            raise ValueError(f"X has {rows} samples, but y has {len(codes)}")
+            return labels.astype(np.int64)
+        encoder = LabelEncoder()
+        codes = encoder.fit_transform(labels)
+        self.classes_ = encoder.classes_
+        if len(self.classes_) < 2:
+            raise ValueError(
+                "the labels have one class only; a classifier needs at least 2 classes"
+            )
         return np.asarray(codes)
 
     def _check_sizes(self, blocks: Blocks) -> None:
-        if self.head not in (*HEADS, "pooled"):
-            raise ValueError(f"head must be one of {('pooled', *HEADS)}, got {self.head!r}")
         if self.head in ("fusion", "pooled"):
             counts = blocks.present.sum(axis=0)
             few = int(counts.argmin())
@@ -295,12 +290,10 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 )
 
     def _fitted(
-        self, blocks: Blocks, codes: ndarray, weight: ndarray | None, groups: Any, seed: int
+        self, blocks: Blocks, codes: ndarray, weight: ndarray, groups: ndarray | None, seed: int
     ) -> Head:
         if self.class_weight is not None:
-            names = self.classes_[codes]
-            balance = compute_sample_weight(self.class_weight, names)
-            weight = balance if weight is None else weight * balance
+            weight = weight * compute_sample_weight(self.class_weight, self.classes_[codes])
         head = self._build(seed)
         if isinstance(head, Pool):
             return head.fit(blocks, codes, weight, groups)
@@ -342,3 +335,31 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if not isinstance(head, Fusion | JointHead):
             raise ValueError(f"head={self.head!r} has no embeddings")
         return head
+
+
+def _labels(y: Any, rows: int) -> ndarray:
+    """Checks labels: (n,) classes or an (n, L) matrix of zeros and ones."""
+    if y is None:
+        raise ValueError("requires y to be passed, but the target y is None")
+    labels = y.toarray() if issparse(y) else np.asarray(y)
+    missing = np.flatnonzero(np.atleast_2d(pd.isna(labels).T).any(axis=0))
+    if len(missing):
+        raise ValueError(f"Input y contains NaN: {len(missing)} labels, first at row {missing[0]}")
+    if labels.dtype.kind == "f" and np.isinf(labels).any():
+        raise ValueError("Input y contains infinity")
+    check_classification_targets(labels)
+    kind = type_of_target(labels, input_name="y")
+    if kind == "multiclass-multioutput":
+        raise ValueError(f"y of shape {labels.shape} and kind {kind!r} is not supported")
+    if kind != "multilabel-indicator":
+        labels = column_or_1d(labels, warn=True)
+    if len(labels) != rows:
+        raise ValueError(f"X has {rows} samples, but y has {len(labels)}")
+    return labels
+
+
+def _checked_groups(groups: Any, rows: int) -> ndarray:
+    checked = np.asarray(groups)
+    if checked.shape != (rows,):
+        raise ValueError(f"groups must have shape ({rows},), got {checked.shape}")
+    return checked

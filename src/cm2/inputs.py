@@ -8,13 +8,14 @@ Columns that are partly missing are filled with the training median and flagged.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -60,6 +61,14 @@ class Reader(BaseEstimator):  # type: ignore[misc]
     def __init__(self, modalities: Groups | None = None) -> None:
         self.modalities = modalities
 
+    def count(self, X: Any) -> int:
+        """Number of samples.
+
+        Raises:
+            ValueError: If modalities differ in it, or a modality is no table.
+        """
+        return int(next(iter(self._tables(X).values())).shape[0])
+
     def fit(self, X: Any, present: Any = None) -> Self:
         """Learns from the training samples.
 
@@ -69,13 +78,24 @@ class Reader(BaseEstimator):  # type: ignore[misc]
         self.fit_blocks(X, present)
         return self
 
-    def fit_blocks(self, X: Any, present: Any = None) -> Blocks:
-        """Learns from the training samples and returns their blocks."""
+    def fit_blocks(
+        self, X: Any, present: Any = None, rows: Int[ndarray, " row"] | None = None
+    ) -> Blocks:
+        """Learns from the training samples and returns their blocks.
+
+        Args:
+            X: The samples.
+            present: Which modalities each sample has, beyond what NaN rows say.
+            rows: Samples to learn from and return; all if ``None``. The others are only checked.
+        """
         tables = self._tables(X)
         self.names_ = list(tables)
         arrays = {name: _numbers(name, table) for name, table in tables.items()}
         self.columns_ = {name: _columns(table) for name, table in tables.items()}
         mask = self._present(arrays, present)
+        _check_finite(tables, arrays, mask)
+        if rows is not None:
+            arrays, mask = {name: array[rows] for name, array in arrays.items()}, mask[rows]
         empty = [self.names_[m] for m in np.flatnonzero(~mask.any(axis=0))]
         if empty:
             raise ValueError(f"modality {empty[0]!r} is missing for every training sample")
@@ -102,21 +122,25 @@ class Reader(BaseEstimator):  # type: ignore[misc]
             if name not in arrays:
                 arrays[name] = np.full((rows, _width(self.columns_[name])), np.nan)
         arrays = {name: arrays[name] for name in self.names_}
-        return self._blocks(arrays, self._present(arrays, present))
+        mask = self._present(arrays, present)
+        _check_finite(tables, arrays, mask)
+        return self._blocks(arrays, mask)
 
     def _tables(self, X: Any) -> dict[str, Any]:
         """Splits ``X`` into one table a modality and checks that their rows agree."""
-        if isinstance(X, Mapping):
+        if is_dict(X):
             if self.modalities is not None:
                 raise ValueError(
                     "`modalities` names the columns of one two-dimensional X, but X is a dict"
                 )
             if not X:
                 raise ValueError("X has no modality")
-            tables = dict(X)
+            tables = {name: _table(table) for name, table in X.items()}
         else:
             tables = self._grouped(X)
-        lengths = {name: len(table) for name, table in tables.items()}
+        for name, table in tables.items():
+            check_dimensions(table, f"modality {name!r}")
+        lengths = {name: table.shape[0] for name, table in tables.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"modalities have different numbers of rows: {lengths}")
         frames = {k: t for k, t in tables.items() if isinstance(t, pd.DataFrame)}
@@ -127,14 +151,17 @@ class Reader(BaseEstimator):  # type: ignore[misc]
         return tables
 
     def _grouped(self, X: Any) -> dict[str, Any]:
+        check_dimensions(X, "X")
         if not isinstance(X, pd.DataFrame):
-            X = check_array(X, ensure_all_finite=False, dtype="numeric", estimator="CM2Classifier")
+            X = check_array(X, ensure_all_finite=False, dtype=None, estimator="CM2Classifier")
         if self.modalities is None:
             return {"features": X}
         width = X.shape[1]
         tables = {}
         for name, group in self.modalities.items():
             try:
+                if isinstance(group, slice) and (group.stop or 0) > width:
+                    raise IndexError
                 if isinstance(X, pd.DataFrame):
                     named = not isinstance(group, slice) and all(isinstance(c, str) for c in group)
                     tables[name] = X.loc[:, list(group)] if named else X.iloc[:, group]
@@ -142,7 +169,7 @@ class Reader(BaseEstimator):  # type: ignore[misc]
                     tables[name] = X[:, group]
             except (IndexError, KeyError) as error:
                 raise ValueError(
-                    f"modality {name!r}: columns {group} are not among the {width} of X"
+                    f"modality {name!r}: columns {group} are not all among the {width} of X"
                 ) from error
         return tables
 
@@ -169,9 +196,9 @@ class Reader(BaseEstimator):  # type: ignore[misc]
             given &= mask
         none = np.flatnonzero(~given.any(axis=1))
         if len(none):
-            rows = ", ".join(map(str, none[:_SHOWN])) + (", .." if len(none) > _SHOWN else "")
             raise ValueError(
-                f"{len(none)} samples have no modality at all (rows {rows}); remove them first"
+                f"{len(none)} samples have no modality at all (rows {_few(none.tolist())}); "
+                "remove them first"
             )
         return given
 
@@ -194,29 +221,89 @@ def _scaler() -> Pipeline:
     )
 
 
+def is_dict(X: Any) -> bool:
+    """Whether samples come as a dict of modalities (one format of sparse arrays is a dict too)."""
+    return isinstance(X, Mapping) and not issparse(X)
+
+
+def check_dimensions(table: Any, what: str) -> None:
+    """Refuses what is not a table of samples and columns, without printing its values."""
+    shape = _table(table).shape
+    if len(shape) != 2:
+        raise ValueError(
+            f"{what} must be two-dimensional (samples, columns), but its shape is {shape}. "
+            "Reshape your data"
+        )
+
+
+def _table(X: Any) -> Any:
+    """DataFrames and sparse matrices as they are, anything else as an array."""
+    return X if isinstance(X, pd.DataFrame) or issparse(X) else np.asarray(X)
+
+
 def _numbers(name: str, table: Any) -> Float[ndarray, "n feature"]:
     """A modality as float64.
 
     Raises:
-        ValueError: If it is not two-dimensional, not numeric, empty or infinite.
+        ValueError: If it is not numeric or empty; values are not shown.
     """
+    worded = [column for column in range(table.shape[1]) if _has_text(table, column)]
+    if worded:
+        raise ValueError(
+            f"modality {name!r} has text in columns {_names(table, worded)}; encode them as numbers"
+        )
     try:
         array: ndarray = check_array(
             table, ensure_all_finite=False, dtype=np.float64, ensure_min_samples=1
         )
     except (ValueError, TypeError) as error:
         raise type(error)(f"modality {name!r}: {error}") from error
-    infinite = np.flatnonzero(np.isinf(array).any(axis=0))
-    if len(infinite):
-        columns = getattr(table, "columns", np.arange(array.shape[1]))[infinite[:_SHOWN]]
-        raise ValueError(f"modality {name!r} has infinite values in columns {list(columns)}")
     return array
+
+
+def _has_text(table: Any, column: int) -> bool:
+    if isinstance(table, pd.DataFrame):
+        values = table.iloc[:, column]
+        if pd.api.types.is_numeric_dtype(values.dtype):
+            return False
+    elif table.dtype.kind not in "OUS":
+        return False
+    else:
+        values = table[:, column]
+    try:
+        np.asarray(values, dtype=np.float64)
+    except ValueError:
+        return True
+    except TypeError:  # no number at all: the caller's conversion says so
+        return False
+    return False
+
+
+def _check_finite(
+    tables: Mapping[str, Any], arrays: Mapping[str, ndarray], present: Bool[ndarray, "n modality"]
+) -> None:
+    """Refuses infinite values where a modality is present."""
+    for here, (name, array) in zip(present.T, arrays.items(), strict=True):
+        infinite = np.flatnonzero(np.isinf(array[here]).any(axis=0))
+        if len(infinite):
+            columns = _names(tables[name], infinite)
+            raise ValueError(f"modality {name!r} has infinite values in columns {columns}")
+
+
+def _names(table: Any, columns: Iterable[int]) -> str:
+    """The first few of some columns, by name if they have one."""
+    names = list(table.columns) if isinstance(table, pd.DataFrame) else range(table.shape[1])
+    return _few([names[column] for column in columns])
+
+
+def _few(names: list[Any]) -> str:
+    return ", ".join(map(repr, names[:_SHOWN])) + (", .." if len(names) > _SHOWN else "")
 
 
 def _columns(table: Any) -> list[str] | int:
     if isinstance(table, pd.DataFrame):
         return [str(column) for column in table.columns]
-    return int(np.shape(table)[1])
+    return table.shape[1]
 
 
 def _width(columns: list[str] | int) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +20,8 @@ from torch import nn
 
 M = TypeVar("M", bound=nn.Module)
 
-_TRUSTED_PREFIXES = ("cm2.", "sklearn.", "numpy.")
+_OWN = ("cm2.estimator.", "cm2.heads.", "cm2.inputs.")
+_FOREIGN = {"numpy.dtype", "sklearn.tree._tree.Tree"}
 _FORMAT = 1
 _HEADER = "cm2.json"
 
@@ -43,10 +45,13 @@ def save(estimator: Any, path: str | Path, version: str) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".part")
-    skops.io.dump(estimator, temporary)
-    with zipfile.ZipFile(temporary, "a") as archive:
-        archive.writestr(_HEADER, json.dumps({"format": _FORMAT, "cm2": version}))
-    temporary.replace(path)
+    try:
+        skops.io.dump(estimator, temporary)
+        with zipfile.ZipFile(temporary, "a") as archive:
+            archive.writestr(_HEADER, json.dumps({"format": _FORMAT, "cm2": version}))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return path
 
 
@@ -62,16 +67,21 @@ def load(path: str | Path, expected: type) -> Any:
         raise FileNotFoundError(f"there is no saved estimator at {path}")
     try:
         with zipfile.ZipFile(path) as archive:
-            header = json.loads(archive.read(_HEADER))
-    except (zipfile.BadZipFile, KeyError, json.JSONDecodeError) as error:
+            if archive.testzip() is not None:
+                raise zipfile.BadZipFile("a checksum does not match")
+            found = json.loads(archive.read(_HEADER))["format"]
+    except (zipfile.BadZipFile, zlib.error, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a saved cm2 estimator, or it is damaged") from error
-    if header["format"] != _FORMAT:
-        raise ValueError(f"{path} has format {header['format']}; this version reads {_FORMAT}")
-    types = skops.io.get_untrusted_types(file=path)
-    foreign = [name for name in types if not name.startswith(_TRUSTED_PREFIXES)]
+    if found != _FORMAT:
+        raise ValueError(f"{path} has format {found}; this version reads {_FORMAT}")
+    try:
+        types = skops.io.get_untrusted_types(file=path)
+        foreign = [name for name in types if not name.startswith(_OWN) and name not in _FOREIGN]
+        estimator = None if foreign else skops.io.load(path, trusted=types)
+    except Exception as error:  # whatever a damaged description makes the reader stumble over
+        raise ValueError(f"{path} is not a saved cm2 estimator, or it is damaged") from error
     if foreign:
-        raise ValueError(f"{path} holds types that cm2 does not write: {foreign}")
-    estimator = skops.io.load(path, trusted=types)
+        raise ValueError(f"{path} holds types that cm2 does not write: {', '.join(foreign)}")
     if not isinstance(estimator, expected):
         raise ValueError(f"{path} holds a {type(estimator).__name__}, not a {expected.__name__}")
     return estimator

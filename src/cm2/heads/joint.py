@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
@@ -34,8 +34,8 @@ class JointHead(Head):
     Args:
         copula: Name of the copula family.
         components: Number of components of each marginal mixture.
-        dim: Principal components of each modality; fewer where a modality has fewer columns, and
-            then the missing coordinates are zero.
+        dim: Principal components of each modality; for all of them fewer, if one modality has fewer
+            columns or training rows.
         coupling: Name of the coupling.
         poolings: Candidates for the weight of rows of other classes; chosen by cross-validated
             log loss.
@@ -179,9 +179,8 @@ class JointHead(Head):
         codes, weights = torch.from_numpy(y), torch.from_numpy(weight).to(z)
         share = torch.nn.functional.one_hot(codes, labels).to(z) * weights[:, None]
         mask = present.to(z)[..., None]
-        overall = (weights[:, None, None] * mask * z).sum(0) / (weights[:, None, None] * mask).sum(
-            0
-        )
+        seen = weights[:, None, None] * mask
+        overall = (seen * z).sum(0) / seen.sum(0).clamp_min(torch.finfo(z.dtype).tiny)
         count = torch.einsum("nc,nm->cm", share, present.to(z))[..., None]
         # One pseudo-observation at the overall mean, for a class that lacks a modality.
         means = (torch.einsum("nc,nmd->cmd", share, z * mask) + overall) / (count + 1)
@@ -197,10 +196,12 @@ class JointHead(Head):
         self, deviation: torch.Tensor, present: torch.Tensor, weights: torch.Tensor
     ) -> CopulaJoint:
         used = weights > 0
+        prior, only = _pseudo_rows(deviation, self.components)
+        share = torch.full((len(prior),), deviation.shape[1] / len(prior)).to(weights)
         return self._joint(*deviation.shape[1:]).fit(
-            deviation[used],
-            present[used],
-            weights=weights[used],
+            torch.cat([deviation[used], prior]),
+            torch.cat([present[used], only]),
+            weights=torch.cat([weights[used], share]),
             seed=self.random_state,
             steps=0,
         )
@@ -219,6 +220,23 @@ class JointHead(Head):
 
     def _posterior(self, likelihood: ndarray, beta: float) -> Float[ndarray, "n label"]:
         return np.asarray(log_softmax(np.log(self.prior_) + beta * likelihood, axis=1))
+
+
+def _pseudo_rows(
+    deviation: Float[torch.Tensor, "n modality dim"], components: int
+) -> tuple[Float[torch.Tensor, "row modality dim"], Bool[torch.Tensor, "row modality"]]:
+    """Rows of mean 0 and variance 1 that have one modality each.
+
+    With the weight of one row a modality they give a law also to a modality that no row of a class
+    has, and bound the scales of one that a single row has. They say nothing on dependence.
+    """
+    modalities, dim = deviation.shape[1:]
+    count = max(2, components)
+    values = torch.linspace(-1.0, 1.0, count)
+    values = (values / values.square().mean().sqrt()).to(deviation)
+    only = torch.eye(modalities, dtype=torch.bool).repeat(count, 1)
+    rows = values.repeat_interleave(modalities)[:, None, None].expand(-1, modalities, dim)
+    return torch.where(only[..., None], rows, 0.0), only
 
 
 @torch.no_grad()

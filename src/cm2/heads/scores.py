@@ -6,6 +6,7 @@ lowest cross-validated log loss wins. The forest's out-of-fold predictions are i
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -138,7 +139,11 @@ class Expert:
         """Out-of-bag log probabilities."""
         model = RandomForestClassifier(
             200, min_samples_leaf=5, oob_score=True, random_state=self.seed
-        ).fit(x, y, weight)
+        )
+        with warnings.catch_warnings():
+            # A row of large weight may be in every bag; it gets the prior below.
+            warnings.filterwarnings("ignore", "Some inputs do not have OOB scores", UserWarning)
+            model.fit(x, y, weight)
         self.fitted_["forest"] = Fitted(model, model.classes_, MIX)
         votes = np.nan_to_num(model.oob_decision_function_)
         votes[votes.sum(axis=1) == 0] = self.prior_[model.classes_]
