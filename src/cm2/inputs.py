@@ -8,7 +8,7 @@ Columns that are partly missing are filled with the training median and flagged.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -171,6 +171,10 @@ class Reader(BaseEstimator):  # type: ignore[misc]
                 raise ValueError(
                     f"modality {name!r}: columns {group} are not all among the {width} of X"
                 ) from error
+            if not tables[name].shape[1]:
+                raise ValueError(
+                    f"modality {name!r}: {group} picks no column of X, which has n_features={width}"
+                )
         return tables
 
     def _present(self, arrays: dict[str, ndarray], mask: Any) -> Bool[ndarray, "n modality"]:
@@ -286,11 +290,11 @@ def _check_finite(
     for here, (name, array) in zip(present.T, arrays.items(), strict=True):
         infinite = np.flatnonzero(np.isinf(array[here]).any(axis=0))
         if len(infinite):
-            columns = _names(tables[name], infinite)
+            columns = _names(tables[name], infinite.tolist())
             raise ValueError(f"modality {name!r} has infinite values in columns {columns}")
 
 
-def _names(table: Any, columns: Iterable[int]) -> str:
+def _names(table: Any, columns: list[int]) -> str:
     """The first few of some columns, by name if they have one."""
     names = list(table.columns) if isinstance(table, pd.DataFrame) else range(table.shape[1])
     return _few([names[column] for column in columns])

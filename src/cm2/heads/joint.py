@@ -16,7 +16,6 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
-from sklearn.decomposition import PCA
 
 from cm2.heads.base import Head, class_prior, register, row_weights, stratified_folds
 from cm2.inputs import Blocks
@@ -27,6 +26,10 @@ POOLINGS = (1.0, 0.3, 0.0)
 """Weight of a row of another class in the law of a class's deviations: 1 shares one law."""
 
 
+FLAT = 1e-6
+"""Variance of a direction, of standardised columns, below which it is taken for constant."""
+
+
 @register("joint")
 class JointHead(Head):
     r"""Class-conditional joint laws of the modalities' principal components.
@@ -34,8 +37,7 @@ class JointHead(Head):
     Args:
         copula: Name of the copula family.
         components: Number of components of each marginal mixture.
-        dim: Principal components of each modality; for all of them fewer, if one modality has fewer
-            columns or training rows.
+        dim: Principal components of each modality; for all of them fewer, if one has fewer columns.
         coupling: Name of the coupling.
         poolings: Candidates for the weight of rows of other classes; chosen by cross-validated
             log loss.
@@ -43,7 +45,8 @@ class JointHead(Head):
         random_state: Seed of folds and mixtures.
 
     Attributes:
-        projections_: Principal components of each modality.
+        centers_: Mean of each modality.
+        directions_: Whitened principal directions of each modality; zeros where nothing varies.
         pooling_: The chosen pooling.
         beta_: Exponent of the likelihood, which corrects the confidence.
         means_: Mean embedding of each class.
@@ -100,7 +103,7 @@ class JointHead(Head):
         """Whitened principal components of each modality, zeros where it is absent."""
         parts = []
         for m, (name, values) in enumerate(blocks.values.items()):
-            z = self.projections_[name].transform(values)
+            z = (values - self.centers_[name]) @ self.directions_[name]
             parts.append(np.where(blocks.present[:, m, None], z, 0.0))
         return np.stack(parts, axis=1).astype(np.float32)
 
@@ -155,16 +158,12 @@ class JointHead(Head):
         return self._posterior(chosen, self.beta_)
 
     def _fit_projections(self, blocks: Blocks, weight: Float[ndarray, " n"]) -> None:
-        widths = [values.shape[1] for values in blocks.values.values()]
-        counts = (blocks.present & (weight > 0)[:, None]).sum(axis=0)
-        dim = int(min(self.dim, *widths, max(counts.min(), 1)))
-        self.projections_ = {}
+        dim = min(self.dim, *(values.shape[1] for values in blocks.values.values()))
+        self.centers_, self.directions_ = {}, {}
         for m, (name, values) in enumerate(blocks.values.items()):
-            rows = values[blocks.present[:, m] & (weight > 0)]
-            rows = rows if len(rows) else np.eye(dim, values.shape[1], dtype=np.float32)
-            self.projections_[name] = PCA(
-                dim, whiten=True, svd_solver="full", random_state=self.random_state
-            ).fit(rows)
+            rows = values[blocks.present[:, m] & (weight > 0)].astype(np.float64)
+            self.centers_[name] = rows.mean(axis=0) if len(rows) else np.zeros(values.shape[1])
+            self.directions_[name] = _principal_directions(rows - self.centers_[name], dim)
 
     def _laws(
         self,
@@ -198,13 +197,21 @@ class JointHead(Head):
         used = weights > 0
         prior, only = _pseudo_rows(deviation, self.components)
         share = torch.full((len(prior),), deviation.shape[1] / len(prior)).to(weights)
-        return self._joint(*deviation.shape[1:]).fit(
+        joint = self._joint(*deviation.shape[1:]).fit(
             torch.cat([deviation[used], prior]),
             torch.cat([present[used], only]),
             weights=torch.cat([weights[used], share]),
             seed=self.random_state,
             steps=0,
         )
+        # What does not vary says nothing on the class: the same law for all of them.
+        varies = [(self.directions_[name] != 0).any(axis=0) for name in self.directions_]
+        flat = torch.from_numpy(~np.stack(varies))[:, None]
+        law = joint.marginals(frozen=True)
+        joint.marginals.set(
+            loc=law.loc.masked_fill(flat, 0.0), scale=law.scale.masked_fill(flat, 1.0)
+        )
+        return joint
 
     def _confidence(
         self, likelihood: ndarray, y: Int[ndarray, " n"], weight: Float[ndarray, " n"]
@@ -220,6 +227,20 @@ class JointHead(Head):
 
     def _posterior(self, likelihood: ndarray, beta: float) -> Float[ndarray, "n label"]:
         return np.asarray(log_softmax(np.log(self.prior_) + beta * likelihood, axis=1))
+
+
+def _principal_directions(
+    centered: Float[ndarray, "row feature"], dim: int
+) -> Float[ndarray, "feature dim"]:
+    """Directions of largest variance, scaled to variance one; zeros where there is none."""
+    _, singular, right = np.linalg.svd(centered, full_matrices=False)
+    variance = (singular**2 / max(len(centered) - 1, 1))[:dim]
+    right = right[: len(variance)]
+    right *= np.sign(right[np.arange(len(right)), np.abs(right).argmax(axis=1)])[:, None]
+    out = np.zeros((centered.shape[1], dim))
+    kept = variance > FLAT
+    out[:, : len(right)][:, kept] = (right[kept] / np.sqrt(variance[kept])[:, None]).T
+    return out
 
 
 def _pseudo_rows(
