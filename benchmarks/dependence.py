@@ -38,12 +38,12 @@ OURS, INDEPENDENT, LATE = "CM2 pooled", "CM2 pooled, independence", "late fusion
 
 
 NETWORK = {"n_components": 1, "n_networks": 2}
-"""Of the fusion head, to save time: one Gaussian a modality, two networks. The other heads have their
-defaults. Chosen on seeds below 100."""
+"""Of the fusion head, to save time: one Gaussian a modality, two networks. The other heads have
+their defaults. Chosen on seeds below 100."""
 
 POOLED = {OURS: "gaussian", INDEPENDENT: "independence"}
 SINGLE = {"CM2 experts": "experts", "CM2 joint": "joint", "CM2 fusion": "fusion"}
-"""Heads of the pooled Gaussian model by themselves; the pool fits each as it would be fitted alone."""
+"""Heads of the pooled Gaussian model by themselves."""
 
 RIVALS: dict[str, Callable[[int], Any]] = {
     LATE: lambda seed: LateFusion(random_state=seed),

@@ -14,6 +14,8 @@ from torch import Tensor
 
 # Below this, 1 - exp(-exp(v)) and exp(v) agree to the last bit of float64.
 _TINY_EXPONENT = -37.0
+# Below this log of 1 - u, log u and its reciprocal leave the range of float32.
+_FAR = -80.0
 # Down to this log probability exp() does not underflow in float32 and ndtri is exact.
 _NDTRI_RANGE = -80.0
 
@@ -38,14 +40,34 @@ def log_neg_log1mexp(w: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return torch.where(tiny, w, (-log1mexp(torch.where(tiny, -1.0, w))).log())
 
 
+class _LogNegLog(torch.autograd.Function):
+    """``log(-log u)``, from ``log u`` or, where that underflows, from ``log(1 - u)``."""
+
+    @staticmethod
+    def forward(log_u: Tensor, log_1mu: Tensor) -> Tensor:
+        y = log_u.neg().log_()
+        far = log_1mu < _FAR
+        if far.any():
+            y[far] = log_1mu[far]
+        return y
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
+        log_u, log_1mu = ctx.saved_tensors
+        far = log_1mu < _FAR
+        if not far.any():
+            return grad / log_u, None
+        return torch.where(far, 0.0, grad / log_u), torch.where(far, grad, 0.0)
+
+
 def log_neg_log(log_u: Tensor, log_1mu: Tensor) -> Tensor:
     """``log(-log(u))`` from both logarithms of ``u``, each exact at its own end."""
-    upper = log_1mu < -1.0
-    return torch.where(
-        upper,
-        log_neg_log1mexp(torch.where(upper, log_1mu, -2.0)),
-        (-torch.where(upper, -1.0, log_u)).log(),
-    )
+    y: Tensor = _LogNegLog.apply(log_u, log_1mu)
+    return y
 
 
 class _NormalQuantile(torch.autograd.Function):

@@ -146,13 +146,14 @@ class Joint(Distribution, ABC):
                 f"embeddings must have shape (*, {modalities}, {dim}), got {tuple(value.shape)}"
             )
         if present is None:
-            present = torch.ones(value.shape[:-1], dtype=torch.bool, device=value.device)
+            z, present = value, torch.ones(value.shape[:-1], dtype=torch.bool, device=value.device)
         elif present.shape != value.shape[:-1] or present.dtype != torch.bool:
             raise ValueError(
                 f"present must be boolean of shape {tuple(value.shape[:-1])}, "
                 f"got {present.dtype} of shape {tuple(present.shape)}"
             )
-        z = torch.where(present[..., None], value, torch.zeros_like(value))
+        else:
+            z = torch.where(present[..., None], value, 0.0)
         if not z.isfinite().all():
             bad = (
                 (~z.isfinite()).any(-1).reshape(-1, modalities).any(0).nonzero().flatten().tolist()

@@ -18,7 +18,7 @@ from torch.distributions import Distribution, constraints
 from torch.types import _size
 
 from cm2.marginals.inverse import invert
-from cm2.marginals.mixture_cdf import mixture_cdf
+from cm2.marginals.rosenblatt import evaluate
 from cm2.numerics import logsumexp
 from cm2.records import Unit
 
@@ -126,13 +126,7 @@ class GaussianMixture(Distribution):
     def evaluate(self, value: Float[Tensor, "*shape dim"]) -> Evaluation:
         """Log density and Rosenblatt transform in one pass."""
         self._check(value)
-        x = self.standardize(value)
-        log_components = self.log_components(x)
-        cumulative = log_components.cumsum(-1)
-        log_weights = self.logits.log_softmax(-1)[..., None]
-        log_prob = logsumexp(log_weights.squeeze(-1) + cumulative[..., -1], -1)
-        unit = mixture_cdf(log_weights + (cumulative - log_components), x)
-        return Evaluation(log_prob, unit)
+        return Evaluation(*evaluate(value, self.logits, self.loc, self.scale))
 
     def from_uniform(self, unit: Unit | Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape dim"]:
         """The inverse Rosenblatt transform, differentiable by the implicit function theorem."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cm2.marginals.mixture_cdf import mixture_cdf
+from cm2.marginals.rosenblatt import evaluate, mixture_tails
 from cm2.numerics import log_normal_density, normal_quantile
 from cm2.records import Unit
 
@@ -75,10 +75,10 @@ class _Inverse(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         logits, loc, scale, z = (part.detach().requires_grad_() for part in ctx.saved_tensors)
         with torch.enable_grad():
+            score = normal_quantile(*evaluate(z, logits, loc, scale)[1])
+        with torch.no_grad():
             log_weights, _ = _log_weights(z, logits.log_softmax(-1), loc, scale)
-            x = (z.unsqueeze(-2) - loc) / scale
-            score = normal_quantile(*mixture_cdf(log_weights, x))
-        diagonal = _slope(x.detach(), log_weights.detach(), scale.detach(), score.detach())
+            diagonal = _slope((z.unsqueeze(-2) - loc) / scale, log_weights, scale, score)
         # J' v = grad with J lower triangular: the same sweeps, on the transposed system.
         v = grad / diagonal
         for _ in range(z.shape[-1]):
@@ -101,7 +101,7 @@ def _solve_jointly(rows: Rows) -> tuple[Tensor, Tensor]:
     for _ in range(_JOINT_STEPS):
         log_weights, _ = _log_weights(z, *rows[1:])
         x = (z.unsqueeze(-2) - rows.loc) / rows.scale
-        value = normal_quantile(*mixture_cdf(log_weights, x))
+        value = _score(log_weights, x)
         step = (value - rows.score) / _slope(x, log_weights, rows.scale, value)
         z = torch.clamp(z - step, low, high)
         active = ~(step.abs() <= close).all(-1)
@@ -158,6 +158,12 @@ def _log_weights(
     return before, log_prefix + cumulative[..., -1]
 
 
+def _score(log_weights: Tensor, x: Tensor) -> Tensor:
+    """Normal score of each coordinate."""
+    tails = mixture_tails(log_weights.softmax(-2), x, lambda: log_weights.log_softmax(-2))
+    return normal_quantile(*tails.unit())
+
+
 def _slope(x: Tensor, log_weights: Tensor, scale: Tensor, score: Tensor) -> Tensor:
     """Derivative of the normal score of each coordinate in that coordinate."""
     log_density = log_weights.log_softmax(-2) + log_normal_density(x) - scale.log()
@@ -179,7 +185,7 @@ def _solve(
     done = high - low <= close
     for _ in range(_SOLVER_STEPS):
         x = (z.unsqueeze(-2) - loc) / scale
-        value = normal_quantile(*mixture_cdf(log_weights, x))
+        value = _score(log_weights, x)
         below = value < score
         low, high = torch.where(below, z, low), torch.where(below, high, z)
         newton = z - (value - score) / _slope(x, log_weights, scale, value)
