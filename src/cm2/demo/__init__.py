@@ -199,7 +199,13 @@ def job(
     weight = weight[:, study.groups[test]]
     cells, kept = [], {}
     for shown, method, seconds in fit(
-        name, training, study.y[train], seed=seed, epochs=settings.epochs, folder=folder
+        name,
+        training,
+        study.y[train],
+        groups=study.groups[train],
+        seed=seed,
+        epochs=settings.epochs,
+        folder=folder,
     ):
         for rate, X in tests.items():
             probability = np.asarray(method.predict_proba(X), dtype=float)

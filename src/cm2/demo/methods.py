@@ -56,6 +56,7 @@ def fit(
     X: Mapping[str, Any],
     y: Int[ndarray, " n"],
     *,
+    groups: Int[ndarray, " n"],
     seed: int,
     epochs: int,
     folder: Path | None = None,
@@ -66,13 +67,14 @@ def fit(
         name: Which.
         X: Modalities of the training rows.
         y: Their class codes.
+        groups: The patient of each row; the pool's folds keep a patient together.
         seed: Of all that is random in a method.
         epochs: Largest number of passes of a network.
         folder: If given, the pooled classifier is saved there, and the log of its training.
     """
     start = time.perf_counter()
     method = _build(name, seed, epochs, folder)
-    method.fit(X, y)
+    method.fit(X, y, **({"groups": groups} if name == POOLED else {}))
     fitted = [Fitted(name, method, time.perf_counter() - start)]
     if name == POOLED and folder is not None:
         method.save(folder / "classifier.skops")
