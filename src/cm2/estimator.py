@@ -23,9 +23,8 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 import cm2
-from cm2 import persistence
+from cm2 import copulas, couplings, fusions, imputers, persistence
 from cm2.heads import Experts, Fusion, Head, JointHead, Pool
-from cm2.heads.base import row_weights
 from cm2.inputs import Blocks, Groups, Reader, check_dimensions, is_dict
 
 HEADS = ("fusion", "joint", "experts")
@@ -147,10 +146,8 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.reader_ = Reader(self.modalities)
         rows = self.reader_.count(X)
         labels = _labels(y, rows)
-        weight = row_weights(sample_weight, rows)
+        weight = _weights(sample_weight, rows)
         kept = np.flatnonzero(weight > 0)
-        if not len(kept):
-            raise ValueError("the sample weights are zero for every sample")
         codes = self._encode(labels[kept])
         blocks = self.reader_.fit_blocks(X, present, kept)
         self.modalities_ = list(self.reader_.names_)
@@ -261,6 +258,16 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _check_options(self) -> None:
         if self.head not in (*HEADS, "pooled"):
             raise ValueError(f"head must be one of {('pooled', *HEADS)}, got {self.head!r}")
+        for kind, name in (
+            (copulas.REGISTRY, self.copula),
+            (couplings.REGISTRY, self.coupling),
+            (imputers.REGISTRY, self.imputation),
+            (fusions.REGISTRY, self.fusion),
+        ):
+            kind[name]  # an unknown name raises an error that lists the known ones
+        for name in ("n_components", "embedding_dim", "n_imputations", "n_networks", "max_epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
     def _encode(self, labels: ndarray) -> ndarray:
         """Turns labels into codes: (n,) classes or (n, L) zeros and ones."""
@@ -356,6 +363,18 @@ def _labels(y: Any, rows: int) -> ndarray:
     if len(labels) != rows:
         raise ValueError(f"X has {rows} samples, but y has {len(labels)}")
     return labels
+
+
+def _weights(sample_weight: Any, rows: int) -> ndarray:
+    """Weights as float64, ones if there are none."""
+    weight = np.ones(rows) if sample_weight is None else np.asarray(sample_weight, np.float64)
+    if weight.shape != (rows,) or not (np.isfinite(weight) & (weight >= 0)).all():
+        raise ValueError(
+            f"sample_weight should be {rows} finite numbers >= 0, got shape {weight.shape}"
+        )
+    if not weight.any():
+        raise ValueError("the sample weights are zero for every sample")
+    return weight
 
 
 def _checked_groups(groups: Any, rows: int) -> ndarray:
