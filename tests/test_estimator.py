@@ -1,0 +1,600 @@
+"""CM2Classifier: scikit-learn's own checks, what users may pass in, and what is refused."""
+
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import estimator_checks
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from cm2 import CM2Classifier
+from cm2.heads import Experts, Fusion, Head, JointHead, Pool, scores
+
+FAST = {"embedding_dim": 4, "n_components": 2, "max_epochs": 2, "n_networks": 2}
+GROUPS = {"labs": slice(0, 3), "notes": [3, 4, 5]}
+HEADS = ["experts", "joint", "fusion"]
+
+
+@pytest.fixture(autouse=True)
+def small_forests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forests of ten trees: what is tested here does not depend on their number."""
+
+    def forest(_: int, **options: Any) -> RandomForestClassifier:
+        return RandomForestClassifier(10, **options)
+
+    monkeypatch.setattr(scores, "RandomForestClassifier", forest)
+
+
+def samples(
+    rows: int = 120, seed: int = 0, labels: int = 2
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Two modalities of three columns; the second is missing for every third sample."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(rows) % labels
+    X = {name: rng.normal(size=(rows, 3)) + 1.5 * y[:, None] for name in ("labs", "notes")}
+    X["notes"][::3] = np.nan
+    return X, y
+
+
+def model(head: str = "joint", **options: Any) -> CM2Classifier:
+    return CM2Classifier(head=head, random_state=0, **FAST | options)
+
+
+# scikit-learn's checks ------------------------------------------------------------------------
+
+TRAINED = {
+    "max_epochs": 12,
+    "learning_rate": 0.03,
+    "embedding_dim": 2,
+    "n_components": 1,
+    "n_networks": 1,
+    "n_imputations": 1,
+}
+CHECKED = [
+    model("experts"),
+    model("joint", copula="independence", modalities={"first": [0], "rest": slice(1, None)}),
+    model("fusion", **TRAINED),
+]
+
+
+def expected_failures(_: CM2Classifier) -> dict[str, str]:
+    return {
+        "check_sample_weight_equivalence_on_dense_data": (
+            "a repeated row is dealt to several folds, a row of weight two to one fold"
+        ),
+        "check_do_not_raise_errors_in_init_or_set_params": (
+            "the type checker that these tests run under refuses -1 for a text"
+        ),
+    }
+
+
+@parametrize_with_checks(CHECKED, expected_failed_checks=expected_failures)
+def test_scikit_learn_checks(
+    estimator: CM2Classifier, check: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if estimator.head == "fusion":  # networks compute in float32, one rounding of which is 1e-7
+        loose = partial(np.testing.assert_allclose, rtol=1e-5)
+        monkeypatch.setattr(estimator_checks, "assert_allclose", loose)
+    check(estimator)
+
+
+# What may be passed in ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("head", [*HEADS, "pooled"])
+def test_it_learns_from_incomplete_modalities(head: str) -> None:
+    X, y = samples(200)
+    options = {"max_epochs": 15, "learning_rate": 0.02} if head in ("fusion", "pooled") else {}
+    fitted = model(head, **options).fit(X, y)
+    test, truth = samples(200, seed=1)
+    proba = fitted.predict_proba(test)
+    np.testing.assert_allclose(proba.sum(axis=1), 1.0)
+    assert roc_auc_score(truth, proba[:, 1]) > 0.9
+    assert fitted.score(test, truth) == np.mean(fitted.predict(test) == truth)
+    assert fitted.modalities_ == ["labs", "notes"]
+
+
+@pytest.mark.parametrize("labels", [["dead", "alive"], ["a", "b", "c"], [7, -1], [True, False]])
+def test_labels_come_back_as_they_are(labels: list[Any]) -> None:
+    X, y = samples(labels=len(labels))
+    names = np.array(labels)[y]
+    fitted = model().fit(X, names)
+    np.testing.assert_array_equal(fitted.classes_, np.unique(names))
+    predicted = fitted.predict(X)
+    assert predicted.dtype == names.dtype
+    assert np.mean(predicted == names) > 0.8
+    proba = fitted.predict_proba(X)
+    assert proba.shape == (120, len(labels))
+    np.testing.assert_array_equal(fitted.classes_[proba.argmax(axis=1)], predicted)
+
+
+def test_pandas_labels() -> None:
+    X, y = samples()
+    expected = model().fit(X, y).predict_proba(X)
+    numbers = pd.Series(y, index=y + 5, dtype="Int64")
+    np.testing.assert_array_equal(model().fit(X, numbers).predict_proba(X), expected)
+    words = pd.Series(np.array(["no", "yes"])[y])
+    for series in (words, words.astype("category")):
+        fitted = model().fit(X, series)
+        assert list(fitted.classes_) == ["no", "yes"]
+        np.testing.assert_array_equal(fitted.predict_proba(X), expected)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_several_labels_a_sample(head: str) -> None:
+    X, y = samples()
+    labels = np.stack([y, 1 - y, np.arange(120) // 2 % 2], axis=1)
+    fitted = model(head).fit(X, labels)
+    proba = fitted.predict_proba(X)
+    assert proba.shape == (120, 3)
+    single = model(head).fit(X, labels[:, 0]).predict_proba(X)
+    np.testing.assert_allclose(proba[:, 0], single[:, 1], rtol=1e-6)
+    predicted = fitted.predict(X)
+    np.testing.assert_array_equal(predicted, proba > 0.5)
+    assert fitted.score(X, labels) == np.mean((predicted == labels).all(axis=1))
+
+
+def test_a_dict_frames_and_column_groups_are_the_same() -> None:
+    X, y = samples()
+    expected = model().fit(X, y).predict_proba(X)
+    frames = {name: pd.DataFrame(table) for name, table in X.items()}
+    np.testing.assert_array_equal(model().fit(frames, y).predict_proba(frames), expected)
+    array = np.hstack(list(X.values()))
+    grouped = model(modalities=GROUPS).fit(array, y)
+    np.testing.assert_array_equal(grouped.predict_proba(array), expected)
+    assert grouped.n_features_in_ == 6
+
+
+def test_named_columns() -> None:
+    X, y = samples()
+    frame = pd.DataFrame(np.hstack(list(X.values())), columns=list("abcdef"))
+    groups = {"labs": ["a", "b", "c"], "notes": ["d", "e", "f"]}
+    fitted = model(modalities=groups).fit(frame, y)
+    np.testing.assert_array_equal(fitted.predict_proba(frame), model().fit(X, y).predict_proba(X))
+    assert list(fitted.feature_names_in_) == list("abcdef")
+    with pytest.raises(ValueError, match="feature names should match"):
+        fitted.predict(frame.rename(columns={"a": "z"}))
+
+
+def test_pipeline_and_grid_search() -> None:
+    X, y = samples()
+    array = np.hstack(list(X.values()))
+    search = GridSearchCV(
+        make_pipeline(StandardScaler(), model(modalities=GROUPS)),
+        {"cm2classifier__copula": ["gaussian", "independence"]},
+        cv=2,
+        scoring="roc_auc",
+        error_score="raise",
+    )
+    search.fit(array, y)
+    assert set(search.cv_results_["param_cm2classifier__copula"]) == {"gaussian", "independence"}
+    assert search.best_score_ > 0.9
+    assert search.predict_proba(array).shape == (120, 2)
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("kind", ["matrix", "dict"])
+def test_masks_hide_what_is_there(head: str, kind: str) -> None:
+    """Masked rows are missing rows; what stands in them is not read, be it infinite."""
+    X, y = samples()
+    here = ~np.isnan(X["notes"][:, 0])
+    expected = model(head).fit(X, y).predict_proba(X)
+    X["notes"] = np.where(here[:, None], X["notes"], np.where(y[:, None] == 1, np.inf, -1e9))
+    mask = {"notes": here} if kind == "dict" else np.stack([np.ones(120, bool), here], axis=1)
+    fitted = model(head).fit(X, y, present=mask)
+    np.testing.assert_array_equal(fitted.predict_proba(X, present=mask), expected)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_modality_may_be_absent_at_prediction(head: str) -> None:
+    X, y = samples()
+    X["labs"] = np.nan_to_num(X["labs"])
+    fitted = model(head).fit(X, y)
+    some = np.flatnonzero(~np.isnan(X["notes"][:, 0]))
+    notes = X["notes"][some]
+    empty = {"labs": np.full((len(some), 3), np.nan), "notes": notes}
+    proba = fitted.predict_proba({"notes": notes})
+    assert np.isfinite(proba).all()
+    np.testing.assert_array_equal(proba, fitted.predict_proba(empty))
+    assert np.abs(proba - fitted.predict_proba({k: v[some] for k, v in X.items()})).max() > 0.01
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_batch_without_a_modality_trains_and_predicts(head: str) -> None:
+    """Notes come from the last rows only, so most batches have none."""
+    X, y = samples()
+    X["notes"][:100] = np.nan
+    fitted = model(head, batch_size=8).fit(X, y)
+    assert np.isfinite(fitted.predict_proba({k: v[:10] for k, v in X.items()})).all()
+    assert np.isfinite(fitted.predict_proba({k: v[:1] for k, v in X.items()})).all()
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_modalities_may_come_in_another_order(head: str) -> None:
+    X, y = samples()
+    fitted = model(head).fit(X, y)
+    turned = {name: X[name] for name in ("notes", "labs")}
+    np.testing.assert_array_equal(fitted.predict_proba(turned), fitted.predict_proba(X))
+    if head != "experts":
+        np.testing.assert_array_equal(fitted.embed(turned), fitted.embed(X))
+
+
+def test_partly_missing_rows_keep_the_modality() -> None:
+    """Whether a value was measured can tell the class by itself."""
+    rng = np.random.default_rng(0)
+    X, y = {"labs": rng.normal(size=(200, 3))}, np.arange(200) % 2
+    X["labs"][(y == 1) & (rng.random(200) < 0.8), 1] = np.nan
+    assert model("experts").fit(X, y).score(X, y) > 0.8
+
+
+# Weights --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_weight_zero_removes_the_row(head: str) -> None:
+    """Its values, its label, its part in medians and scales: all of it."""
+    X, y = samples()
+    weight = (np.arange(120) % 5 > 0).astype(float)
+    kept = np.flatnonzero(weight)
+    test, _ = samples(30, seed=1)
+    expected = model(head).fit({k: v[kept] for k, v in X.items()}, y[kept]).predict_proba(test)
+    out = weight == 0
+    X["labs"][out] = 1e4
+    strange = np.where(out, 5, y)
+    fitted = model(head).fit(X, strange, sample_weight=weight)
+    np.testing.assert_array_equal(fitted.predict_proba(test), expected)
+    np.testing.assert_array_equal(fitted.classes_, [0, 1])
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_weights_move_the_prediction_to_the_heavier_class(head: str) -> None:
+    X, y = samples()
+    heavy = np.where(y == 1, 8.0, 1.0)
+    test, _ = samples(60, seed=1)
+
+    def mean(**options: Any) -> float:
+        fit = options.pop("fit", {})
+        return float(model(head, **options).fit(X, y, **fit).predict_proba(test)[:, 1].mean())
+
+    even = mean()
+    assert mean(fit={"sample_weight": heavy}) > even + 0.01
+    assert mean(class_weight={0: 1.0, 1: 8.0}) == mean(fit={"sample_weight": heavy})
+    assert mean(class_weight={0: 2.0, 1: 1.0}, fit={"sample_weight": 8.0 / heavy}) < even
+
+
+def test_balanced_classes() -> None:
+    X, y = samples()
+    y[::4] = 1
+    count = np.bincount(y)
+    weight = len(y) / (2 * count[y])
+    balanced = model(class_weight="balanced").fit(X, y).predict_proba(X)
+    np.testing.assert_array_equal(
+        balanced, model().fit(X, y, sample_weight=weight).predict_proba(X)
+    )
+
+
+def test_groups_stay_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[np.ndarray] = []
+
+    def fit(self: Pool, blocks: Any, y: Any, weight: Any, groups: Any) -> Pool:
+        seen.append(groups)
+        return self
+
+    monkeypatch.setattr(Pool, "fit", fit)
+    X, y = samples()
+    weight = np.arange(120) % 3
+    model("pooled").fit(X, y, weight, groups=np.arange(120))
+    np.testing.assert_array_equal(seen[0], np.flatnonzero(weight))
+
+
+# Embeddings -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("head", ["joint", "fusion", "pooled"])
+def test_embeddings_are_nan_where_missing(head: str) -> None:
+    X, y = samples()
+    fitted = model(head).fit(X, y)
+    z = fitted.embed(X)
+    assert z.shape[:2] == (120, 2)
+    missing = np.isnan(np.stack([table[:, 0] for table in X.values()], axis=1))
+    np.testing.assert_array_equal(np.isnan(z).all(axis=-1), missing)
+    np.testing.assert_array_equal(np.isnan(z).any(axis=-1), missing)
+
+
+@pytest.mark.parametrize("head", ["fusion", "pooled"])
+def test_imputation_keeps_present_embeddings_and_draws_the_others(head: str) -> None:
+    X, y = samples()
+    fitted = model(head).fit(X, y)
+    z, one, draws = fitted.embed(X), fitted.impute(X), fitted.impute(X, draws=3)
+    assert one.shape == z.shape
+    assert draws.shape == (3, *z.shape)
+    present = ~np.isnan(z)
+    np.testing.assert_array_equal(one[present], z[present])
+    for draw in draws:
+        np.testing.assert_array_equal(draw[present], z[present])
+    assert np.isfinite(draws).all()
+    assert draws.std(axis=0)[~present].min() > 0
+    np.testing.assert_array_equal(fitted.impute(X), one)
+
+
+def test_heads_without_embeddings_say_so() -> None:
+    X, y = samples(60)
+    experts, joint = model("experts").fit(X, y), model("joint").fit(X, y)
+    with pytest.raises(ValueError, match="head='experts' has no embeddings"):
+        experts.embed(X)
+    with pytest.raises(ValueError, match="head='experts' has no embeddings"):
+        experts.impute(X)
+    with pytest.raises(ValueError, match="head='joint' predicts without imputing"):
+        joint.impute(X)
+
+
+# Repeatability --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_same_seed_same_predictions(head: str) -> None:
+    X, y = samples()
+    first = model(head).fit(X, y).predict_proba(X)
+    np.random.default_rng().normal(size=3)
+    np.random.seed(5)  # noqa: NPY002  the global state must not matter
+    fitted = model(head).fit(X, y)
+    np.testing.assert_array_equal(fitted.predict_proba(X), first)
+    np.testing.assert_array_equal(fitted.predict_proba(X), first)
+    other = fitted.set_params(random_state=np.random.RandomState(1)).fit(X, y)
+    assert head == "joint" or np.abs(other.predict_proba(X) - first).max() > 0
+
+
+def test_parameters_are_kept_and_cloned() -> None:
+    options = {"copula": "frank", "head": "fusion", "modalities": GROUPS, "patience": 3}
+    first = CM2Classifier(**options)
+    second = clone(first)
+    assert second.get_params() == first.get_params()
+    assert {name: getattr(second, name) for name in options} == options
+    assert second.set_params(n_components=7).n_components == 7
+    with pytest.raises(ValueError, match="Invalid parameter 'copul'"):
+        first.set_params(copul="frank")
+
+
+def test_prediction_needs_a_fit() -> None:
+    for call in ("predict", "predict_proba", "embed", "impute"):
+        with pytest.raises(NotFittedError):
+            getattr(CM2Classifier(), call)(samples()[0])
+
+
+# Bad input: refused before any training ---------------------------------------------------------
+
+
+@pytest.fixture
+def no_training(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Any head that starts to learn fails the test."""
+
+    def started(self: Head, *_: Any, **__: Any) -> None:
+        pytest.fail(f"{type(self).__name__} started to train")
+
+    for head in (Fusion, JointHead, Experts, Pool):
+        monkeypatch.setattr(head, "fit", started)
+    return None
+
+
+def changed(**tables: Any) -> dict[str, Any]:
+    return samples()[0] | tables
+
+
+ROWS = 120
+SECRET = 4321.0625
+EMPTY = np.where(np.arange(ROWS)[:, None] == 9, np.nan, SECRET)
+LABELS = np.arange(ROWS) % 2
+BAD: dict[str, tuple[Any, Any, dict[str, Any], str]] = {
+    "nothing observed": (
+        changed(labs=EMPTY),
+        LABELS,
+        {},
+        "1 samples have no modality at all (rows 9); remove them first",
+    ),
+    "infinity": (
+        changed(labs=np.where(EMPTY == SECRET, SECRET, np.inf)),
+        LABELS,
+        {},
+        "modality 'labs' has infinite values in columns 0",
+    ),
+    "text": (
+        changed(labs=pd.DataFrame({"name": ["secret"] * ROWS})),
+        LABELS,
+        {},
+        "modality 'labs' has text in columns 'name'",
+    ),
+    "text in one array": (
+        np.array([["secret", SECRET]] * ROWS, dtype=object),
+        LABELS,
+        {},
+        "modality 'features' has text in columns 0",
+    ),
+    "rows of a modality": (
+        changed(notes=np.full((ROWS - 1, 3), SECRET)),
+        LABELS,
+        {},
+        "modalities have different numbers of rows: {'labs': 120, 'notes': 119}",
+    ),
+    "index": (
+        {
+            "labs": pd.DataFrame({"a": np.full(ROWS, SECRET)}),
+            "notes": pd.DataFrame({"a": np.full(ROWS, SECRET)}, index=np.arange(ROWS)[::-1]),
+        },
+        LABELS,
+        {},
+        "the index of modality 'notes' differs from that of 'labs'",
+    ),
+    "one dimension": (
+        changed(labs=np.full(ROWS, SECRET)),
+        LABELS,
+        {},
+        "modality 'labs' must be two-dimensional",
+    ),
+    "one dimension of one array": (
+        np.full(ROWS, SECRET),
+        LABELS,
+        {},
+        "X must be two-dimensional (samples, columns), but its shape is (120,)",
+    ),
+    "nobody has it": (
+        changed(notes=np.full((ROWS, 3), np.nan)),
+        LABELS,
+        {},
+        "modality 'notes' is missing for every training sample",
+    ),
+    "nobody that counts has it": (
+        changed(notes=EMPTY[:, [0]] * np.where(LABELS, np.nan, 1.0)[:, None]),
+        np.where(LABELS == 1, np.arange(ROWS) // 2 % 2, 2),
+        {"sample_weight": LABELS},
+        "modality 'notes' is missing for every training sample",
+    ),
+    "components": (
+        changed(notes=np.where(np.arange(ROWS)[:, None] < 1, SECRET, np.nan)),
+        LABELS,
+        {},
+        "modality 'notes' is present in 1 samples; n_components=2 needs at least as many",
+    ),
+    "unknown in the mask": (
+        changed(),
+        LABELS,
+        {"present": {"note": np.ones(ROWS, bool)}},
+        "unknown modality 'note'; did you mean 'notes'? The model knows: labs, notes",
+    ),
+    "mask": (
+        changed(),
+        LABELS,
+        {"present": np.ones((ROWS, 3), bool)},
+        "present must be boolean of shape (120, 2), got bool of shape (120, 3)",
+    ),
+    "NaN label": (
+        changed(),
+        np.where(np.arange(ROWS) == 17, np.nan, LABELS),
+        {},
+        "Input y contains NaN: 1 labels, first at row 17",
+    ),
+    "no string": (
+        changed(),
+        np.where(np.arange(ROWS) == 17, None, "secret"),
+        {},
+        "Input y contains NaN: 1 labels, first at row 17",
+    ),
+    "infinite label": (
+        changed(),
+        np.where(np.arange(ROWS) == 17, np.inf, LABELS),
+        {},
+        "Input y contains infinity",
+    ),
+    "continuous label": (changed(), np.linspace(0, 1, ROWS), {}, "Unknown label type: continuous"),
+    "one class": (changed(), np.full(ROWS, "secret"), {}, "the labels have one class only"),
+    "one class that counts": (
+        changed(),
+        LABELS,
+        {"sample_weight": LABELS},
+        "the labels have one class only",
+    ),
+    "a constant label": (
+        changed(),
+        np.stack([LABELS, 0 * LABELS], axis=1),
+        {},
+        "label 1 is the same class for every sample",
+    ),
+    "several classes of several labels": (
+        changed(),
+        np.stack([LABELS, np.arange(ROWS) % 3], axis=1),
+        {},
+        "y of shape (120, 2) and kind 'multiclass-multioutput' is not supported",
+    ),
+    "rows of y": (changed(), LABELS[:-1], {}, "X has 120 samples, but y has 119"),
+    "no y": (changed(), None, {}, "y is None"),
+    "negative weight": (
+        changed(),
+        LABELS,
+        {"sample_weight": -np.ones(ROWS)},
+        "sample_weight should be 120 finite numbers >= 0",
+    ),
+    "rows of the weights": (
+        changed(),
+        LABELS,
+        {"sample_weight": np.ones(7)},
+        "sample_weight should be 120 finite numbers >= 0, got shape (7,)",
+    ),
+    "weights of zero": (
+        changed(),
+        LABELS,
+        {"sample_weight": np.zeros(ROWS)},
+        "the sample weights are zero for every sample",
+    ),
+    "groups": (changed(), LABELS, {"groups": [1, 2]}, "groups must have shape (120,), got (2,)"),
+    "no modality": ({}, LABELS, {}, "X has no modality"),
+}
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_refused_before_training(case: str) -> None:
+    X, y, options, message = BAD[case]
+    with pytest.raises((ValueError, TypeError), match=re.escape(message)) as caught:
+        model("pooled").fit(X, y, **options)
+    seen: BaseException | None = caught.value
+    while seen is not None:
+        assert "secret" not in str(seen)
+        assert str(SECRET) not in str(seen)
+        seen = seen.__cause__ or seen.__context__
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"head": "expert"}, "head must be one of ('pooled', 'fusion', 'joint', 'experts')"),
+        ({"copula": "gumbl"}, "unknown copula 'gumbl'; did you mean 'gumbel'?"),
+        ({"coupling": "rosenblat"}, "unknown coupling 'rosenblat'; did you mean 'rosenblatt'?"),
+        ({"imputation": "conditioned"}, "unknown imputer 'conditioned'; did you mean"),
+        ({"fusion": "lstn"}, "unknown fusion 'lstn'; did you mean 'lstm'?"),
+        ({"n_components": 0}, "n_components must be at least 1, got 0"),
+        ({"n_networks": 0}, "n_networks must be at least 1, got 0"),
+        ({"modalities": GROUPS}, "but X is a dict"),
+    ],
+)
+def test_bad_options_are_refused_before_training(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        model(**{"head": "pooled"} | options).fit(*samples())
+
+
+def test_bad_input_at_prediction() -> None:
+    rng = np.random.default_rng(0)
+    y = np.arange(40) % 2
+    X = {"cxr": rng.normal(size=(40, 256)), "ehr": rng.normal(size=(40, 2))}
+    fitted = model("experts").fit(X, y)
+    cases: list[tuple[dict[str, Any], str]] = [
+        (
+            {"cxr": rng.normal(size=(3, 512))},
+            "modality 'cxr' has 512 columns; the fitted model expects 256",
+        ),
+        ({"cxrs": X["cxr"]}, "unknown modality 'cxrs'; did you mean 'cxr'?"),
+        ({"ehr": np.full((2, 2), np.nan)}, "2 samples have no modality at all (rows 0, 1)"),
+        ({"ehr": np.full((2, 2), np.inf)}, "modality 'ehr' has infinite values in columns 0, 1"),
+        ({}, "X has no modality"),
+    ]
+    for call in (fitted.predict, fitted.predict_proba, partial(fitted.score, y=y[:3])):
+        for bad, message in cases:
+            with pytest.raises(ValueError, match=re.escape(message)):
+                call(bad)
+
+
+def test_one_array_with_other_columns_at_prediction() -> None:
+    X, y = samples(60)
+    fitted = model(modalities=GROUPS).fit(np.hstack(list(X.values())), y)
+    with pytest.raises(ValueError, match="X has 5 features, but CM2Classifier is expecting 6"):
+        fitted.predict(np.zeros((3, 5)))
