@@ -8,8 +8,9 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from cm2.baselines import Concatenated, Fill, LateFusion, Rival, Stacking, tune
+from cm2.baselines import Concatenated, LateFusion, Rival, Stacking
 from cm2.data.worlds import make_world, remove
+from cm2.tuning import Fill, tune
 
 QUICK = {
     "late": LateFusion(),

@@ -156,7 +156,7 @@ def paired(
     """First minus second over runs that share data and seeds: t interval, t and Wilcoxon tests.
 
     Example:
-        >>> paired(np.array([0.8, 0.9, 0.7]), np.array([0.7, 0.8, 0.6])).difference.round(3)
+        >>> paired(np.array([0.8, 0.9, 0.7]), np.array([0.7, 0.7, 0.7])).difference.round(3)
         np.float64(0.1)
     """
     difference = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)

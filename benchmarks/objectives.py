@@ -1,0 +1,107 @@
+"""Which settings of the network to have by default, measured on development data.
+
+    python benchmarks/objectives.py --data DIR --out runs/objectives.csv
+
+DIR holds the eICU demo's tables. The data are training parts only: of eICU, the 70% of patients
+that the demo's first split trains on, divided again by patient; and the simulated world whose
+modalities share more than the class, at seeds that no other benchmark uses. 30% of the modalities
+are removed at random from all rows. Each setting changes one thing of the first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy import ndarray
+
+from cm2.data.worlds import make_world, remove
+from cm2.demo.studies import eicu_folder, load
+from cm2.heads import Fusion
+from cm2.inputs import Reader
+from cm2.metrics import measure
+from cm2.prepare.splits import split
+
+RATE = 0.3
+SETTINGS: dict[str, dict[str, Any]] = {
+    "default (K = 3, point, alignment)": {},
+    "K = 1": {"components": 1},
+    "no alignment": {"alignment": 0.0},
+    "alignment x 10": {"alignment": 1.0},
+    "Gaussian posterior, alignment": {"posterior": "gaussian"},
+    "Gaussian posterior, ELBO": {"posterior": "gaussian", "objective": "elbo"},
+    "no auxiliary heads": {"auxiliary": 0.0},
+    "concatenation for LSTM": {"fusion": "concat"},
+    "marginal imputation": {"imputation": "marginal"},
+    "mean imputation": {"imputation": "mean"},
+    "zero imputation": {"imputation": "zero"},
+    "no hiding": {"hide": 0.0},
+}
+
+
+def samples(data: Path, seed: int) -> Iterator[tuple[str, dict[str, ndarray], ndarray, ndarray]]:
+    """Name, modalities, classes and whether a row trains, of each data set."""
+    study = load(eicu_folder(data, None))
+    train, _ = study.split(0)
+    inside, _ = split(
+        pd.Series(study.groups[train]), pd.Series(study.y[train]), (0.7, 0.3), seed=seed
+    )
+    learns = np.isin(np.arange(len(train)), inside)
+    X = {name: block[train] for name, block in study.blocks(train[inside]).items()}
+    yield "eICU", remove(X, RATE, seed), study.y[train], learns
+    X, y = make_world("shared", 2400, seed + 500)
+    yield "shared world", remove(X, RATE, seed), y, np.arange(2400) < 1440
+
+
+def main() -> None:
+    """Runs the settings and prints the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("runs/objectives.csv"))
+    parser.add_argument("--seeds", type=int, default=3)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for seed in range(args.seeds):
+        for data, X, y, learns in samples(args.data, seed):
+            reader = Reader()
+            train = reader.fit_blocks({k: v[learns] for k, v in X.items()})
+            test = reader.blocks({k: v[~learns] for k, v in X.items()})
+            for name, settings in SETTINGS.items():
+                start = time.process_time()
+                head = Fusion(seed=seed, **settings).fit(train, y[learns])
+                proba = np.exp(head.predict_log_proba(test))
+                scores = {k: float(v[0]) for k, v in measure(y[~learns], proba).items()}
+                seconds = time.process_time() - start
+                rows.append({"data": data, "setting": name, "seed": seed, **scores, "cpu": seconds})
+                pd.DataFrame(rows).to_csv(args.out, index=False)
+    print(report(pd.DataFrame(rows)))
+
+
+def report(rows: pd.DataFrame) -> str:
+    """Mean AUROC and log loss, and the paired difference of the AUROC to the first setting."""
+    lines = ["| setting | data | AUROC | difference +- se | log loss | CPU s |", "|---" * 6 + "|"]
+    for data, part in rows.groupby("data"):
+        table = part.pivot(index="seed", columns="setting", values="auroc")
+        base = table[next(iter(SETTINGS))]
+        for name in SETTINGS:
+            difference = table[name] - base
+            mean = part[part["setting"] == name][["log_loss", "cpu"]].mean()
+            lines.append(
+                f"| {name} | {data} | {table[name].mean():.3f} | {difference.mean():+.3f} +- "
+                f"{difference.sem():.3f} | {mean['log_loss']:.3f} | {mean['cpu']:.0f} |"
+            )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
