@@ -169,6 +169,25 @@ def test_a_modality_that_does_not_vary_says_nothing(pooling: float) -> None:
     )
 
 
+def test_a_modality_of_one_column_takes_nothing_from_the_others() -> None:
+    X, y = make_world("shared", 400, seed=3)
+    fresh, truth = make_world("shared", 800, seed=4)
+    wide = fitted_auroc(X, y, fresh, truth)
+    noise = np.random.default_rng(0).normal(size=(1200, 1))
+    more = fitted_auroc(X | {"age": noise[:400]}, y, fresh | {"age": noise[400:]}, truth)
+    assert more[1] == wide[1] == 6
+    assert abs(more[0] - wide[0]) < 0.01
+
+
+def fitted_auroc(
+    X: dict[str, np.ndarray], y: np.ndarray, fresh: dict[str, np.ndarray], truth: np.ndarray
+) -> tuple[float, int]:
+    reader = Reader()
+    head = JointHead(poolings=(1.0,)).fit(reader.fit_blocks(X), y)
+    log_proba = head.predict_log_proba(reader.blocks(fresh))
+    return float(roc_auc_score(truth, log_proba[:, 1])), head.means_.shape[-1]
+
+
 def test_same_seed_same_laws_and_clones() -> None:
     data, y = scalars(100, 0)
     head = JointHead(copula="frank", poolings=(1.0,), random_state=3)

@@ -37,7 +37,8 @@ class JointHead(Head):
     Args:
         copula: Name of the copula family.
         components: Number of components of each marginal mixture.
-        dim: Principal components of each modality; for all of them fewer, if one has fewer columns.
+        dim: Principal components of each modality; one with fewer columns is filled up by
+            coordinates that say nothing.
         coupling: Name of the coupling.
         poolings: Candidates for the weight of rows of other classes; chosen by cross-validated
             log loss.
@@ -158,7 +159,7 @@ class JointHead(Head):
         return self._posterior(chosen, self.beta_)
 
     def _fit_projections(self, blocks: Blocks, weight: Float[ndarray, " n"]) -> None:
-        dim = min(self.dim, *(values.shape[1] for values in blocks.values.values()))
+        dim = min(self.dim, max(values.shape[1] for values in blocks.values.values()))
         self.centers_, self.directions_ = {}, {}
         for m, (name, values) in enumerate(blocks.values.items()):
             rows = values[blocks.present[:, m] & (weight > 0)].astype(np.float64)
