@@ -96,6 +96,15 @@ def test_the_file_holds_no_training_row(head: str, tmp_path: Path) -> None:
     assert b"77.1234" not in content
 
 
+def test_the_file_holds_no_prediction_of_a_training_row(tmp_path: Path) -> None:
+    X, y = samples()
+    path = CM2Classifier(random_state=0, **FAST).fit(X, y).save(tmp_path / "model.cm2")
+    head = CM2Classifier.load(path).head_
+    assert not hasattr(head, "log_proba_")
+    for expert in head.heads_["experts"].experts_.values():
+        assert not hasattr(expert.fitted_["forest"].model, "oob_decision_function_")
+
+
 def test_an_unfitted_model_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not fitted"):
         CM2Classifier().save(tmp_path / "model.cm2")
@@ -220,3 +229,27 @@ def test_other_formats_are_refused(
     path = rewritten(saved, tmp_path / "model.cm2", **{"cm2.json": header})
     with pytest.raises(ValueError, match=message):
         CM2Classifier.load(path)
+
+
+def test_the_file_has_no_predictions_of_training_rows(tmp_path: Path) -> None:
+    """Out-of-fold predictions and out-of-bag votes are one row a patient."""
+    rng = np.random.default_rng(0)
+    y = np.arange(137) % 2
+    X = {name: rng.normal(size=(137, 3)) + y[:, None] for name in ("a", "b")}
+    model = CM2Classifier(n_networks=2, max_epochs=2, random_state=0).fit(X, y)
+    loaded = CM2Classifier.load(model.save(tmp_path / "model"))
+    assert not hasattr(loaded.head_, "log_proba_")
+
+    def lengths(thing: Any, depth: int = 0) -> set[int]:
+        if isinstance(thing, np.ndarray):
+            return set(thing.shape)
+        if isinstance(thing, dict):
+            parts = list(thing.values())
+        elif isinstance(thing, list | tuple):
+            parts = list(thing)
+        else:
+            parts = list(getattr(thing, "__dict__", {}).values())
+        return set().union(*(lengths(part, depth + 1) for part in parts)) if depth < 12 else set()
+
+    assert 137 not in lengths(loaded)
+    assert 137 in lengths(model)

@@ -8,7 +8,7 @@ probability distributions"; see the design page, "Prediction heads".
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -41,7 +41,7 @@ class Pool(Head):
         heads_: The heads fitted on all rows.
         weights_: The weight of each head; they sum to one.
         scale_: The common exponent.
-        log_proba_: Out-of-fold log probabilities of each head.
+        log_proba_: Out-of-fold log probabilities of each head; not saved, as it has a row a sample.
     """
 
     def __init__(
@@ -55,6 +55,18 @@ class Pool(Head):
         self.prior = prior
         self.folds = folds
         self.random_state = random_state
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was predicted for single training rows."""
+        state = dict(super().__getstate__())
+        state.pop("log_proba_", None)
+        return state
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the predictions for training rows: a saved model holds nothing of a patient."""
+        state = dict(super().__getstate__())
+        state.pop("log_proba_", None)
+        return state
 
     def fit(
         self,

@@ -146,7 +146,9 @@ class Expert:
             model.fit(x, y, weight)
         self.fitted_["forest"] = Fitted(model, model.classes_, MIX)
         votes = np.nan_to_num(model.oob_decision_function_)
+        del model.oob_decision_function_  # of training rows; a saved model holds none
         votes[votes.sum(axis=1) == 0] = self.prior_[model.classes_]
+        del model.oob_decision_function_  # has a row a patient, and the model may be saved
         return self._complete(votes, model.classes_, MIX)
 
     def _log_proba(
