@@ -329,6 +329,22 @@ def test_elbo_is_the_divergence_by_monte_carlo() -> None:
     torch.testing.assert_close(-log_q, encoded[0].entropy.detach(), atol=0.5, rtol=0)
 
 
+def test_elbo_penalises_the_divergence_and_not_its_negative() -> None:
+    """-H(q) - log p of the same draw, with a standard normal joint written out."""
+    options = {"posterior": "gaussian", "objective": "elbo", "copula": "independence"}
+    model, batch = network(2, components=1, **options), sample(40, 2)
+    shape = (2, 1, model.dim)
+    model.joint.marginals.set(loc=torch.zeros(shape), scale=torch.ones(shape))
+    torch.manual_seed(3)
+    encoded = model.encode(batch)
+    torch.manual_seed(3)
+    found = model(batch).penalties["kl"]
+    normal = torch.distributions.Normal(0.0, 1.0)
+    log_p = (normal.log_prob(encoded.z).sum(-1) * batch.present).sum(-1)
+    expected = (-encoded.entropy.sum(-1) - log_p).mean() / (2 * model.dim)
+    torch.testing.assert_close(found, expected)
+
+
 def test_prediction_averages_imputations_and_reports_their_spread() -> None:
     model, batch = network(), sample(30)
     with torch.no_grad():
