@@ -96,15 +96,6 @@ def test_the_file_holds_no_training_row(head: str, tmp_path: Path) -> None:
     assert b"77.1234" not in content
 
 
-def test_the_file_holds_no_prediction_of_a_training_row(tmp_path: Path) -> None:
-    X, y = samples()
-    path = CM2Classifier(random_state=0, **FAST).fit(X, y).save(tmp_path / "model.cm2")
-    head = CM2Classifier.load(path).head_
-    assert not hasattr(head, "log_proba_")
-    for expert in head.heads_["experts"].experts_.values():
-        assert not hasattr(expert.fitted_["forest"].model, "oob_decision_function_")
-
-
 def test_an_unfitted_model_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not fitted"):
         CM2Classifier().save(tmp_path / "model.cm2")

@@ -57,12 +57,6 @@ class Pool(Head):
         self.random_state = random_state
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what was predicted for single training rows."""
-        state = dict(super().__getstate__())
-        state.pop("log_proba_", None)
-        return state
-
-    def __getstate__(self) -> dict[str, Any]:
         """Without the predictions for training rows: a saved model holds nothing of a patient."""
         state = dict(super().__getstate__())
         state.pop("log_proba_", None)

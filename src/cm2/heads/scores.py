@@ -148,7 +148,6 @@ class Expert:
         votes = np.nan_to_num(model.oob_decision_function_)
         del model.oob_decision_function_  # of training rows; a saved model holds none
         votes[votes.sum(axis=1) == 0] = self.prior_[model.classes_]
-        del model.oob_decision_function_  # has a row a patient, and the model may be saved
         return self._complete(votes, model.classes_, MIX)
 
     def _log_proba(
