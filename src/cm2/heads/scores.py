@@ -146,7 +146,8 @@ class Expert:
             model.fit(x, y, weight)
         self.fitted_["forest"] = Fitted(model, model.classes_, MIX)
         votes = np.nan_to_num(model.oob_decision_function_)
-        del model.oob_decision_function_  # of training rows; a saved model holds none
+        for name in ("oob_decision_function_", "_sample_weight"):
+            vars(model).pop(name, None)  # one entry a training row; a saved model holds none
         votes[votes.sum(axis=1) == 0] = self.prior_[model.classes_]
         return self._complete(votes, model.classes_, MIX)
 
