@@ -187,12 +187,12 @@ class Learner(lightning.LightningModule):
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(batch_idx)
             mean = self.model.predict(batch, self.draws, probability=self.task.probability).mean
+            diagnostics = self.model.diagnostics(batch) if self.diagnose else {}
         loss = self.task.loss(self.task.logits(mean), batch.target)
         weight = torch.ones_like(loss) if batch.weight is None else batch.weight
         self._validation.add({"loss": (loss * weight).sum(), "weight": weight.sum()})
-        if self.diagnose:
-            for name, value in self.model.diagnostics(batch).items():
-                self._diagnostics.setdefault(name, []).append(value)
+        for name, value in diagnostics.items():
+            self._diagnostics.setdefault(name, []).append(value)
 
     def on_validation_epoch_end(self) -> None:
         """Logs one row: training terms since the last time, validation loss, diagnostics."""

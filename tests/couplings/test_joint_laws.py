@@ -23,6 +23,7 @@ from torch import Tensor
 from cm2 import copulas, couplings
 from cm2.couplings import Joint, multivariate_cdf
 from cm2.marginals import GaussianMixture
+from cm2.models.diagnostics import dependence
 
 DENSITIES = ("rosenblatt", "shared-components")
 FAMILIES = ("independence", "gaussian", "gumbel", "frank")
@@ -560,6 +561,22 @@ def test_trap_the_multivariate_cdf_is_no_density_and_not_uniform(family: str) ->
     scalar = literal.to_scalar(z).u
     assert ks_distance(scalar.numpy()) > 0.2
     assert ks_distance(exact.to_uniform(z).u.reshape(n, -1).numpy()) < 2.5 / np.sqrt(n)
+
+
+@every_coupling
+@pytest.mark.parametrize("dim", [1, 16])
+def test_trap_the_logged_distance_is_that_of_what_the_copula_sees(coupling: str, dim: int) -> None:
+    """On draws of the model itself, some of them incomplete."""
+    joint = make(coupling, "gaussian", 3, dim)
+    z = joint.sample((4000,))
+    present = torch.tensor(oracles.drop(4000, 3, 0.4, np.random.default_rng(3)))
+    logged = dependence(joint, torch.where(present[..., None], z, torch.nan), present)
+    if coupling == "multivariate-cdf" and dim > 1:
+        assert logged["ks"] > 0.3
+    else:
+        assert logged["ks_max"] < 0.1
+        seen = joint.copula_arguments(z).u.reshape(4000, -1)
+        assert ks_distance(seen) < 2.5 / np.sqrt(4000)
 
 
 def test_the_multivariate_cdf_says_so() -> None:

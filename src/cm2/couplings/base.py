@@ -76,6 +76,19 @@ class Joint(Distribution, ABC):
         """Log densities ``"marginal"`` ``(*batch, M)``, 0 where absent, and ``"copula"``."""
 
     @abstractmethod
+    def copula_arguments(
+        self,
+        value: Float[Tensor, "*batch modality dim"],
+        present: Bool[Tensor, "*batch modality"] | None = None,
+    ) -> Unit:
+        """What the copula is given; every coordinate is uniform if the coupling is exact and fits.
+
+        Returns:
+            Points of shape ``(*batch, M, n)``, with n the number of copulas' coordinates of an
+            embedding; they mean nothing where a modality is absent.
+        """
+
+    @abstractmethod
     def _draw(self, z: Tensor, present: Tensor) -> Tensor:
         """Embeddings given the present ones; at present places anything."""
 

@@ -38,5 +38,10 @@ class MultivariateCdfJoint(Joint):
         tiny = torch.finfo(value.dtype).tiny
         return Unit.from_log_u(logsumexp(log_weights + log_cdf, -1).clamp_max(-tiny))
 
+    def copula_arguments(self, value: Tensor, present: Tensor | None = None) -> Unit:
+        """One number for each embedding; not uniform for d > 1."""
+        z, _ = self._prepare(value, present)
+        return self.to_scalar(z).map(lambda part: part.unsqueeze(-1))
+
     def _draw(self, z: Tensor, present: Tensor) -> Tensor:
         return self.marginals.sample(z.shape[:1])

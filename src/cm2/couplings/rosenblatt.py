@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.types import _size
 
 from cm2.couplings.base import Joint, register
+from cm2.records import Unit
 
 
 @register("rosenblatt")
@@ -33,6 +34,10 @@ class RosenblattJoint(Joint):
             "marginal": torch.where(present, log_prob, 0.0) if incomplete else log_prob,
             "copula": by_coordinate.expand(*value.shape[:-2], value.shape[-1]).sum(-1),
         }
+
+    def copula_arguments(self, value: Tensor, present: Tensor | None = None) -> Unit:
+        z, _ = self._prepare(value, present)
+        return self.marginals.to_uniform(z)
 
     def _draw(self, z: Tensor, present: Tensor) -> Tensor:
         unit = self.marginals.to_uniform(z).map(lambda part: part.mT)

@@ -56,15 +56,26 @@ class SharedComponentsJoint(Joint):
         shape = (*z.shape[:-2], x.shape[-2], x.shape[-1])
         return log_marginal, by_coordinate.expand(shape).sum(-1)
 
-    def _draw(self, z: Tensor, present: Tensor) -> Tensor:
+    def copula_arguments(self, value: Tensor, present: Tensor | None = None) -> Unit:
+        """Positions within a component that is drawn given all that is present."""
+        z, present = self._prepare(value, present)
+        loc, scale = self._drawn_component(z, present)
+        return Unit.from_normal((z - loc) / scale)
+
+    def _drawn_component(self, z: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and scales (*, M, d) of a component drawn from its posterior."""
         log_marginal, log_copula = self._by_component(z, present)
         posterior = self._log_weights() + log_marginal.sum(-2) + log_copula
         component = torch.distributions.Categorical(logits=posterior).sample()
-        index = component[:, None, None, None].expand(-1, *self.event_shape[:1], 1, z.shape[-1])
+        index = component[..., None, None, None].expand(*z.shape[:-1], 1, z.shape[-1])
         loc, scale = (
-            part.expand(len(z), *part.shape).gather(-2, index).squeeze(-2)
+            part.expand(*z.shape[:-2], *part.shape).gather(-2, index).squeeze(-2)
             for part in (self.marginals.loc, self.marginals.scale)
         )
+        return loc, scale
+
+    def _draw(self, z: Tensor, present: Tensor) -> Tensor:
+        loc, scale = self._drawn_component(z, present)
         unit = Unit.from_normal(((z - loc) / scale).mT)
         drawn = self.copula.complete_unit(unit, present[:, None, :])
         return loc + scale * normal_quantile(*drawn).mT

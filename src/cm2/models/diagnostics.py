@@ -37,12 +37,12 @@ def dependence(
         mean of its size; ``correlation``, the mean correlation of a Gaussian copula with these tau;
         each scalar parameter of the copula by name, averaged; ``total_correlation``, the mean log
         copula density in nats a sample; ``ks`` and ``ks_max``, the mean and largest
-        Kolmogorov-Smirnov distance of u to uniform.
+        Kolmogorov-Smirnov distance to uniform of what the copula is given.
     """
     tau = joint.kendall_tau()
     size = tau.shape[-1]
     pairs = tau[..., *torch.triu_indices(size, size, 1)]
-    distance = uniformity(joint.to_uniform(z).u, present)
+    distance = uniformity(joint.copula_arguments(z, present).u, present)
     distance = distance[distance.isfinite()]
     summary = {
         "kendall_tau": pairs.mean(),
