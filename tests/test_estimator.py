@@ -19,6 +19,7 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from cm2 import CM2Classifier
+from cm2.data.worlds import make_world
 from cm2.heads import Experts, Fusion, Head, JointHead, Pool, scores
 
 FAST = {"embedding_dim": 4, "n_components": 2, "max_epochs": 2, "n_networks": 2}
@@ -598,3 +599,47 @@ def test_one_array_with_other_columns_at_prediction() -> None:
     fitted = model(modalities=GROUPS).fit(np.hstack(list(X.values())), y)
     with pytest.raises(ValueError, match="X has 5 features, but CM2Classifier is expecting 6"):
         fitted.predict(np.zeros((3, 5)))
+
+
+def test_only_relative_weights_matter() -> None:
+    """Priors and penalties are worth so many rows, whatever the unit of the weights."""
+    X, y = make_world("shared", 240, 0)
+    weight = np.random.default_rng(0).uniform(0.5, 2.0, len(y))
+    for head in ("joint", "experts"):
+        proba = [
+            CM2Classifier(head=head, random_state=0).fit(X, y, unit * weight).predict_proba(X)
+            for unit in (1.0, 1e-3, 1e3)
+        ]
+        np.testing.assert_allclose(proba[1], proba[0], atol=1e-5)
+        np.testing.assert_allclose(proba[2], proba[0], atol=1e-5)
+
+
+def test_groups_reach_every_head() -> None:
+    """Twenty patients of twelve rows: folds by patient differ from folds by row."""
+    X, y = make_world("shared", 240, 0)
+    groups = np.arange(240) // 12
+    for head in ("joint", "experts", "fusion"):
+        settings = {"head": head, "max_epochs": 2, "n_networks": 2, "random_state": 0}
+        by_row = CM2Classifier(**settings).fit(X, y).predict_proba(X)
+        by_patient = CM2Classifier(**settings).fit(X, y, groups=groups).predict_proba(X)
+        assert not np.array_equal(by_row, by_patient), head
+
+
+def test_spread_is_of_what_is_missing() -> None:
+    X, y = make_world("shared", 240, 0)
+    settings = {"head": "fusion", "max_epochs": 5, "n_networks": 2, "random_state": 0}
+    model = CM2Classifier(**settings, imputation="marginal").fit(X, y)
+    X = {name: block.copy() for name, block in X.items()}
+    X["a"][:120] = np.nan
+    X["b"][:120] = np.nan
+    spread = model.predict_spread(X)
+    assert (spread[:120] > 1e-4).all()
+    np.testing.assert_allclose(spread[120:], 0.0, atol=1e-7)  # equal draws, up to rounding
+    with pytest.raises(ValueError, match="has no network"):
+        CM2Classifier(head="experts").fit(X, y).predict_spread(X)
+
+
+def test_the_expert_head_refuses_a_copula_that_it_does_not_know() -> None:
+    X, y = make_world("shared", 60, 0)
+    with pytest.raises(ValueError, match="head='experts' knows"):
+        CM2Classifier(head="experts", copula="gumbel").fit(X, y)

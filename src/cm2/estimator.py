@@ -26,8 +26,18 @@ import cm2
 from cm2 import copulas, couplings, fusions, imputers, persistence
 from cm2.heads import Experts, Fusion, Head, JointHead, Pool
 from cm2.inputs import Blocks, Groups, Reader, check_dimensions, is_dict
+from cm2.models import objectives, posteriors
 
 HEADS = ("fusion", "joint", "experts")
+COUNTS = (
+    "n_components",
+    "embedding_dim",
+    "n_imputations",
+    "n_networks",
+    "max_epochs",
+    "patience",
+    "batch_size",
+)
 
 
 class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -39,6 +49,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Args:
         copula: Family that couples the modalities: ``"gaussian"``, ``"gumbel"``, ``"frank"``,
+            ``"independence"``. The scores of experts are coupled by a Gaussian copula unless it is
             ``"independence"``.
         n_components: Components of each marginal mixture in the network. The joint head, which
             works on principal components, uses one.
@@ -135,7 +146,8 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             sample_weight: Weight of each sample.
             present: Which modalities each sample has, ``(n, M)`` or a dict of ``(n,)``; beyond what
                 NaN rows say.
-            groups: Patient of each sample, if some have several; kept together in the pool's folds.
+            groups: Patient of each sample, if some have several; kept together in all
+                folds and in the rows that stop the training.
 
         Raises:
             ValueError: Before any training, if the input is bad; the error says which modality or
@@ -176,6 +188,22 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         proba = np.exp(self.head_.predict_log_proba(blocks))
         return np.asarray(proba / proba.sum(axis=1, keepdims=True))
 
+    def predict_spread(self, X: Any, *, present: Any = None) -> Float[ndarray, "n label"]:
+        """How much the network's probabilities depend on what is missing.
+
+        Their standard deviation over imputations, in the shape of :meth:`predict_proba`; zero where
+        nothing is missing.
+
+        Raises:
+            ValueError: If the head does not impute (``"joint"`` and ``"experts"`` need not).
+        """
+        blocks = self._blocks(X, present)
+        heads = self.head_ if isinstance(self.head_, list) else [self.head_]
+        spreads = [self._network_head(head).spread(blocks) for head in heads]
+        if isinstance(self.head_, list):
+            return np.stack([spread[:, 1] for spread in spreads], axis=1)
+        return spreads[0]
+
     def predict(self, X: Any, *, present: Any = None) -> ndarray:
         """The most probable class; for multilabel targets, the labels above one half."""
         proba = self.predict_proba(X, present=present)
@@ -194,7 +222,10 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             ValueError: If the head has no embeddings (``head="experts"``).
         """
         blocks = self._blocks(X, present)
-        z = self._embedding_head().embed(blocks)
+        head = self.head_[0] if isinstance(self.head_, list) else self.head_
+        if not isinstance(head, JointHead):
+            head = self._network_head(head)
+        z = head.embed(blocks)
         return np.where(blocks.present[..., None], z, np.nan)
 
     def impute(
@@ -212,12 +243,8 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             ValueError: If the head does not impute (``"joint"`` and ``"experts"`` need not).
         """
         blocks = self._blocks(X, present)
-        head = self._embedding_head()
-        if not isinstance(head, Fusion):
-            raise ValueError(
-                f"head={self.head!r} predicts without imputing; use 'fusion' or 'pooled'"
-            )
-        drawn = head.impute(blocks, draws or 1)
+        head = self.head_[0] if isinstance(self.head_, list) else self.head_
+        drawn = self._network_head(head).impute(blocks, draws or 1)
         return drawn if draws else np.asarray(drawn[0])
 
     def save(self, path: str | Path) -> Path:
@@ -263,11 +290,19 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             (couplings.REGISTRY, self.coupling),
             (imputers.REGISTRY, self.imputation),
             (fusions.REGISTRY, self.fusion),
+            (posteriors.REGISTRY, self.posterior),
+            (objectives.REGISTRY, self.objective),
         ):
             kind[name]  # an unknown name raises an error that lists the known ones
-        for name in ("n_components", "embedding_dim", "n_imputations", "n_networks", "max_epochs"):
+        for name in COUNTS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
+        if self.head == "experts" and self.copula not in ("gaussian", "independence"):
+            raise ValueError(
+                f"head='experts' knows 'gaussian' and 'independence', got copula {self.copula!r}"
+            )
 
     def _encode(self, labels: ndarray) -> ndarray:
         """Turns labels into codes: (n,) classes or (n, L) zeros and ones."""
@@ -301,10 +336,8 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ) -> Head:
         if self.class_weight is not None:
             weight = weight * compute_sample_weight(self.class_weight, self.classes_[codes])
-        head = self._build(seed)
-        if isinstance(head, Pool):
-            return head.fit(blocks, codes, weight, groups)
-        return head.fit(blocks, codes, weight)
+        # Heads have priors and penalties worth so many rows; only relative weights should matter.
+        return self._build(seed).fit(blocks, codes, weight / weight.mean(), groups)
 
     def _build(self, seed: int) -> Head:
         builders = {
@@ -334,13 +367,19 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         }
         if self.head != "pooled":
             return builders[self.head]()
-        return Pool({name: builders[name]() for name in HEADS}, random_state=seed)
+        # At least three folds, and equally many for each network.
+        folds = self.n_networks * -(-3 // self.n_networks)
+        heads = {name: builders[name]() for name in HEADS}
+        return Pool(heads, folds=folds, random_state=seed)
 
-    def _embedding_head(self) -> Fusion | JointHead:
-        head = self.head_[0] if isinstance(self.head_, list) else self.head_
+    def _network_head(self, head: Head) -> Fusion:
+        """The head with networks."""
         head = head.heads_["fusion"] if isinstance(head, Pool) else head
-        if not isinstance(head, Fusion | JointHead):
-            raise ValueError(f"head={self.head!r} has no embeddings")
+        if not isinstance(head, Fusion):
+            raise ValueError(
+                f"head={self.head!r} has no network, whose embeddings could be imputed; "
+                "use 'fusion' or 'pooled'"
+            )
         return head
 
 

@@ -23,7 +23,13 @@ class Reader(Head):
         self.modality = modality
         self.factor = factor
 
-    def fit(self, blocks: Blocks, y: np.ndarray, sample_weight: np.ndarray | None = None) -> Self:
+    def fit(
+        self,
+        blocks: Blocks,
+        y: np.ndarray,
+        sample_weight: np.ndarray | None = None,
+        groups: np.ndarray | None = None,
+    ) -> Self:
         self.rows_ = set(blocks.values["row"][:, 0].astype(int))
         return self
 
@@ -35,7 +41,13 @@ class Reader(Head):
 class Memory(Reader):
     """Certain of each row that it was fitted on: right in sample, silent elsewhere."""
 
-    def fit(self, blocks: Blocks, y: np.ndarray, sample_weight: np.ndarray | None = None) -> Self:
+    def fit(
+        self,
+        blocks: Blocks,
+        y: np.ndarray,
+        sample_weight: np.ndarray | None = None,
+        groups: np.ndarray | None = None,
+    ) -> Self:
         self.known_ = dict(zip(blocks.values["row"][:, 0].astype(int), y, strict=True))
         return self
 

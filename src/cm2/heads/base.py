@@ -35,8 +35,12 @@ class Head(BaseEstimator, ABC):  # type: ignore[misc]
         blocks: Blocks,
         y: Int[ndarray, " n"],
         sample_weight: Float[ndarray, " n"] | None = None,
+        groups: ndarray | None = None,
     ) -> Self:
-        """Learns from rows with codes ``y``; a row of weight zero counts as absent."""
+        """Learns from rows with codes ``y``; a row of weight zero counts as absent.
+
+        Rows of one group (one patient, say) stay together wherever the head divides its rows.
+        """
 
     @abstractmethod
     def predict_log_proba(self, blocks: Blocks) -> Float[ndarray, "n label"]:
@@ -48,6 +52,7 @@ class Head(BaseEstimator, ABC):  # type: ignore[misc]
         y: Int[ndarray, " n"],
         sample_weight: Float[ndarray, " n"] | None,
         folds: Int[ndarray, " n"],
+        groups: ndarray | None = None,
     ) -> Float[ndarray, "n label"]:
         """Log probabilities of each row by a head that was fitted without the row's fold.
 
@@ -59,6 +64,7 @@ class Head(BaseEstimator, ABC):  # type: ignore[misc]
             y: Class codes.
             sample_weight: Weight of each row; None for ones.
             folds: The number of the fold in which each row is held out.
+            groups: As in :meth:`fit`.
         """
         weight = row_weights(sample_weight, len(y))
         log_proba = np.full((len(y), int(y.max()) + 1), FLOOR)
@@ -68,7 +74,9 @@ class Head(BaseEstimator, ABC):  # type: ignore[misc]
             if len(seen) < 2:
                 log_proba[np.ix_(test, seen)] = 0.0
                 continue
-            head = clone(self).fit(blocks.take(train), codes, weight[train])
+            head = clone(self).fit(
+                blocks.take(train), codes, weight[train], None if groups is None else groups[train]
+            )
             log_proba[np.ix_(test, seen)] = head.predict_log_proba(blocks.take(test))
         return log_proba
 
@@ -78,13 +86,14 @@ class Head(BaseEstimator, ABC):  # type: ignore[misc]
         y: Int[ndarray, " n"],
         sample_weight: Float[ndarray, " n"] | None,
         folds: Int[ndarray, " n"],
+        groups: ndarray | None = None,
     ) -> Float[ndarray, "n label"]:
         """Fits this head on all rows and returns its out-of-fold log probabilities.
 
         A head that can share work between the two overrides this method.
         """
-        log_proba = self.out_of_fold(blocks, y, sample_weight, folds)
-        self.fit(blocks, y, sample_weight)
+        log_proba = self.out_of_fold(blocks, y, sample_weight, folds, groups)
+        self.fit(blocks, y, sample_weight, groups)
         return log_proba
 
 

@@ -70,37 +70,20 @@ class Experts(Head):
         blocks: Blocks,
         y: Int[ndarray, " n"],
         sample_weight: Float[ndarray, " n"] | None = None,
+        groups: ndarray | None = None,
     ) -> Self:
-        """Fits experts, the law of their scores, its strength and its confidence."""
+        """Fits experts, the law of their scores, its strength and its confidence.
+
+        What is held out on the way chooses all of these, and later folds were seen by the experts
+        that score earlier ones; so it does not serve as the head's own out-of-fold predictions,
+        for which :meth:`out_of_fold` refits everything.
+        """
         weight = row_weights(sample_weight, len(y))
         kept = np.flatnonzero(weight > 0)
-        folds = stratified_folds(y[kept], self.folds, self.random_state)
+        groups = None if groups is None else groups[kept]
+        folds = stratified_folds(y[kept], self.folds, self.random_state, groups)
         self._fit(blocks.take(kept), y[kept], weight[kept], folds, int(y.max()) + 1)
         return self
-
-    def out_of_fold(
-        self,
-        blocks: Blocks,
-        y: Int[ndarray, " n"],
-        sample_weight: Float[ndarray, " n"] | None,
-        folds: Int[ndarray, " n"],
-    ) -> Float[ndarray, "n label"]:
-        """Out-of-fold log probabilities; experts are cross-fitted once on the given folds.
-
-        Forests are the exception: they leave out the row itself (out of bag), not its fold.
-        """
-        twin = Experts(**self.get_params())
-        return twin.cross_fit(blocks, y, sample_weight, folds)
-
-    def cross_fit(
-        self,
-        blocks: Blocks,
-        y: Int[ndarray, " n"],
-        sample_weight: Float[ndarray, " n"] | None,
-        folds: Int[ndarray, " n"],
-    ) -> Float[ndarray, "n label"]:
-        """Fits on the given folds and returns what was held out on the way."""
-        return self._fit(blocks, y, row_weights(sample_weight, len(y)), folds, int(y.max()) + 1)
 
     def predict_log_proba(self, blocks: Blocks) -> Float[ndarray, "n label"]:
         """Log posterior given the modalities present; the prior where there is none."""
@@ -118,7 +101,7 @@ class Experts(Head):
         weight: Float[ndarray, " n"],
         folds: Int[ndarray, " n"],
         labels: int,
-    ) -> Float[ndarray, "n label"]:
+    ) -> None:
         self.prior_ = class_prior(y, weight, labels)
         sizes = (labels - 1,) * len(blocks.values)
         scores = np.zeros((len(y), sum(sizes)))
@@ -136,7 +119,6 @@ class Experts(Head):
         self.gaussian_ = self._gaussian(sizes, self.strength_, weight).fit(
             scores, blocks.present, y, weight, labels
         )
-        return self._posterior(held_out, self.beta_)
 
     def _gaussian(
         self, sizes: tuple[int, ...], strength: float, weight: Float[ndarray, " n"]

@@ -7,7 +7,7 @@ the head predicts new rows with the average of all networks: one training serves
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -132,6 +132,7 @@ class Fusion(Head):
         blocks: Blocks,
         y: Int[ndarray, " n"],
         sample_weight: Float[ndarray, " n"] | None = None,
+        groups: ndarray | None = None,
     ) -> Self:
         """Trains the networks."""
         if self.folds < 1:
@@ -139,10 +140,10 @@ class Fusion(Head):
         if self.folds == 1:
             rows = np.arange(len(y))
             weight = row_weights(sample_weight, len(y))
-            self.networks_ = [self._train(blocks, y, weight, rows, 0)]
+            self.networks_ = [self._train(blocks, y, weight, groups, rows, 0)]
         else:
-            folds = stratified_folds(y, min(self.folds, len(y)), self.seed)
-            self.cross_fit(blocks, y, sample_weight, folds)
+            folds = stratified_folds(y, min(self.folds, len(y)), self.seed, groups)
+            self.cross_fit(blocks, y, sample_weight, folds, groups)
         return self
 
     def predict_log_proba(self, blocks: Blocks) -> Float[ndarray, "n label"]:
@@ -156,20 +157,22 @@ class Fusion(Head):
         y: Int[ndarray, " n"],
         sample_weight: Float[ndarray, " n"] | None,
         folds: Int[ndarray, " n"],
+        groups: ndarray | None = None,
     ) -> Float[ndarray, "n label"]:
         """Trains one network a fold, predicts the fold with it, and keeps the networks.
 
-        If there are more folds than networks, folds are merged.
+        If there are more folds than networks, folds are merged; a multiple of their number keeps
+        the parts equal.
         """
         if self.folds == 1:
-            return super().cross_fit(blocks, y, sample_weight, folds)
+            return super().cross_fit(blocks, y, sample_weight, folds, groups)
         weight = row_weights(sample_weight, len(y))
         numbers = np.unique(folds, return_inverse=True)[1] % self.folds
         log_proba = np.full((len(y), int(y.max()) + 1), FLOOR)
         self.networks_ = []
         for number in np.unique(numbers):
             inside, outside = np.flatnonzero(numbers != number), np.flatnonzero(numbers == number)
-            network = self._train(blocks, y, weight, inside, int(number))
+            network = self._train(blocks, y, weight, groups, inside, int(number))
             log_proba[outside] = self._log_average([network], blocks.take(outside))
             self.networks_.append(network)
         return log_proba
@@ -180,11 +183,12 @@ class Fusion(Head):
         y: Int[ndarray, " n"],
         sample_weight: Float[ndarray, " n"] | None,
         folds: Int[ndarray, " n"],
+        groups: ndarray | None = None,
     ) -> Float[ndarray, "n label"]:
         """Trains one network a fold and predicts the fold with it; this head stays as it is."""
         count = len(np.unique(folds)) if self.folds == 1 else self.folds
         head: Self = clone(self).set_params(folds=count)
-        return head.cross_fit(blocks, y, sample_weight, folds)
+        return head.cross_fit(blocks, y, sample_weight, folds, groups)
 
     def embed(self, blocks: Blocks) -> Float[ndarray, "n modality dim"]:
         """Embeddings by the first network, zeros where a modality is absent.
@@ -215,12 +219,14 @@ class Fusion(Head):
         blocks: Blocks,
         y: Int[ndarray, " n"],
         weight: Float[ndarray, " n"],
+        groups: ndarray | None,
         rows: Int[ndarray, " row"],
         number: int,
     ) -> CM2:
         """Trains a network on some of the rows."""
         rows = rows[weight[rows] > 0]
-        inner = stratified_folds(y[rows], INNER_FOLDS, self.seed + number) == 0
+        inside = None if groups is None else groups[rows]
+        inner = stratified_folds(y[rows], INNER_FOLDS, self.seed + number, inside) == 0
         if inner.all() or not inner.any():
             raise ValueError(
                 f"a network needs rows to learn from and rows to stop by, but has {len(rows)} rows"
@@ -270,18 +276,34 @@ class Fusion(Head):
                 hide=self.hide,
             )
 
+    def spread(self, blocks: Blocks) -> Float[ndarray, "n label"]:
+        """Standard deviation of the class probabilities over imputations, averaged over networks.
+
+        Zero where nothing is missing.
+        """
+        self._check()
+        return self._average(self.networks_, blocks, "spread")
+
     def _log_average(self, networks: list[CM2], blocks: Blocks) -> Float[ndarray, "n label"]:
         """Log of the probabilities averaged over some networks."""
+        mean = np.maximum(self._average(networks, blocks, "mean"), np.exp(FLOOR))
+        out: Float[ndarray, "n label"] = np.log(mean / mean.sum(axis=1, keepdims=True))
+        return out
+
+    def _average(
+        self, networks: list[CM2], blocks: Blocks, what: Literal["mean", "spread"]
+    ) -> Float[ndarray, "n label"]:
+        """What the networks predict, averaged over them."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             parts = [
-                torch.stack([net.predict(batch, self.imputations).mean for net in networks])
+                torch.stack(
+                    [getattr(net.predict(batch, self.imputations), what) for net in networks]
+                )
                 for batch in batches(blocks)
             ]
-        mean = torch.cat(parts, dim=1).mean(dim=0).double().numpy()
-        mean = np.maximum(mean, np.exp(FLOOR))
-        out: Float[ndarray, "n label"] = np.log(mean / mean.sum(axis=1, keepdims=True))
-        return out
+        average: Float[ndarray, "n label"] = torch.cat(parts, dim=1).mean(dim=0).double().numpy()
+        return average
 
     def _check(self) -> None:
         """Raises if the head has not been fitted."""

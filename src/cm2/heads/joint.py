@@ -77,10 +77,11 @@ class JointHead(Head):
         blocks: Blocks,
         y: Int[ndarray, " n"],
         sample_weight: Float[ndarray, " n"] | None = None,
+        groups: ndarray | None = None,
     ) -> Self:
         """Fits the laws, their pooling and their confidence."""
         weight = row_weights(sample_weight, len(y))
-        folds = stratified_folds(y, self.folds, self.random_state)
+        folds = stratified_folds(y, self.folds, self.random_state, groups)
         self._fit(blocks, y, weight, folds)
         return self
 
@@ -90,6 +91,7 @@ class JointHead(Head):
         y: Int[ndarray, " n"],
         sample_weight: Float[ndarray, " n"] | None,
         folds: Int[ndarray, " n"],
+        groups: ndarray | None = None,
     ) -> Float[ndarray, "n label"]:
         """Fits on all rows; the folds that choose the pooling give the out-of-fold predictions."""
         return self._fit(blocks, y, row_weights(sample_weight, len(y)), folds)
@@ -217,11 +219,13 @@ class JointHead(Head):
     def _confidence(
         self, likelihood: ndarray, y: Int[ndarray, " n"], weight: Float[ndarray, " n"]
     ) -> tuple[float, float]:
-        """The exponent of the likelihood with the lowest log loss, and that loss."""
+        """The exponent of the likelihood with the lowest log loss, shrunk to one, and that loss."""
+        rows = float(weight.sum())
 
         def loss(log_beta: float) -> float:
             posterior = self._posterior(likelihood, float(np.exp(log_beta)))
-            return -float(np.average(posterior[np.arange(len(y)), y], weights=weight))
+            fit = -float(np.average(posterior[np.arange(len(y)), y], weights=weight))
+            return fit + log_beta**2 / (2 * 0.25 * rows)
 
         found = minimize_scalar(loss, bounds=(-4.0, 1.0), method="bounded")
         return float(np.exp(found.x)), float(found.fun)

@@ -48,7 +48,7 @@ class Pool(Head):
         self,
         heads: Mapping[str, Head],
         prior: Mapping[str, float] | None = None,
-        folds: int = 5,
+        folds: int = 3,
         random_state: int = 0,
     ) -> None:
         self.heads = heads
@@ -86,7 +86,8 @@ class Pool(Head):
         folds = stratified_folds(y, self.folds, self.random_state, groups)
         self.heads_ = {name: clone(head) for name, head in self.heads.items()}
         self.log_proba_ = {
-            name: head.cross_fit(blocks, y, weight, folds) for name, head in self.heads_.items()
+            name: head.cross_fit(blocks, y, weight, folds, groups)
+            for name, head in self.heads_.items()
         }
         stacked = np.stack(list(self.log_proba_.values()))
         prior = np.array([1.0 if self.prior is None else self.prior[name] for name in self.heads_])
