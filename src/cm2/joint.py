@@ -91,9 +91,10 @@ class CopulaJoint(nn.Module):
         """Fits the marginals by EM, each by itself, and leaves the copula as it is.
 
         Raises:
-            ValueError: If the embeddings do not fit the model or are not finite.
+            ValueError: If embeddings or weights do not fit the model or are not finite, or if a
+                modality is present in fewer rows of positive weight than there are components.
         """
-        z, present = self._check(z, present)
+        z, present, weights = self._check(z, present, weights)
         parameters = fit_mixtures(
             z.double(),
             present,
@@ -120,23 +121,22 @@ class CopulaJoint(nn.Module):
         Args:
             z: Embeddings; entries of absent modalities are not read.
             present: Which modalities each row has; all if ``None``.
-            weights: Weight of each row.
+            weights: Weight of each row, not negative; a row of weight zero counts as absent.
             seed: Seed of the marginals' start.
             steps: The most iterations over all parameters together, after the two stages; 0 leaves
                 the two-stage estimate.
 
         Raises:
-            ValueError: If the embeddings do not fit the model or are not finite, or if a modality
-                is present in fewer rows than there are components.
+            ValueError: If embeddings or weights do not fit the model or are not finite, or if a
+                modality is present in fewer rows of positive weight than there are components.
         """
         dtype = next(self.marginals.parameters()).dtype
         self.double()
         try:
-            z, present = self._check(z.detach().double(), present)
-            some = present.any(-1)
-            z, present = z[some], present[some]
-            weights = torch.ones(len(z)) if weights is None else weights[some]
-            weights = weights.to(z) / weights.sum()
+            z, present, weights = self._check(z.detach().double(), present, weights)
+            some = present.any(-1) & (weights > 0)
+            z, present, weights = z[some], present[some], weights[some]
+            weights = weights / weights.sum()
             self.initialize(z, present, weights=weights * len(z), seed=seed)
             _minimize(self.copula.parameters(), self._loss(z, present, weights, True), 50)
             _minimize(self.parameters(), self._loss(z, present, weights, False), steps)
@@ -177,7 +177,10 @@ class CopulaJoint(nn.Module):
 
         return evaluate
 
-    def _check(self, z: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _check(
+        self, z: Tensor, present: Tensor | None, weights: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Checks the arguments and fills in what was left out."""
         if z.dim() != 3 or z.shape[1:] != (self.modalities, self.dim):
             raise ValueError(
                 f"embeddings must have shape (rows, {self.modalities}, {self.dim}), "
@@ -194,7 +197,22 @@ class CopulaJoint(nn.Module):
         if not finite.all():
             bad = (~finite).any(0).nonzero().flatten().tolist()
             raise ValueError(f"present embeddings of modalities {bad} are not finite")
-        return z, present
+        if weights is None:
+            weights = torch.ones(len(z))
+        if weights.shape != z.shape[:1]:
+            raise ValueError(
+                f"weights should have shape {tuple(z.shape[:1])}, got {tuple(weights.shape)}"
+            )
+        wrong = ((weights < 0) | ~weights.isfinite()).nonzero().flatten()
+        if len(wrong):
+            row = int(wrong[0])
+            raise ValueError(
+                "weights of rows should be finite and not negative, "
+                f"but row {row} has {float(weights[row]):g}"
+            )
+        if len(z) and not (weights.to(z.device)[present.any(-1)] > 0).any():
+            raise ValueError("the weights of all rows that have a modality are zero")
+        return z, present, weights.to(z)
 
 
 def _minimize(parameters: Iterable[nn.Parameter], loss: Callable[[], float], steps: int) -> None:

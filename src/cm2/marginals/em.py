@@ -52,22 +52,24 @@ def fit_mixtures(
         z: Embeddings; rows that are not present are not read.
         present: Which rows have which modality.
         components: Number K of components.
-        weights: Weight of each row.
+        weights: Weight of each row; those of weight zero count as absent.
         shared: Whether a row has one component for all its modalities, or one for each.
         seed: Seed of the start.
         steps: The most steps of EM.
 
     Raises:
-        ValueError: If a modality is present in fewer rows than there are components.
+        ValueError: If a modality is present in fewer rows of positive weight than there are
+            components.
     """
+    row_weights = torch.ones(len(z), dtype=z.dtype) if weights is None else weights.to(z)
+    present = present & (row_weights > 0)[:, None]
     counts = present.sum(0)
     if (counts < components).any():
         m = int(counts.argmin())
         raise ValueError(
-            f"modality {m} is present in {int(counts[m])} samples; "
+            f"modality {m} is present in {int(counts[m])} samples of positive weight; "
             f"{components} components need at least as many"
         )
-    row_weights = torch.ones(len(z), dtype=z.dtype) if weights is None else weights.to(z)
     mask = present * row_weights[:, None]
     total = mask.sum(0)[:, None]
     z = torch.where(present[..., None], z, torch.zeros_like(z))
