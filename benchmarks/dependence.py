@@ -208,6 +208,9 @@ def _differences(part: pd.DataFrame) -> str:
             best = tables[r][rivals].mean().idxmax() if rivals else LATE
             cells.append(f"{_difference(tables[r], method, best)} {best}")
         lines.append(f"| {method} - best rival | {' | '.join(cells)} |")
+    for rival in (m for m in RIVALS if OURS in ours):
+        cells = [_difference(tables[r], OURS, rival) for r in rates]
+        lines.append(f"| {OURS} - {rival} | {' | '.join(cells)} |")
     if OURS in ours and INDEPENDENT in ours:
         cells = [_difference(tables[r], OURS, INDEPENDENT) for r in rates]
         lines.append(f"| {OURS} - {INDEPENDENT} | {' | '.join(cells)} |")

@@ -25,6 +25,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 import cm2
 from cm2 import copulas, couplings, fusions, imputers, persistence
 from cm2.heads import Experts, Fusion, Head, JointHead, Pool
+from cm2.heads.base import row_weights
 from cm2.inputs import Blocks, Groups, Reader, check_dimensions, is_dict
 from cm2.models import objectives, posteriors
 
@@ -406,11 +407,7 @@ def _labels(y: Any, rows: int) -> ndarray:
 
 def _weights(sample_weight: Any, rows: int) -> ndarray:
     """Weights as float64, ones if there are none."""
-    weight = np.ones(rows) if sample_weight is None else np.asarray(sample_weight, np.float64)
-    if weight.shape != (rows,) or not (np.isfinite(weight) & (weight >= 0)).all():
-        raise ValueError(
-            f"sample_weight should be {rows} finite numbers >= 0, got shape {weight.shape}"
-        )
+    weight = row_weights(sample_weight, rows)
     if not weight.any():
         raise ValueError("the sample weights are zero for every sample")
     return weight
