@@ -22,6 +22,8 @@ VARIANTS: list[dict[str, Any]] = [
     {"imputation": "zero"},
     {"posterior": "gaussian"},
     {"posterior": "gaussian", "objective": "elbo", "imputation": "conditional"},
+    {"coupling": "shared-components", "copula": "gumbel"},
+    {"coupling": "multivariate-cdf"},
 ]
 variants = pytest.mark.parametrize("options", VARIANTS, ids=str)
 
