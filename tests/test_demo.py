@@ -1,17 +1,22 @@
 """The demo: its data, its intervals, and a small run from end to end."""
 
 import json
+from collections import Counter
+from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from sklearn.metrics import roc_auc_score
 
-from cm2 import CM2Classifier
+from cm2 import CM2Classifier, demo
 from cm2.data.views import QUADRANTS, digit_views
-from cm2.demo import Settings, evaluate, run
-from cm2.demo.methods import ABOUT, LATE_FUSION, POOLED
+from cm2.demo import InputError, Settings, evaluate, run, studies
+from cm2.demo.methods import ABOUT, FITS, LATE_FUSION, LATE_FUSION_LOG, POOLED, Fitted
 from cm2.demo.studies import Digits, Mortality, eicu_folder
+from cm2.prepare.errors import TableError
 
 
 def test_views_are_the_digits_put_together_again():
@@ -41,7 +46,7 @@ def test_folder_of_tables_is_found_in_a_home(tmp_path):
     (tables / "patient.csv.gz").touch()
     assert eicu_folder(None, str(tmp_path)) == tables
     assert eicu_folder(tables, "elsewhere") == tables
-    with pytest.raises(FileNotFoundError, match=r"--data names .*which does not exist"):
+    with pytest.raises(InputError, match=r"--data names .*which does not exist"):
         eicu_folder(tmp_path / "absent", str(tmp_path))
 
 
@@ -96,6 +101,114 @@ def test_replicate_without_a_class_is_left_out_of_the_interval():
     values = evaluate.scores(y, p, np.array([[1.0, 1, 1], [1, 1, 0], [0, 1, 1]]))["AUROC"]
     assert np.isnan(values[1])
     assert evaluate.interval(values) == (1.0, 1.0)
+
+
+class Halves(Digits):
+    """Two classes and a clinical score that some rows lack."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.y = (self.y >= 5).astype(np.int64)
+        self.labels = ("low", "high")
+        self.score_name = "a bedside score"
+        self.score = np.where(np.arange(len(self.y)) % 3 == 0, np.nan, 0.4)
+
+
+class Recorder:
+    """Stands in for a method, or wraps one, and notes when it predicts for how many rows."""
+
+    def __init__(self, name: str, events: list, method=None) -> None:
+        self.name, self.events, self.method = name, events, method
+
+    def predict_proba(self, X):
+        rows = len(next(iter(X.values())))
+        self.events.append(("predict", self.name, rows))
+        return np.full((rows, 2), 0.5) if self.method is None else self.method.predict_proba(X)
+
+
+@pytest.fixture
+def events(monkeypatch):
+    """Notes every set of bootstrap draws, in order with what a Recorder notes."""
+    noted = []
+    draws = evaluate.draws
+    monkeypatch.setattr(
+        evaluate, "draws", lambda *args: noted.append(("draws", args[1])) or draws(*args)
+    )
+    return noted
+
+
+def test_trap_a_job_sees_test_rows_once_a_rate_and_draws_once_outside_the_fit(events, monkeypatch):
+    fit = demo.fit
+
+    def noted(name, X, y, **options):
+        events.append(("fit begins", len(y)))
+        fitted = fit(name, X, y, **options)
+        events.append(("fit ends", len(y)))
+        return [Fitted(f.name, Recorder(f.name, events, f.method), f.seconds) for f in fitted]
+
+    monkeypatch.setattr(demo, "fit", noted)
+    study, rates = Digits(), (0.0, 0.4)
+    train, test = study.split(0)
+    demo.job(study, LATE_FUSION, 0, rates, Settings(rates=rates, replicates=20), None)
+    predicted = [event for event in events if event[0] == "predict"]
+    assert predicted == [
+        ("predict", name, len(test)) for name in (LATE_FUSION, LATE_FUSION_LOG) for _ in rates
+    ]
+    rest = [event for event in events if event[0] != "predict"]
+    assert rest == [("draws", 20), ("fit begins", len(train)), ("fit ends", len(train))]
+
+
+@pytest.fixture
+def stand_ins(events, monkeypatch, tmp_path):
+    """A run of stand-ins on two classes, from a folder given by a relative path."""
+
+    def fit(name, X, y, **_):
+        shown = (name, LATE_FUSION_LOG) if name == LATE_FUSION else (name,)
+        return [Fitted(one, Recorder(one, events), 0.1) for one in shown]
+
+    monkeypatch.setattr(demo, "fit", fit)
+    monkeypatch.setattr(studies, "load", lambda folder: Halves())
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "private" / "eicu-demo").mkdir(parents=True)
+    (tmp_path / "private" / "eicu-demo" / "patient.csv").touch()
+    data, out = Path("private/eicu-demo"), Path("runs/one")
+    run(Settings(data, out, seeds=2, rates=(0.3, 0.6), replicates=20, processes=1))
+    return tmp_path / out
+
+
+def test_trap_a_run_touches_each_test_split_once_a_method_and_rate(events, stand_ins):
+    _, test = Halves().split(0)
+    counts = Counter(event[1] for event in events if event[0] == "predict")
+    assert counts == dict.fromkeys(ABOUT, 2 * 2)
+    assert {event[2] for event in events if event[0] == "predict"} == {len(test)}
+    draws = sum(event[0] == "draws" for event in events)
+    assert draws == 2 * len(FITS) + 1, "once a job, and once for the clinical score"
+
+
+def test_report_names_true_rates_and_no_place(stand_ins, tmp_path):
+    source = (stand_ins / "report.html").read_text()
+    assert "a bedside score (" in source
+    assert "high), 30% removed" in source
+    assert "as observed" not in source
+    for place in (str(tmp_path), "private"):
+        assert place not in source
+    assert ">eicu-demo<" in source
+    config = yaml.safe_load((stand_ins / "config.yaml").read_text())
+    assert (config["data"], config["out"]) == ("private/eicu-demo", "runs/one")
+    table = pd.read_csv(stand_ins / "metrics.csv")
+    assert set(table.loc[table["rows_with"] == "a clinical score", "rate"]) == {0.3}
+
+
+def test_faults_of_tables_are_refused_and_bugs_are_not(monkeypatch, tmp_path):
+    for error, expected in (
+        (TableError("table patient: empty"), InputError),
+        (FileNotFoundError("no table"), InputError),
+        (ValueError("a bug"), ValueError),
+    ):
+        monkeypatch.setattr(studies, "Mortality", Mock(side_effect=error))
+        with pytest.raises(expected, match=str(error)) as caught:
+            studies.load(tmp_path)
+        assert type(caught.value) is expected
 
 
 @pytest.fixture(scope="module")

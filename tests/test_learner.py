@@ -1,5 +1,6 @@
 """Training: what is restored, logged, left alone, and said when a loss is not finite."""
 
+import inspect
 import os
 from pathlib import Path
 
@@ -211,6 +212,15 @@ def test_rows_of_weight_zero_do_not_count() -> None:
     right = module.terms(batch._replace(present=torch.ones(64, 3).bool()))
     for name in left:
         torch.testing.assert_close(left[name], right[name])
+
+
+def test_trap_training_knows_no_test_data() -> None:
+    """No hook or step of Lightning's test loop, and no test set among the arguments."""
+    assert not [name for name in vars(learner.Learner) if "test" in name or "predict" in name]
+    arguments = inspect.signature(learner.train).parameters
+    sets = [name for name, value in arguments.items() if "ArrayDataset" in str(value.annotation)]
+    assert sets == ["training", "validation"]
+    assert not [name for name in arguments if "test" in name]
 
 
 def test_mistakes_are_named() -> None:

@@ -6,11 +6,10 @@ rows with the same modalities removed.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,8 +92,7 @@ def run(settings: Settings) -> Path:
     """
     begin = time.perf_counter()
     console = Console()
-    with _refusing():
-        source = studies.eicu_folder(settings.data, os.environ.get("CM2_DATA_HOME"))
+    source = studies.eicu_folder(settings.data, os.environ.get("CM2_DATA_HOME"))
     folder = open_folder(settings.out)
     if source is None:
         console.print(
@@ -107,7 +105,7 @@ def run(settings: Settings) -> Path:
             f"Data: the eICU demo in {source}, in-hospital mortality after 24 hours.",
             soft_wrap=True,
         )
-    with _refusing(), console.status("reading tables"):
+    with console.status("reading tables"):
         study = studies.load(source)
     write_config(folder, settings.plain() | {"data": None if source is None else str(source)})
     positives = f", {int(study.y.sum())} {study.labels[1]}" if len(study.labels) == 2 else ""
@@ -119,7 +117,7 @@ def run(settings: Settings) -> Path:
     results = _run_jobs(study, settings, folder, console)
     cells = [cell for result in results for cell in result.cells]
     table = evaluate.summarise(cells, LATE_FUSION)
-    score = _score(study, results, settings.replicates)
+    score = _score(study, results, settings.replicates, min(settings.rates))
     seconds = time.perf_counter() - begin
     _write_results(folder, table, score)
     path = page.write(folder, study, settings.plain(), table, score, results, seconds)
@@ -129,15 +127,6 @@ def run(settings: Settings) -> Path:
         console.print(page.rich_table(page.score_table(study, score)))
     console.print(f"{time.perf_counter() - begin:.0f} s. Report: {path}", soft_wrap=True)
     return path
-
-
-@contextlib.contextmanager
-def _refusing() -> Iterator[None]:
-    """Turns errors about the input into a refusal."""
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        raise InputError(str(error)) from error
 
 
 def _run_jobs(study: Study, settings: Settings, folder: Path, console: Console) -> list[Result]:
@@ -217,8 +206,14 @@ def job(
     return Result(cells, seed, test, kept)
 
 
-def _score(study: Study, results: list[Result], replicates: int) -> pd.DataFrame | None:
-    """Compares the clinical score with every method on the test rows that have one."""
+def _score(
+    study: Study, results: list[Result], replicates: int, rate: float
+) -> pd.DataFrame | None:
+    """Compares the clinical score with every method on the test rows that have one.
+
+    The predictions are those that were kept, at the lowest rate of the run; the score itself is
+    that of the full data.
+    """
     there = np.isfinite(study.score)
     if not there.any():
         return None
@@ -239,7 +234,7 @@ def _score(study: Study, results: list[Result], replicates: int) -> pd.DataFrame
             study.y[rows], probability[with_score], weight[:, study.groups[rows]]
         )
         positives = int(study.y[rows].sum())
-        cells.append(evaluate.Cell(name, seed, 0.0, len(rows), positives, np.nan, scores))
+        cells.append(evaluate.Cell(name, seed, rate, len(rows), positives, np.nan, scores))
     return evaluate.summarise(cells, study.score_name)
 
 

@@ -23,10 +23,13 @@ if TYPE_CHECKING:
 SHOWN = ("AUROC", "AUPR", "Brier")
 BETTER = {"AUROC": "higher is better", "AUPR": "higher is better", "Brier": "lower is better"}
 REMOVED = {
-    "test": "Fitted once a split to the training rows as they are (at the lowest rate); modalities "
-    "are removed at random from test rows, so that no method has trained at the higher rates.",
+    "test": "Fitted once a split, at the lowest rate; at the others modalities are removed "
+    "at random from test rows only, so that no method has trained at the higher rates.",
     "both": "Modalities are removed at random from training and test rows alike, a fit each rate.",
 }
+PATHS = ("data", "out")
+"""Options that are paths."""
+
 CURVES = {
     "loss": ("train_task", "val_loss"),
     "terms of the joint": ("train_joint_nll", "train_alignment"),
@@ -90,7 +93,7 @@ def score_table(study: Study, score: pd.DataFrame) -> report.Table:
     size = score.iloc[0]
     caption = (
         f"On test rows with {study.score_name} ({size['rows']} a split, {size['positives']} "
-        f"{study.labels[1]}), as observed"
+        f"{study.labels[1]}), {_rate(size['rate'])}"
     )
     return report.Table(caption, pd.DataFrame(list(rows.values())), [study.score_name])
 
@@ -149,7 +152,8 @@ def _pictures(
             availability.availability(study.present(), study.modalities),
         ),
         "calibration": report.Picture(
-            f"{what}, by tenths of the predicted probability, over all splits.",
+            f"{what}, by tenths of the predicted probability, over all splits, "
+            f"{_rate(table['rate'].min())}.",
             calibration.calibration(_reliability(study, results)),
         ),
     }
@@ -174,7 +178,14 @@ def write(
     results: Sequence[Result],
     seconds: float,
 ) -> Path:
-    """Writes figures and report, and returns the path of the report."""
+    """Writes figures and report, and returns the path of the report.
+
+    The report names folders without their places, since it is made to be passed on.
+    """
+    named = {
+        option: value if value is None or option not in PATHS else Path(value).resolve().name
+        for option, value in settings.items()
+    }
     size = table.iloc[0]
     splits = f"{size['splits']} random split{'' if size['splits'] == 1 else 's'}"
     pictures = _pictures(folder, study, table, results)
@@ -217,7 +228,7 @@ def write(
             [f"{seconds:.0f} seconds in all."],
             [
                 report.Table("Seconds of one fit, one thread", cost),
-                report.Table("Configuration", report.pairs(settings, ("option", "value"))),
+                report.Table("Configuration", report.pairs(named, ("option", "value"))),
                 report.Table("Versions", report.pairs(report.versions(), ("package", "version"))),
             ],
         )

@@ -13,6 +13,7 @@ from numpy import ndarray
 from sklearn.model_selection import StratifiedShuffleSplit
 
 from cm2.data.views import digit_views
+from cm2.demo.folder import InputError
 
 TEST = 0.3
 """Share of the patients, or images, that are tested on."""
@@ -102,7 +103,7 @@ class Mortality(Study):
         self._cohort = eicu.in_hospital_mortality(folder, hours=24)
         self._featurize = functools.partial(eicu.featurize, self._cohort)
         self.title = "In-hospital mortality after 24 hours of intensive care"
-        self.source = f"the eICU demo in {folder.name}, stays of at least 24 hours"
+        self.source = f"the eICU demo in {folder.resolve().name}, stays of at least 24 hours"
         documents = self._cohort.documents
         self.modalities = tuple(dict.fromkeys([*self._cohort.inputs, *documents]))
         self.y = self._cohort.target.to_numpy(np.int64)
@@ -148,24 +149,35 @@ def eicu_folder(data: Path | None, home: str | None) -> Path | None:
         The folder with the tables, or None if none was asked for and there is none.
 
     Raises:
-        FileNotFoundError: If the folder that was asked for, or `home`, has no eICU tables.
+        InputError: If the folder that was asked for, or `home`, has no eICU tables.
     """
     place = data if data is not None else (Path(home) if home else None)
     if place is None:
         return None
     for folder in (place, place / EICU):
         if any(folder.glob("patient.*")):
-            return folder.resolve()
+            return folder
     asked = "--data" if data is not None else "CM2_DATA_HOME"
     state = (
         "does not exist" if not place.is_dir() else f"has no table 'patient', nor has {EICU} in it"
     )
-    raise FileNotFoundError(
+    raise InputError(
         f"{asked} names {place}, which {state}; give the folder of the eICU demo's tables, or "
         "leave it out for the digits"
     )
 
 
 def load(folder: Path | None) -> Study:
-    """Loads the eICU study of a folder, or the digits."""
-    return Digits() if folder is None else Mortality(folder)
+    """Loads the eICU study of a folder, or the digits.
+
+    Raises:
+        InputError: If a table is missing, cannot be read, or has faults that are known.
+    """
+    if folder is None:
+        return Digits()
+    from cm2.prepare.errors import TableError
+
+    try:
+        return Mortality(folder)
+    except (TableError, OSError) as error:
+        raise InputError(str(error)) from error

@@ -19,6 +19,7 @@ from cm2.prepare import eicu_columns as columns
 from cm2.prepare.documents import vectorize
 from cm2.prepare.eicu_columns import STAY
 from cm2.prepare.eicu_window import Window
+from cm2.prepare.errors import TableError
 from cm2.prepare.tables import Tables
 
 __all__ = ["Cohort", "featurize", "in_hospital_mortality"]
@@ -59,7 +60,7 @@ def in_hospital_mortality(folder: Path, *, hours: float | int = 24) -> Cohort:
 
     Raises:
         FileNotFoundError: A table is missing.
-        ValueError: A column is missing, a file is broken, or no stay is left.
+        TableError: A column is missing, a file is broken, or no stay is left.
     """
     if not hours > 0:
         raise ValueError(f"hours must be positive, got {hours}")
@@ -126,7 +127,7 @@ def featurize(
 def _stays(patient: pd.DataFrame, minutes: float) -> tuple[pd.DataFrame, list[tuple[str, int]]]:
     """Applies the exclusions one after the other and counts each."""
     if repeated := int(patient[STAY].duplicated().sum()):
-        raise ValueError(f"table patient: {repeated} rows repeat a {STAY}, one row a stay expected")
+        raise TableError(f"table patient: {repeated} rows repeat a {STAY}, one row a stay expected")
     flow = [("unit stays in the folder", len(patient))]
     exclusions = {
         "no stay or patient identifier": lambda p: p[STAY].isna() | p["uniquepid"].isna(),
@@ -145,7 +146,7 @@ def _stays(patient: pd.DataFrame, minutes: float) -> tuple[pd.DataFrame, list[tu
         ("deaths in hospital", int((patient["hospitaldischargestatus"] == "Expired").sum()))
     )
     if patient.empty:
-        raise ValueError(f"no stay is left: {flow}")
+        raise TableError(f"no stay is left: {flow}")
     return patient.astype({STAY: "int64"}).reset_index(drop=True), flow
 
 

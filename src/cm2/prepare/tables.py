@@ -22,6 +22,8 @@ except ImportError as error:
         "reading raw tables needs Ibis and DuckDB; install them with: pip install 'cm2[tables]'"
     ) from error
 
+from cm2.prepare.errors import TableError
+
 __all__ = ["Tables"]
 
 SUFFIXES = (".parquet", ".csv", ".csv.gz")
@@ -81,7 +83,7 @@ class Tables:
             try:
                 return list(self._backend.read_parquet(path).columns)
             except duckdb.Error:
-                raise ValueError(f"{path}: not a readable parquet file") from None
+                raise TableError(f"{path}: not a readable parquet file") from None
         return _csv_header(path)
 
     def _load(self, name: str) -> ir.Table:
@@ -107,7 +109,7 @@ class Tables:
             table = self._backend.create_table(name, _typed(raw, text, self._wanted[name]))
         except duckdb.Error as error:
             # The message of DuckDB may quote the line it stopped at: it is not passed on.
-            raise ValueError(f"{path}: {_reason(error)}") from None
+            raise TableError(f"{path}: {_reason(error)}") from None
         self._count_unreadable(name, table)
         kept: ir.Table = table.select(*self._wanted[name])
         return kept
@@ -169,11 +171,11 @@ def _csv_header(path: Path) -> list[str]:
         ) as lines:
             header = next(csv.reader(lines), [])
     except (EOFError, gzip.BadGzipFile, zlib.error):
-        raise ValueError(f"{path}: truncated or not a gzip file") from None
+        raise TableError(f"{path}: truncated or not a gzip file") from None
     except UnicodeDecodeError:
-        raise ValueError(f"{path}: not a text file in UTF-8") from None
+        raise TableError(f"{path}: not a text file in UTF-8") from None
     if not header:
-        raise ValueError(f"{path}: empty file, a header line was expected")
+        raise TableError(f"{path}: empty file, a header line was expected")
     return header
 
 
@@ -183,9 +185,9 @@ def _spelling(
     """Maps wanted names to the file's own spelling, or says what is missing."""
     found = {column.strip().lower(): column for column in header}
     if len(header) == 1 and any(mark in header[0] for mark in ";\t|"):
-        raise ValueError(f"{path}: not delimited by commas (the header is a single column)")
+        raise TableError(f"{path}: not delimited by commas (the header is a single column)")
     if missing := [column for column in columns if column not in found]:
-        raise ValueError(
+        raise TableError(
             f"{path}: table {name} lacks column(s) {', '.join(missing)};"
             f" found {', '.join(sorted(found))}"
         )

@@ -1,0 +1,7 @@
+"""What is wrong with raw tables, told apart from what is wrong with this code."""
+
+from __future__ import annotations
+
+
+class TableError(ValueError):
+    """A raw table cannot be used; the message names it and its fault, and quotes no data."""
