@@ -8,8 +8,6 @@ import pytest
 import raw_eicu
 from pandas.testing import assert_frame_equal, assert_series_equal
 
-pytest.importorskip("ibis")
-
 from cm2.prepare import split
 from cm2.prepare.eicu import Cohort, featurize, in_hospital_mortality
 from cm2.prepare.eicu_columns import STAY, TIMES

@@ -8,8 +8,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-pytest.importorskip("ibis")
-
 from cm2.prepare.tables import Tables
 
 WANTED = {"patient": {"stay": "int64", "age": "float64", "sex": "string"}}
