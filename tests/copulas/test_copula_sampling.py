@@ -7,6 +7,7 @@ from families import CASES, MODERATE, Case, names
 from laws import P_VALUE, assert_kendall, assert_same_law, assert_uniform
 from scipy import stats
 
+from cm2 import copulas
 from cm2.records import Unit
 
 SAMPLES = 1500
@@ -140,6 +141,26 @@ def test_pathwise_gradient_equals_a_finite_difference(case: Case) -> None:
     expected = (slope * weights).sum()
     assert expected.abs() > 1e-3
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("family", "parameter"), [("gumbel", "alpha"), ("frank", "theta"), ("gaussian", "correlation")]
+)
+@pytest.mark.parametrize("strength", [1e5, 1e7])
+def test_pathwise_gradient_is_one_where_coordinates_nearly_agree(
+    family: str, parameter: str, strength: float
+) -> None:
+    """Conditional laws are so steep there that a bound on their slope would show."""
+    value = torch.tensor(strength).double()
+    if family == "gaussian":
+        value = torch.eye(2).double() + (1 - 1 / strength**2) * (1 - torch.eye(2).double())
+    u = (0.05 + 0.9 * torch.rand(200, 2).double()).requires_grad_()
+    copula = copulas.REGISTRY[family](2, **{parameter: value})
+    drawn = copula.complete(u, torch.tensor([True, False]))[:, 1]
+    assert (drawn - u[:, 0]).abs().max() < 1e-3
+    (slope,) = torch.autograd.grad(drawn.sum(), u)
+    torch.testing.assert_close(slope[:, 0], torch.ones(200).double(), rtol=1e-3, atol=0)
+    assert (slope[:, 1] == 0).all()
 
 
 @moderate_case

@@ -135,7 +135,8 @@ class Archimedean(Copula):
             value, slope = self._conditional(y, given)
             below = value < target
             low, high = torch.where(below, y, low), torch.where(below, high, y)
-            newton = y - (value - target) / slope
+            # Out of these bounds the step is bisected anyway.
+            newton = y - (value - target) / slope.clamp(1e-6, 1e6)
             # A step as small as this is the last: beyond it, rounding decides on which side y lies.
             close = finfo.eps**0.75 * (1 + y.abs())
             done = done | ((newton - y).abs() <= close) | (high - low <= close)
@@ -171,7 +172,7 @@ class Archimedean(Copula):
         value = torch.where(near, trapezoid, difference.log())
         log_dt_dy = y - y.exp() - self.log_derivative(log_t, 1)
         slope = (log_hazard + log_dt_dy - value).exp()
-        return value, slope.clamp(1e-6, 1e6)
+        return value, slope
 
     def _log_t(self, y: Tensor) -> Tensor:
         unit = Unit(-y.exp(), log_cloglog(y))
