@@ -8,7 +8,7 @@ within strata (the classes).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -178,16 +178,6 @@ def paired(
         float(stats.ttest_1samp(difference, 0.0).pvalue),
         float(stats.wilcoxon(difference).pvalue),
     )
-
-
-def markdown(rows: Mapping[str, Mapping[str, Interval]]) -> str:
-    """A table of methods by measures."""
-    head = f"| method | {' | '.join(MEASURES)} |\n|---|{'---|' * len(MEASURES)}"
-    lines = [
-        f"| {name} | {' | '.join(str(values[m]) for m in MEASURES)} |"
-        for name, values in rows.items()
-    ]
-    return "\n".join([head, *lines])
 
 
 def _by_threshold(
