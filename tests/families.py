@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import oracles
 import torch
 from torch import Tensor
 
+import oracles
 from cm2 import copulas
 
 DIMS = (2, 3, 5)

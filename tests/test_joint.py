@@ -11,14 +11,14 @@ import pickle
 from typing import Any
 
 import numpy as np
-import oracles
 import pytest
 import torch
 from jaxtyping import TypeCheckError
-from laws import EXACT, ks_distance, monte_carlo
 from scipy import special, stats
 
+import oracles
 from cm2 import CopulaJoint
+from laws import EXACT, ks_distance, monte_carlo
 
 TAU_TOLERANCE = 0.05
 COMPONENTS = 3

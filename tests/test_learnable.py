@@ -5,12 +5,12 @@ import pickle
 
 import pytest
 import torch
-from laws import EXACT
 from torch.distributions import Gamma, Normal
 
 from cm2 import copulas
 from cm2.learnable import Learnable
 from cm2.marginals import GaussianMixture
+from laws import EXACT
 
 
 def test_starts_where_it_is_told() -> None:

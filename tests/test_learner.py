@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from networks import FEATURES, Identity, correlated, network
 
 from cm2 import learner
 from cm2.data.batches import ArrayDataset
 from cm2.models import CM2
 from cm2.tasks import Binary, Multiclass, Multilabel
+from networks import FEATURES, Identity, correlated, network
 
 
 def data(rows: int = 240, seed: int = 0, modalities: int = 3) -> ArrayDataset:

@@ -7,11 +7,11 @@ import mpmath
 import numpy as np
 import pytest
 import torch
-from laws import ORACLE, gradients
 from torch import Tensor
 
 from cm2 import numerics
 from cm2.records import Unit
+from laws import ORACLE, gradients
 
 LOGS = (-300.0, -80.0, -40.0, -36.0, -20.0, -5.0, -1.0, -0.7, -0.6, -1e-3, -1e-8, -1e-14)
 REALS = (-200.0, -60.0, -37.5, -36.5, -10.0, -1.0, 0.0, 1.0, 3.0)

@@ -10,24 +10,21 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float
 from numpy import ndarray
-from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.preprocessing import LabelEncoder
 from sklearn.utils import check_random_state
 from sklearn.utils.class_weight import compute_sample_weight
-from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 import cm2
 from cm2 import copulas, couplings, fusions, imputers, persistence
 from cm2.heads import Experts, Fusion, Head, JointHead, Pool
-from cm2.heads.base import row_weights
 from cm2.inputs import Blocks, Groups, Reader, check_dimensions, is_dict
 from cm2.models import objectives, posteriors
+from cm2.targets import checked_groups, checked_labels, checked_weights
 
 HEADS = ("fusion", "joint", "experts")
 COUNTS = (
@@ -158,8 +155,8 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._check_array(X, reset=True)
         self.reader_ = Reader(self.modalities)
         rows = self.reader_.count(X)
-        labels = _labels(y, rows)
-        weight = _weights(sample_weight, rows)
+        labels = checked_labels(y, rows)
+        weight = checked_weights(sample_weight, rows)
         kept = np.flatnonzero(weight > 0)
         codes = self._encode(labels[kept])
         blocks = self.reader_.fit_blocks(X, present, kept)
@@ -167,7 +164,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._check_sizes(blocks)
         weight = weight[kept]
         if groups is not None:
-            groups = _checked_groups(groups, rows)[kept]
+            groups = checked_groups(groups, rows)[kept]
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         self.head_: Head | list[Head]
         if codes.ndim == 1:
@@ -382,39 +379,3 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 "use 'fusion' or 'pooled'"
             )
         return head
-
-
-def _labels(y: Any, rows: int) -> ndarray:
-    """Checks labels: (n,) classes or an (n, L) matrix of zeros and ones."""
-    if y is None:
-        raise ValueError("requires y to be passed, but the target y is None")
-    labels = y.toarray() if issparse(y) else np.asarray(y)
-    missing = np.flatnonzero(np.atleast_2d(pd.isna(labels).T).any(axis=0))
-    if len(missing):
-        raise ValueError(f"Input y contains NaN: {len(missing)} labels, first at row {missing[0]}")
-    if labels.dtype.kind == "f" and np.isinf(labels).any():
-        raise ValueError("Input y contains infinity")
-    check_classification_targets(labels)
-    kind = type_of_target(labels, input_name="y")
-    if kind == "multiclass-multioutput":
-        raise ValueError(f"y of shape {labels.shape} and kind {kind!r} is not supported")
-    if kind != "multilabel-indicator":
-        labels = column_or_1d(labels, warn=True)
-    if len(labels) != rows:
-        raise ValueError(f"X has {rows} samples, but y has {len(labels)}")
-    return labels
-
-
-def _weights(sample_weight: Any, rows: int) -> ndarray:
-    """Weights as float64, ones if there are none."""
-    weight = row_weights(sample_weight, rows)
-    if not weight.any():
-        raise ValueError("the sample weights are zero for every sample")
-    return weight
-
-
-def _checked_groups(groups: Any, rows: int) -> ndarray:
-    checked = np.asarray(groups)
-    if checked.shape != (rows,):
-        raise ValueError(f"groups must have shape ({rows},), got {checked.shape}")
-    return checked

@@ -6,12 +6,12 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from families import CASES, MODERATE, Case, names, points
-from laws import EXACT
 from torch import Tensor
 
 from cm2 import copulas
 from cm2.learnable import Learnable
+from families import CASES, MODERATE, Case, names, points
+from laws import EXACT
 
 every_case = pytest.mark.parametrize("case", CASES, ids=names(CASES))
 moderate_case = pytest.mark.parametrize("case", MODERATE, ids=names(MODERATE))

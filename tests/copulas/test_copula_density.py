@@ -1,16 +1,16 @@
 """Laws of a copula's density: oracles, mass, derivative of the cdf, absent coordinates."""
 
 import numpy as np
-import oracles
 import pytest
 import pyvinecopulib as pv
 import torch
-from families import CASES, DIMS, MODERATE, Case, names, points
-from laws import EXACT, ORACLE, QUADRATURE, gradients
 from scipy import special, stats
 
+import oracles
 from cm2 import copulas
 from cm2.records import Unit
+from families import CASES, DIMS, MODERATE, Case, names, points
+from laws import EXACT, ORACLE, QUADRATURE, gradients
 
 every_case = pytest.mark.parametrize("case", CASES, ids=names(CASES))
 moderate_case = pytest.mark.parametrize("case", MODERATE, ids=names(MODERATE))

@@ -4,14 +4,14 @@ import itertools
 
 import mpmath
 import numpy as np
-import oracles
 import pytest
 import torch
-from families import CASES, Case, names
-from laws import FLOAT32, gradients
 from torch import Tensor
 
+import oracles
 from cm2.records import Unit
+from families import CASES, Case, names
+from laws import FLOAT32, gradients
 
 ENDS = (1e-30, 1e-12, 1e-4, 0.3, 0.5, 0.9, 1 - 1e-3, 1 - 1e-7)
 every_case = pytest.mark.parametrize("case", CASES, ids=names(CASES))

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from families import CASES, MODERATE, Case, names
-from laws import P_VALUE, assert_kendall, assert_same_law, assert_uniform
 from scipy import stats
 
 from cm2 import copulas
 from cm2.records import Unit
+from families import CASES, MODERATE, Case, names
+from laws import P_VALUE, assert_kendall, assert_same_law, assert_uniform
 
 SAMPLES = 1500
 drawn_cases = [c for c in CASES if c.label in {"none", "mild", "irregular", "negative", "extreme"}]

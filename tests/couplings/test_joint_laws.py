@@ -3,10 +3,17 @@
 from typing import Any
 
 import numpy as np
-import oracles
 import pytest
 import torch
 from jaxtyping import TypeCheckError
+from scipy import stats
+from torch import Tensor
+
+import oracles
+from cm2 import copulas, couplings
+from cm2.couplings import Joint, multivariate_cdf
+from cm2.marginals import GaussianMixture
+from cm2.models.diagnostics import dependence
 from laws import (
     EXACT,
     ORACLE,
@@ -17,13 +24,6 @@ from laws import (
     ks_distance,
     monte_carlo,
 )
-from scipy import stats
-from torch import Tensor
-
-from cm2 import copulas, couplings
-from cm2.couplings import Joint, multivariate_cdf
-from cm2.marginals import GaussianMixture
-from cm2.models.diagnostics import dependence
 
 DENSITIES = ("rosenblatt", "shared-components")
 FAMILIES = ("independence", "gaussian", "gumbel", "frank")

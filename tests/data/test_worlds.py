@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from laws import monte_carlo
 from sklearn.metrics import roc_auc_score
 
 from cm2.data.worlds import MODALITIES, WORLDS, make_world, remove
+from laws import monte_carlo
 
 
 def within_class_correlation(X: dict[str, np.ndarray], y: np.ndarray) -> np.ndarray:

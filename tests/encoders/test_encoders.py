@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from networks import Identity
 
 from cm2 import encoders
 from cm2.encoders import Dense
 from cm2.encoders.dense import Ball
 from cm2.models import encode_present
+from networks import Identity
 
 
 def test_dense_is_registered() -> None:

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from laws import EXACT, ORACLE
 from scipy.stats import multivariate_normal, norm
 
 from cm2.heads.block_gaussian import BlockGaussian
+from laws import EXACT, ORACLE
 
 SIZES = (2, 1, 3)
 BLOCK = np.repeat(np.arange(3), SIZES)

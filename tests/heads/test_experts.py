@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from laws import EXACT
 from scipy.special import expit
 from sklearn.base import clone
 from sklearn.metrics import log_loss, roc_auc_score
@@ -11,6 +10,7 @@ from cm2.heads import Experts
 from cm2.heads.base import stratified_folds
 from cm2.heads.scores import Expert
 from cm2.inputs import Blocks
+from laws import EXACT
 
 LINEAR = ("linear",)
 

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from cm2.inputs import Blocks
 from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 
 from cm2.heads import REGISTRY
 from cm2.heads.base import stratified_folds
 from cm2.heads.fusion import Fusion
+from cm2.inputs import Blocks
 
 FAST = {"embedding_dim": 4, "max_epochs": 8, "folds": 2, "lr": 1e-2}
 

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from laws import monte_carlo
 
 from cm2 import CopulaJoint, imputers
+from laws import monte_carlo
 
 NAMES = sorted(imputers.REGISTRY)
 

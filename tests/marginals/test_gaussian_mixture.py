@@ -4,9 +4,15 @@ import copy
 import pickle
 
 import numpy as np
-import oracles
 import pytest
 import torch
+from scipy import integrate, stats
+from torch import Tensor
+
+import oracles
+from cm2.marginals import GaussianMixture
+from cm2.marginals.em import fit_mixtures
+from cm2.records import Unit
 from laws import (
     EXACT,
     ORACLE,
@@ -16,12 +22,6 @@ from laws import (
     ks_distance,
     monte_carlo,
 )
-from scipy import integrate, stats
-from torch import Tensor
-
-from cm2.marginals import GaussianMixture
-from cm2.marginals.em import fit_mixtures
-from cm2.records import Unit
 
 
 def parameters(modalities: int, components: int, dim: int, seed: int = 0) -> dict[str, Tensor]:

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from networks import FEATURES, Identity, correlated, network, sample, take, without
 from torch import Tensor
 
 from cm2 import imputers
@@ -13,6 +12,7 @@ from cm2.models import CM2
 from cm2.models.diagnostics import uniformity
 from cm2.records import Batch
 from cm2.tasks import Multiclass
+from networks import FEATURES, Identity, correlated, network, sample, take, without
 
 VARIANTS: list[dict[str, Any]] = [
     {},

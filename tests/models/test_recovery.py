@@ -6,15 +6,15 @@ cells cover all pairs of d, M, K, tau and missing rate but for a few. Errors of 
 """
 
 import numpy as np
-import oracles
 import pytest
 import torch
-from networks import Identity
 
+import oracles
 from cm2 import learner
 from cm2.data.batches import ArrayDataset
 from cm2.models import CM2
 from cm2.tasks import Multiclass
+from networks import Identity
 
 TAU_TOLERANCE = 0.05
 MEAN_TOLERANCE = 0.2

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import raw_eicu
 from pandas.testing import assert_frame_equal, assert_series_equal
 
+import raw_eicu
 from cm2.prepare import split
 from cm2.prepare.eicu import Cohort, featurize, in_hospital_mortality
 from cm2.prepare.eicu_columns import STAY, TIMES

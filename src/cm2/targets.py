@@ -1,0 +1,51 @@
+"""Checks of what is learned from, beside the modalities: labels, weights and patients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy import ndarray
+from scipy.sparse import issparse
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import column_or_1d
+
+from cm2.heads.base import row_weights
+
+
+def checked_labels(y: Any, rows: int) -> ndarray:
+    """Checks labels: (n,) classes or an (n, L) matrix of zeros and ones."""
+    if y is None:
+        raise ValueError("requires y to be passed, but the target y is None")
+    labels = y.toarray() if issparse(y) else np.asarray(y)
+    missing = np.flatnonzero(np.atleast_2d(pd.isna(labels).T).any(axis=0))
+    if len(missing):
+        raise ValueError(f"Input y contains NaN: {len(missing)} labels, first at row {missing[0]}")
+    if labels.dtype.kind == "f" and np.isinf(labels).any():
+        raise ValueError("Input y contains infinity")
+    check_classification_targets(labels)
+    kind = type_of_target(labels, input_name="y")
+    if kind == "multiclass-multioutput":
+        raise ValueError(f"y of shape {labels.shape} and kind {kind!r} is not supported")
+    if kind != "multilabel-indicator":
+        labels = column_or_1d(labels, warn=True)
+    if len(labels) != rows:
+        raise ValueError(f"X has {rows} samples, but y has {len(labels)}")
+    return labels
+
+
+def checked_weights(sample_weight: Any, rows: int) -> ndarray:
+    """Weights as float64, ones if there are none."""
+    weight = row_weights(sample_weight, rows)
+    if not weight.any():
+        raise ValueError("the sample weights are zero for every sample")
+    return weight
+
+
+def checked_groups(groups: Any, rows: int) -> ndarray:
+    """The patient of each row."""
+    checked = np.asarray(groups)
+    if checked.shape != (rows,):
+        raise ValueError(f"groups must have shape ({rows},), got {checked.shape}")
+    return checked
