@@ -37,7 +37,8 @@ def checked_labels(y: Any, rows: int) -> ndarray:
 
 def checked_weights(sample_weight: Any, rows: int) -> ndarray:
     """Weights as float64, ones if there are none."""
-    weight = row_weights(sample_weight, rows)
+    given = None if sample_weight is None else np.asarray(sample_weight, np.float64)
+    weight = row_weights(given, rows)
     if not weight.any():
         raise ValueError("the sample weights are zero for every sample")
     return weight

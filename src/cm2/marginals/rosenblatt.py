@@ -27,10 +27,7 @@ _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 class Tails(NamedTuple):
     """The distribution function of a one-dimensional mixture, by its smaller tail.
 
-    Attributes:
-        log_small: Log of the smaller of u and 1 - u.
-        is_lower: Whether that one is u.
-        share: The share of each component in it.
+    The log of the smaller of u and 1 - u, whether that one is u, and each component's share in it.
     """
 
     log_small: Float[Tensor, "*shape dim"]
