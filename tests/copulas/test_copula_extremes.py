@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import oracles
+from cm2.copulas import Gaussian
 from cm2.records import Unit
 from families import CASES, Case, names
 from laws import FLOAT32, gradients
@@ -135,3 +136,15 @@ def test_the_closed_cube_is_inside(case: Case) -> None:
         value, slopes = value_and_gradients(case, dtype, u)
         assert value.isfinite().all()
         assert all(slope.isfinite().all() for slope in slopes)
+
+
+def test_a_correlation_that_rounding_made_singular_is_no_error() -> None:
+    """A line search comes by such matrices; their sub-matrices have no Cholesky factor as they are."""
+    rows = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1e-9, 0.0], [0.6, 0.8, 1e-9]], dtype=torch.float64)
+    tril = rows / rows.norm(dim=-1, keepdim=True)
+    copula = Gaussian(3, scale_tril=tril, validate_args=False)
+    u = torch.rand(64, 3, dtype=torch.float64)
+    present = torch.rand(64, 3) > 0.3
+    assert copula.log_prob(u, present).isfinite().all()
+    broken = Gaussian(3, scale_tril=torch.full_like(tril, torch.nan), validate_args=False)
+    assert broken.log_prob(u[:1], torch.tensor([[True, True, False]])).isnan().all()

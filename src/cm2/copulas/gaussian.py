@@ -93,7 +93,7 @@ class Gaussian(Copula):
             return _Whitening.of(self.scale_tril).log_density(x)
         x = torch.where(present, x, 0.0)
         patterns, index = self._patterns(present)
-        table = _Whitening.of(torch.linalg.cholesky(self._masked(patterns)))
+        table = _Whitening.of(_sub_factor(self._masked(patterns)))
         return _Whitening(*(_pick(part, index) for part in table)).log_density(x)
 
     def _cdf(self, unit: Unit) -> Tensor:
@@ -151,6 +151,21 @@ def _factor(correlation: Tensor) -> Tensor:
             "Gaussian: correlation must be symmetric, positive definite, with diagonal 1"
         )
     return factor
+
+
+def _sub_factor(correlation: Tensor) -> Tensor:
+    """Cholesky factor of a sub-matrix, which rounding may have made singular.
+
+    Such a matrix gets a little on its diagonal, about what rounding took from it; one that is broken
+    altogether (a line search may come by) gives NaN, not an error.
+    """
+    factor, failed = torch.linalg.cholesky_ex(correlation)
+    if not failed.any():
+        return factor
+    jitter = 1e3 * torch.finfo(correlation.dtype).eps * (failed > 0)
+    eye = torch.eye(correlation.shape[-1], dtype=correlation.dtype, device=correlation.device)
+    factor, failed = torch.linalg.cholesky_ex(correlation + jitter[..., None, None] * eye)
+    return torch.where((failed > 0)[..., None, None], torch.nan, factor)
 
 
 def _pick(table: Tensor, index: tuple[Tensor, ...]) -> Tensor:
