@@ -139,7 +139,7 @@ def test_the_closed_cube_is_inside(case: Case) -> None:
 
 
 def test_a_correlation_that_rounding_made_singular_is_no_error() -> None:
-    """A line search comes by such matrices; their sub-matrices have no Cholesky factor as they are."""
+    """A line search comes by such matrices; sub-matrices have no Cholesky factor as they are."""
     rows = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1e-9, 0.0], [0.6, 0.8, 1e-9]], dtype=torch.float64)
     tril = rows / rows.norm(dim=-1, keepdim=True)
     copula = Gaussian(3, scale_tril=tril, validate_args=False)

@@ -156,8 +156,8 @@ def _factor(correlation: Tensor) -> Tensor:
 def _sub_factor(correlation: Tensor) -> Tensor:
     """Cholesky factor of a sub-matrix, which rounding may have made singular.
 
-    Such a matrix gets a little on its diagonal, about what rounding took from it; one that is broken
-    altogether (a line search may come by) gives NaN, not an error.
+    Such a matrix gets a little on its diagonal, about what rounding took from it; one that is
+    broken altogether (a line search may come by) gives NaN, not an error.
     """
     factor, failed = torch.linalg.cholesky_ex(correlation)
     if not failed.any():
