@@ -80,7 +80,10 @@ def expected_failures(_: CM2Classifier) -> dict[str, str]:
     }
 
 
-NOT_APPLICABLE = {"check_array_api_input", "check_decision_proba_consistency"}
+NOT_APPLICABLE = {
+    "check_array_api_input",
+    "check_classifiers_multilabel_output_format_decision_function",
+}
 """Checks of what the classifier has not: the array API, a decision function."""
 
 

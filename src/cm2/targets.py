@@ -37,8 +37,10 @@ def checked_labels(y: Any, rows: int) -> ndarray:
 
 def checked_weights(sample_weight: Any, rows: int) -> ndarray:
     """Weights as float64, ones if there are none."""
-    given = None if sample_weight is None else np.asarray(sample_weight, np.float64)
-    weight = row_weights(given, rows)
+    weight = np.ones(rows) if sample_weight is None else np.asarray(sample_weight, np.float64)
+    if weight.ndim != 1:
+        raise ValueError(f"sample_weight should have one dimension, got shape {weight.shape}")
+    weight = row_weights(weight, rows)
     if not weight.any():
         raise ValueError("the sample weights are zero for every sample")
     return weight
