@@ -29,7 +29,7 @@ demo: $(RUNTIME) ## train and evaluate on real data, write runs/demo/report.html
 	$(BIN)/cm2 demo --out $(OUT)
 
 test: check docs ## everything CI runs: format, lint, types, layers, docs, tests
-	$(PYTEST) -n $(WORKERS)
+	$(PYTEST) -n $(WORKERS) -m "not slow"
 
 check: $(TOOLS) ## format, lint, types, import layers
 	$(BIN)/ruff format --check .

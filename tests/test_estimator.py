@@ -351,11 +351,11 @@ def test_imputation_keeps_present_embeddings_and_draws_the_others(head: str) -> 
 def test_heads_without_embeddings_say_so() -> None:
     X, y = samples(60)
     experts, joint = model("experts").fit(X, y), model("joint").fit(X, y)
-    with pytest.raises(ValueError, match="head='experts' has no embeddings"):
+    with pytest.raises(ValueError, match="head='experts' has no network"):
         experts.embed(X)
-    with pytest.raises(ValueError, match="head='experts' has no embeddings"):
+    with pytest.raises(ValueError, match="head='experts' has no network"):
         experts.impute(X)
-    with pytest.raises(ValueError, match="head='joint' predicts without imputing"):
+    with pytest.raises(ValueError, match="head='joint' has no network"):
         joint.impute(X)
 
 

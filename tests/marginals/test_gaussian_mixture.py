@@ -379,5 +379,5 @@ def test_invalid_parameters_and_data_are_named() -> None:
     p = parameters(2, 3, 2)
     with pytest.raises(ValueError, match="scale"):
         GaussianMixture(p["logits"], p["loc"], -p["scale"])
-    with pytest.raises(ValueError, match=r"modality 0 is present in 2 samples; 3 components"):
+    with pytest.raises(ValueError, match=r"modality 0 is present in 2 samples of positive weight"):
         fit(torch.randn(2, 1, 2), None, components=3)
