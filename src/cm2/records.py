@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from cm2.numerics import log1mexp
@@ -56,6 +56,18 @@ class Unit(NamedTuple):
     def map(self, function: Any, *others: Unit) -> Unit:
         """Applies a function of tensors to both logarithms."""
         return Unit(*(function(*parts) for parts in zip(self, *others, strict=True)))
+
+
+class Padded(NamedTuple):
+    """Sequences of different lengths in one tensor.
+
+    Attributes:
+        values: Steps of every sequence, zeros where there is none.
+        mask: Which steps are real; real steps come first.
+    """
+
+    values: Shaped[Tensor, "batch *step_feature"]
+    mask: Bool[Tensor, "batch *step"]
 
 
 class Batch(NamedTuple):
