@@ -66,8 +66,8 @@ class Padded(NamedTuple):
         mask: Which steps are real; real steps come first.
     """
 
-    values: Shaped[Tensor, "batch *step_feature"]
-    mask: Bool[Tensor, "batch *step"]
+    values: Shaped[Tensor, "batch ..."]
+    mask: Bool[Tensor, "batch ..."]
 
 
 class Batch(NamedTuple):
