@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from cm2 import learner
+from cm2 import learner, training
 from cm2.data.batches import ArrayDataset
 from cm2.models import CM2
 from cm2.tasks import Binary, Multiclass, Multilabel
@@ -45,14 +45,14 @@ def loss(model: CM2, validation: ArrayDataset) -> float:
 def test_training_learns() -> None:
     model, validation = network(), data(seed=1)
     before = loss(model, validation)
-    learner.train(model, Multiclass(3), data(), validation, lr=1e-2, **FAST | {"max_epochs": 12})
+    training.train(model, Multiclass(3), data(), validation, lr=1e-2, **FAST | {"max_epochs": 12})
     assert loss(model, validation) < 0.8 * before
     assert not model.training
 
 
 def test_the_best_epoch_is_restored_and_the_log_is_complete(tmp_path: Path) -> None:
     model, validation = network(), data(seed=1)
-    learner.train(
+    training.train(
         model, Multiclass(3), data(60), validation,
         lr=5e-2, run_dir=tmp_path, patience=3, **FAST | {"max_epochs": 25},
     )  # fmt: skip
@@ -76,7 +76,7 @@ def test_the_best_epoch_is_restored_and_the_log_is_complete(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(("copula", "column"), [("gumbel", "alpha"), ("frank", "theta")])
 def test_the_copula_parameter_is_logged(tmp_path: Path, copula: str, column: str) -> None:
-    learner.train(
+    training.train(
         network(copula=copula), Multiclass(3), data(64), data(64), run_dir=tmp_path,
         **FAST | {"max_epochs": 1},
     )  # fmt: skip
@@ -86,7 +86,7 @@ def test_the_copula_parameter_is_logged(tmp_path: Path, copula: str, column: str
 def test_same_seed_same_weights_and_another_seed_others() -> None:
     found = []
     for seed in (0, 0, 1):
-        model = learner.train(network(), Multiclass(3), data(), data(seed=1), seed=seed, **FAST)
+        model = training.train(network(), Multiclass(3), data(), data(seed=1), seed=seed, **FAST)
         found.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
@@ -103,7 +103,7 @@ def test_training_leaves_no_trace(
     model = network()
     states = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     environment = dict(os.environ)
-    learner.train(model, Multiclass(3), data(64), data(64), **FAST)
+    training.train(model, Multiclass(3), data(64), data(64), **FAST)
     assert torch.equal(torch.get_rng_state(), states[0])
     assert (np.random.get_state()[1] == states[1]).all()  # noqa: NPY002
     assert dict(os.environ) == environment
@@ -112,8 +112,9 @@ def test_training_leaves_no_trace(
 
 
 def test_a_run_folder_gets_log_and_checkpoint_only(tmp_path: Path) -> None:
-    learner.train(network(), Multiclass(3), data(64), data(64), run_dir=tmp_path / "a", **FAST)
-    assert {path.name for path in (tmp_path / "a").iterdir()} == {"best.ckpt", "metrics.csv"}
+    training.train(network(), Multiclass(3), data(64), data(64), run_dir=tmp_path / "a", **FAST)
+    names = {path.name for path in (tmp_path / "a").iterdir()}
+    assert names == {"best.ckpt", "last.ckpt", "metrics.csv"}
 
 
 @pytest.mark.parametrize("part", ["encoder", "marginal", "copula"])
@@ -152,7 +153,7 @@ def test_a_loss_that_is_not_finite_names_its_term(
         ),
     )
     with pytest.raises(FloatingPointError, match=message):
-        learner.train(model, Multiclass(3), data(64), data(64), **FAST)
+        training.train(model, Multiclass(3), data(64), data(64), **FAST)
     assert terms is not None
 
 
@@ -167,7 +168,7 @@ def test_trap_scale_of_a_rare_modality_does_not_run_away(posterior: str) -> None
         {"a": Identity(3), "b": Identity(3)}, 2, components=1, width=8, hide=0.3,
         posterior=posterior,
     )  # fmt: skip
-    learner.train(
+    training.train(
         model, Multiclass(2), both, both.take(range(500)),
         lr=5e-3, patience=40, **FAST | {"max_epochs": 25, "batch_size": 256},
     )  # fmt: skip
@@ -190,7 +191,7 @@ def test_binary_and_multilabel_tasks_and_weights() -> None:
     ):
         weighted = ArrayDataset(source.inputs, source.present, target, np.arange(64.0))
         model = network(labels=task.labels)
-        learner.train(model, task, weighted, weighted, optimizer="adam", **FAST)
+        training.train(model, task, weighted, weighted, optimizer="adam", **FAST)
         assert (
             model.predict(weighted[slice(None)], probability=task.probability).mean.isfinite().all()
         )
@@ -217,8 +218,8 @@ def test_rows_of_weight_zero_do_not_count() -> None:
 def test_trap_training_knows_no_test_data() -> None:
     """No hook or step of Lightning's test loop, and no test set among the arguments."""
     assert not [name for name in vars(learner.Learner) if "test" in name or "predict" in name]
-    arguments = inspect.signature(learner.train).parameters
-    sets = [name for name, value in arguments.items() if "ArrayDataset" in str(value.annotation)]
+    arguments = inspect.signature(training.train).parameters
+    sets = [name for name, value in arguments.items() if "Samples" in str(value.annotation)]
     assert sets == ["training", "validation"]
     assert not [name for name in arguments if "test" in name]
 
@@ -227,7 +228,7 @@ def test_mistakes_are_named() -> None:
     source = data(10)
     bare = ArrayDataset(source.inputs, source.present)
     with pytest.raises(ValueError, match="the training data need samples and a target"):
-        learner.train(network(), Multiclass(3), bare, source)
+        training.train(network(), Multiclass(3), bare, source)
     with pytest.raises(ValueError, match=r"no terms \['alinment'\]"):
         learner.Learner(network(), Multiclass(3), weights={"alinment": 1.0})
     with pytest.raises(ValueError, match="unknown optimizer 'sgd'"):

@@ -1,45 +1,30 @@
-"""Training: the Lightning module for every model, and the function that runs it.
+"""What a step of training does: the Lightning module for every model.
 
-Early stopping and checkpoints look at the validation loss of the task only; the joint has its own
-terms. No test data ever come here.
+The validation loss is that of the task only; the joint has its own terms. Each step draws from a
+seed of its own, so that a run that was interrupted goes on as if it had not been. No test data ever
+come here.
 """
 
 from __future__ import annotations
 
-import logging
 import math
-import os
-import random
-import tempfile
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import lightning
 import numpy as np
 import torch
-from lightning.fabric.utilities.warnings import PossibleUserWarning
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 
-from cm2.data.batches import ArrayDataset, loader
 from cm2.models import Model
 from cm2.records import Batch, Output
 from cm2.tasks import Task
 
-M = TypeVar("M", bound=Model)
-
 WEIGHTS: dict[str, float] = {"joint_nll": 1.0, "alignment": 0.1, "kl": 0.1, "auxiliary": 0.5}
 """Weights of the penalties; a term that is not named counts once."""
 
-START_ROWS = 2000
-"""Rows from which a model's joint is started."""
-
-VALIDATION_ROWS = 4096
-"""Rows in a validation batch."""
+LARGEST = 1e8
+"""A term of the loss beyond this size means that training has run away."""
 
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
 
@@ -69,6 +54,7 @@ class Learner(lightning.LightningModule):
             clusters found there may have dissolved.
         warmup: Epochs until the second start.
         diagnose: Whether to compute the model's diagnostics on validation data for the log.
+        seed: What the draws of every step (dropout, hiding, imputation) are derived from.
     """
 
     def __init__(
@@ -85,6 +71,7 @@ class Learner(lightning.LightningModule):
         start: Batch | None = None,
         warmup: int = 2,
         diagnose: bool = False,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         if optimizer not in OPTIMIZERS:
@@ -103,6 +90,7 @@ class Learner(lightning.LightningModule):
         self.start = start
         self.warmup = warmup
         self.diagnose = diagnose
+        self.seed = seed
         self._training = Totals()
         self._validation = Totals()
         self._diagnostics: dict[str, list[float]] = {}
@@ -157,23 +145,37 @@ class Learner(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the weighted sum of all terms, and adds them up for the log."""
+        torch.manual_seed(self._step_seed(batch_idx))
         terms = self.terms(batch)
         loss = torch.stack([self.weights.get(name, 1.0) * term for name, term in terms.items()])
         total = loss.sum()
-        if not math.isfinite(total.item()):
+        if not loss.detach().abs().max().item() <= LARGEST:
             raise FloatingPointError(self.blame(terms, batch))
         self._training.add({**terms, "loss": total})
         return total
 
+    def _step_seed(self, batch_idx: int) -> int:
+        """A seed for each step of each epoch and process, far from all others."""
+        entropy = [self.seed, self.current_epoch, batch_idx, self.global_rank]
+        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+
     @torch.no_grad()
     def blame(self, terms: Mapping[str, Tensor], batch: Batch) -> str:
-        """Says which term of the loss is not finite, and which part of the model is behind it."""
-        broken = [name for name, term in terms.items() if not bool(term.isfinite())]
+        """Says which term of the loss is wrong, where, and which part of the model is behind it."""
+        weight = self.weights
+        wrong = {
+            name: float(term)
+            for name, term in terms.items()
+            if not abs(weight.get(name, 1.0) * float(term)) <= LARGEST
+        }
+        finite = all(math.isfinite(value) for value in wrong.values())
+        what = f"is out of range (beyond {LARGEST:g})" if finite else "is not finite"
         parts = self.model.broken_terms(batch)
         behind = f"; not finite: {', '.join(parts)}" if parts else ""
+        rows = "" if batch.rows is None else f"; rows {batch.rows.tolist()} of the training data"
         return (
-            f"the loss is not finite in epoch {self.current_epoch}, step {self.global_step}: "
-            f"term {', '.join(broken)}{behind}; try a smaller learning rate"
+            f"the loss {what} in epoch {self.current_epoch}, step {self.global_step}: "
+            f"term {', '.join(wrong)}{behind}{rows}; try a smaller learning rate"
         )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -205,7 +207,13 @@ class Learner(lightning.LightningModule):
             )
         means = {name: sum(values) / len(values) for name, values in self._diagnostics.items()}
         self._diagnostics.clear()
-        training = {f"train_{name}": value for name, value in self._training.means().items()}
+        # Every process has trained on its share of the rows, and validated on all of them.
+        training = {
+            f"train_{name}": float(
+                self.trainer.strategy.reduce(torch.tensor(value), reduce_op="mean")
+            )
+            for name, value in self._training.means().items()
+        }
         self.log_dict({"val_loss": loss, **training, **means})
 
 
@@ -234,147 +242,3 @@ class Totals:
         """Returns the sums divided by the number of steps, and starts anew."""
         steps = max(self._steps, 1)
         return {name: value / steps for name, value in self.totals().items()}
-
-
-@contextmanager
-def isolated(seed: int) -> Iterator[None]:
-    """Seeds every generator inside, and leaves the caller's as they were."""
-    names = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")
-    before = {name: os.environ.get(name) for name in names}
-    states = random.getstate(), np.random.get_state()  # noqa: NPY002  Lightning seeds it
-    with torch.random.fork_rng():
-        lightning.seed_everything(seed, verbose=False)
-        try:
-            yield
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])  # noqa: NPY002
-            for name, value in before.items():
-                os.environ.pop(name, None)
-                if value is not None:
-                    os.environ[name] = value
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silences Lightning's notices on hardware and loaders inside."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"lightning\..*")
-        warnings.filterwarnings("ignore", category=PossibleUserWarning)
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
-
-
-@contextmanager
-def folder(run_dir: str | Path | None) -> Iterator[Path]:
-    """Yields the run's folder, or a temporary one that is removed afterwards."""
-    if run_dir is not None:
-        Path(run_dir).mkdir(parents=True, exist_ok=True)
-        yield Path(run_dir)
-        return
-    with tempfile.TemporaryDirectory() as temporary:
-        yield Path(temporary)
-
-
-def train(
-    model: M,
-    task: Task,
-    training: ArrayDataset,
-    validation: ArrayDataset,
-    *,
-    max_epochs: int = 100,
-    patience: int = 10,
-    lr: float = 3e-3,
-    batch_size: int = 256,
-    seed: int = 0,
-    weights: Mapping[str, float] | None = None,
-    optimizer: str = "adamw",
-    weight_decay: float = 1e-2,
-    clip: float = 1.0,
-    draws: int = 3,
-    run_dir: str | Path | None = None,
-    progress: bool = False,
-    accelerator: str = "auto",
-) -> M:
-    """Trains a model and leaves it with the weights of its best epoch.
-
-    The caller's random state is left as it was. Without ``run_dir`` nothing stays on disk.
-
-    Args:
-        model: What is trained, in place.
-        task: Its loss.
-        training: What it learns from.
-        validation: What early stopping and the choice of the epoch look at.
-        max_epochs: Largest number of passes over the training data.
-        patience: Epochs without a better validation loss before training stops.
-        lr: Learning rate of the network.
-        batch_size: Samples in a training batch.
-        seed: Seed of the order of samples, dropout, hiding and imputation.
-        weights: Weights of the loss terms by name, in place of ``WEIGHTS``.
-        optimizer: ``"adamw"`` or ``"adam"``.
-        weight_decay: Decay of the network's parameters.
-        clip: Largest norm of the gradient of a group of parameters.
-        draws: Imputations of each incomplete validation sample.
-        run_dir: Folder for ``metrics.csv`` and the checkpoint ``best.ckpt``.
-        progress: Whether to show a progress bar.
-        accelerator: Lightning's name of the hardware.
-
-    Returns:
-        The same model, in evaluation mode.
-
-    Raises:
-        FloatingPointError: If a loss is not finite; the message names the term.
-        ValueError: If there are no training or no validation samples.
-    """
-    for name, data in (("training", training), ("validation", validation)):
-        if len(data) == 0 or data.target is None:
-            raise ValueError(f"the {name} data need samples and a target")
-    rows = torch.randperm(len(training), generator=torch.Generator().manual_seed(seed))
-    learner = Learner(
-        model,
-        task,
-        weights=weights,
-        optimizer=optimizer,
-        lr=lr,
-        weight_decay=weight_decay,
-        clip=clip,
-        draws=draws,
-        start=training[rows[:START_ROWS]],
-        diagnose=run_dir is not None,
-    )
-    with quiet(), isolated(seed), folder(run_dir) as directory:
-        best = ModelCheckpoint(
-            directory,
-            filename="best",
-            monitor="val_loss",
-            save_weights_only=True,
-            save_on_train_epoch_end=False,
-            enable_version_counter=False,
-        )
-        stop = EarlyStopping("val_loss", patience=patience, check_on_train_epoch_end=False)
-        trainer = lightning.Trainer(
-            accelerator=accelerator,
-            devices=1,
-            max_epochs=max_epochs,
-            callbacks=[best, stop],
-            logger=False if run_dir is None else CSVLogger(directory, name="", version=""),
-            default_root_dir=directory,
-            enable_progress_bar=progress,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-        )
-        trainer.fit(
-            learner,
-            loader(training, batch_size, seed=seed),
-            loader(validation, VALIDATION_ROWS),
-        )
-        state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
-        learner.load_state_dict(state["state_dict"])
-    return model.eval()

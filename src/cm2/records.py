@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from cm2.numerics import log1mexp
@@ -78,12 +78,14 @@ class Batch(NamedTuple):
         present: Which modalities each sample has, in the order of the model's modalities.
         target: Labels, absent at prediction.
         weight: Weight of each sample in the loss; ``None`` for equal weights.
+        rows: Position of each sample in its data set, to say where something went wrong.
     """
 
     inputs: dict[str, Any]
     present: Bool[Tensor, "batch modality"]
     target: Tensor | None = None
     weight: Float[Tensor, " batch"] | None = None
+    rows: Int[Tensor, " batch"] | None = None
 
 
 class Output(NamedTuple):

@@ -40,11 +40,34 @@ def test_every_row_once_an_epoch(rows: int, size: int, seed: int | None) -> None
 
 def test_order_depends_on_seed_and_epoch() -> None:
     first, second = Batches(50, 50, seed=1), Batches(50, 50, seed=1)
-    one, two = next(iter(first)), next(iter(first))
-    assert not torch.equal(one, two)
+    one = next(iter(first))
     assert torch.equal(one, next(iter(second)))
-    assert torch.equal(two, next(iter(second)))
+    first.set_epoch(7)
+    two = next(iter(first))
+    assert not torch.equal(one, two)
+    second.set_epoch(7)
+    assert torch.equal(two, next(iter(second))), "known without having passed epochs 1 to 6"
     assert torch.equal(next(iter(Batches(5, 5))), torch.arange(5))
+
+
+@pytest.mark.parametrize("rows", [50, 53, 64])
+def test_processes_share_every_batch(rows: int) -> None:
+    whole = list(Batches(rows, 12, seed=3))
+    shares = [list(Batches(rows, 12, seed=3, process=k, processes=3)) for k in range(3)]
+    for number, batch in enumerate(whole):
+        parts = [share[number] for share in shares]
+        assert torch.equal(torch.cat(parts).sort().values, batch.sort().values)
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+        assert min(map(len, parts)) > 0
+    with pytest.raises(ValueError, match="a batch needs 6 samples"):
+        Batches(rows, 4, process=0, processes=3)
+
+
+def test_batches_know_their_rows() -> None:
+    data = dataset()
+    assert data[torch.tensor([2, 0])].rows.tolist() == [2, 0]
+    assert data[1].rows.tolist() == [1]
+    assert data[slice(1, None)].rows.tolist() == list(range(1, len(data)))
 
 
 def test_absent_rows_hold_zeros() -> None:

@@ -1,4 +1,4 @@
-"""The joint inside a network: known dependence recovered by the training of `learner.train`.
+"""The joint inside a network: known dependence recovered by the training of `training.train`.
 
 Encoders are frozen (the identity), so that embeddings keep the law from which numpy drew them. The
 cells cover all pairs of d, M, K, tau and missing rate but for a few. Errors of a tau: at most
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import oracles
-from cm2 import learner
+from cm2 import training
 from cm2.data.batches import ArrayDataset
 from cm2.models import CM2
 from cm2.tasks import Multiclass
@@ -82,7 +82,7 @@ def recover(
         width=4, hide=0.2, fusion="concat", imputation="zero", seed=0,
     )  # fmt: skip
     epochs = max(400 * BATCH // rows, 6)
-    learner.train(
+    training.train(
         model, Multiclass(2), data, data.take(range(200)), weights={"joint_nll": 30.0},
         lr=4e-3, clip=1e3, weight_decay=0.0, max_epochs=epochs, patience=epochs, batch_size=BATCH,
         accelerator="cpu",

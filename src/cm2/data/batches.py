@@ -6,7 +6,7 @@ No sample is ever handled alone, so an epoch over a small table costs a few inde
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -80,6 +80,7 @@ class ArrayDataset(Dataset[Batch]):
             present=self.present[index],
             target=None if self.target is None else self.target[index],
             weight=None if self.weight is None else self.weight[index],
+            rows=torch.arange(len(self))[index],
         )
 
     def take(self, rows: Sequence[int] | Tensor) -> ArrayDataset:
@@ -95,36 +96,94 @@ class Batches(Sampler[Tensor]):
 
     Args:
         rows: Number of samples.
-        size: Number of samples in a batch.
+        size: Number of samples in a batch, over all processes.
         seed: Seed of the order; ``None`` keeps the order of the data.
+        process: Which of the ``processes`` this is; it gets its share of every batch.
+        processes: Number of processes that train side by side.
     """
 
-    def __init__(self, rows: int, size: int, *, seed: int | None = None) -> None:
+    def __init__(
+        self, rows: int, size: int, *, seed: int | None = None, process: int = 0, processes: int = 1
+    ) -> None:
         if size < 1:
             raise ValueError(f"a batch needs at least one sample, but the size is {size}")
+        if processes > 1 and min(size // 2, rows) < processes:
+            raise ValueError(
+                f"batches of {size} of {rows} samples are too small for {processes} processes; "
+                f"a batch needs {2 * processes} samples"
+            )
         self.rows = rows
         self.size = size
-        self.generator = None if seed is None else torch.Generator().manual_seed(seed)
+        self.seed = seed
+        self.process = process
+        self.processes = processes
+        self.epoch = 0
 
     def __len__(self) -> int:
         """Returns the number of batches in an epoch."""
         whole, rest = divmod(self.rows, self.size)
-        joined = self.generator is not None and whole > 0 and 2 * rest < self.size
+        joined = self.seed is not None and whole > 0 and 2 * rest < self.size
         return whole + (rest > 0 and not joined)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the order of the next pass; Lightning calls this, also where a run goes on."""
+        self.epoch = epoch
 
     def __iter__(self) -> Iterator[Tensor]:
         """Yields the row numbers of each batch of one epoch."""
-        if self.generator is None:
-            order = torch.arange(self.rows)
-        else:
-            order = torch.randperm(self.rows, generator=self.generator)
+        order = torch.arange(self.rows)
+        if self.seed is not None:
+            entropy = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)
+            generator = torch.Generator().manual_seed(int(entropy[0]))
+            order = torch.randperm(self.rows, generator=generator)
         batches = len(self)
         for number in range(batches):
             start = number * self.size
-            yield order[start:] if number == batches - 1 else order[start : start + self.size]
+            batch = order[start:] if number == batches - 1 else order[start : start + self.size]
+            yield batch[self.process :: self.processes]
 
 
-def loader(dataset: ArrayDataset, size: int, *, seed: int | None = None) -> DataLoader[Batch]:
-    """Returns a loader of whole batches, shuffled where a seed is given."""
-    batches = Batches(len(dataset), size, seed=seed)
-    return DataLoader(dataset, sampler=batches, batch_size=None)
+@runtime_checkable
+class Samples(Protocol):
+    """What a loader needs of a data set: whole batches by row numbers."""
+
+    target: Tensor | None
+
+    def __len__(self) -> int:
+        """Returns the number of samples."""
+        ...
+
+    def __getitem__(self, rows: Tensor, /) -> Batch:
+        """Returns the batch of the given rows."""
+        ...
+
+
+def loader(
+    dataset: Samples,
+    size: int,
+    *,
+    seed: int | None = None,
+    process: int = 0,
+    processes: int = 1,
+    workers: int = 0,
+) -> DataLoader[Batch]:
+    """Returns a loader of whole batches, shuffled where a seed is given; see ``Batches``.
+
+    Args:
+        dataset: What is read.
+        size: Number of samples in a batch, over all processes.
+        seed: Seed of the order; ``None`` keeps the order of the data.
+        process: Which of the ``processes`` this is.
+        processes: Number of processes that train side by side.
+        workers: Processes that read ahead.
+    """
+    batches = Batches(len(dataset), size, seed=seed, process=process, processes=processes)
+    source: Any = dataset
+    return DataLoader(
+        source,
+        sampler=batches,
+        batch_size=None,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )

@@ -21,11 +21,11 @@ from cm2.data.batches import ArrayDataset, loader
 from cm2.encoders import Dense
 from cm2.heads.base import FLOOR, Head, register, row_weights, stratified_folds
 from cm2.inputs import Blocks
-from cm2.learner import train
 from cm2.models import CM2
 from cm2.persistence import load_module_arrays, module_arrays
 from cm2.records import Batch
 from cm2.tasks import Multiclass
+from cm2.training import train
 
 INNER_FOLDS = 6
 """One part of this many of a network's rows is kept for early stopping."""
