@@ -15,6 +15,7 @@ from torch import Size, Tensor
 from torch.distributions import Distribution, constraints
 from torch.types import _size
 
+from cm2.copulas.measures import Estimate, spearman_from_cdf
 from cm2.records import Unit
 from cm2.registry import Registry
 
@@ -27,7 +28,7 @@ class Copula(Distribution, ABC):
     anything; densities are then those of the margin on the present ones.
 
     Args:
-        dim: Number of coordinates.
+        dim: Number of coordinates; with one it is the uniform law.
         batch_shape: Shape of the batch of copulas.
         validate_args: Whether to check parameters and arguments; torch's default if ``None``.
     """
@@ -38,14 +39,18 @@ class Copula(Distribution, ABC):
     def __init__(
         self, dim: int, *, batch_shape: _size = (), validate_args: bool | None = None
     ) -> None:
-        name = type(self).__name__
+        # One coordinate is the uniform law: a model of one modality needs no case of its own.
         if not isinstance(dim, int) or dim < 1:
-            raise ValueError(f"{name}: dim must be a positive whole number, got {dim!r}")
+            raise ValueError(
+                f"{type(self).__name__}: dim must be a positive whole number, got {dim!r}"
+            )
         self.dim = dim
-        try:
-            super().__init__(Size(batch_shape), Size((dim,)), validate_args=validate_args)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
+        super().__init__(Size(batch_shape), Size((dim,)), validate_args=False)
+        self._validate_args = (
+            Distribution._validate_args if validate_args is None else validate_args
+        )
+        if self._validate_args:
+            self._check_parameters()
 
     @constraints.dependent_property(is_discrete=False, event_dim=1)
     def support(self) -> constraints.Constraint:
@@ -56,6 +61,16 @@ class Copula(Distribution, ABC):
     def parameters(self) -> dict[str, Tensor]:
         """The tensors that determine the copula, by the names of the constructor's arguments."""
         return {name: getattr(self, name) for name in self.arg_constraints}
+
+    @property
+    def mean(self) -> Float[Tensor, "*batch dim"]:
+        """The mean of every coordinate, 1/2."""
+        return self._like_parameters().new_full(self._extended_shape(), 0.5)
+
+    @property
+    def variance(self) -> Float[Tensor, "*batch dim"]:
+        """The variance of every coordinate, 1/12."""
+        return self._like_parameters().new_full(self._extended_shape(), 1 / 12)
 
     # Construction ----------------------------------------------------------------------------
 
@@ -99,6 +114,37 @@ class Copula(Distribution, ABC):
     def kendall_tau(self) -> Float[Tensor, "*batch dim dim"]:
         """Kendall's tau of every two coordinates."""
 
+    def spearman_rho(self) -> Float[Tensor, "*batch dim dim"]:
+        r"""Spearman's rho of every two coordinates, :math:`12 \int\!\!\int C(u, v)\,du\,dv - 3`."""
+        rho = self._like_parameters().new_ones((*self.batch_shape, self.dim, self.dim))
+        for i in range(self.dim):
+            for j in range(i):
+                pair = torch.zeros(self.dim, dtype=torch.bool, device=rho.device)
+                pair[[i, j]] = True
+                value = spearman_from_cdf(self.marginal(pair).cdf, like=rho)
+                rho[..., i, j] = rho[..., j, i] = value
+        return rho
+
+    @torch.no_grad()
+    def mutual_information(self, samples: int = 10_000) -> Estimate:
+        r"""The total correlation :math:`E \log c(U)` in nats, by Monte Carlo.
+
+        It is the divergence of the copula from independence; for two coordinates, their mutual
+        information.
+
+        Args:
+            samples: Number of draws.
+
+        Returns:
+            The estimate and its standard error, each of the batch shape.
+
+        Raises:
+            ValueError: If there are fewer than two draws.
+        """
+        if samples < 2:
+            raise ValueError(f"{type(self).__name__}: samples must be at least 2, got {samples}")
+        return Estimate.of_mean(self._log_prob(self.sample_unit((samples,)), None))
+
     def log_prob(
         self,
         value: Float[Tensor, "*#shape dim"] | Unit,
@@ -127,6 +173,30 @@ class Copula(Distribution, ABC):
         unit, _ = self._prepare(value, present)
         return torch.where(present, value, self._complete(unit, present).u)
 
+    def conditional_cdf(
+        self,
+        value: Float[Tensor, "*#shape dim"] | Unit,
+        present: Bool[Tensor, "*#shape dim"],
+    ) -> Float[Tensor, "*shape dim"]:
+        """Distribution function of each missing coordinate, given the present and earlier ones.
+
+        A coordinate that is not present is replaced by its distribution function given the present
+        ones and the missing ones before it: with nothing present, the transform of Rosenblatt
+        (1952); with one coordinate missing, the h-function. It is the inverse of
+        :meth:`complete`: for draws of the copula the results are independent and uniform.
+
+        Args:
+            value: Points of which *every* coordinate is read.
+            present: On which coordinates to condition; these are returned unchanged.
+
+        Raises:
+            ValueError: If a coordinate is NaN or outside [0, 1].
+        """
+        self._check_present(present)
+        unit, _ = self._prepare(value, None)
+        given = value.u if isinstance(value, Unit) else value
+        return torch.where(present, given, self._conditional_cdf(unit, present).u)
+
     def complete_unit(self, unit: Unit, present: Bool[Tensor, "*#shape dim"]) -> Unit:
         """:meth:`complete` from and to :class:`~cm2.records.Unit`."""
         unit, _ = self._prepare(unit, present)
@@ -136,14 +206,24 @@ class Copula(Distribution, ABC):
     def sample_unit(self, sample_shape: _size = ()) -> Unit:
         """Draws points, as :class:`~cm2.records.Unit`."""
         shape = self._extended_shape(Size(sample_shape))
-        like = next(iter(self.parameters.values()), torch.empty(()))
-        half = like.new_full((), 0.5).log().expand(shape)
+        half = self._like_parameters().new_full((), 0.5).log().expand(shape)
         return self._complete(
             Unit(half, half), torch.zeros(shape, dtype=torch.bool, device=half.device)
         )
 
     def rsample(self, sample_shape: _size = Size()) -> Float[Tensor, "*shape dim"]:
-        """Draws points, reparameterised."""
+        """Draws points, reparameterised.
+
+        Raises:
+            ValueError: If the family has no reparameterised sampler.
+        """
+        if not self.has_rsample:
+            raise ValueError(f"{type(self).__name__}: draws carry no gradients; use sample")
+        return self.sample_unit(sample_shape).u
+
+    @torch.no_grad()
+    def sample(self, sample_shape: _size = Size()) -> Float[Tensor, "*shape dim"]:
+        """Draws points, without gradients."""
         return self.sample_unit(sample_shape).u
 
     @abstractmethod
@@ -155,6 +235,13 @@ class Copula(Distribution, ABC):
     @abstractmethod
     def _complete(self, unit: Unit, present: Tensor) -> Unit: ...
 
+    def _conditional_cdf(self, unit: Unit, present: Tensor) -> Unit:
+        raise ValueError(f"{type(self).__name__}: the conditional distribution is not known")
+
+    def _like_parameters(self) -> Tensor:
+        """A tensor with the dtype and the device of the parameters."""
+        return next(iter(self.parameters.values()), torch.empty(()))
+
     def _prepare(self, value: Tensor | Unit, present: Tensor | None) -> tuple[Unit, Tensor | None]:
         """Checks the arguments and puts 1/2 where nothing is present."""
         name = type(self).__name__
@@ -165,21 +252,71 @@ class Copula(Distribution, ABC):
                 f"the copula has {self.dim} coordinates"
             )
         if present is not None:
-            if present.shape[-1] != self.dim or present.dtype != torch.bool:
-                raise ValueError(
-                    f"{name}: present must be boolean with {self.dim} columns, "
-                    f"got {present.dtype} with shape {tuple(present.shape)}"
-                )
+            self._check_present(present)
             half = given.new_full((), 0.5)
             if isinstance(value, Unit):
                 value = value.map(lambda part: torch.where(present, part, half.log()))
             else:
                 value = torch.where(present, value, half)
         if isinstance(value, Unit):
+            if self._validate_args:
+                for part in ("log_u", "log_1mu"):
+                    _check_range(name, part, getattr(value, part), -torch.inf, 0.0)
             return value, present
-        if self._validate_args and not ((value >= 0) & (value <= 1)).all():
-            raise ValueError(f"{name}: value must lie in [0, 1] and not be NaN where it is present")
+        if self._validate_args:
+            _check_range(name, "value", value, 0.0, 1.0)
         return Unit.from_u(value), present
+
+    def _check_present(self, present: Tensor) -> None:
+        if present.shape[-1:] != (self.dim,) or present.dtype != torch.bool:
+            raise ValueError(
+                f"{type(self).__name__}: present must be boolean with {self.dim} columns, "
+                f"got {present.dtype} with shape {tuple(present.shape)}"
+            )
+
+    def _check_parameters(self) -> None:
+        for name, constraint in self.arg_constraints.items():
+            value = getattr(self, name)
+            valid = constraint.check(value)
+            if not valid.all():
+                bad = value[~valid][0]
+                text = f"{bad.item():g}" if bad.dim() == 0 else str(bad.tolist())
+                raise ValueError(
+                    f"{type(self).__name__}: {name} must be {_described(constraint)}, got {text}"
+                )
+
+
+def _check_range(family: str, what: str, value: Tensor, low: float, high: float) -> None:
+    """Raises a ``ValueError`` with the first entry that is NaN or outside ``[low, high]``."""
+    if value.numel() == 0:
+        return
+    # One pass over memory: both ends are NaN if any entry is.
+    least, most = torch.aminmax(value.detach())
+    if least >= low and most <= high:
+        return
+    wrong = ~((value >= low) & (value <= high))
+    place = tuple(wrong.nonzero()[0].tolist())
+    raise ValueError(
+        f"{family}: {what} must lie in [{low:g}, {high:g}] and not be NaN where it is present, "
+        f"got {value[place].item():g} at index {place} ({int(wrong.sum())} such entries)"
+    )
+
+
+def _described(constraint: constraints.Constraint) -> str:
+    """A constraint in words."""
+    low, high = (getattr(constraint, end, None) for end in ("lower_bound", "upper_bound"))
+    if isinstance(constraint, constraints.greater_than_eq):
+        return f"at least {low:g}"
+    if isinstance(constraint, constraints.greater_than):
+        return f"greater than {low:g}"
+    if low is not None and high is not None:
+        return f"between {low:g} and {high:g}"
+    words = {
+        id(constraints.real): "a real number",
+        id(constraints.simplex): "non-negative numbers that sum to one",
+        id(constraints.corr_cholesky): "the Cholesky factor of a correlation matrix",
+    }
+    return words.get(id(constraint), f"in the set {constraint}")
 
 
 REGISTRY = Registry[Copula]("copula")
