@@ -1,4 +1,4 @@
-"""A folder of raw tables, opened as Ibis expressions on an embedded DuckDB.
+"""Raw tables of a folder or of one DuckDB file, opened as typed Ibis expressions.
 
 Every table and column that is wanted is looked for before any work starts; values that do not
 parse become null and are counted. No value of a patient enters a message.
@@ -9,62 +9,80 @@ from __future__ import annotations
 import csv
 import gzip
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-try:
-    import duckdb
-    import ibis
-    import ibis.expr.types as ir
-except ImportError as error:
-    raise ImportError(
-        "reading raw tables needs Ibis and DuckDB; install them with: pip install 'cm2[tables]'"
-    ) from error
+import ibis
+import ibis.expr.types as ir
 
+from cm2.prepare.engine import DATABASES, DuckDB, Engine
 from cm2.prepare.errors import TableError
 
 __all__ = ["Tables"]
 
 SUFFIXES = (".parquet", ".csv", ".csv.gz")
 NUMBERS = ("int64", "float64")
+UNREADABLE = "__unreadable"
 
 
 class Tables:
-    """The wanted tables of a folder; ``tables["patient"]`` is a typed Ibis table.
+    """The wanted tables of a raw data set; ``tables["patient"]`` is a typed Ibis table.
 
-    Files are found by name without regard to case, as ``.parquet``, ``.csv`` or ``.csv.gz``, and
-    read when first asked for, once, with the wanted columns only.
+    Tables are found by name without regard to case, as ``.parquet``, ``.csv`` or ``.csv.gz``, or in
+    one DuckDB file, with the wanted columns only. A small table is read when first asked for, once.
+    A table of ``lazy`` is not read: it is a view, read by whatever is computed from it.
 
     Args:
-        folder: Where the files are.
+        folder: Where the files are, or a DuckDB file.
         wanted: For each table its columns and their types (``"int64"``, ``"float64"``,
-            ``"string"``), all lower case.
-        threads: Threads of DuckDB. With one, a sum of floats does not depend on scheduling, so
-            that two runs agree to the last bit.
+            ``"string"``, ``"timestamp"``), all lower case.
+        optional: Tables that may be absent; ``name in tables`` says whether one is there.
+        lazy: Tables too large to be copied.
+        subfolders: Further folders to look into, relative to ``folder`` or absolute.
+        engine: Where the work is done; None for a DuckDB of one thread, closed with the tables.
 
     Attributes:
-        unreadable: How many values of ``"table.column"`` were not numbers and became null;
-            filled as tables are read, columns without such values left out.
+        unreadable: How many values of ``"table.column"`` were not of their type and became null;
+            filled as tables are read, columns without such values left out. Columns of lazy tables
+            are not counted here.
     """
 
     def __init__(
-        self, folder: Path, wanted: Mapping[str, Mapping[str, str]], *, threads: int = 1
+        self,
+        folder: Path,
+        wanted: Mapping[str, Mapping[str, str]],
+        *,
+        optional: Collection[str] = (),
+        lazy: Collection[str] = (),
+        subfolders: Collection[str | Path] = (),
+        engine: Engine | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.unreadable: dict[str, int] = {}
         self._wanted = wanted
-        self._files = _find(self.folder, tuple(wanted))
-        self._backend = ibis.duckdb.connect(threads=threads)
+        self._lazy = frozenset(lazy)
+        places = [self.folder, *(self.folder / name for name in subfolders)]
+        self._files, self._owned = {}, engine is None
+        if self.folder.suffix.lower() not in DATABASES:
+            self._files = _find(places, tuple(wanted), frozenset(optional))
+        self.engine = engine or DuckDB()
+        self._raw = (
+            {} if self._files else _tables(self.engine, self.folder, tuple(wanted), optional)
+        )
         self._spelling = {
-            name: _spelling(name, self._files[name], self._header(name), columns)
+            name: _spelling(name, self._place(name), self._header(name), columns)
             for name, columns in wanted.items()
+            if name in self
         }
         self._read: dict[str, ir.Table] = {}
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._files or name in self._raw
+
     def __getitem__(self, name: str) -> ir.Table:
         if name not in self._read:
-            self._read[name] = self._load(name)
+            self._read[name] = self._view(name) if name in self._lazy else self._load(name)
         return self._read[name]
 
     def __enter__(self) -> Tables:
@@ -74,92 +92,123 @@ class Tables:
         self.close()
 
     def close(self) -> None:
-        """Gives the memory of the embedded database back."""
-        self._backend.disconnect()
+        """Gives the memory of the engine back, unless it was given."""
+        if self._owned:
+            self.engine.close()
+
+    def path(self, name: str) -> Path:
+        """Returns the file a table is in."""
+        return self._files.get(name, self.folder)
+
+    def _place(self, name: str) -> str:
+        return str(self.path(name))
+
+    def _open(self, name: str) -> ir.Table:
+        return self._raw[name] if name in self._raw else self.engine.read(self._files[name])
 
     def _header(self, name: str) -> list[str]:
-        path = self._files[name]
-        if path.suffix.lower() == ".parquet":
-            try:
-                return list(self._backend.read_parquet(path).columns)
-            except duckdb.Error:
-                raise TableError(f"{path}: not a readable parquet file") from None
-        return _csv_header(path)
+        if name in self._raw or self._files[name].suffix.lower() == ".parquet":
+            return list(self._open(name).columns)
+        return _csv_header(self._files[name])
+
+    def _view(self, name: str) -> ir.Table:
+        raw = self._open(name)
+        columns = {
+            column: _cast(_text(raw[self._spelling[name][column]]), kind)
+            for column, kind in self._wanted[name].items()
+        }
+        return raw.select(**columns)
 
     def _load(self, name: str) -> ir.Table:
-        path = self._files[name]
-        try:
-            if path.suffix.lower() == ".parquet":
-                raw = self._backend.read_parquet(path)
-            else:
-                raw = self._backend.read_csv(
-                    path,
-                    all_varchar=True,
-                    header=True,
-                    delim=",",
-                    quote='"',
-                    escape='"',
-                    compression="gzip" if path.suffix.lower() == ".gz" else "none",
-                )
-            spelling = self._spelling[name]
-            text = {
-                column: raw[spelling[column]].cast("string").strip().nullif("")
-                for column in self._wanted[name]
-            }
-            table = self._backend.create_table(name, _typed(raw, text, self._wanted[name]))
-        except duckdb.Error as error:
-            # The message of DuckDB may quote the line it stopped at: it is not passed on.
-            raise TableError(f"{path}: {_reason(error)}") from None
-        self._count_unreadable(name, table)
+        raw = self._open(name)
+        text = {column: _text(raw[self._spelling[name][column]]) for column in self._wanted[name]}
+        with self.engine.guard(self.path(name)):
+            table = self.engine.backend.create_table(
+                f"raw_{name}", _typed(raw, text, self._wanted[name])
+            )
+            self._count_unreadable(name, table)
         kept: ir.Table = table.select(*self._wanted[name])
         return kept
 
     def _count_unreadable(self, name: str, table: ir.Table) -> None:
         marks = [column for column in table.columns if column.endswith(UNREADABLE)]
         if marks:
-            counts = table.agg(**{mark: table[mark].sum() for mark in marks}).execute().iloc[0]
+            counts = self.engine.frame(table.agg(**{mark: table[mark].sum() for mark in marks}))
             for mark in marks:
-                if counts[mark] > 0:
+                count = counts[mark].fillna(0).iloc[0]
+                if count > 0:
                     column = mark.removesuffix(UNREADABLE)
-                    self.unreadable[f"{name}.{column}"] = int(counts[mark])
+                    self.unreadable[f"{name}.{column}"] = int(count)
 
 
-UNREADABLE = "__unreadable"
+def _text(value: ir.Column) -> ir.Column:
+    """Returns the text of a value of any type; that of blanks is null."""
+    if value.type().is_timestamp() or value.type().is_boolean():
+        return value
+    return value.cast("string").strip().nullif("")
+
+
+def _cast(text: ir.Column, kind: str) -> ir.Column:
+    """Casts text; what cannot be read, and what is no finite number, is null."""
+    if kind == "string" or text.type() == ibis.dtype(kind):
+        return text.cast(kind)
+    if text.type().is_boolean():
+        return text.cast("int64").cast(kind)
+    if kind != "float64":
+        return text.try_cast(kind)
+    number = text.try_cast("float64")
+    return (number.isnan() | number.isinf()).ifelse(ibis.null("float64"), number)
 
 
 def _typed(raw: ir.Table, text: Mapping[str, Any], types: Mapping[str, str]) -> ir.Table:
-    """Casts the text of each column; beside a number stands whether it could not be read."""
+    """Casts the text of each column; beside it stands whether it could not be read."""
     columns: dict[str, Any] = {}
     for column, kind in types.items():
-        if kind not in NUMBERS:
-            columns[column] = text[column].cast(kind)
-            continue
-        number = text[column].try_cast("float64")
-        number = (number.isnan() | number.isinf()).ifelse(ibis.null("float64"), number)
-        columns[column] = number.cast(kind) if kind == "float64" else number.try_cast(kind)
-        columns[column + UNREADABLE] = (text[column].notnull() & columns[column].isnull()).cast(
-            "int64"
-        )
+        if kind == "int64" and text[column].type().is_string():
+            columns[column] = _cast(text[column], "float64").try_cast("int64")
+        else:
+            columns[column] = _cast(text[column], kind)
+        if kind != "string":
+            lost = text[column].notnull() & columns[column].isnull()
+            columns[column + UNREADABLE] = lost.cast("int64")
     return raw.select(**columns)
 
 
-def _find(folder: Path, names: tuple[str, ...]) -> dict[str, Path]:
+def _find(places: list[Path], names: tuple[str, ...], optional: Collection[str]) -> dict[str, Path]:
+    folder = places[0]
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder of raw tables")
-    there = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_file()}
+    there = {
+        path.name.lower(): path
+        for place in reversed(places)
+        if place.is_dir()
+        for path in sorted(place.iterdir())
+        if path.is_file()
+    }
     found = {
         name: there[name + suffix]
         for suffix in reversed(SUFFIXES)
         for name in names
         if name + suffix in there
     }
-    if missing := [name for name in names if name not in found]:
+    if missing := [name for name in names if name not in found and name not in optional]:
         raise FileNotFoundError(
             f"{folder}: no file for table(s) {', '.join(missing)}"
             f" (looked for {' / '.join(missing[0] + suffix for suffix in SUFFIXES)}, in any case);"
             f" {len(found)} of {len(names)} wanted tables are there"
         )
     return found
+
+
+def _tables(
+    engine: Engine, path: Path, names: tuple[str, ...], optional: Collection[str]
+) -> dict[str, ir.Table]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such database file")
+    there = engine.database(path)
+    if missing := [name for name in names if name not in there and name not in optional]:
+        raise TableError(f"{path}: no table(s) {', '.join(missing)} in this database")
+    return {name: there[name] for name in names if name in there}
 
 
 def _csv_header(path: Path) -> list[str]:
@@ -180,7 +229,7 @@ def _csv_header(path: Path) -> list[str]:
 
 
 def _spelling(
-    name: str, path: Path, header: list[str], columns: Mapping[str, str]
+    name: str, path: str, header: list[str], columns: Mapping[str, str]
 ) -> dict[str, str]:
     """Maps wanted names to the file's own spelling, or says what is missing."""
     found = {column.strip().lower(): column for column in header}
@@ -192,14 +241,3 @@ def _spelling(
             f" found {', '.join(sorted(found))}"
         )
     return {column: found[column] for column in columns}
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).lower()
-    if "gzip" in text:
-        return "truncated or damaged gzip file"
-    if "invalid unicode" in text or "not utf-8" in text:
-        return "not a text file in UTF-8"
-    if "parquet" in text:
-        return "not a readable parquet file"
-    return f"cannot be read as comma-separated values ({type(error).__name__})"

