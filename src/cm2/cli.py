@@ -13,6 +13,8 @@ from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
+from cm2.errors import InputError
+
 
 def demo(
     data: Path | None = None,
@@ -86,8 +88,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen: Namespace = parser().parse_args(arguments)
     name = chosen.subcommand
     options = {key: value for key, value in chosen[name].items() if key != "config"}
-    from cm2.demo.folder import InputError
-
     try:
         COMMANDS[name](**options)
     except InputError as refusal:

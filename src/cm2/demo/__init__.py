@@ -25,9 +25,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from cm2 import report
 from cm2.data.worlds import remove
 from cm2.demo import evaluate, page, studies
-from cm2.demo.folder import InputError, open_folder, write_config
+from cm2.demo.folder import open_folder, write_config
 from cm2.demo.methods import FITS, LATE_FUSION, fit
 from cm2.demo.studies import Study
+from cm2.errors import InputError
 
 __all__ = ["InputError", "Settings", "run"]
 

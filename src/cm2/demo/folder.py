@@ -12,11 +12,9 @@ from typing import Any
 
 import yaml
 
+from cm2.errors import InputError
+
 MARK = "# A run of cm2 demo. Repeat it with: cm2 demo --config "
-
-
-class InputError(ValueError):
-    """The run cannot start; the message says what to change."""
 
 
 def open_folder(out: Path) -> Path:

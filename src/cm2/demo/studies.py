@@ -13,7 +13,7 @@ from numpy import ndarray
 from sklearn.model_selection import StratifiedShuffleSplit
 
 from cm2.data.views import digit_views
-from cm2.demo.folder import InputError
+from cm2.errors import InputError
 
 TEST = 0.3
 """Share of the patients, or images, that are tested on."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from cm2.errors import InputError
 
-class TableError(ValueError):
+
+class TableError(InputError):
     """A raw table cannot be used; the message names it and its fault, and quotes no data."""
