@@ -7,9 +7,9 @@ that), so what stands in an absent row can reach neither an embedding nor a batc
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Self
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from cm2.registry import Registry
@@ -27,10 +27,40 @@ class Encoder(nn.Module, ABC):
             raise ValueError(f"an embedding needs at least one coordinate, but dim is {dim}")
         super().__init__()
         self.dim = dim
+        self._frozen: list[nn.Module] = []
 
     @abstractmethod
     def forward(self, x: Any) -> Float[Tensor, "row dim"]:
         """Embeds the rows in which the modality is present."""
+
+    def freeze(self, *, projection: bool = False) -> Self:
+        """Keeps the encoder as it is: no gradient, and evaluation mode throughout training.
+
+        Args:
+            projection: Whether to freeze the last linear map to the embedding as well.
+        """
+        self._frozen = [
+            child for name, child in self.named_children() if projection or name != "projection"
+        ]
+        for module in self._frozen:
+            module.requires_grad_(False)
+        return self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets training or evaluation mode; what is frozen stays in evaluation mode."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
+
+
+def check_codes(codes: Int[Tensor, ...], mask: Bool[Tensor, ...], size: int) -> None:
+    """Raises unless every real code can be looked up in a vocabulary of the given size."""
+    unknown = int((mask & ((codes < 0) | (codes >= size))).sum())
+    if unknown:
+        raise ValueError(
+            f"codes must lie in 0 to {size - 1}, the encoder's vocabulary, but {unknown} do not"
+        )
 
 
 REGISTRY: Registry[Encoder] = Registry("encoder")

@@ -1,4 +1,4 @@
-"""A residual multilayer perceptron for tables, and the bounded last step of an embedding.
+"""A residual multilayer perceptron for tables.
 
 Pre-norm residual blocks as in Gorishniy et al. (2021), Revisiting deep learning models for tabular
 data, https://arxiv.org/abs/2106.11959.
@@ -6,35 +6,11 @@ data, https://arxiv.org/abs/2106.11959.
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from cm2.encoders.base import Encoder, register
-
-
-class Ball(nn.Module):
-    r"""Squeezes vectors smoothly into a ball, row by row.
-
-    .. math:: z = x \Big/ \sqrt{1 + \tfrac{1}{d}\lVert x\rVert^2 / r^2}
-
-    An embedding on the scale of one passes almost unchanged, and none can run away: its root mean
-    square stays below ``radius``. Layer normalisation would bound it too, but puts embeddings on a
-    sphere, where the last coordinate follows from the others (all of them at ``dim = 1``), and a
-    density in all coordinates does not exist.
-
-    Args:
-        radius: Limit of the root mean square of the coordinates.
-    """
-
-    def __init__(self, radius: float = 3.0) -> None:
-        super().__init__()
-        self.radius = radius
-
-    def forward(self, x: Float[Tensor, "*row dim"]) -> Float[Tensor, "*row dim"]:
-        """Scales every row by a factor between zero and one."""
-        square = (x / self.radius).square().mean(dim=-1, keepdim=True)
-        return x * torch.rsqrt(1 + square)
+from cm2.encoders.projection import Ball
 
 
 class Block(nn.Module):
@@ -76,6 +52,7 @@ class Dense(Encoder):
         dropout: Probability of dropping a hidden unit.
 
     Example:
+        >>> import torch
         >>> Dense(features=6, dim=4)(torch.zeros(3, 6)).shape
         torch.Size([3, 4])
     """

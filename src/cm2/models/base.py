@@ -90,6 +90,11 @@ def select(x: Any, rows: Bool[Tensor, batch]) -> Any:
     return type(x)(*(select(part, rows) for part in x))
 
 
+def single(z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+    """Widens what autocast left in half precision, which is too coarse for a density."""
+    return z.float() if z.dtype in (torch.bfloat16, torch.float16) else z
+
+
 def encode_present(
     encoders: Mapping[str, Encoder],
     inputs: Mapping[str, Any],
@@ -105,11 +110,11 @@ def encode_present(
         rows = present[:, column]
         count = int(rows.sum())
         if count == len(rows) and count > 0:
-            embeddings.append(encoder(inputs[name]))
+            embeddings.append(single(encoder(inputs[name])))
             continue
         z = torch.zeros(len(rows), encoder.dim, device=present.device)
         if count > 0:
-            observed = encoder(select(inputs[name], rows))
+            observed = single(encoder(select(inputs[name], rows)))
             z = z.to(observed.dtype).masked_scatter(rows.unsqueeze(-1), observed)
         embeddings.append(z)
     return torch.stack(embeddings, dim=1)
