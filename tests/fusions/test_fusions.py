@@ -52,3 +52,27 @@ def test_wrong_number_of_modalities_is_named() -> None:
     for name in NAMES:
         with pytest.raises(ValueError, match="built for 2 modalities, but got 3"):
             build(name, 2)(torch.zeros(1, 3, 4), torch.ones(1, 3).bool())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_gradient_reaches_every_parameter(name: str) -> None:
+    fusion = build(name, 3)
+    present = torch.rand(9, 3) < 0.5
+    h = fusion(torch.randn(9, 3, 4), present)
+    (h * torch.randn_like(h)).sum().backward()
+    assert all(value.grad is not None and value.grad.any() for value in fusion.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bfloat16(name: str) -> None:
+    fusion = build(name, 3)
+    z, present = torch.randn(9, 3, 4), torch.rand(9, 3) < 0.5
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        h = fusion(z, present)
+    torch.testing.assert_close(h.float(), fusion(z, present), rtol=0.1, atol=0.05)
+    h.float().sum().backward()
+
+
+def test_heads_must_divide_the_width() -> None:
+    with pytest.raises(ValueError, match="multiple of heads"):
+        fusions.REGISTRY["attention"](3, 4, width=6)
