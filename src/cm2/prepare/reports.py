@@ -1,0 +1,117 @@
+"""Radiology reports of a stay, by section.
+
+Which reports a stay has is chosen as for notes; only the chosen ones are parsed, in batches.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import ibis.expr.types as ir
+import pyarrow as pa
+
+from cm2.prepare import notes
+from cm2.prepare.engine import Engine
+
+__all__ = ["SECTIONS", "split", "write_reports"]
+
+SECTIONS = ("findings", "impression")
+
+# A header opens a line in capitals, or is one of the names that matter, in capitals anywhere or
+# opening a line in any case; without a colon it must be alone on its line.
+NAMES = "findings?(?:[ ]*(?:and|/|&)[ ]*impressions?)?|impressions?|conclusions?"
+HEADER = re.compile(
+    r"(?:^|\n)[ \t]*(?P<line>[A-Z][A-Z ()/,&.\-]{2,60}?)[ \t]*:"
+    rf"|(?:^|\n)[ \t]*(?P<any>(?i:{NAMES}))[ \t]*(?::|(?=\n))"
+    rf"|(?<=\s)(?P<inside>{NAMES.upper()})[ \t]*:"
+)
+VIEWS = re.compile(r"\b(chest|portable|views?|lateral|frontal)\b")
+
+
+def write_reports(
+    engine: Engine,
+    stays: ir.Table,
+    documents: ir.Table,
+    path: Path,
+    *,
+    hours: int | float = 48,
+    sections: Sequence[str] = ("findings", "impression"),
+) -> dict[str, int]:
+    """Writes the wanted sections of each stay's reports, sorted by stay and position.
+
+    A report in which none of them is found is written whole, as the section ``report``.
+
+    Returns:
+        Counts: reports left out, by reason, and sections and stays written.
+    """
+    unknown = sorted(set(sections) - set(SECTIONS))
+    if unknown or not sections:
+        raise ValueError(f"sections are {', '.join(SECTIONS)}; got {list(sections)}")
+    chosen = notes.batches(engine, notes.select(stays, documents, hours, lines=True))
+    parts = (_sections(batch, sections) for batch in chosen)
+    return notes.exclusions(engine, stays, documents) | notes.write(parts, path, "section")
+
+
+def split(report: str) -> dict[str, str]:
+    """Splits a radiology report into its findings and its impression.
+
+    Misspelt headers are read as the nearest name; ``findings and impression`` is an impression, and
+    a header that names views of the chest stands for findings where no other does, as in the
+    section parser of MIMIC-CXR (Johnson et al. 2019).
+
+    Returns:
+        The text of the sections that are there and not empty, by name.
+
+    Example:
+        >>> split("INDICATION: Cough. FINDINGS: Clear lungs. IMPRESSION: Normal.")
+        {'findings': 'Clear lungs.', 'impression': 'Normal.'}
+    """
+    headers = list(HEADER.finditer(report))
+    ends = [*(header.start() for header in headers[1:]), len(report)]
+    found: dict[str, list[str]] = {}
+    for header, end in zip(headers, ends, strict=False):
+        name = _name(header["line"] or header["any"] or header["inside"])
+        body = " ".join(report[header.end() : end].split())
+        if name and body:
+            found.setdefault(name, []).append(body)
+    views = found.pop("views", None)
+    if views and "findings" not in found:
+        found["findings"] = views
+    return {name: " ".join(found[name]) for name in SECTIONS if name in found}
+
+
+def _name(header: str) -> str | None:
+    """The section that a header opens; None for one that is not wanted."""
+    words = re.findall(r"[a-z]+", header.lower())
+    for section in ("impression", "conclusion", "findings"):
+        if difflib.get_close_matches(section, words, n=1, cutoff=0.8):
+            return "impression" if section == "conclusion" else section
+    return "views" if VIEWS.search(header.lower()) else None
+
+
+def _sections(batch: pa.RecordBatch, wanted: Sequence[str]) -> pa.RecordBatch:
+    """One row a section; positions keep the order of the reports and of the sections in them."""
+    rows: dict[str, list[int | str]] = {"row": [], "position": [], "section": [], "text": []}
+    positions = batch["position"].to_pylist()
+    for row, report in enumerate(batch["text"].to_pylist()):
+        parts = {name: text for name, text in split(report).items() if name in wanted}
+        whole = {"report": " ".join(report.split())}
+        for place, (name, text) in enumerate((parts or whole).items()):
+            rows["row"].append(row)
+            rows["position"].append(positions[row] * len(SECTIONS) + place)
+            rows["section"].append(name)
+            rows["text"].append(text)
+    source = pa.array(rows["row"], pa.int64())
+    return pa.RecordBatch.from_arrays(
+        [
+            batch["stay_id"].take(source),
+            pa.array(rows["position"], pa.int64()),
+            batch["hour"].take(source),
+            pa.array(rows["section"], pa.string()),
+            pa.array(rows["text"], pa.string()),
+        ],
+        schema=notes.schema("section"),
+    )
