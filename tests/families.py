@@ -48,13 +48,13 @@ def constant(tau: float, dim: int) -> np.ndarray:
     return np.full((dim, dim), tau) + (1 - tau) * np.eye(dim)
 
 
-def frank_theta(tau: float) -> float:
-    """Solves Kendall tau for the parameter of Frank by bisection."""
-    low, high = 1e-6, 1e4
+def solve(tau_of: Callable[[float], float], tau: float, low: float) -> float:
+    """The parameter beyond ``low`` with this Kendall tau, by bisection."""
+    start, end = 1e-6, 1e4
     for _ in range(80):
-        middle = (low * high) ** 0.5
-        low, high = (middle, high) if oracles.frank_tau(middle) < tau else (low, middle)
-    return low
+        middle = (start * end) ** 0.5
+        start, end = (middle, end) if tau_of(low + middle) < tau else (start, middle)
+    return low + start
 
 
 def archimedean(
@@ -126,8 +126,11 @@ def _table() -> list[Case]:
         cases.append(independence(dim))
         for label, tau in {"weak": 0.001, "mild": 0.3, "strong": 0.7, "extreme": 0.98}.items():
             cases.append(archimedean("gumbel", "alpha", 1 / (1 - tau), tau, label, dim))
-            theta = frank_theta(tau)
+            theta = solve(oracles.frank_tau, tau, 0.0)
             cases.append(archimedean("frank", "theta", theta, tau, label, dim))
+            cases.append(archimedean("clayton", "theta", 2 * tau / (1 - tau), tau, label, dim))
+            alpha = solve(oracles.joe_tau, tau, 1.0)
+            cases.append(archimedean("joe", "alpha", alpha, tau, label, dim))
             rho = float(oracles.tau_to_rho(tau))
             cases.append(gaussian(constant(rho, dim), label))
         cases.append(gaussian(irregular(dim, 0.8), "irregular"))
@@ -137,6 +140,8 @@ def _table() -> list[Case]:
 
 
 CASES = _table()
+ARCHIMEDEAN = {"gumbel": "alpha", "frank": "theta", "clayton": "theta", "joe": "alpha"}
+GENERATED = [case for case in CASES if case.family in ARCHIMEDEAN]
 MODERATE = [case for case in CASES if case.label in {"none", "mild", "irregular", "negative"}]
 
 

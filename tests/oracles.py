@@ -27,6 +27,8 @@ def _derivative(family: str, order: int, modules: str) -> Any:
     psi = {
         "gumbel": sympy.exp(-(t ** (1 / theta))),
         "frank": -sympy.log(1 - (1 - sympy.exp(-theta)) * sympy.exp(-t)) / theta,
+        "clayton": (1 + theta * t) ** (-1 / theta),
+        "joe": 1 - (1 - sympy.exp(-t)) ** (1 / theta),
     }[family]
     return sympy.lambdify((t, theta), sympy.diff(psi, t, order), modules=modules)
 
@@ -35,6 +37,10 @@ def inverse(family: str, u: Any, theta: Any, xp: Any = mpmath) -> Any:
     """The inverse generator psi^-1(u)."""
     if family == "gumbel":
         return (-xp.log(u)) ** theta
+    if family == "clayton":
+        return xp.expm1(-theta * xp.log(u)) / theta
+    if family == "joe":
+        return -xp.log1p(-((1 - u) ** theta))
     return -xp.log(xp.expm1(-theta * u) / xp.expm1(-theta))
 
 
@@ -42,15 +48,20 @@ def _inverse_slope(family: str, u: Any, theta: Any) -> Any:
     """|d psi^-1(u) / du|."""
     if family == "gumbel":
         return theta * (-mpmath.log(u)) ** (theta - 1) / u
+    if family == "clayton":
+        return u ** (-theta - 1)
+    if family == "joe":
+        return theta * (1 - u) ** (theta - 1) / (1 - (1 - u) ** theta)
     return abs(theta * mpmath.exp(-theta * u) / mpmath.expm1(-theta * u))
 
 
 def archimedean_log_density(family: str, theta: float, u: Sequence[Any]) -> float:
-    """log |psi^(M)(sum psi^-1(u_i))| + sum log |(psi^-1)'(u_i)|, in 400 digits.
+    """log |psi^(M)(sum psi^-1(u_i))| + sum log |(psi^-1)'(u_i)|, in 400 digits or more.
 
     Entries of u may be floats or mpmath numbers (for points closer to 1 than a double can tell).
     """
-    with mpmath.workdps(DIGITS):
+    # Joe's needs 1 - exp(-t) where t is as small as exp(-80 theta)
+    with mpmath.workdps(DIGITS + (int(40 * theta) if family == "joe" else 0)):
         theta = mpmath.mpf(theta)
         points = [mpmath.mpf(x) for x in u]
         t = mpmath.fsum(inverse(family, x, theta) for x in points)
@@ -83,13 +94,19 @@ def frank_tau(theta: float) -> float:
     return 1 - 4 * (1 - debye) / theta
 
 
+def joe_tau(alpha: float) -> float:
+    """The closed form of the series 1 - 4 sum 1 / (k (alpha k + 2) (alpha (k - 1) + 2))."""
+    return 1 + 2 / (2 - alpha) * (special.digamma(2) - special.digamma(2 / alpha + 1))
+
+
 def archimedean_sample(
     family: str, theta: float, dim: int, n: int, rng: np.random.Generator
 ) -> Array:
-    """Marshall and Olkin: psi(E_i / V) with a positive stable or a log-series frailty.
+    """Marshall and Olkin: psi(E_i / V) with the frailty V of the family.
 
-    Kanter (1975) for the stable law, Kemp (1981) for the logarithmic series. A negative parameter
-    of Frank is the positive one with the second coordinate reflected.
+    Kanter (1975) for the stable law (Gumbel), Kemp (1981) for the logarithmic series (Frank), a
+    gamma law (Clayton), a geometric law whose probability is beta (Sibuya, Joe). A negative
+    parameter of Frank is the positive one with the second coordinate reflected.
     """
     if theta < 0:
         return np.abs(np.array([0.0, 1.0]) - archimedean_sample(family, -theta, dim, n, rng))
@@ -100,6 +117,21 @@ def archimedean_sample(
         stable *= (np.sin((1 - a) * angle) / unit) ** ((1 - a) / a)
         t = rng.exponential(size=(n, dim)) / stable[:, None]
         return np.exp(-(t**a))
+    if family == "clayton":
+        # a gamma variable of shape a is one of shape a + 1 times a power of a uniform one
+        log_v = np.log(theta * rng.gamma(1 / theta + 1, size=n)) + theta * np.log(rng.random(n))
+        log_t = np.log(rng.exponential(size=(n, dim))) - log_v[:, None]
+        return np.exp(-np.logaddexp(0.0, np.log(theta) + log_t) / theta)
+    if family == "joe":
+        a = 1 / theta
+        parts = [np.log(rng.gamma(b + 1, size=n)) + np.log(rng.random(n)) / b for b in (a, 1 - a)]
+        log_p = parts[0] - np.logaddexp(*parts)
+        exponential = rng.exponential(size=n)
+        rate = -np.log1p(-np.exp(np.minimum(log_p, -1e-15)))
+        log_v = np.log(exponential) - log_p
+        log_v = np.where(log_p < -30, log_v, np.log(np.floor(exponential / rate) + 1))
+        t = np.exp(np.log(rng.exponential(size=(n, dim))) - log_v[:, None])
+        return -np.expm1(a * np.log(-np.expm1(-t)))
     log_q = np.log1p(-np.exp(-theta * rng.random(n)))
     frailty = 1 + np.floor(np.log(rng.random(n)) / log_q)
     t = rng.exponential(size=(n, dim)) / frailty[:, None]

@@ -34,6 +34,23 @@ def log_cloglog(v: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return torch.where(tiny, v, log1mexp(-torch.where(tiny, 0.0, v).exp()))
 
 
+def softplus(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """``log(1 + exp(x))`` to full precision (torch's own bound is for neural networks)."""
+    return torch.nn.functional.softplus(x, threshold=40.0)
+
+
+def log_expm1(v: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """``log(exp(exp(v)) - 1)`` for any real ``v``."""
+    return v.exp() + log_cloglog(v)
+
+
+def flip_log_neg_log(y: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """``log(-log(1 - u))`` from ``y = log(-log(u))``, any real number; its own inverse."""
+    upper = y < 0.0
+    near_one = (-log_cloglog(torch.where(upper, y, -1.0))).log()
+    return torch.where(upper, near_one, log_neg_log1mexp(-torch.where(upper, 1.0, y).exp()))
+
+
 def log_neg_log1mexp(w: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """``log(-log(1 - exp(w)))`` for negative ``w``; inverse of :func:`log_cloglog`."""
     tiny = w < _TINY_EXPONENT

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cm2 import copulas
 from cm2.learnable import Learnable
-from families import CASES, MODERATE, Case, names, points
+from families import ARCHIMEDEAN, CASES, MODERATE, Case, names, points
 from laws import EXACT
 
 every_case = pytest.mark.parametrize("case", CASES, ids=names(CASES))
@@ -25,7 +25,7 @@ def stacked(family: str, dim: int) -> tuple[list[Case], dict[str, Tensor]]:
 
 
 @pytest.mark.parametrize("dim", [2, 3, 5])
-@pytest.mark.parametrize("family", ["gumbel", "frank", "gaussian"])
+@pytest.mark.parametrize("family", [*ARCHIMEDEAN, "gaussian"])
 def test_a_batch_equals_the_loop(family: str, dim: int) -> None:
     cases, arguments = stacked(family, dim)
     batch = copulas.REGISTRY[family](dim, **arguments)
@@ -91,7 +91,7 @@ def test_gradcheck_in_value_and_parameters(case: Case) -> None:
 
 
 @pytest.mark.parametrize("dim", [2, 3, 5])
-@pytest.mark.parametrize("family", ["gumbel", "frank", "gaussian"])
+@pytest.mark.parametrize("family", [*ARCHIMEDEAN, "gaussian"])
 @pytest.mark.parametrize("tau", [0.001, 0.05, 0.5, 0.9, 0.98])
 def test_kendall_tau_round_trip(family: str, tau: float, dim: int) -> None:
     value = torch.tensor(tau, dtype=torch.float64)
@@ -120,9 +120,11 @@ def test_kendall_tau_round_trip_negative(family: str) -> None:
     torch.testing.assert_close(copula.kendall_tau()[0, 1], torch.tensor(-0.5).double())
 
 
-def test_gumbel_has_no_negative_dependence() -> None:
-    with pytest.raises(ValueError, match=r"(?i)gumbel.*-0\.5"):
-        copulas.Gumbel.from_kendall_tau(-0.5, dim=2)
+@pytest.mark.parametrize("family", ["gumbel", "clayton", "joe"])
+@pytest.mark.parametrize("tau", [-0.5, 1.0, float("nan")])
+def test_unreachable_dependence_is_refused(family: str, tau: float) -> None:
+    with pytest.raises(ValueError, match=rf"(?i){family}.*\[0\.0, 1\.0\).*{tau}"):
+        copulas.REGISTRY[family].from_kendall_tau(tau, dim=2)
 
 
 @pytest.mark.parametrize("family", list(copulas.REGISTRY))
@@ -151,6 +153,9 @@ def test_start_is_trainable_and_away_from_independence(family: str, dim: int) ->
     [
         (lambda: copulas.Gumbel(2, alpha=0.5), r"(?i)gumbel.*alpha"),
         (lambda: copulas.Gumbel(2, alpha=float("nan")), r"(?i)gumbel.*alpha"),
+        (lambda: copulas.Joe(2, alpha=0.5), r"(?i)joe.*alpha.*0\.5"),
+        (lambda: copulas.Clayton(2, theta=-0.5), r"(?i)clayton.*theta.*-0\.5"),
+        (lambda: copulas.Clayton(2, theta=0.0), r"(?i)clayton.*theta.*0"),
         (lambda: copulas.Frank(2, theta=float("nan")), r"(?i)frank.*theta"),
         (lambda: copulas.Frank(3, theta=-2.0), r"(?i)frank.*-2"),
         (

@@ -7,7 +7,7 @@ from scipy import stats
 
 from cm2 import copulas
 from cm2.records import Unit
-from families import CASES, MODERATE, Case, names
+from families import ARCHIMEDEAN, CASES, MODERATE, Case, names
 from laws import P_VALUE, assert_kendall, assert_same_law, assert_uniform
 
 SAMPLES = 1500
@@ -144,7 +144,7 @@ def test_pathwise_gradient_equals_a_finite_difference(case: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "parameter"), [("gumbel", "alpha"), ("frank", "theta"), ("gaussian", "correlation")]
+    ("family", "parameter"), [*ARCHIMEDEAN.items(), ("gaussian", "correlation")]
 )
 @pytest.mark.parametrize("strength", [1e5, 1e7])
 def test_pathwise_gradient_is_one_where_coordinates_nearly_agree(

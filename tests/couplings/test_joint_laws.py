@@ -26,7 +26,7 @@ from laws import (
 )
 
 DENSITIES = ("rosenblatt", "shared-components")
-FAMILIES = ("independence", "gaussian", "gumbel", "frank")
+FAMILIES = ("independence", "gaussian", "gumbel", "frank", "clayton", "joe")
 every_density = pytest.mark.parametrize("coupling", DENSITIES)
 every_coupling = pytest.mark.parametrize("coupling", list(couplings.REGISTRY))
 every_family = pytest.mark.parametrize("family", FAMILIES)
@@ -59,6 +59,8 @@ def arguments(
         "gaussian": correlations(modalities, size),
         "gumbel": torch.linspace(1.3, strong, size).double(),
         "frank": torch.linspace(5.0, 2.0, size).double(),
+        "clayton": torch.linspace(0.6, 2 * strong - 2, size).double(),
+        "joe": torch.linspace(1.5, strong + 0.3, size).double(),
     }
     logits = torch.tensor(rng.normal(size=(modalities, components)) / 2)
     if coupling == "shared-components":
@@ -76,7 +78,13 @@ def build(
 ) -> Joint:
     """The joint of these parameters."""
     modalities = loc.shape[0]
-    key = {"gaussian": "correlation", "gumbel": "alpha", "frank": "theta"}.get(family)
+    key = {
+        "gaussian": "correlation",
+        "gumbel": "alpha",
+        "frank": "theta",
+        "clayton": "theta",
+        "joe": "alpha",
+    }.get(family)
     options: dict[str, Any] = {key: copula} if key else {"batch_shape": copula.shape}
     law = copulas.REGISTRY[family](modalities, **options)
     return couplings.REGISTRY[coupling](law, GaussianMixture(logits, loc, scale))
@@ -196,7 +204,7 @@ def test_margin_of_one_modality_is_its_mixture(coupling: str, family: str) -> No
     assert (joint.log_prob(z, nothing) == 0).all()
 
 
-@pytest.mark.parametrize("family", ["gaussian", "gumbel", "frank"])
+@pytest.mark.parametrize("family", ["gaussian", "gumbel", "frank", "clayton", "joe"])
 @pytest.mark.parametrize("shared", [False, True])
 def test_rosenblatt_joint_is_its_formula(family: str, shared: bool) -> None:
     """sum_m log f_m + sum_j log c_j, with every piece from an oracle."""
@@ -226,7 +234,7 @@ def test_rosenblatt_joint_is_its_formula(family: str, shared: bool) -> None:
     )
 
 
-@pytest.mark.parametrize("family", ["gumbel", "frank", "gaussian"])
+@pytest.mark.parametrize("family", ["gumbel", "frank", "clayton", "joe", "gaussian"])
 def test_couplings_agree_where_they_must(family: str) -> None:
     """One component: shared or not is the same. One coordinate: the paper's form is Sklar's."""
     given = arguments("rosenblatt", family, 3, 2, 1)
@@ -515,7 +523,7 @@ def test_margin_of_five_modalities_is_the_joint_of_the_subset(
 
 
 @every_coupling
-@pytest.mark.parametrize("family", ["gumbel", "frank", "gaussian"])
+@pytest.mark.parametrize("family", ["gumbel", "frank", "clayton", "joe", "gaussian"])
 @pytest.mark.parametrize(("modalities", "dim"), [(2, 2), (5, 1), (5, 2)])
 def test_gradcheck(coupling: str, family: str, modalities: int, dim: int) -> None:
     given = arguments(coupling, family, modalities, dim, 2)

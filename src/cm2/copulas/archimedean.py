@@ -87,7 +87,32 @@ class Archimedean(Copula):
     def _cdf(self, unit: Unit) -> Tensor:
         return self.generator(logsumexp(self.log_inverse(unit), -1)[..., None]).u.squeeze(-1)
 
-    # Conditional draws -------------------------------------------------------------------------
+    # Conditional laws --------------------------------------------------------------------------
+
+    def _conditional_cdf(self, unit: Unit, present: Tensor) -> Unit:
+        log_t = self.log_inverse(unit)
+        shape = torch.broadcast_shapes(log_t.shape, present.shape)
+        present = present.expand(shape)
+        log_sum = _present_sum(log_t, present)
+        order = present.sum(-1)
+        columns = [part.expand(shape).unbind(-1) for part in unit]
+        parts = [Unit(*pair) for pair in zip(*columns, strict=True)]
+        for m in range(self.dim):
+            missing = ~present[..., m]
+            part = log_t[..., m].expand(missing.shape)
+            # Nothing before it: the coordinate itself.
+            first = order == 0
+            y = self._given_cdf(part, torch.where(first, 0.0, log_sum), order.clamp_min(1))
+            cdf = Unit(-y.exp(), log_cloglog(y))
+            chosen = missing & ~first
+            parts[m] = parts[m].map(lambda old, new, c=chosen: torch.where(c, new, old), cdf)
+            log_sum = torch.where(missing, torch.logaddexp(log_sum, part), log_sum)
+            order = order + missing
+        return Unit(*(torch.stack(column, -1) for column in zip(*parts, strict=True)))
+
+    def _given_cdf(self, log_t: Tensor, log_sum: Tensor, order: Tensor) -> Tensor:
+        """``log(-log F)`` of one more coordinate given the sum over ``order >= 1`` others."""
+        return self._conditional(log_t, self._given(log_sum, order))[0]
 
     def _complete(self, unit: Unit, present: Tensor) -> Unit:
         log_t = self.log_inverse(unit)
@@ -118,7 +143,7 @@ class Archimedean(Copula):
         y = self._solve(given, target)
         # One Newton step that carries gradients: it leaves the solution where it is and gives it
         # the derivatives of the implicit function theorem in parameters and present coordinates.
-        value, slope = self._conditional(y, given)
+        value, slope = self._conditional_and_slope(y, given)
         y = y - (value - target) / slope.detach()
         return self._log_t(torch.where(none, target, y))
 
@@ -132,7 +157,7 @@ class Archimedean(Copula):
         size = torch.full_like(y, torch.inf)
         done = given.order == 0
         for _ in range(_SOLVER_STEPS):
-            value, slope = self._conditional(y, given)
+            value, slope = self._conditional_and_slope(y, given)
             below = value < target
             low, high = torch.where(below, y, low), torch.where(below, high, y)
             # Out of these bounds the step is bisected anyway.
@@ -156,23 +181,26 @@ class Archimedean(Copula):
         r""":math:`\log -\partial_t \log (-1)^k \psi^{(k)}(t)`."""
         return self.log_derivative(log_t, (order + 1).clamp_max(self.dim)) - log_derivative
 
-    def _conditional(self, y: Tensor, given: _Given) -> tuple[Tensor, Tensor]:
-        """``log(-log F)`` at ``y = log(-log u)``, and its slope in ``y``."""
-        log_t = self._log_t(y)
+    def _conditional(self, log_t: Tensor, given: _Given) -> tuple[Tensor, Tensor]:
+        """``log(-log F)`` at ``log t``, and the log hazard there."""
         total = torch.logaddexp(given.log_sum, log_t)
         at_total = self.log_derivative(total, given.order)
         log_hazard = self._log_hazard(total, given.order, at_total)
         # -log F is a difference of log derivatives; where t is small beside t_O that would cancel,
         # and the integral of the hazard from t_O to t_O + t by the trapezoidal rule takes its
         # place.
-        eps = torch.finfo(y.dtype).eps
+        eps = torch.finfo(log_t.dtype).eps
         near = log_t - given.log_sum < math.log(eps) / 3
         trapezoid = log_t + torch.logaddexp(log_hazard, given.log_hazard) - math.log(2.0)
         difference = torch.where(near, 1.0, given.at_sum - at_total).clamp_min(eps)
-        value = torch.where(near, trapezoid, difference.log())
+        return torch.where(near, trapezoid, difference.log()), log_hazard
+
+    def _conditional_and_slope(self, y: Tensor, given: _Given) -> tuple[Tensor, Tensor]:
+        """``log(-log F)`` at ``y = log(-log u)``, and its slope in ``y``."""
+        log_t = self._log_t(y)
+        value, log_hazard = self._conditional(log_t, given)
         log_dt_dy = y - y.exp() - self.log_derivative(log_t, 1)
-        slope = (log_hazard + log_dt_dy - value).exp()
-        return value, slope
+        return value, (log_hazard + log_dt_dy - value).exp()
 
     def _log_t(self, y: Tensor) -> Tensor:
         unit = Unit(-y.exp(), log_cloglog(y))
