@@ -1,0 +1,227 @@
+"""Elliptical copulas: those of a multivariate law with a correlation matrix.
+
+Missing coordinates are handled by the sub-matrix of the present ones, once for each pattern of
+presence that occurs. Cambanis, Huang and Simons (1981) for conditional laws; Lindskog, McNeil and
+Schmock (2003) for Kendall's tau, which is the same for all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import Any, NamedTuple, Self
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from cm2.copulas.base import Copula, check_tau
+from cm2.records import Unit
+
+
+class Elliptical(Copula):
+    """A copula with a correlation matrix, kept as its Cholesky factor ``scale_tril``.
+
+    A subclass says what the scores of a point are, and what the density is at whitened scores.
+    """
+
+    scale_tril: Tensor
+
+    @property
+    def correlation(self) -> Float[Tensor, "*batch dim dim"]:
+        """The correlation matrix."""
+        return self.scale_tril @ self.scale_tril.mT
+
+    def marginal(self, present: Bool[Tensor, " dim"]) -> Self:
+        index = present.nonzero().squeeze(-1)
+        factor = sub_factor(self.correlation[..., index[:, None], index])
+        arguments: dict[str, Any] = {**self.parameters, "scale_tril": factor}
+        return type(self)(len(index), **arguments, validate_args=False)
+
+    def kendall_tau(self) -> Float[Tensor, "*batch dim dim"]:
+        return self._arc_sine(1.0, math.pi / 2)
+
+    def _arc_sine(self, scale: float, unit: float) -> Tensor:
+        """``asin(scale * correlation) / unit`` off the diagonal, 1 on it."""
+        # The arc sine has no slope at 1: the diagonal must not pass through it.
+        eye = self._eye().bool()
+        off = torch.where(eye, 0.0, scale * self.correlation.clamp(-1, 1))
+        return torch.where(eye, 1.0, torch.asin(off) / unit)
+
+    def _eye(self) -> Tensor:
+        return torch.eye(self.dim, dtype=self.scale_tril.dtype, device=self.scale_tril.device)
+
+    # What a subclass says ------------------------------------------------------------------------
+
+    @abstractmethod
+    def _scores(self, unit: Unit) -> Tensor:
+        """Scores of a point, 0 at the median."""
+
+    @abstractmethod
+    def _log_density(self, whitening: Whitening, scores: Tensor, order: Tensor | int) -> Tensor:
+        """Log density at scores, of which ``order`` are present and the others 0."""
+
+    @abstractmethod
+    def _draw(self, whitening: Whitening, regression: Regression, order: Tensor) -> Unit:
+        """Draws all coordinates given the present scores."""
+
+    @abstractmethod
+    def _conditional(self, unit: Unit, whitening: Whitening, earlier: Tensor) -> Unit:
+        """Distribution functions given earlier coordinates, by an ordered whitening."""
+
+    # Laws --------------------------------------------------------------------------------------
+
+    def _log_prob(self, unit: Unit, present: Tensor | None) -> Tensor:
+        scores = self._scores(unit)
+        if present is None:
+            return self._log_density(Whitening.of(self.scale_tril), scores, self.dim)
+        patterns, index = self._patterns(present)
+        whitening = Whitening.of(sub_factor(self._masked(patterns))).pick(index)
+        order = present.sum(-1)
+        density = self._log_density(whitening, torch.where(present, scores, 0.0), order)
+        return torch.where(order > 1, density, 0.0)
+
+    def _complete(self, unit: Unit, present: Tensor) -> Unit:
+        scores = torch.where(present, self._scores(unit), 0.0)
+        patterns, index = self._patterns(present)
+        masked = self._masked(patterns)
+        cross = torch.where(patterns[..., None, :], self.correlation, 0.0)
+        gain = pick(torch.linalg.solve(masked, cross, left=False), index)
+        shape = torch.broadcast_shapes(scores.shape, present.shape, (*self.batch_shape, self.dim))
+        noise = torch.randn(shape, dtype=scores.dtype, device=scores.device)
+        draw = multiply(self.scale_tril, noise)
+        # Matheron: the error of the regression on what is present, at a draw from the joint.
+        error = draw - multiply(gain, torch.where(present, draw, 0.0))
+        whitening = Whitening.of(sub_factor(masked)).pick(index)
+        return self._draw(whitening, Regression(scores, gain, error), present.sum(-1))
+
+    def _conditional_cdf(self, unit: Unit, present: Tensor) -> Unit:
+        patterns, index = self._patterns(present)
+        # Present coordinates first, the missing ones after them in their order.
+        rank = torch.argsort((~patterns).int(), dim=-1, stable=True)
+        swap = self._eye()[rank]
+        factor = sub_factor(swap @ self.correlation @ swap.mT)
+        table = Whitening.of(factor)
+        ordered = Whitening(swap.mT @ table.matrix @ swap, table.log_determinant)
+        before = torch.ones(self.dim, self.dim, dtype=torch.bool, device=present.device).tril(-1)
+        earlier = present[..., None, :] | (before & ~present[..., None, :])
+        return self._conditional(unit, ordered.pick(index), earlier)
+
+    def _masked(self, patterns: Tensor) -> Tensor:
+        """The correlation with identity rows and columns for the missing, by pattern."""
+        both = patterns[..., :, None] & patterns[..., None, :]
+        return torch.where(both, self.correlation, self._eye())
+
+    def _patterns(self, present: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The distinct patterns of presence, and the index of each element in a table over them.
+
+        A table has the shape ``(pattern, *batch, ...)``. Where presence does not vary along the
+        copula's batch, whole batches are picked at once.
+        """
+        batch = len(self.batch_shape)
+        present = present[(None,) * max(0, batch + 1 - present.dim())]
+        flat = present.reshape(-1, self.dim)
+        patterns, index = torch.unique(flat, dim=0, return_inverse=True)
+        patterns = patterns.view(-1, *[1] * batch, self.dim)
+        index = index.view(present.shape[:-1])
+        if all(size == 1 for size in index.shape[index.dim() - batch :]):
+            return patterns, (index[(..., *[0] * batch)],)
+        ranges = [torch.arange(size, device=index.device) for size in self.batch_shape]
+        return patterns, (index, *torch.meshgrid(*ranges, indexing="ij"))
+
+
+class Regression(NamedTuple):
+    """The regression of missing scores on present ones, with a draw of its error."""
+
+    scores: Tensor
+    gain: Tensor
+    error: Tensor
+
+
+class Whitening(NamedTuple):
+    """What whitens scores: the inverse of the Cholesky factor, and its log determinant."""
+
+    matrix: Tensor
+    log_determinant: Tensor
+
+    @classmethod
+    def of(cls, scale_tril: Tensor) -> Whitening:
+        """Of a table of Cholesky factors."""
+        eye = torch.eye(scale_tril.shape[-1], dtype=scale_tril.dtype, device=scale_tril.device)
+        inverse = torch.linalg.solve_triangular(scale_tril, eye.expand_as(scale_tril), upper=False)
+        return cls(inverse, -scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1))
+
+    def pick(self, index: tuple[Tensor, ...]) -> Whitening:
+        """Those of a table over patterns."""
+        return Whitening(*(pick(part, index) for part in self))
+
+
+def factor_of(
+    family: str, dim: int, correlation: Tensor | None, scale_tril: Tensor | None
+) -> Tensor:
+    """The Cholesky factor of the correlation matrix that a constructor was given.
+
+    Raises:
+        ValueError: If it was given both forms or none, or no correlation matrix of size ``dim``.
+    """
+    if (correlation is None) == (scale_tril is None):
+        raise ValueError(f"{family}: give either correlation or scale_tril")
+    matrix = torch.as_tensor(correlation if scale_tril is None else scale_tril)
+    if matrix.shape[-2:] != (dim, dim):
+        raise ValueError(
+            f"{family}: the matrix must be {dim} x {dim} for dim={dim}, got {tuple(matrix.shape)}"
+        )
+    if scale_tril is not None:
+        return matrix
+    diagonal = matrix.diagonal(dim1=-2, dim2=-1)
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    if (
+        failed.any()
+        or not torch.allclose(diagonal, torch.ones_like(diagonal), atol=1e-5)
+        or not torch.allclose(matrix, matrix.mT, atol=1e-5)
+    ):
+        raise ValueError(
+            f"{family}: correlation must be symmetric, positive definite, with diagonal 1"
+        )
+    return factor
+
+
+def exchangeable(family: str, tau: float | Tensor, dim: int) -> Tensor:
+    """The correlation matrix of equal entries with this Kendall's tau.
+
+    Raises:
+        ValueError: If ``dim`` coordinates cannot have it.
+    """
+    lowest = 2 / math.pi * math.asin(-1 / (dim - 1))
+    rho = torch.sin(check_tau(family, tau, lowest, 1.0) * math.pi / 2)[..., None, None]
+    eye = torch.eye(dim, dtype=rho.dtype, device=rho.device)
+    return eye + rho * (1 - eye)
+
+
+def sub_factor(correlation: Tensor) -> Tensor:
+    """Cholesky factor of a sub-matrix, which rounding may have made singular.
+
+    Such a matrix gets a little on its diagonal, about what rounding took from it; one that is
+    broken altogether (a line search may come by) gives NaN, not an error.
+    """
+    factor, failed = torch.linalg.cholesky_ex(correlation)
+    if not failed.any():
+        return factor
+    jitter = 1e3 * torch.finfo(correlation.dtype).eps * (failed > 0)
+    eye = torch.eye(correlation.shape[-1], dtype=correlation.dtype, device=correlation.device)
+    factor, failed = torch.linalg.cholesky_ex(correlation + jitter[..., None, None] * eye)
+    return torch.where((failed > 0)[..., None, None], torch.nan, factor)
+
+
+def pick(table: Tensor, index: tuple[Tensor, ...]) -> Tensor:
+    """Entries of a table over patterns; one index picks whole batches, with a faster gradient."""
+    if len(index) > 1:
+        return table[index]
+    return table.index_select(0, index[0].flatten()).view((*index[0].shape, *table.shape[1:]))
+
+
+def multiply(matrix: Tensor, vector: Tensor) -> Tensor:
+    """The matrix times the vector, both batched."""
+    if matrix.dim() == 2:
+        return vector @ matrix.mT
+    return (matrix * vector[..., None, :]).sum(-1)
