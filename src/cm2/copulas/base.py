@@ -94,12 +94,10 @@ class Copula(Distribution, ABC):
 
     def expand(self, batch_shape: _size, _instance: Any = None) -> Self:
         """The same copula with its parameters expanded to ``batch_shape``."""
-        constraint = self.arg_constraints
+        events = {name: law.event_dim for name, law in self.arg_constraints.items()}
         return self._like(
             {
-                name: value.expand(
-                    *batch_shape, *value.shape[value.dim() - constraint[name].event_dim :]
-                )
+                name: value.expand((*batch_shape, *value.shape[value.dim() - events[name] :]))
                 for name, value in self.parameters.items()
             }
         )

@@ -1,0 +1,89 @@
+"""Choice of a family by an information criterion (Akaike 1974, Schwarz 1978)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from cm2.copulas.base import REGISTRY, Copula
+from cm2.copulas.estimation import Fit, fit_prepared, read
+
+Family = str | type[Copula] | Copula
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Families ranked by a criterion.
+
+    Attributes:
+        table: Fits from the best to the worst.
+        criterion: ``"aic"`` or ``"bic"``.
+    """
+
+    table: tuple[Fit, ...]
+    criterion: Literal["aic", "bic"]
+
+    @property
+    def best(self) -> Fit:
+        """The fit with the smallest criterion."""
+        return self.table[0]
+
+    @property
+    def copula(self) -> Copula:
+        """The copula of the best fit."""
+        return self.best.copula
+
+    def score(self, fit: Fit) -> float:
+        """The criterion of a fit."""
+        return fit.aic if self.criterion == "aic" else fit.bic
+
+    def __repr__(self) -> str:
+        width = max(len(fit.family) for fit in self.table)
+        title = self.criterion.upper()
+        lines = [f"{'family':<{width}}  parameters  log likelihood  {title:>10}  difference"]
+        for fit in self.table:
+            score = self.score(fit)
+            lines.append(
+                f"{fit.family:<{width}}  {len(fit.parameters):>10}  {fit.log_likelihood:>14.2f}  "
+                f"{score:>10.2f}  {score - self.score(self.best):>10.2f}"
+            )
+        return "\n".join(lines)
+
+
+def select(
+    u: Any,
+    families: Iterable[Family] | None = None,
+    criterion: Literal["aic", "bic"] = "aic",
+) -> Selection:
+    """Fits families by maximum likelihood and ranks them.
+
+    Args:
+        u: Data in (0, 1) of shape ``(row, dim)``, NaN where missing; see :func:`fit`.
+        families: Names, classes or copulas to start from; by default all registered families.
+        criterion: ``"aic"`` or ``"bic"``.
+
+    Returns:
+        All fits, the best first.
+
+    Raises:
+        ValueError: If a family or the criterion is unknown, if there is no family, or if ``u``
+            cannot determine parameters.
+
+    Example:
+        >>> import torch
+        >>> from cm2 import copulas
+        >>> _ = torch.manual_seed(0)
+        >>> u = copulas.Frank(dim=2, theta=torch.tensor(-6.0).double()).sample((500,))
+        >>> copulas.select(u, families=["independence", "gaussian", "frank"]).best.family
+        'frank'
+    """
+    if criterion not in ("aic", "bic"):
+        raise ValueError(f"the criterion must be 'aic' or 'bic', got {criterion!r}")
+    data = read(u)
+    chosen = list(REGISTRY) if families is None else list(families)
+    if not chosen:
+        raise ValueError("there is no family to select from")
+    fits = [fit_prepared(data, family) for family in chosen]
+    fits.sort(key=lambda fit: fit.aic if criterion == "aic" else fit.bic)
+    return Selection(tuple(fits), criterion)
