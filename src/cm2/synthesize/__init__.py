@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from cm2.synthesize import latents, mimic3, vitals
+from cm2.synthesize import latents, mimic3, mimic4, vitals
 from cm2.synthesize.episodes import Episodes
 from cm2.synthesize.faults import Faults
 from cm2.synthesize.files import MARKER, write_csv
@@ -29,7 +29,7 @@ __all__ = ["MANIFEST", "TRUTH", "World", "synthesize"]
 
 MANIFEST = "synthetic.json"
 TRUTH = "SYNTHETIC_truth.csv.gz"
-SOURCES = {"mimic3": mimic3}
+SOURCES = {"mimic3": mimic3, "mimic4": mimic4}
 STREAMS = (
     "episodes", "admissions", "diagnoses", "chart", "laboratory", "notes", "studies", "images",
 )  # fmt: skip

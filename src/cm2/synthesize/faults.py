@@ -40,7 +40,10 @@ class Faults(NamedTuple):
     note_error: float = 0.02
     note_without_time: float = 0.05
     repeated_note: float = 0.03
+    note_without_section: float = 0.04
     corrupt_image: float = 0.004
+    lost_image: float = 0.004
+    turned_image: float = 0.01
 
     def scaled(self, factor: float) -> Faults:
         """All rates times a factor, at most one half."""

@@ -92,11 +92,11 @@ def _chartevents(found: Episodes, system: Array, faults: Faults, rng: Generator)
         {
             "ROW_ID": np.arange(1, size + 1),
             "SUBJECT_ID": found.stays["subject_id"].to_numpy()[stay],
-            "HADM_ID": _without(found.stays["hadm_id"].to_numpy()[stay], lost),
-            "ICUSTAY_ID": _without(found.stays["stay_id"].to_numpy()[stay], unplaced),
+            "HADM_ID": rows.without(found.stays["hadm_id"].to_numpy()[stay], lost),
+            "ICUSTAY_ID": rows.without(found.stays["stay_id"].to_numpy()[stay], unplaced),
             "ITEMID": events["itemid"].to_numpy(),
-            "CHARTTIME": _times(events["charttime"]),
-            "STORETIME": _times(events["storetime"]),
+            "CHARTTIME": rows.seconds(events["charttime"]),
+            "STORETIME": rows.seconds(events["storetime"]),
             "CGID": rng.integers(21_001, 21_101, size),
             "VALUE": rows.texts(events["number"], events["text"]),
             "VALUENUM": pa.array(events["number"], from_pandas=True),
@@ -120,9 +120,9 @@ def _labevents(found: Episodes, faults: Faults, rng: Generator) -> pa.Table:
         {
             "ROW_ID": np.arange(1, size + 1),
             "SUBJECT_ID": found.stays["subject_id"].to_numpy()[stay],
-            "HADM_ID": _without(found.stays["hadm_id"].to_numpy()[stay], outpatient),
+            "HADM_ID": rows.without(found.stays["hadm_id"].to_numpy()[stay], outpatient),
             "ITEMID": events["itemid"].to_numpy(),
-            "CHARTTIME": _times(events["charttime"]),
+            "CHARTTIME": rows.seconds(events["charttime"]),
             "VALUE": rows.texts(events["number"], events["text"]),
             "VALUENUM": pa.array(events["number"], from_pandas=True),
             "VALUEUOM": pa.array(events["unit"], type=pa.string(), from_pandas=True),
@@ -145,8 +145,8 @@ def _noteevents(
             "SUBJECT_ID": admissions["subject_id"].to_numpy(),
             "HADM_ID": admissions["hadm_id"].to_numpy(),
             "CHARTDATE": pa.array(written["date"]).cast(pa.date32()),
-            "CHARTTIME": _times(written["time"]),
-            "STORETIME": _times(written["stored"]),
+            "CHARTTIME": rows.seconds(written["time"]),
+            "STORETIME": rows.seconds(written["stored"]),
             "CATEGORY": pa.array(written["category"], type=pa.string()),
             "DESCRIPTION": pa.array(written["description"], type=pa.string()),
             "CGID": pa.array(rng.integers(21_001, 21_101, size), mask=dictated),
@@ -154,11 +154,3 @@ def _noteevents(
             "TEXT": pa.array(written["text"], type=pa.string()),
         }
     )
-
-
-def _times(times: pd.Series) -> pa.Array:
-    return pa.array(times, from_pandas=True).cast(pa.timestamp("s"))
-
-
-def _without(ids: Array, absent: Array) -> pa.Array:
-    return pa.array(ids, mask=absent)

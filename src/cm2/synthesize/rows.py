@@ -10,7 +10,7 @@ from numpy.random import Generator
 
 from cm2.synthesize.faults import Faults, pick
 
-__all__ = ["spread", "texts"]
+__all__ = ["seconds", "spread", "texts", "without"]
 
 Array = np.ndarray
 UNFIT = ("unable to obtain", "see note", ">500", "___", "33%")
@@ -73,6 +73,16 @@ def texts(number: pd.Series, text: pd.Series) -> pa.Array:
     """The column VALUE: the text where there is one, else the number as it would be typed."""
     typed = pc.cast(pa.array(number, from_pandas=True), pa.string())
     return pc.coalesce(pa.array(text, type=pa.string(), from_pandas=True), typed)
+
+
+def seconds(times: pd.Series) -> pa.Array:
+    """Times to the second."""
+    return pa.array(times, from_pandas=True).cast(pa.timestamp("s"))
+
+
+def without(ids: Array, absent: Array) -> pa.Array:
+    """Identifiers, null where absent."""
+    return pa.array(ids, mask=absent)
 
 
 def _stored(charttime: Array, rng: Generator) -> Array:
