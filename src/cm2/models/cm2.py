@@ -41,7 +41,8 @@ class CM2(Model):
         imputation: Name of an imputer, or one.
         fusion: Name of a fusion, or one.
         posterior: ``"point"`` or ``"gaussian"``.
-        objective: ``"alignment"``, or ``"elbo"`` (which needs the Gaussian posterior).
+        objective: ``"alignment"`` by the copula, ``"elbo"`` (which needs the Gaussian posterior),
+            or for comparison ``"cosine"``, ``"kl"`` or ``"none"`` (see ``cm2.penalties``).
         hide: Probability with which training hides a modality that is there from the fusion, so
             that it meets imputed embeddings; at least one modality stays.
         shared: Whether all coordinates share one copula parameter.

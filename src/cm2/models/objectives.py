@@ -7,11 +7,13 @@ weights mean the same at every width.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from cm2 import penalties
 from cm2.joint import CopulaJoint
 from cm2.models.posteriors import Encoded
 from cm2.registry import Registry
@@ -42,6 +44,17 @@ REGISTRY: Registry[Objective] = Registry("objective")
 register = REGISTRY.register
 
 
+def joint_nll(
+    joint: CopulaJoint,
+    encoded: Encoded,
+    present: Bool[Tensor, "batch modality"],
+    weight: Float[Tensor, " batch"],
+) -> Float[Tensor, ""]:
+    r"""Returns :math:`-\log p(z_O)` of embeddings without gradient, which fits the joint alone."""
+    log_prob = joint().log_prob(encoded.z.detach(), present)
+    return -(weight * log_prob).sum() / (encoded.z.shape[-1] * encoded.z.shape[-2])
+
+
 @register("alignment")
 class Alignment(Objective):
     r"""Fits the joint to detached embeddings and aligns encoders by the copula term alone.
@@ -60,13 +73,12 @@ class Alignment(Objective):
         weight: Float[Tensor, " batch"],
     ) -> dict[str, Float[Tensor, ""]]:
         """Returns ``joint_nll`` for the joint and ``alignment`` for the encoders."""
-        coordinates = encoded.z.shape[-1] * encoded.z.shape[-2]
-        log_prob = joint().log_prob(encoded.z.detach(), present)
-        penalties = {"joint_nll": -(weight * log_prob).sum() / coordinates}
+        terms = {"joint_nll": joint_nll(joint, encoded, present, weight)}
         if torch.is_grad_enabled() and encoded.z.requires_grad:
             copula = joint(frozen=True).log_prob_terms(encoded.z, present)["copula"]
-            penalties["alignment"] = -(weight * copula).sum() / coordinates
-        return penalties
+            coordinates = encoded.z.shape[-1] * encoded.z.shape[-2]
+            terms["alignment"] = -(weight * copula).sum() / coordinates
+        return terms
 
 
 @register("elbo")
@@ -95,3 +107,46 @@ class ELBO(Objective):
         coordinates = encoded.z.shape[-1] * encoded.z.shape[-2]
         divergence = -encoded.entropy.sum(dim=-1) - joint().log_prob(encoded.z, present)
         return {"kl": (weight * divergence).sum() / coordinates}
+
+
+class Replaced(Objective, ABC):
+    """The paper's ablations: another alignment, or none, in place of the copula's.
+
+    The joint is still fitted to detached embeddings, since imputation needs it.
+    """
+
+    penalty: ClassVar[penalties.Penalty]
+
+    def penalties(
+        self,
+        joint: CopulaJoint,
+        encoded: Encoded,
+        present: Bool[Tensor, "batch modality"],
+        weight: Float[Tensor, " batch"],
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Returns ``joint_nll`` for the joint and ``alignment`` for the encoders."""
+        return {
+            "joint_nll": joint_nll(joint, encoded, present, weight),
+            "alignment": self.penalty(encoded.z, present, weight),
+        }
+
+
+@register("none")
+class Unaligned(Replaced):
+    """No alignment."""
+
+    penalty = penalties.Free()
+
+
+@register("cosine")
+class Cosine(Replaced):
+    """Embeddings of a sample point in one direction."""
+
+    penalty = penalties.Cosine()
+
+
+@register("kl")
+class KL(Replaced):
+    """Embeddings of a sample, read as log-odds of classes, have a small divergence."""
+
+    penalty = penalties.KL()
