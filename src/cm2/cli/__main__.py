@@ -1,0 +1,7 @@
+"""`python -m cm2.cli` is the command `cm2`."""
+
+import sys
+
+from cm2.cli import main
+
+sys.exit(main())

@@ -1,0 +1,244 @@
+"""What an experiment is: a YAML file, its overrides, and the check of every key and value.
+
+A section names a class by its ``kind`` and gives arguments of that class; they are checked against
+its signature, by name and type, before anything starts. There is no other list of what is allowed.
+
+    data: {root: prepared/mimic4, modalities: [series, cxr], setting: partial}
+    dim: 256
+    encoders:
+      series: {kind: series}
+      cxr: {kind: image, weights: microsoft/resnet-34}
+    model: {kind: cm2, copula: gumbel, components: 3}
+    training: {lr: 1.0e-4, batch_size: 16}
+    seed: 0
+
+``base: ../common.yaml`` takes everything from another file first.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+from cm2 import encoders, models, training
+from cm2.data.prepared import Prepared
+from cm2.errors import InputError
+
+__all__ = ["ConfigError", "Experiment", "arguments", "load", "parse"]
+
+
+class ConfigError(InputError):
+    """An experiment is not described as it should be; nothing has been started."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A whole experiment, every default written out.
+
+    Attributes:
+        name: A title for tables and reports.
+        data: Arguments of :class:`~cm2.data.prepared.Prepared`.
+        dim: Width of all embeddings.
+        encoders: For each modality its encoder's ``kind`` and arguments.
+        model: The model's ``kind`` and arguments.
+        training: Arguments of :func:`~cm2.training.train`.
+        seed: Of parameters, the order of samples and all draws.
+    """
+
+    name: str
+    data: dict[str, Any]
+    dim: int
+    encoders: dict[str, dict[str, Any]]
+    model: dict[str, Any]
+    training: dict[str, Any]
+    seed: int
+
+    def dump(self) -> str:
+        """Returns the experiment as YAML that ``load`` reads."""
+        return yaml.safe_dump(asdict(self), sort_keys=False)
+
+
+KEYS = ("name", "data", "dim", "encoders", "model", "training", "seed")
+FROM_DATA = ("features", "vocabulary")
+"""Arguments of encoders that are read off the data where a file does not give them."""
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Reads an experiment.
+
+    Args:
+        path: Its YAML file.
+        overrides: ``"model.copula=frank"``: keys, then a value in YAML.
+
+    Raises:
+        ConfigError: If the file cannot be read, or a key or value is not accepted.
+    """
+    tree = _read(Path(path), ())
+    for override in overrides:
+        _assign(tree, override)
+    try:
+        return parse(tree)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def parse(tree: Mapping[str, Any]) -> Experiment:
+    """Checks a tree of keys and values, and fills in the defaults.
+
+    Raises:
+        ConfigError: Naming the key, and the nearest one that there is.
+    """
+    _known("", tree, KEYS)
+    sections = {key: tree.get(key) for key in ("data", "encoders", "model", "training")}
+    for key, section in sections.items():
+        if not isinstance(section if section is not None else {}, Mapping):
+            raise ConfigError(f"{key} must hold keys and values, but is {section!r}")
+    data = _checked("data", Prepared, sections["data"] or {}, skip={"split"})
+    parts = sections["encoders"] or {}
+    if not parts:
+        raise ConfigError("encoders must name an encoder for each modality")
+    chosen = data.get("modalities")
+    if chosen is not None and (missing := [name for name in chosen if name not in parts]):
+        raise ConfigError(f"encoders lacks {missing}, but data.modalities lists {list(chosen)}")
+    return Experiment(
+        name=_scalar(tree, "name", str, "experiment"),
+        data=data,
+        dim=_scalar(tree, "dim", int, 256),
+        encoders={
+            name: _part(f"encoders.{name}", encoders.REGISTRY, part, {"dim", *FROM_DATA})
+            for name, part in parts.items()
+            if chosen is None or name in chosen
+        },
+        model=_part(
+            "model", models.REGISTRY, sections["model"] or {}, {"encoders", "labels", "seed"}
+        ),
+        training=_checked("training", training.train, sections["training"] or {}, skip=GIVEN),
+        seed=_scalar(tree, "seed", int, 0),
+    )
+
+
+GIVEN = {"model", "task", "training", "validation", "seed", "run_dir", "resume"}
+"""Arguments of training that come from elsewhere."""
+
+
+def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """A file's tree over that of its base."""
+    path = path.resolve()
+    if path in above:
+        raise ConfigError(f"{path}: base files refer to each other in a circle")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a YAML file: {error}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: keys and values were expected, but got {type(tree).__name__}")
+    base = tree.pop("base", None)
+    if base is None:
+        return tree
+    return _merged(_read(path.parent / base, (*above, path)), tree)
+
+
+def _merged(under: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """One tree over another; a part of another ``kind`` replaces the part below it."""
+    both = dict(under)
+    for key, value in over.items():
+        below = both.get(key)
+        if isinstance(value, Mapping) and isinstance(below, dict):
+            same = "kind" not in value or value["kind"] == below.get("kind")
+            both[key] = _merged(below, value) if same else dict(value)
+        else:
+            both[key] = value
+    return both
+
+
+def _assign(tree: dict[str, Any], override: str) -> None:
+    """Sets one key of a tree; another ``kind`` drops the arguments of the one before."""
+    name, separator, text = override.partition("=")
+    if not separator or not name:
+        raise ConfigError(f"an override is KEY=VALUE, such as model.copula=frank, not {override!r}")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"the value in {override!r} is not YAML") from None
+    *path, last = name.split(".")
+    for key in path:
+        below = tree.setdefault(key, {})
+        if not isinstance(below, dict):
+            raise ConfigError(f"{override!r} goes into {key!r}, which is a single value")
+        tree = below
+    if last == "kind" and value != tree.get("kind"):
+        tree.clear()
+    tree[last] = value
+
+
+def _part(where: str, registry: Any, given: Any, skip: set[str]) -> dict[str, Any]:
+    """Checks a part that is named by its kind; arguments from the data are kept if given."""
+    if not isinstance(given, Mapping) or "kind" not in given:
+        raise ConfigError(f"{where} needs a kind: {', '.join(sorted(registry))}")
+    try:
+        cls = registry[given["kind"]]
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    rest = {key: value for key, value in given.items() if key != "kind"}
+    fixed = {key: rest.pop(key) for key in FROM_DATA if key in rest and key in arguments(cls)}
+    return {"kind": given["kind"], **_checked(where, cls, rest, skip=skip), **fixed}
+
+
+def arguments(function: Callable[..., Any]) -> list[str]:
+    """Names the arguments of a function or class."""
+    return list(inspect.signature(function).parameters)
+
+
+def _checked(
+    where: str, function: Callable[..., Any], given: Mapping[str, Any], *, skip: set[str]
+) -> dict[str, Any]:
+    """Checks arguments against a signature, by name and type; returns them with all defaults."""
+    names = [name for name in arguments(function) if name not in skip]
+    _known(f"{where}.", given, names)
+    parser = ArgumentParser(exit_on_error=False)
+    add: Any = (
+        parser.add_class_arguments if inspect.isclass(function) else parser.add_function_arguments
+    )
+    add(function, skip=skip, fail_untyped=False)
+    try:
+        found = parser.parse_object(dict(given))
+    except ArgumentError as error:
+        raise ConfigError(f"{where}: {' '.join(str(error).split())}") from None
+    return {name: _plain(value) for name, value in found.as_dict().items()}
+
+
+def _known(prefix: str, given: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Refuses keys that nobody asks for."""
+    known = list(names)
+    for key in given:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+            hint = f"; did you mean {prefix}{close[0]}?" if close else "."
+            raise ConfigError(f"unknown key {prefix}{key}{hint} Known here: {', '.join(known)}")
+
+
+def _scalar(tree: Mapping[str, Any], key: str, kind: type, default: Any) -> Any:
+    value = tree.get(key, default)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ConfigError(f"{key} must be {kind.__name__}, but is {value!r}")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """Values as YAML writes them: no paths, no tuples."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return value

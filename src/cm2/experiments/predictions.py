@@ -1,0 +1,112 @@
+"""What a model predicts for a data set, how good that is, and how to keep it without names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+
+from cm2 import metrics
+from cm2.data.batches import Samples, loader
+from cm2.models import Model
+from cm2.tasks import Task
+
+__all__ = ["Predictions", "predict"]
+
+DRAWS = 10
+"""Imputations of each incomplete row."""
+
+
+class Predictions(NamedTuple):
+    """Probabilities of the rows of a data set, in its order.
+
+    Attributes:
+        target: Class codes.
+        probability: Of each class, averaged over imputations.
+        spread: Standard deviation of the probability over imputations.
+        present: Which modalities each row has.
+    """
+
+    target: Int[ndarray, " n"]
+    probability: Float[ndarray, "n label"]
+    spread: Float[ndarray, "n label"]
+    present: Bool[ndarray, "n modality"]
+
+    def save(self, path: Path) -> None:
+        """Writes the arrays, and nothing that names a patient."""
+        part = path.with_name(path.name + ".part")
+        with part.open("wb") as file:
+            np.savez_compressed(file, **self._asdict())
+        part.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Predictions:
+        """Reads what ``save`` wrote."""
+        with np.load(path, allow_pickle=False) as file:
+            return cls(**{name: file[name] for name in cls._fields})
+
+    def summary(self, modalities: Sequence[str], *, replicates: int = 1000) -> dict[str, Any]:
+        """Counts, and every measure with its bootstrap interval."""
+        values = metrics.evaluate(self.target, self.probability, replicates=replicates)
+        return {
+            "rows": len(self.target),
+            "positives": int((self.target > 0).sum()),
+            "present": {
+                name: float(share)
+                for name, share in zip(modalities, self.present.mean(axis=0), strict=True)
+            },
+            "measures": {name: list(value) for name, value in values.items()},
+        }
+
+
+@torch.no_grad()
+def predict(
+    model: Model,
+    task: Task,
+    data: Samples,
+    *,
+    draws: int = DRAWS,
+    batch_size: int = 64,
+    seed: int = 0,
+    accelerator: str = "auto",
+) -> Predictions:
+    """Predicts every row of a data set.
+
+    Args:
+        model: A trained model.
+        task: What turns its logits into probabilities.
+        data: The rows.
+        draws: Imputations of each incomplete row.
+        batch_size: Rows at a time.
+        seed: Of the imputations; the caller's random state is left as it was.
+        accelerator: ``"cpu"``, or a GPU if there is one.
+    """
+    gpu = accelerator != "cpu" and torch.cuda.is_available()
+    device = torch.device("cuda" if gpu else "cpu")
+    model = model.to(device).eval()
+    parts: list[tuple[torch.Tensor, ...]] = []
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for batch in loader(data, batch_size):
+            batch = torch.utils._pytree.tree_map_only(torch.Tensor, lambda x: x.to(device), batch)
+            found = model.predict(batch, draws, probability=task.probability)
+            parts.append((found.mean.cpu(), found.spread.cpu(), batch.present.cpu()))
+    mean, spread, present = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
+    if data.target is None:
+        target = np.full(len(mean), -1)
+    else:
+        target = data.target.long().reshape(len(mean)).numpy()
+    return Predictions(target, _classes(mean), _classes(spread, mirror=True), present)
+
+
+def _classes(values: Float[ndarray, "n logit"], *, mirror: bool = False) -> Any:
+    """One column a class also where one logit stands for two."""
+    values = values.astype(np.float64)
+    if values.shape[1] > 1:
+        return values
+    return np.concatenate([values if mirror else 1 - values, values], axis=1)

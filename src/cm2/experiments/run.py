@@ -1,0 +1,222 @@
+"""One experiment in one folder: trained, then tested once.
+
+A run's folder holds ``config.yaml`` (every default written out; ``cm2 train`` takes it),
+``environment.json`` (versions, counts, the data's checksum), ``metrics.csv`` (one row an epoch),
+``best.ckpt``, ``last.ckpt``, and at the end ``test.json`` (measures with intervals) and
+``test.npz`` (targets and probabilities in the order of the data, without any identifier).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from cm2 import encoders, models, training
+from cm2.data.prepared import Prepared
+from cm2.errors import InputError
+from cm2.experiments import config, predictions
+from cm2.experiments.config import Experiment
+from cm2.experiments.predictions import Predictions
+from cm2.models import Model
+from cm2.tasks import Binary, Multiclass, Task
+
+__all__ = ["build", "evaluate", "predict", "restore", "train"]
+
+PACKAGES = ("cm2", "torch", "lightning", "transformers", "numpy", "pandas", "scikit-learn")
+
+
+def train(experiment: Experiment, out: Path, *, resume: bool = False) -> dict[str, Any]:
+    """Trains a model, keeps its best epoch, and tests it once.
+
+    Args:
+        experiment: What to run.
+        out: Folder of the run.
+        resume: Whether to go on where an interrupted run of the same experiment stopped. A
+            finished run is left as it is.
+
+    Returns:
+        What ``test.json`` holds.
+
+    Raises:
+        InputError: If the folder holds something else, or the data do not fit.
+        FloatingPointError: If a loss is not finite or out of range.
+    """
+    out = Path(out)
+    first = int(os.environ.get("LOCAL_RANK", "0")) == 0
+    if first:
+        _open(experiment, out, resume)
+    if resume and (out / "test.json").exists():
+        found: dict[str, Any] = json.loads((out / "test.json").read_text(encoding="utf-8"))
+        return found
+    parts = {split: _data(experiment, split) for split in ("train", "validation")}
+    model = build(experiment, parts["train"].shape, parts["train"].classes)
+    if first:
+        _write(out / "environment.json", _environment(parts))
+    training.train(
+        model,
+        task(parts["train"].classes),
+        parts["train"],
+        parts["validation"],
+        seed=experiment.seed,
+        run_dir=out,
+        resume=resume,
+        **experiment.training,
+    )
+    return evaluate(out) if first else {}
+
+
+def build(experiment: Experiment, shape: Mapping[str, Mapping[str, int]], classes: int) -> Model:
+    """Builds the model of an experiment, at the start of its training.
+
+    Args:
+        experiment: What names encoders and model.
+        shape: For each modality, in order, what the data say of it, such as ``features``.
+        classes: Number of classes.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(experiment.seed)
+        chosen = {}
+        for name, facts in shape.items():
+            part = experiment.encoders.get(name)
+            if part is None:
+                raise InputError(
+                    f"the data have a modality {name!r}, but encoders names only "
+                    f"{list(experiment.encoders)}; leave it out of data.modalities or name one"
+                )
+            cls: Any = encoders.REGISTRY[part["kind"]]
+            wanted = config.arguments(cls)
+            known = {key: value for key, value in facts.items() if key in wanted}
+            given = {key: value for key, value in part.items() if key != "kind"}
+            chosen[name] = cls(dim=experiment.dim, **{**known, **given})
+        rest = {key: value for key, value in experiment.model.items() if key != "kind"}
+        architecture: Any = models.REGISTRY[experiment.model["kind"]]
+        network: Model = architecture(chosen, task(classes).labels, **rest)
+    return network
+
+
+def task(classes: int) -> Task:
+    """The task: binary, or one of several classes."""
+    return Binary() if classes == 2 else Multiclass(classes)
+
+
+def restore(run: Path) -> tuple[Experiment, Model]:
+    """Reads the model of a run with the weights of its best epoch, without running code.
+
+    Raises:
+        InputError: If the folder holds no trained model.
+    """
+    run = Path(run)
+    for name in ("config.yaml", "environment.json", "best.ckpt"):
+        if not (run / name).is_file():
+            raise InputError(f"{run}: no {name}; give the folder of a run of cm2 train")
+    experiment = config.load(run / "config.yaml")
+    facts = json.loads((run / "environment.json").read_text(encoding="utf-8"))["data"]
+    model = build(experiment, facts["shape"], facts["classes"])
+    state = torch.load(run / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
+    model.load_state_dict({key.removeprefix("model."): value for key, value in state.items()})
+    return experiment, model.eval()
+
+
+def evaluate(run: Path, *, split: str = "test", replicates: int = 1000) -> dict[str, Any]:
+    """Predicts a split with the best epoch and measures; writes ``<split>.json`` and ``.npz``.
+
+    Args:
+        run: Folder of the run.
+        split: ``"test"``, ``"validation"`` or ``"train"``.
+        replicates: Bootstrap samples behind the intervals.
+    """
+    experiment, model = restore(run)
+    data = _data(experiment, split)
+    found = _predictions(experiment, model, data)
+    result = {
+        "name": experiment.name,
+        "split": split,
+        **found.summary(data.modalities, replicates=replicates),
+    }
+    found.save(Path(run) / f"{split}.npz")
+    _write(Path(run) / f"{split}.json", result)
+    return result
+
+
+def predict(run: Path, root: Path, *, split: str | None = None) -> tuple[Prepared, Predictions]:
+    """Predicts prepared data with the best epoch of a run.
+
+    Args:
+        run: Folder of the run.
+        root: Prepared data; they need the modalities the model was trained on, at least as columns
+            that say that nothing is there.
+        split: Which split; ``None`` for all rows.
+    """
+    experiment = config.load(Path(run) / "config.yaml")
+    data = _data(experiment, split, root=root)
+    _, model = restore(run)
+    return data, _predictions(experiment, model, data)
+
+
+def _predictions(experiment: Experiment, model: Model, data: Prepared) -> Predictions:
+    """Averages over imputations drawn from the experiment's seed."""
+    return predictions.predict(
+        model,
+        task(data.classes),
+        data,
+        batch_size=experiment.training["batch_size"],
+        seed=experiment.seed,
+        accelerator=experiment.training["accelerator"],
+    )
+
+
+def _data(experiment: Experiment, split: str | None, root: Path | None = None) -> Prepared:
+    options = dict(experiment.data)
+    if root is not None:
+        options["root"] = root
+    return Prepared(**options, split=split)
+
+
+def _open(experiment: Experiment, out: Path, resume: bool) -> None:
+    """Makes the folder of a run, or checks that it is the one to be resumed."""
+    written = out / "config.yaml"
+    if written.exists():
+        same = yaml.safe_load(written.read_text(encoding="utf-8")) == yaml.safe_load(
+            experiment.dump()
+        )
+        if not resume:
+            raise InputError(f"{out} holds a run already; give --resume, or another --out")
+        if not same:
+            raise InputError(f"{out} holds a run of another experiment; give another --out")
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} is not empty and holds no run; give another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    _write(written, experiment.dump())
+
+
+def _environment(parts: dict[str, Prepared]) -> dict[str, Any]:
+    """What a result depends on beside its configuration."""
+    return {
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "data": {
+            "shape": parts["train"].shape,
+            "classes": parts["train"].classes,
+            "checksum": parts["train"].checksum,
+            "rows": {split: len(data) for split, data in parts.items()},
+        },
+    }
+
+
+def _write(path: Path, content: Any) -> None:
+    """Writes text, or anything else as JSON, in one step."""
+    text = content if isinstance(content, str) else json.dumps(content, indent=2) + "\n"
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
