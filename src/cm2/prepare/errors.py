@@ -7,3 +7,7 @@ from cm2.errors import InputError
 
 class TableError(InputError):
     """A raw table cannot be used; the message names it and its fault, and quotes no data."""
+
+
+class MissingError(TableError, FileNotFoundError):
+    """A file or folder that is needed is not there."""

@@ -76,7 +76,6 @@ class MIMIC3(Source):
             "row_id": "int64",
             "subject_id": "int64",
             "hadm_id": "int64",
-            "chartdate": "timestamp",
             "charttime": "timestamp",
             "storetime": "timestamp",
             "category": "string",
@@ -87,8 +86,10 @@ class MIMIC3(Source):
     optional = frozenset({"labevents", "noteevents"})
     lazy = frozenset({"chartevents", "labevents", "noteevents"})
 
+    modalities = ("series", "notes")
+
     def stays(self) -> ir.Table:
-        stays = self.raw["icustays"].distinct()
+        stays = self.raw["icustays"]
         stays = stays.mutate(
             stay_id=stays.icustay_id,
             transferred=(stays.first_careunit != stays.last_careunit)
@@ -143,12 +144,9 @@ class MIMIC3(Source):
         if "noteevents" not in self.raw:
             return None
         note = self.raw["noteevents"]
-        # Some notes carry their day alone. They are dated at its end, when they were surely there.
-        end_of_day = note.chartdate.truncate("D") + ibis.interval(hours=24)
         return shaped(
             note.mutate(
                 note_id=note.row_id.cast("string"),
-                charttime=ibis.coalesce(note.charttime, end_of_day),
                 error=ibis.coalesce(note.iserror, 0) == 1,
             ),
             DOCUMENTS,

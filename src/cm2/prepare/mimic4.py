@@ -10,9 +10,10 @@ from __future__ import annotations
 import ibis
 import ibis.expr.types as ir
 
+from cm2.prepare.images import CHEXPERT as CHEXPERT_LABELS
+from cm2.prepare.images import studies
 from cm2.prepare.source import (
     DOCUMENTS,
-    FINDINGS,
     IMAGES,
     MEASUREMENTS,
     STAYS,
@@ -93,17 +94,19 @@ class MIMIC4(Source):
             "studytime": "string",
         },
         CHEXPERT: {
-            "subject_id": "int64",
             "study_id": "int64",
-            **{name.lower(): "float64" for name in FINDINGS},
+            **{name.replace("_", " "): "float64" for name in CHEXPERT_LABELS},
         },
     }
     optional = frozenset({"labevents", "radiology", METADATA, CHEXPERT})
     lazy = frozenset({"chartevents", "labevents", "radiology"})
     subfolders = ("hosp", "icu", "note", "cxr")
 
+    modalities = ("series", "cxr", "report")
+    text = "report"
+
     def stays(self) -> ir.Table:
-        stays = self.raw["icustays"].distinct()
+        stays = self.raw["icustays"]
         stays = stays.mutate(transferred=stays.first_careunit != stays.last_careunit)
         admissions = self.raw["admissions"].drop("subject_id").distinct()
         patients = self.raw["patients"].distinct()
@@ -153,42 +156,7 @@ class MIMIC4(Source):
     def images(self) -> ir.Table | None:
         if METADATA not in self.raw:
             return None
-        image = self.raw[METADATA]
-        subject, study = image.subject_id.cast("string"), image.study_id.cast("string")
-        image = image.mutate(
-            time=_time(image.studydate, image.studytime),
-            view=image.viewposition,
-            path=ibis.literal("files/p")
-            + subject.left(2)
-            + "/p"
-            + subject
-            + "/s"
-            + study
-            + "/"
-            + image.dicom_id
-            + ".jpg",
+        has_labels = CHEXPERT in self.raw
+        return shaped(
+            studies(self.raw[METADATA], self.raw[CHEXPERT] if has_labels else None), IMAGES
         )
-        if CHEXPERT not in self.raw:
-            return shaped(image.mutate(**dict.fromkeys(FINDINGS, ibis.null("float64"))), IMAGES)
-        labels = self.raw[CHEXPERT].rename({name: name.lower() for name in FINDINGS})
-        labels = labels.drop("subject_id").distinct(on="study_id", keep="first")
-        return shaped(image.left_join(labels, "study_id").drop("study_id_right"), IMAGES)
-
-
-def _time(date: ir.Value, time: ir.Value) -> ir.Value:
-    """Reads 21800506 and 213014.531 (or 13014.531: leading noughts are lost) as a time."""
-    clock = time.split(".")[0].lpad(6, "0")
-    written = (
-        date.left(4)
-        + "-"
-        + date.substr(4, 2)
-        + "-"
-        + date.substr(6, 2)
-        + " "
-        + clock.left(2)
-        + ":"
-        + clock.substr(2, 2)
-        + ":"
-        + clock.substr(4, 2)
-    )
-    return written.try_cast("timestamp")

@@ -12,10 +12,12 @@ from typing import ClassVar, Protocol
 
 import ibis
 import ibis.expr.types as ir
+import pandas as pd
 
+from cm2.prepare.images import CHEXPERT
 from cm2.registry import Registry
 
-__all__ = ["DOCUMENTS", "FINDINGS", "IMAGES", "MEASUREMENTS", "STAYS", "Raw", "Source", "register"]
+__all__ = ["DOCUMENTS", "IMAGES", "MEASUREMENTS", "STAYS", "Raw", "Source", "register"]
 
 STAYS = {
     "subject_id": "int64",
@@ -60,25 +62,7 @@ DOCUMENTS = {
     "text": "string",
     "error": "boolean",
 }
-"""One row a note or report; a note known by its day alone has its `charttime` at that day's end."""
-
-FINDINGS = (
-    "Atelectasis",
-    "Cardiomegaly",
-    "Consolidation",
-    "Edema",
-    "Enlarged Cardiomediastinum",
-    "Fracture",
-    "Lung Lesion",
-    "Lung Opacity",
-    "No Finding",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Pneumonia",
-    "Pneumothorax",
-    "Support Devices",
-)
-"""The CheXpert labels, as their columns are called."""
+"""One row a note or report; a note known by its day alone has no `charttime`."""
 
 IMAGES = {
     "subject_id": "int64",
@@ -87,7 +71,7 @@ IMAGES = {
     "time": "timestamp",
     "view": "string",
     "path": "string",
-    **dict.fromkeys(FINDINGS, "float64"),
+    **dict.fromkeys(CHEXPERT, "float64"),
 }
 """One row a picture; `path` is relative to the folder of the pictures, and a CheXpert label is 1,
 0, -1 (uncertain) or null (not mentioned)."""
@@ -114,12 +98,16 @@ class Source(ABC):
         optional: Tables that may be absent.
         lazy: Tables too large to be copied.
         subfolders: Where tables lie beside the folder itself.
+        modalities: What can be made of it.
+        text: The modality that `documents` are.
     """
 
     wanted: ClassVar[Mapping[str, Mapping[str, str]]]
     optional: ClassVar[frozenset[str]] = frozenset()
     lazy: ClassVar[frozenset[str]] = frozenset()
     subfolders: ClassVar[tuple[str, ...]] = ()
+    modalities: ClassVar[tuple[str, ...]]
+    text: ClassVar[str] = "notes"
 
     def __init__(self, raw: Raw) -> None:
         self.raw = raw
@@ -139,6 +127,27 @@ class Source(ABC):
     def images(self) -> ir.Table | None:
         """Returns pictures, with the columns of `IMAGES`; None without them."""
         return None
+
+    def numbers(self, stays: ir.Table, hours: float) -> dict[str, pd.DataFrame]:
+        """Returns modalities of this source alone that are one row of numbers a stay.
+
+        Args:
+            stays: Normalised stays that are kept.
+            hours: Length of the window.
+        """
+        return {}
+
+    def lines(self, stays: ir.Table, hours: float) -> dict[str, ir.Table]:
+        """Returns modalities of this source alone that are lines of text.
+
+        Args:
+            stays: Normalised stays that are kept.
+            hours: Length of the window.
+
+        Returns:
+            Tables of ``stay_id``, ``position``, ``hour``, ``category`` and ``text``.
+        """
+        return {}
 
 
 SOURCES: Registry[Source] = Registry("source")

@@ -1,18 +1,26 @@
-"""Splits in which no patient stands on two sides, stratified by the outcome.
+"""Splits in which no patient stands on two sides.
 
-Folds are those of scikit-learn's StratifiedGroupKFold, dealt out to the parts by their fractions.
+Three ways: stratified by the outcome (folds of scikit-learn's StratifiedGroupKFold, dealt out to
+the parts by their fractions); by a hash of the patient's identifier, so that a patient stays in a
+part however many others join; or read from a file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
-__all__ = ["split"]
+from cm2.prepare.errors import MissingError, TableError
+
+__all__ = ["PARTS", "assign", "read", "split"]
+
+PARTS = ("train", "validation", "test")
 
 FOLDS = 20
 
@@ -52,6 +60,69 @@ def split(
         np.sort(np.concatenate(parts[start:end]))
         for start, end in zip([0, *ends[:-1]], ends, strict=True)
     )
+
+
+def assign(
+    subjects: Iterable[int], fractions: Sequence[float] = (0.7, 0.15, 0.15), *, seed: int = 0
+) -> dict[int, str]:
+    """Puts each patient into a part by a hash of identifier and seed.
+
+    Args:
+        subjects: Identifiers of patients.
+        fractions: Expected shares of training, validation and test; they sum to one.
+        seed: Another seed gives another split.
+
+    Returns:
+        ``"train"``, ``"validation"`` or ``"test"`` for each patient.
+
+    Example:
+        >>> assign([1, 2, 3], seed=0) == {s: assign([s], seed=0)[s] for s in (1, 2, 3)}
+        True
+    """
+    if len(fractions) != len(PARTS) or abs(sum(fractions) - 1) > 1e-6 or min(fractions) < 0:
+        raise ValueError(
+            f"three fractions that sum to 1 are wanted (train, validation, test), got"
+            f" {tuple(fractions)}"
+        )
+    ends = np.cumsum(fractions)[:-1]
+    return {
+        int(subject): PARTS[int(np.searchsorted(ends, _uniform(subject, seed), side="right"))]
+        for subject in subjects
+    }
+
+
+def _uniform(subject: int, seed: int) -> float:
+    digest = hashlib.blake2b(f"{seed}/{int(subject)}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
+def read(path: Path) -> dict[int, str]:
+    """Reads a split from a CSV file with the columns ``subject_id`` and ``split``.
+
+    Raises:
+        MissingError: There is no such file.
+        TableError: Columns are missing, a part is unknown, or a patient is in two parts.
+    """
+    if not path.is_file():
+        raise MissingError(f"{path}: no such file of splits")
+    try:
+        frame = pd.read_csv(path, dtype=str, skipinitialspace=True)
+    except (ValueError, UnicodeError):
+        raise TableError(f"{path}: cannot be read as comma-separated values") from None
+    frame.columns = [str(column).strip().lower() for column in frame.columns]
+    if missing := [c for c in ("subject_id", "split") if c not in frame.columns]:
+        raise TableError(f"{path}: a file of splits lacks column(s) {', '.join(missing)}")
+    subjects = pd.to_numeric(frame["subject_id"], errors="coerce")
+    if not (subjects.notna() & frame["split"].isin(PARTS)).all():
+        raise TableError(
+            f"{path}: subject_id must be a whole number and split one of {', '.join(PARTS)}"
+            " in every row"
+        )
+    pairs = set(zip(subjects.astype("int64"), frame["split"], strict=True))
+    found = {int(subject): str(part) for subject, part in pairs}
+    if len(found) < len(pairs):
+        raise TableError(f"{path}: {len(pairs) - len(found)} patients stand in two parts")
+    return found
 
 
 def _ends(fractions: Sequence[float], folds: int) -> list[int]:

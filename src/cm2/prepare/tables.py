@@ -17,7 +17,7 @@ import ibis
 import ibis.expr.types as ir
 
 from cm2.prepare.engine import DATABASES, DuckDB, Engine
-from cm2.prepare.errors import TableError
+from cm2.prepare.errors import MissingError, TableError
 
 __all__ = ["Tables"]
 
@@ -95,6 +95,11 @@ class Tables:
         """Gives the memory of the engine back, unless it was given."""
         if self._owned:
             self.engine.close()
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The file of each table, or the one database."""
+        return dict(self._files) or {"database": self.folder}
 
     def path(self, name: str) -> Path:
         """Returns the file a table is in."""
@@ -177,7 +182,7 @@ def _typed(raw: ir.Table, text: Mapping[str, Any], types: Mapping[str, str]) -> 
 def _find(places: list[Path], names: tuple[str, ...], optional: Collection[str]) -> dict[str, Path]:
     folder = places[0]
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder of raw tables")
+        raise MissingError(f"{folder}: no such folder of raw tables")
     there = {
         path.name.lower(): path
         for place in reversed(places)
@@ -192,7 +197,7 @@ def _find(places: list[Path], names: tuple[str, ...], optional: Collection[str])
         if name + suffix in there
     }
     if missing := [name for name in names if name not in found and name not in optional]:
-        raise FileNotFoundError(
+        raise MissingError(
             f"{folder}: no file for table(s) {', '.join(missing)}"
             f" (looked for {' / '.join(missing[0] + suffix for suffix in SUFFIXES)}, in any case);"
             f" {len(found)} of {len(names)} wanted tables are there"
@@ -204,7 +209,7 @@ def _tables(
     engine: Engine, path: Path, names: tuple[str, ...], optional: Collection[str]
 ) -> dict[str, ir.Table]:
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such database file")
+        raise MissingError(f"{path}: no such database file")
     there = engine.database(path)
     if missing := [name for name in names if name not in there and name not in optional]:
         raise TableError(f"{path}: no table(s) {', '.join(missing)} in this database")

@@ -1,0 +1,89 @@
+"""Outcomes of stays, from stays alone: no measurement, note or image has a say in them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import ibis
+import ibis.expr.types as ir
+
+from cm2.prepare.cohort import Cohort
+from cm2.prepare.engine import Engine
+
+__all__ = ["READMISSIONS", "TASKS", "Readmission", "Task", "label"]
+
+Task = Literal["in-hospital-mortality", "readmission"]
+Readmission = Literal["survivors", "or-death"]
+TASKS: tuple[Task, ...] = ("in-hospital-mortality", "readmission")
+READMISSIONS: tuple[Readmission, ...] = ("survivors", "or-death")
+DAYS = 30
+
+
+def label(
+    engine: Engine, cohort: Cohort, root: ir.Table, task: Task, readmission: Readmission
+) -> ir.Table:
+    """Labels the stays that are kept; those without an outcome are excluded and counted.
+
+    ``in-hospital-mortality``: death in hospital during the admission. ``readmission`` within 30
+    days of discharge from the unit, in one of two definitions:
+
+    - ``survivors``: of patients discharged alive from hospital; positive if any stay in intensive
+      care begins within 30 days.
+    - ``or-death``: of all; positive if the patient's next stay of ``root`` begins less than 30 days
+      after discharge from the unit, or the patient died in hospital. Most positives are deaths.
+
+    Args:
+        engine: Where the work is done.
+        cohort: Stays; survivors are picked in place.
+        root: The stays among which ``or-death`` looks for the next one.
+        task: What is predicted.
+        readmission: Which definition.
+
+    Returns:
+        ``stay_id``, ``label`` and ``kind``, what a positive label is owed to.
+    """
+    if task not in TASKS:
+        raise ValueError(f"unknown task {task!r}; there are {', '.join(TASKS)}")
+    if task == "in-hospital-mortality":
+        return cohort.kept.select("stay_id", label="died", kind=_DIED)
+    if readmission not in READMISSIONS:
+        raise ValueError(f"readmission is {' or '.join(READMISSIONS)}, not {readmission!r}")
+    if readmission == "survivors":
+        alive = cohort.kept.filter(cohort.kept.died == 0)
+        cohort.exclude(engine, "died in hospital", alive)
+        labels = _returned(alive, _later(alive, cohort.every, days_included=True))
+    else:
+        labels = _returned(cohort.kept, _later(cohort.kept, root, days_included=False))
+    return engine.keep("labels", labels)
+
+
+_DIED = ibis.literal("died in hospital")
+
+
+def _later(stays: ir.Table, others: ir.Table, *, days_included: bool) -> ir.Table:
+    """Lists stays that another one of the patient follows in time."""
+    other = others.select("subject_id", next_stay="stay_id", next_hadm="hadm_id", start="intime")
+    pairs = stays.join(other, "subject_id")
+    gap = pairs.start.epoch_seconds() - pairs.outtime.epoch_seconds()
+    limit = DAYS * 86400
+    soon = gap <= limit if days_included else gap < limit
+    # Units hand over within minutes: what begins after this stay began, but not after it ended, is
+    # its own continuation and no return, except to the reference, which looks at starts alone.
+    after = gap >= 0 if days_included else pairs.start > pairs.intime
+    pairs = pairs.filter(pairs.next_stay != pairs.stay_id, after, soon)
+    return pairs.group_by("stay_id").agg(
+        elsewhere=(pairs.next_hadm != pairs.hadm_id).cast("int64").max()
+    )
+
+
+def _returned(stays: ir.Table, later: ir.Table) -> ir.Table:
+    joined = stays.left_join(later, "stay_id")
+    returned, died = joined.elsewhere.notnull(), joined.died == 1
+    kind = ibis.cases(
+        (returned & died, "died in hospital and returned"),
+        (died, "died in hospital"),
+        (returned & (joined.elsewhere == 1), "returned in a new admission"),
+        (returned, "returned in the same admission"),
+        else_="none",
+    )
+    return joined.select("stay_id", label=(returned | died).cast("int64"), kind=kind)

@@ -1,0 +1,118 @@
+"""What a prepared folder says about itself: `manifest.json`, the same bytes for the same run.
+
+It holds counts, never a value of a patient, and no time, path or name of a machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+__all__ = ["NAME", "checksums", "digest", "fingerprint", "is_synthetic", "read", "write"]
+
+NAME = "manifest.json"
+FORMAT = 1
+EDGE = 1 << 16
+
+
+def fingerprint(files: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    """Describes input files so that a change is noticed without reading them whole.
+
+    Args:
+        files: The file of each table.
+
+    Returns:
+        For each table its size in bytes and a digest of size, beginning and end.
+    """
+    found = {}
+    for table, path in sorted(files.items()):
+        size = path.stat().st_size
+        digest = hashlib.blake2b(str(size).encode(), digest_size=16)
+        with path.open("rb") as file:
+            digest.update(file.read(EDGE))
+            file.seek(max(size - EDGE, 0))
+            digest.update(file.read(EDGE))
+        found[table] = {"bytes": size, "digest": digest.hexdigest()}
+    return found
+
+
+def digest(content: Mapping[int, str]) -> str:
+    """Returns a digest of a split that was given.
+
+    Args:
+        content: The part of each patient.
+    """
+    lines = "".join(f"{subject},{part}\n" for subject, part in sorted(content.items()))
+    return hashlib.blake2b(lines.encode(), digest_size=16).hexdigest()
+
+
+def is_synthetic(raw: Path, files: Iterable[Path]) -> bool:
+    """Tells whether raw files were made by ``cm2 synthesize``.
+
+    A notice in the folder says so, and so does the name inside a compressed file, which stays with
+    it when it is copied elsewhere.
+
+    Args:
+        raw: The folder of raw tables.
+        files: The files that are read.
+    """
+    if raw.is_dir() and any(p.name.lower().startswith("synthetic") for p in raw.iterdir()):
+        return True
+    return any(_head(path).find(b"SYNTHETIC_") >= 0 for path in files)
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(256)
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """Returns the SHA-256 of every file in a folder, by name.
+
+    Args:
+        folder: Without subfolders.
+    """
+    found = {}
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.name != NAME:
+            with path.open("rb") as file:
+                found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def write(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes the manifest of a folder whose other files are all there.
+
+    Args:
+        folder: The folder.
+        content: Everything but version, format and checksums.
+
+    Returns:
+        The manifest.
+    """
+    manifest = {
+        **content,
+        "format": FORMAT,
+        "cm2_version": version("cm2"),
+        "files": checksums(folder),
+    }
+    text = json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    (folder / NAME).write_text(text, encoding="utf-8")
+    return json.loads(text)
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """Reads the manifest of a folder; None if there is none that can be read.
+
+    Args:
+        folder: May be absent.
+    """
+    try:
+        found = json.loads((folder / NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

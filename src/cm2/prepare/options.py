@@ -1,0 +1,62 @@
+"""What decides the result of a preparation, checked as soon as it is given."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from cm2.prepare import labels, splits
+from cm2.prepare.errors import TableError
+from cm2.prepare.notes import SELECTIONS
+
+__all__ = ["Options"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What decides the result; the manifest holds them.
+
+    Attributes:
+        task: ``"in-hospital-mortality"`` or ``"readmission"``.
+        hours: Length of the window from admission to the unit.
+        hours_per_bin: Length of a bin of the grid.
+        readmission: ``"survivors"`` or ``"or-death"``, see `labels.label`.
+        selection: ``"window"``, or ``"reference"`` for the notes and images that the code of
+            Wu et al. (2025) selects.
+        sections: Sections of radiology reports that are kept.
+        views: Views of X-rays to choose from.
+        fractions: Expected shares of training, validation and test patients.
+        seed: Of the split.
+        meds: Whether to write the events in the Medical Event Data Standard too.
+    """
+
+    task: labels.Task = "in-hospital-mortality"
+    hours: float = 48.0
+    hours_per_bin: float = 1.0
+    readmission: labels.Readmission = "survivors"
+    selection: str = "window"
+    sections: tuple[str, ...] = ("findings", "impression")
+    views: tuple[str, ...] = ("AP", "PA")
+    fractions: tuple[float, ...] = (0.7, 0.15, 0.15)
+    seed: int = 0
+    meds: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("hours", "hours_per_bin"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise TableError(f"{name} must be a positive number, got {value}")
+        if self.hours_per_bin > self.hours:
+            raise TableError(
+                f"a bin of {self.hours_per_bin:g} h is longer than the window of {self.hours:g} h"
+            )
+        for name, allowed in (
+            ("task", labels.TASKS),
+            ("readmission", labels.READMISSIONS),
+            ("selection", SELECTIONS),
+        ):
+            if getattr(self, name) not in allowed:
+                raise TableError(
+                    f"{name} must be {' or '.join(allowed)}, got {getattr(self, name)!r}"
+                )
+        splits.assign((), self.fractions)

@@ -1,0 +1,136 @@
+"""`cm2 prepare`: from a folder of raw tables to a folder of samples, in one pass over each table.
+
+Options, tables and columns are checked first, then the cohort is made, then each modality is
+written for the stays that are left. The folder appears when all of it is there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+# Each registers its source.
+from cm2.prepare import folder, manifest, mimic3, mimic4, splits, summary  # noqa: F401
+from cm2.prepare.engine import Engine, start
+from cm2.prepare.errors import TableError
+from cm2.prepare.options import Options
+from cm2.prepare.run import Run, Say
+from cm2.prepare.source import SOURCES, Source
+from cm2.prepare.tables import Tables
+
+__all__ = ["Options", "prepare"]
+
+WORK = "work"
+
+
+def prepare(
+    source: str,
+    raw: Path,
+    out: Path,
+    options: Options | None = None,
+    *,
+    split_file: Path | None = None,
+    notes: Path | None = None,
+    images: Path | None = None,
+    engine: str = "duckdb",
+    threads: int = 2,
+    memory_limit: str | None = None,
+    overwrite: bool = False,
+    say: Say = lambda line: None,
+) -> dict[str, Any]:
+    """Prepares a data set, or finds that it is there already.
+
+    Args:
+        source: ``"mimic3"``, ``"mimic4"`` or ``"eicu"``.
+        raw: Folder of the raw tables, or one DuckDB file.
+        out: Folder to make.
+        options: What decides the result.
+        split_file: CSV file with the columns ``subject_id`` and ``split``, in the place of a seed.
+        notes: Folder of the notes where it is not ``raw/note``.
+        images: Folder of MIMIC-CXR-JPG where it is not ``raw/cxr``.
+        engine: ``"duckdb"`` or ``"spark"``.
+        threads: Threads of the engine.
+        memory_limit: Of the engine, such as ``"4GB"``.
+        overwrite: Whether another result in ``out`` is replaced.
+        say: Is told what is done.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        TableError: Options, tables or folders are not usable.
+    """
+    options, raw, out = options or Options(), Path(raw), Path(out)
+    kind = SOURCES[source]
+    given = splits.read(split_file) if split_file else None
+    folder.refuse(out, raw)
+    places = [place for place in (notes, images) if place]
+    with _open(kind, raw, places) as tables:
+        files = tables.files
+    key = _key(source, options, files, given)
+    found = manifest.read(out)
+    if found is not None and not overwrite:
+        _refuse_other(out, found, key)
+        say(f"{out}: holds this result already; nothing was done")
+        return found
+    with folder.building(out, owned=manifest.NAME) as partial:
+        work = partial / WORK
+        work.mkdir()
+        backend = start(engine, threads=threads, memory_limit=memory_limit, folder=work)
+        try:
+            tables = _open(kind, raw, places, backend)
+            run = Run(kind(tables), options, backend, partial, threads, say)
+            content = run.write(given, images or raw / "cxr")
+        finally:
+            backend.close()
+        shutil.rmtree(work)
+        content["unreadable"] = dict(sorted(tables.unreadable.items()))
+        content["synthetic"] = manifest.is_synthetic(raw, files.values())
+        made = manifest.write(partial, {**content, **key})
+    say(summary.text(made))
+    return made
+
+
+def _open(
+    kind: type[Source], raw: Path, places: Sequence[Path], engine: Engine | None = None
+) -> Tables:
+    return Tables(
+        raw,
+        kind.wanted,
+        optional=kind.optional,
+        lazy=kind.lazy,
+        subfolders=[*places, *kind.subfolders],
+        engine=engine,
+    )
+
+
+def _key(
+    source: str, options: Options, files: Mapping[str, Path], given: Mapping[int, str] | None
+) -> dict[str, Any]:
+    """What two runs must agree in to give the same result, as the manifest holds it."""
+    key = {
+        "source": source,
+        "task": options.task,
+        "options": {n: v for n, v in dataclasses.asdict(options).items() if n != "task"},
+        "input": manifest.fingerprint(files),
+        "split_file": manifest.digest(given) if given is not None else None,
+    }
+    return json.loads(json.dumps(key))
+
+
+def _refuse_other(out: Path, found: Mapping[str, Any], key: Mapping[str, Any]) -> None:
+    if differ := sorted(name for name in key if found.get(name) != key[name]):
+        raise TableError(
+            f"{out}: holds a result that differs in {', '.join(differ)}; choose another folder, or"
+            " replace it with --overwrite"
+        )
+    if found.get("cm2_version") != version("cm2") or found.get("files") != manifest.checksums(out):
+        raise TableError(
+            f"{out}: was changed since, or made by another version of cm2; replace it with"
+            " --overwrite"
+        )

@@ -1,0 +1,216 @@
+"""One preparation, step by step: cohort, labels, measurements, modalities, stays."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ibis
+import ibis.expr.types as ir
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cm2.prepare import cohort as cohorts
+from cm2.prepare import events, labels, modalities, splits
+from cm2.prepare.engine import Engine
+from cm2.prepare.errors import TableError
+from cm2.prepare.modalities import Written
+from cm2.prepare.options import Options
+from cm2.prepare.source import Source
+
+__all__ = ["Run", "Say"]
+
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass
+class Run:
+    """One preparation, from a source to files in a folder.
+
+    Attributes:
+        source: The raw data set.
+        options: What decides the result.
+        engine: Where the work is done.
+        out: The folder, empty but for the work of the engine.
+        threads: Images decoded at once.
+        say: Is told what is done.
+    """
+
+    source: Source
+    options: Options
+    engine: Engine
+    out: Path
+    threads: int
+    say: Say
+
+    def write(self, given: Mapping[int, str] | None, pictures: Path) -> dict[str, Any]:
+        """Writes all files but the manifest, and returns what that says of them.
+
+        Args:
+            given: The part of each patient, if not by hash.
+            pictures: The folder of the X-rays.
+        """
+        self.say("cohort")
+        cohort = cohorts.root(self.engine, self.source.stays())
+        root = cohort.kept
+        cohorts.whole_window(self.engine, cohort, self.options.hours)
+        labelled = labels.label(
+            self.engine, cohort, root, self.options.task, self.options.readmission
+        )
+        if given is not None:
+            self._pick(cohort, list(given))
+        counts: dict[str, Any] = {}
+        left_out: dict[str, dict[str, int]] = {}
+        measurements = self.source.measurements()
+        accepted = None
+        if measurements is not None:
+            self.say("measurements")
+            accepted, left_out = self._measure(measurements, cohort)
+            counts["events"] = modalities.write_events(self.engine, accepted, self.out)
+        cohort.kept = self.engine.keep("stays_final", cohort.kept)
+        frame = self._frame(cohort, labelled, given)
+        written = dict(self._modalities(cohort.kept, frame, accepted, pictures))
+        counts |= {name: one.counts for name, one in written.items()}
+        counts["stays"] = _parts(frame)
+        self._write_stays(frame, written)
+        positive = frame.loc[frame["label"] == 1, "kind"]
+        return {
+            "flow": [[step, number] for step, number in cohort.flow] + [["stays kept", len(frame)]],
+            "positives": {kind: int((positive == kind).sum()) for kind in sorted(set(positive))},
+            "counts": counts,
+            "measurements_left_out": left_out,
+            "modalities": {
+                name: {**one.facts, "stays": len(one.stays)} for name, one in written.items()
+            },
+            "absent": {
+                name: "its tables are not there"
+                for name in self.source.modalities
+                if name not in written
+            },
+        }
+
+    def _pick(self, cohort: cohorts.Cohort, subjects: Sequence[int]) -> None:
+        listed = self.engine.keep("subjects", ibis.memtable({"subject_id": list(subjects)}))
+        cohort.exclude(
+            self.engine,
+            "patient not in the file of splits",
+            cohort.kept.semi_join(listed, "subject_id"),
+        )
+
+    def _measure(
+        self, measurements: ir.Table, cohort: cohorts.Cohort
+    ) -> tuple[ir.Table, dict[str, dict[str, int]]]:
+        """Reads the large tables, once, and leaves out stays without a measurement."""
+        hours = self.options.hours
+        found = events.match(measurements, cohort.kept, hours=hours)
+        matched = self.engine.keep("matched", found)
+        accepted = self.engine.keep("accepted", events.accept(matched))
+        measured = self.engine.keep("measured", accepted.select("stay_id").distinct())
+        cohort.exclude(
+            self.engine,
+            "no measurement in the window",
+            cohort.kept.semi_join(measured, "stay_id"),
+        )
+        left_out: dict[str, dict[str, int]] = {}
+        for row in self.engine.frame(events.exclusions(matched)).itertuples():
+            left_out.setdefault(str(row.variable), {})[str(row.reason)] = int(row.rows)
+        return accepted, left_out
+
+    def _frame(
+        self, cohort: cohorts.Cohort, labelled: ir.Table, given: Mapping[int, str] | None
+    ) -> pd.DataFrame:
+        stays = cohort.kept.select("stay_id", "subject_id", "hadm_id", "age")
+        frame = self.engine.frame(stays.inner_join(labelled, "stay_id").order_by("stay_id"))
+        if frame.empty:
+            steps = "; ".join(f"{step}: {number}" for step, number in cohort.flow)
+            raise TableError(f"no stay is left ({steps})")
+        subjects = frame["subject_id"].unique().tolist()
+        parts = given or splits.assign(subjects, self.options.fractions, seed=self.options.seed)
+        frame["split"] = [parts[subject] for subject in frame["subject_id"]]
+        return frame
+
+    def _modalities(
+        self,
+        stays: ir.Table,
+        frame: pd.DataFrame,
+        accepted: ir.Table | None,
+        pictures: Path,
+    ) -> Iterator[tuple[str, Written]]:
+        """Writes what the source has, one modality after the other."""
+        options = self.options
+        if accepted is not None:
+            self.say("series")
+            yield (
+                "series",
+                modalities.write_series(
+                    self.engine,
+                    accepted,
+                    frame,
+                    self.out,
+                    hours=options.hours,
+                    hours_per_bin=options.hours_per_bin,
+                ),
+            )
+        if (documents := self.source.documents()) is not None:
+            self.say("documents")
+            yield (
+                self.source.text,
+                modalities.write_documents(
+                    self.engine,
+                    stays,
+                    documents,
+                    self.out,
+                    sections=options.sections if self.source.text == "report" else (),
+                    hours=options.hours,
+                    selection=options.selection,
+                ),
+            )
+        if (images := self.source.images()) is not None:
+            self.say("images")
+            yield (
+                "cxr",
+                modalities.write_images(
+                    self.engine,
+                    stays,
+                    images,
+                    pictures,
+                    self.out,
+                    hours=options.hours,
+                    selection=options.selection,
+                    views=options.views,
+                    threads=self.threads,
+                ),
+            )
+        for name, numbers in self.source.numbers(stays, options.hours).items():
+            self.say(name)
+            yield name, modalities.write_tabular(numbers, name, self.out)
+        for name, lines in self.source.lines(stays, options.hours).items():
+            self.say(name)
+            yield name, modalities.write_lines(self.engine, lines, name, self.out)
+
+    def _write_stays(self, frame: pd.DataFrame, written: Mapping[str, Written]) -> None:
+        columns: dict[str, pa.Array] = {
+            name: pa.array(frame[name].to_numpy("int64"))
+            for name in ("stay_id", "subject_id", "hadm_id")
+        }
+        columns["split"] = pa.array(frame["split"].tolist(), pa.string())
+        columns["label"] = pa.array(frame["label"].to_numpy("int64"))
+        columns["age"] = pa.array(frame["age"].to_numpy("float64"))
+        for name, one in written.items():
+            columns[f"has_{name}"] = pa.array(frame["stay_id"].isin(one.stays).to_numpy(bool))
+        pq.write_table(pa.table(columns), self.out / "stays.parquet", compression="zstd")
+
+
+def _parts(frame: pd.DataFrame) -> dict[str, dict[str, int]]:
+    return {
+        part: {
+            "stays": len(rows),
+            "patients": int(rows["subject_id"].nunique()),
+            "positive": int(rows["label"].sum()),
+        }
+        for part in splits.PARTS
+        for rows in [frame[frame["split"] == part]]
+    }

@@ -1,0 +1,75 @@
+"""The report of a preparation, as text: counts only, from the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+__all__ = ["text"]
+
+
+def text(manifest: Mapping[str, Any]) -> str:
+    """Writes what happened: cohort, outcome, modalities, and what is missing or was left out.
+
+    Args:
+        manifest: Of a prepared folder.
+    """
+    made = " (SYNTHETIC, no patients)" if manifest["synthetic"] else ""
+    blocks = [
+        f"{manifest['source']}{made}: {manifest['task']}, first {manifest['options']['hours']:g} h",
+        _table("Cohort", manifest["flow"]),
+        _table("Outcome", _outcome(manifest)),
+        _table("Stays with each modality", _modalities(manifest)),
+        _missing(manifest),
+        _table("Measurements left out", _nested(manifest["measurements_left_out"])),
+        *(
+            _table(f"{name}: {what}" if isinstance(counts, Mapping) else name, _pairs(counts))
+            for name, entry in manifest["counts"].items()
+            if name not in ("stays", "series")
+            for what, counts in [("", entry)]
+        ),
+        _table("Values that could not be read", manifest["unreadable"].items()),
+    ]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _pairs(counts: Any) -> Iterable[tuple[str, Any]]:
+    return counts.items() if isinstance(counts, Mapping) else [("rows", counts)]
+
+
+def _outcome(manifest: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    for part, numbers in manifest["counts"]["stays"].items():
+        share = 100 * numbers["positive"] / max(numbers["stays"], 1)
+        yield part, f"{numbers['stays']} stays, {numbers['positive']} positive ({share:.1f}%)"
+    for kind, number in manifest["positives"].items():
+        yield f"positives that {kind}", number
+
+
+def _modalities(manifest: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    for name, facts in manifest["modalities"].items():
+        yield name, facts["stays"]
+    for name, reason in manifest["absent"].items():
+        yield name, f"none: {reason}"
+
+
+def _missing(manifest: Mapping[str, Any]) -> str:
+    series = manifest["counts"].get("series")
+    if not series:
+        return ""
+    return _table("Stays without any value of a variable", series["stays without"].items())
+
+
+def _nested(counts: Mapping[str, Mapping[str, int]]) -> Iterable[tuple[str, int]]:
+    totals: dict[str, int] = {}
+    for reasons in counts.values():
+        for reason, number in reasons.items():
+            totals[reason] = totals.get(reason, 0) + number
+    return totals.items()
+
+
+def _table(title: str, rows: Iterable[Any]) -> str:
+    pairs = [(str(name), str(value)) for name, value in rows]
+    if not pairs:
+        return ""
+    width = max(len(name) for name, _ in pairs)
+    return "\n".join([title, *(f"  {name:<{width}}  {value:>8}" for name, value in pairs)])
