@@ -51,8 +51,8 @@ def select(
         selection: ``"window"`` takes what was charted in ``[intime, intime + hours)``, of
             identical texts the first. ``"reference"`` does as the code of Wu et al. (2025): what
             was charted in the admission up to ``intime + hours``, that moment included and the
-            time before ``intime`` too; documents of one charttime are one; only stays with more
-            than five of them, and of these the last five.
+            time before ``intime`` too; documents of one charttime count as one; only stays with
+            more than five of them, and of these the last five.
         lines: Whether to keep line breaks, by which sections of a report are told apart.
 
     Returns:
@@ -67,7 +67,7 @@ def select(
     found = found.filter(found.text != "")
     order = ["charttime", "note_id"]
     if selection == "reference":
-        found = _last(_joined(found))
+        found = _last(found)
     else:
         window = ibis.window(group_by=["stay_id", "text"], order_by=order)
         found = found.mutate(copy=ibis.row_number().over(window))
@@ -189,21 +189,9 @@ def _hours(time: ir.TimestampValue, start: ir.TimestampValue) -> ir.FloatingValu
     return (time.epoch_seconds() - start.epoch_seconds()).cast("float64") / 3600
 
 
-def _joined(found: ir.Table) -> ir.Table:
-    """Documents of a stay with one charttime as one document."""
-    return found.group_by("stay_id", "charttime").agg(
-        hour=found.hour.min(),
-        category=found.category.min(),
-        note_id=found.note_id.min(),
-        text=found.text.group_concat(" ", order_by=[found.note_id, found.text]),
-    )
-
-
 def _last(found: ir.Table) -> ir.Table:
-    """The last documents of the stays that have more than these."""
+    """What was charted at the last times, where a stay has more times than these."""
     backwards = ibis.window(group_by="stay_id", order_by=ibis.desc("charttime"))
-    found = found.mutate(
-        back=ibis.row_number().over(backwards),
-        number=found.count().over(ibis.window(group_by="stay_id")),
-    )
-    return found.filter(found.number > REFERENCE_NOTES, found.back < REFERENCE_NOTES)
+    found = found.mutate(back=ibis.dense_rank().over(backwards))
+    found = found.mutate(earliest=found.back.max().over(ibis.window(group_by="stay_id")))
+    return found.filter(found.earliest >= REFERENCE_NOTES, found.back < REFERENCE_NOTES)
