@@ -16,8 +16,8 @@ from torch.distributions import biject_to, constraints
 
 from cm2.copulas.base import Copula
 
-# Beyond these exponents parameters leave the range in which any family differs from its limit.
-_LARGEST = 40.0
+# Beyond these no family differs from its limit by what data can show (exp(-20), exp(10), tanh).
+_RANGE = (-20.0, 10.0)
 
 
 class Chart(ABC):
@@ -81,14 +81,14 @@ class Declared(Chart):
         return torch.cat([x[:0], *parts])
 
     def _values(self, x: Tensor) -> dict[str, Tensor]:
-        x = x.clamp(-_LARGEST, _LARGEST)
         pieces = x.split([shape.numel() for shape in self._shapes])
-        return {
-            name: transform(piece.view(shape))
-            for (name, transform, _), piece, shape in zip(
-                self._parts, pieces, self._shapes, strict=True
-            )
-        }
+        values = {}
+        for (name, transform, constraint), piece, shape in zip(
+            self._parts, pieces, self._shapes, strict=True
+        ):
+            inside = piece if constraint is constraints.real else piece.clamp(*_RANGE)
+            values[name] = transform(inside.view(shape))
+        return values
 
 
 class Exchangeable(Chart):
@@ -113,7 +113,7 @@ class Exchangeable(Chart):
         self.lower = torch.cat([mean.new_full((1,), -torch.inf), self._inner.lower[size:]])
 
     def copula(self, x: Tensor) -> Copula:
-        rho = self._transform(x[0].clamp(-_LARGEST, _LARGEST))
+        rho = self._transform(x[0].clamp(*_RANGE))
         matrix = self._eye + rho * (1 - self._eye)
         values = self._inner._values(torch.cat([x.new_zeros(self._rest), x[1:]]))
         template = self._inner._template
@@ -121,7 +121,7 @@ class Exchangeable(Chart):
 
     def natural(self, x: Tensor) -> Tensor:
         rest = self._inner.natural(torch.cat([x.new_zeros(self._rest), x[1:]]))[self._rest :]
-        return torch.cat([self._transform(x[0].clamp(-_LARGEST, _LARGEST))[None], rest])
+        return torch.cat([self._transform(x[0].clamp(*_RANGE))[None], rest])
 
 
 def _below(dim: int) -> tuple[list[int], list[int]]:

@@ -24,8 +24,9 @@ from cm2.records import Unit
 _STEPS = 200
 # Where the search starts at the weakest and at the strongest dependence.
 _WEAKEST, _STRONGEST = 0.02, 0.95
-# As near to the end of its range a parameter counts as being there.
+# As near to the end of its range a parameter counts as being there, and stands where it does then.
 _AT_END = 1e-4
+_LOG_END = math.log(1e-6)
 # An unconstrained parameter with a standard error above this is not determined by the data: a
 # logarithm that may be wrong by a factor of 50.
 _UNDETERMINED = 4.0
@@ -177,8 +178,9 @@ def fit_prepared(
     if exchangeable and "scale_tril" not in copula.parameters:
         raise ValueError(f"{name} has no correlation matrix: exchangeable has no meaning for it")
     chart = Exchangeable(copula) if exchangeable else Declared(copula)
-    if not exchangeable and "scale_tril" in copula.parameters and tau.isnan().any():
-        i, j = tau.isnan().nonzero()[0].tolist()
+    apart = tau.isnan().triu(1)
+    if not exchangeable and "scale_tril" in copula.parameters and apart.any():
+        i, j = apart.nonzero()[0].tolist()
         raise ValueError(
             f"columns {i} and {j} of u have no row in common: {name} cannot know their "
             "correlation (exchangeable=True can)"
@@ -284,7 +286,7 @@ def _off_the_end(likelihood: _Likelihood, chart: Chart) -> Tensor:
     x = chart.start
     if len(x) != 1 or not chart.lower.isfinite().all():
         return x
-    end = torch.full_like(x, math.log(_AT_END / 2))
+    end = torch.full_like(x, _LOG_END)
     near = chart.natural(x) - chart.lower < 0.3
     if near.item() and likelihood.gradient(end)[1].item() > 0:
         return end
@@ -300,8 +302,8 @@ def _maximise(likelihood: _Likelihood, x: Tensor) -> Tensor:
         [x],
         max_iter=_STEPS,
         history_size=20,
-        tolerance_grad=1e-8,
-        tolerance_change=1e-12,
+        tolerance_grad=1e-7,
+        tolerance_change=1e-10,
         line_search_fn="strong_wolfe",
     )
 
