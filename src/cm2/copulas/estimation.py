@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -22,6 +23,7 @@ from cm2.copulas.ranks import as_rows, kendall_matrix
 from cm2.records import Unit
 
 _STEPS = 200
+_BAD = 1e10
 # Where the search starts at the weakest and at the strongest dependence.
 _WEAKEST, _STRONGEST = 0.02, 0.95
 # As near to the end of its range a parameter counts as being there, and stands where it does then.
@@ -297,25 +299,25 @@ def _maximise(likelihood: _Likelihood, x: Tensor) -> Tensor:
     """Quasi-Newton steps with a line search."""
     if not len(x) or (likelihood.chart.natural(x) - likelihood.chart.lower < _AT_END).all():
         return x
-    x = x.detach().clone()
-    optimizer = torch.optim.LBFGS(
-        [x],
-        max_iter=_STEPS,
-        history_size=20,
-        tolerance_grad=1e-7,
-        tolerance_change=1e-10,
-        line_search_fn="strong_wolfe",
-    )
+    # Here, so that importing cm2 stays light; torch's own needs seconds to start, for its compiler.
+    from scipy.optimize import minimize
 
-    def closure() -> Tensor:
-        value, slope = likelihood.gradient(x)
+    def objective(point: np.ndarray) -> tuple[float, np.ndarray]:
+        value, slope = likelihood.gradient(torch.from_numpy(point).to(x))
         # A trial step too far along a line counts as bad, whatever came out.
         good = value.isfinite() & slope.isfinite().all()
-        x.grad = torch.where(good, slope, 0.0)
-        return torch.where(good, value, 1e10)
+        if not good:
+            return _BAD, np.zeros_like(point)
+        return float(value), slope.cpu().numpy()
 
-    optimizer.step(closure)
-    return x.detach()
+    found = minimize(
+        objective,
+        x.cpu().numpy(),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": _STEPS, "ftol": 1e-11, "gtol": 1e-7},
+    )
+    return torch.from_numpy(found.x).to(x)
 
 
 def _report(likelihood: _Likelihood, chart: Chart, x: Tensor, name: str) -> Fit:
