@@ -18,12 +18,14 @@ from jsonargparse import ArgumentParser, Namespace
 
 from cm2.cli.demo import demo
 from cm2.cli.experiments import embed, evaluate, predict, train
+from cm2.cli.synthesize import synthesize
 from cm2.errors import InputError
 
 __all__ = ["COMMANDS", "main", "parser"]
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
+    "synthesize": synthesize,
     "train": train,
     "evaluate": evaluate,
     "predict": predict,

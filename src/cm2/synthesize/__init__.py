@@ -14,11 +14,11 @@ import importlib.metadata
 import json
 import shutil
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from cm2.errors import InputError
 from cm2.synthesize import latents, mimic3, mimic4, vitals
 from cm2.synthesize.episodes import Episodes
 from cm2.synthesize.faults import Faults
@@ -36,7 +36,7 @@ STREAMS = (
 
 
 def synthesize(
-    source: Literal["mimic3", "mimic4"],
+    source: str,
     patients: int,
     out: Path,
     *,
@@ -46,7 +46,7 @@ def synthesize(
     """Writes a synthetic data set; the folder appears when it is complete.
 
     Args:
-        source: Whose layout.
+        source: Whose layout: "mimic3" or "mimic4".
         patients: How many, at least one.
         out: The folder to make. Only an earlier synthetic data set is written over.
         seed: Equal seeds and options give equal files, byte for byte.
@@ -58,12 +58,12 @@ def synthesize(
     world = World() if world is None else world
     latents.check(world)
     if patients < 1:
-        raise ValueError(f"patients must be at least 1, got {patients}")
+        raise InputError(f"patients must be at least 1, got {patients}")
     if source not in SOURCES:
-        raise ValueError(f"source must be one of {', '.join(SOURCES)}, got {source!r}")
+        raise InputError(f"source must be one of {', '.join(SOURCES)}, got {source!r}")
     out = Path(out)
     if out.exists() and not (out / MANIFEST).is_file():
-        raise ValueError(f"{out}: exists and is no synthetic data set; choose another folder")
+        raise InputError(f"{out}: exists and is no synthetic data set; choose another folder")
     building = out.with_name(f".{out.name}.part")
     if building.exists():
         shutil.rmtree(building)

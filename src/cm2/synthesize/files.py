@@ -6,8 +6,14 @@ import gzip
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.csv
+
+try:
+    import pyarrow as pa
+    import pyarrow.csv
+except ImportError as error:
+    raise ImportError(
+        "writing raw tables needs pyarrow; install it with: pip install 'cm2[tables]'"
+    ) from error
 
 __all__ = ["MARKER", "mark", "write_csv"]
 

@@ -50,8 +50,9 @@ def draw(
         name = "Nursing" if system[stay] == "metavision" else "Nursing/other"
         for time in times:
             rows.append((row[stay], time, name, "Report", _nursing(text[stay], rng)))
-        for day in range(int(min(hours[stay], LONGEST) // 24) + 1):
-            time = start[stay] + _seconds(min(24.0 * day + rng.uniform(2, 6), hours[stay]))
+        days = np.arange(int(min(hours[stay], LONGEST) // 24) + 1)
+        rounds = np.minimum(24.0 * days + rng.uniform(2, 6, len(days)), hours[stay])
+        for day, time in enumerate(start[stay] + _seconds(rounds)):
             if system[stay] == "metavision":
                 progress = "Physician Resident Progress Note"
                 rows.append((row[stay], time, "Physician ", progress, _progress(text[stay], rng)))
@@ -127,5 +128,5 @@ def _summary(*, died: bool) -> str:
     )
 
 
-def _seconds(hours: Array | float) -> Array:
-    return np.round(np.asarray(hours) * 60).astype("m8[m]").astype("m8[s]")
+def _seconds(hours: Array) -> Array:
+    return np.round(hours * 60).astype("m8[m]").astype("m8[s]")
