@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cm2.encoders import Encoder
 from cm2.records import Batch, Output
+from cm2.registry import Registry
 
 
 class Prediction(NamedTuple):
@@ -35,12 +36,36 @@ class Model(nn.Module, ABC):
     """Maps a batch to logits and penalties.
 
     Args:
-        modalities: Names of the modalities, in the order of the columns of ``present``.
+        encoders: Encoder of each modality, all of one ``dim``; the order fixes the columns of
+            ``present``.
+        labels: Number of logits.
     """
 
-    def __init__(self, modalities: tuple[str, ...]) -> None:
+    def __init__(self, encoders: Mapping[str, Encoder], labels: int) -> None:
+        widths = {name: encoder.dim for name, encoder in encoders.items()}
+        if len(set(widths.values())) != 1:
+            raise ValueError(f"all encoders need the same dim, but have {widths}")
+        if labels < 1:
+            raise ValueError(f"a model needs at least one label, but labels is {labels}")
         super().__init__()
-        self.modalities = modalities
+        self.modalities = tuple(encoders)
+        self.dim = next(iter(widths.values()))
+        self.labels = labels
+        self._encoders = nn.ModuleList(encoders.values())
+
+    @property
+    def encoders(self) -> dict[str, Encoder]:
+        """The encoder of each modality."""
+        return dict(zip(self.modalities, self._encoders, strict=True))  # type: ignore[arg-type]
+
+    def raw(self, batch: Batch) -> Float[Tensor, "batch modality dim"]:
+        """Returns the encoders' output where a modality is present, zeros elsewhere."""
+        if batch.present.shape[-1] != len(self.modalities):
+            raise ValueError(
+                f"present needs a column for each of {list(self.modalities)}, "
+                f"but has {batch.present.shape[-1]}"
+            )
+        return encode_present(self.encoders, batch.inputs, batch.present)
 
     @abstractmethod
     def forward(self, batch: Batch) -> Output:
@@ -81,6 +106,31 @@ class Model(nn.Module, ABC):
         return [
             name for name, value in self.state_dict().items() if not bool(value.isfinite().all())
         ]
+
+
+REGISTRY: Registry[Model] = Registry("model")
+register = REGISTRY.register
+
+
+def shown(present: Bool[Tensor, "batch modality"]) -> Bool[Tensor, "batch modality"]:
+    """Counts a row without any modality as one with all, whose embeddings are zeros.
+
+    What is averaged over present modalities is then defined for it, and depends on no input.
+    """
+    return present | ~present.any(dim=-1, keepdim=True)
+
+
+def average(
+    values: Float[Tensor, "batch modality label"], present: Bool[Tensor, "batch modality"]
+) -> Float[Tensor, "batch label"]:
+    """Averages over the modalities that a row has."""
+    share = shown(present).unsqueeze(-1).to(values.dtype)
+    return (values * share).sum(dim=1) / share.sum(dim=1)
+
+
+def single_precision(like: Tensor) -> torch.autocast:
+    """Returns a context without autocast: densities and quantiles need all digits."""
+    return torch.autocast(device_type=like.device.type, enabled=False)
 
 
 def select(x: Any, rows: Bool[Tensor, batch]) -> Any:

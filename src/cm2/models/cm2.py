@@ -17,7 +17,7 @@ from cm2 import fusions, imputers
 from cm2.encoders import Encoder
 from cm2.joint import CopulaJoint
 from cm2.models import diagnostics, objectives, posteriors
-from cm2.models.base import Model, Prediction, encode_present, probabilities
+from cm2.models.base import Model, Prediction, probabilities, register, single_precision
 from cm2.models.posteriors import Encoded
 from cm2.records import Batch, Output
 
@@ -28,6 +28,7 @@ FILLER_ROWS = 100
 """Standard normal rows from which the marginal of a hardly ever observed modality starts."""
 
 
+@register("cm2")
 class CM2(Model):
     """Classifies samples whose modalities are dependent and partly missing.
 
@@ -76,19 +77,11 @@ class CM2(Model):
         dropout: float = 0.1,
         seed: int | None = None,
     ) -> None:
-        super().__init__(tuple(encoders))
-        widths = {name: encoder.dim for name, encoder in encoders.items()}
-        if len(set(widths.values())) != 1:
-            raise ValueError(f"all encoders need the same dim, but have {widths}")
+        super().__init__(encoders, labels)
         if not 0 <= hide < 1:
             raise ValueError(f"hide is a probability below one, but is {hide}")
-        if labels < 1:
-            raise ValueError(f"a model needs at least one label, but labels is {labels}")
-        self.dim = next(iter(widths.values()))
-        self.labels = labels
         self.hide = hide
-        self._encoders = nn.ModuleList(encoders.values())
-        size = (len(widths), self.dim)
+        size = (len(self.modalities), self.dim)
         with torch.random.fork_rng(devices=[], enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed)
@@ -113,20 +106,11 @@ class CM2(Model):
         if posterior == "point" and objective == "elbo":
             raise ValueError("objective='elbo' needs posterior='gaussian', but it is 'point'")
 
-    @property
-    def encoders(self) -> dict[str, Encoder]:
-        """The encoder of each modality."""
-        return dict(zip(self.modalities, self._encoders, strict=True))  # type: ignore[arg-type]
-
     def encode(self, batch: Batch) -> Encoded:
         """Embeds what is present; zeros elsewhere."""
-        if batch.present.shape[-1] != len(self.modalities):
-            raise ValueError(
-                f"present needs a column for each of {list(self.modalities)}, "
-                f"but has {batch.present.shape[-1]}"
-            )
-        z = encode_present(self.encoders, batch.inputs, batch.present)
-        encoded: Encoded = self.posterior(z, batch.present)
+        z = self.raw(batch)
+        with single_precision(z):
+            encoded: Encoded = self.posterior(z, batch.present)
         return encoded
 
     def embed(self, batch: Batch) -> Float[Tensor, "batch modality dim"]:
@@ -135,7 +119,14 @@ class CM2(Model):
 
     def complete(self, batch: Batch) -> Float[Tensor, "batch modality dim"]:
         """Returns the embeddings with one imputation of what is missing."""
-        completed: Tensor = self.imputer(self.embed(batch), batch.present, self.joint(frozen=True))
+        return self.impute(self.embed(batch), batch.present)
+
+    def impute(
+        self, z: Float[Tensor, "batch modality dim"], present: Bool[Tensor, "batch modality"]
+    ) -> Float[Tensor, "batch modality dim"]:
+        """Fills in what is missing by the joint, which stays as it is."""
+        with single_precision(z):
+            completed: Tensor = self.imputer(z, present, self.joint(frozen=True))
         return completed
 
     def classify(
@@ -159,14 +150,16 @@ class CM2(Model):
         """
         encoded = self.encode(batch)
         shown = self.hidden(batch.present) if self.training else batch.present
-        completed = self.imputer(encoded.z, shown, self.joint(frozen=True))
+        completed = self.impute(encoded.z, shown)
         weight = batch.weight
         if weight is None:
             weight = encoded.z.new_ones(len(encoded.z))
         weight = weight / weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)
+        with single_precision(encoded.z):
+            penalties = self.objective.penalties(self.joint, encoded, batch.present, weight)
         return Output(
             logits=self.classify(completed, shown),
-            penalties=self.objective.penalties(self.joint, encoded, batch.present, weight),
+            penalties=penalties,
             logits_by_modality={
                 name: head(encoded.z[:, column])
                 for column, (name, head) in enumerate(
@@ -207,7 +200,7 @@ class CM2(Model):
             repeats = draws if self.imputer.draws else 1
             many = z[rows].repeat(repeats, 1, 1)
             there = present[rows].repeat(repeats, 1)
-            completed = self.imputer(many, there, self.joint(frozen=True))
+            completed = self.impute(many, there)
             values = probability(self.classify(completed, there)).unflatten(0, (repeats, -1))
             mean = mean.index_copy(0, rows, values.mean(dim=0))
             spread = spread.index_copy(0, rows, values.std(dim=0, correction=0))
@@ -230,7 +223,8 @@ class CM2(Model):
                 filler = torch.randn(FILLER_ROWS, *z.shape[1:], generator=generator).to(z)
                 z = torch.cat([z, filler])
                 present = torch.cat([present, rare.expand(FILLER_ROWS, -1)])
-            self.joint.initialize(z, present)
+            with single_precision(z):
+                self.joint.initialize(z, present)
         self.train(training)
 
     def initialize(self, batch: Batch) -> None:
@@ -243,7 +237,9 @@ class CM2(Model):
 
     def diagnostics(self, batch: Batch) -> dict[str, float]:
         """Returns the learned dependence and how uniform u is; see ``diagnostics``."""
-        return diagnostics.dependence(self.joint(), self.embed(batch), batch.present)
+        z = self.embed(batch)
+        with single_precision(z):
+            return diagnostics.dependence(self.joint(), z, batch.present)
 
     @torch.no_grad()
     def broken_terms(self, batch: Batch) -> list[str]:
@@ -256,7 +252,8 @@ class CM2(Model):
         ]
         if encoders:
             return encoders
-        terms = self.joint().log_prob_terms(z, batch.present)
+        with single_precision(z):
+            terms = self.joint().log_prob_terms(z, batch.present)
         marginals = [
             f"the marginal of modality {name!r}"
             for column, name in enumerate(self.modalities)
