@@ -40,7 +40,7 @@ CENTIMETRES = {"cm": 1.0, "in": 2.54}
 PARTS = ("gcs_eye", "gcs_motor", "gcs_verbal")
 
 
-def match(measurements: ir.Table, stays: ir.Table, *, hours: float) -> ir.Table:
+def match(measurements: ir.Table, stays: ir.Table, *, hours: float | int) -> ir.Table:
     """Finds the wanted measurements of the stays' first hours, converts and judges them.
 
     A row belongs to a stay by its stay id. A row without one belongs by its admission, and then it
@@ -149,7 +149,7 @@ def long_form(events: ir.Table) -> ir.Table:
     return events.order_by("stay_id", "variable", *_sorting(ibis.asc)).select(*COLUMNS)
 
 
-def last_in_bin(events: ir.Table, *, hours_per_bin: float = 1) -> ir.Table:
+def last_in_bin(events: ir.Table, *, hours_per_bin: float | int = 1) -> ir.Table:
     """Keeps the last row of each stay, variable and bin.
 
     Bin b is the half-open ``[b, b + 1) * hours_per_bin`` hours since ``intime``.

@@ -83,8 +83,8 @@ def write_series(
     training: Bool[np.ndarray, " stay"],
     path: Path,
     *,
-    hours: float = 48,
-    hours_per_bin: float = 1,
+    hours: float | int = 48,
+    hours_per_bin: float | int = 1,
 ) -> Series:
     """Writes ``series.parquet``: ``stay_id``, ``bin`` and the 76 columns as float32.
 
