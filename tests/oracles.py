@@ -44,6 +44,17 @@ def inverse(family: str, u: Any, theta: Any, xp: Any = mpmath) -> Any:
     return -xp.log(xp.expm1(-theta * u) / xp.expm1(-theta))
 
 
+def archimedean_generator(family: str, t: Any, theta: Any, xp: Any = np) -> Any:
+    """The generator psi(t)."""
+    if family == "gumbel":
+        return xp.exp(-(t ** (1 / theta)))
+    if family == "clayton":
+        return (1 + theta * t) ** (-1 / theta)
+    if family == "joe":
+        return 1 - (-xp.expm1(-t)) ** (1 / theta)
+    return -xp.log(xp.exp(-theta - t) - xp.expm1(-t)) / theta
+
+
 def _inverse_slope(family: str, u: Any, theta: Any) -> Any:
     """|d psi^-1(u) / du|."""
     if family == "gumbel":

@@ -39,6 +39,12 @@ def softplus(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return torch.nn.functional.softplus(x, threshold=40.0)
 
 
+def log_softplus(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """``log(log(1 + exp(x)))`` for any real ``x``."""
+    tiny = x < -40.0
+    return torch.where(tiny, x, softplus(torch.where(tiny, 0.0, x)).log())
+
+
 def log_expm1(v: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """``log(exp(exp(v)) - 1)`` for any real ``v``."""
     return v.exp() + log_cloglog(v)

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cm2.copulas.base import Copula
+from cm2.copulas.measures import spearman_from_cdf
 from cm2.numerics import log_cloglog, log_neg_log, logsumexp
 from cm2.records import Unit
 
@@ -59,10 +60,38 @@ class Archimedean(Copula):
     def _tau(self) -> Tensor:
         """Kendall's tau, of the batch shape."""
 
+    # Dependence, the same for every two coordinates ----------------------------------------------
+
     def kendall_tau(self) -> Float[Tensor, "*batch dim dim"]:
-        tau = self._tau()[..., None, None].expand(*self.batch_shape, self.dim, self.dim)
-        eye = torch.eye(self.dim, dtype=torch.bool, device=tau.device)
-        return torch.where(eye, torch.ones_like(tau), tau)
+        return self._for_pairs(self._tau())
+
+    def spearman_rho(self) -> Float[Tensor, "*batch dim dim"]:
+        return self._for_pairs(self._spearman())
+
+    def lower_tail_dependence(self) -> Float[Tensor, "*batch dim dim"]:
+        r"""Of every two coordinates, :math:`\lim_{u \to 0} C(u, u) / u`."""
+        return self._for_pairs(self._lower_tail())
+
+    def upper_tail_dependence(self) -> Float[Tensor, "*batch dim dim"]:
+        r"""Of every two coordinates, :math:`\lim_{u \to 1} (1 - 2u + C(u, u)) / (1 - u)`."""
+        return self._for_pairs(self._upper_tail())
+
+    def _lower_tail(self) -> Tensor:
+        return torch.zeros_like(self._like_parameters())
+
+    def _upper_tail(self) -> Tensor:
+        return torch.zeros_like(self._like_parameters())
+
+    def _spearman(self) -> Tensor:
+        arguments: dict[str, Any] = {name: part.double() for name, part in self.parameters.items()}
+        pair = type(self)(2, **arguments, validate_args=False)
+        like = self._like_parameters().new_empty((*self.batch_shape, 2, 2))
+        return spearman_from_cdf(pair.cdf, like.double()).to(like.dtype)
+
+    def _for_pairs(self, value: Tensor) -> Tensor:
+        value = value[..., None, None].expand(*self.batch_shape, self.dim, self.dim)
+        eye = torch.eye(self.dim, dtype=torch.bool, device=value.device)
+        return torch.where(eye, torch.ones_like(value), value)
 
     def marginal(self, present: Bool[Tensor, " dim"]) -> Archimedean:
         arguments: dict[str, Any] = {**self.parameters, "validate_args": False}

@@ -18,7 +18,7 @@ from torch.types import _size
 
 from cm2.copulas.archimedean import Archimedean
 from cm2.copulas.base import check_tau, register
-from cm2.numerics import log_cloglog, log_expm1, log_neg_log, softplus
+from cm2.numerics import log_cloglog, log_expm1, log_neg_log, log_softplus, softplus
 from cm2.records import Unit
 
 
@@ -57,13 +57,16 @@ class Clayton(Archimedean):
     def _tau(self) -> Tensor:
         return self.theta / (self.theta + 2)
 
+    def _lower_tail(self) -> Tensor:
+        return torch.exp2(-1 / self.theta)
+
     def log_inverse(self, unit: Unit) -> Tensor:
         log_theta = self.theta.log()[..., None]
         return log_expm1(log_theta + log_neg_log(*unit)) - log_theta
 
     def generator(self, log_t: Tensor) -> Unit:
         theta = self.theta[..., None]
-        y = softplus(theta.log() + log_t).log() - theta.log()
+        y = log_softplus(theta.log() + log_t) - theta.log()
         return Unit(-y.exp(), log_cloglog(y))
 
     def log_derivative(self, log_t: Tensor, order: Tensor | int) -> Tensor:
@@ -80,7 +83,7 @@ class Clayton(Archimedean):
     def _given_cdf(self, log_t: Tensor, log_sum: Tensor, order: Tensor) -> Tensor:
         log_theta = self.theta.log()
         scaled = log_theta + log_t - softplus(log_theta + log_sum)
-        return softplus(scaled).log() + (1 / self.theta + order).log()
+        return log_softplus(scaled) + (1 / self.theta + order).log()
 
     def _draw_given(self, log_sum: Tensor, order: Tensor) -> Tensor:
         log_theta = self.theta.log()

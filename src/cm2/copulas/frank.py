@@ -17,7 +17,7 @@ from torch.types import _size
 
 from cm2.copulas.archimedean import Archimedean
 from cm2.copulas.base import check_tau, register
-from cm2.numerics import log1mexp, log_cloglog, log_neg_log1mexp, log_polynomial
+from cm2.numerics import log1mexp, log_cloglog, log_neg_log1mexp, log_polynomial, log_softplus
 from cm2.records import Unit
 
 # Below this |theta| the copula cannot be told from independence in float32 (its density is at
@@ -70,6 +70,9 @@ class Frank(Archimedean):
     def _tau(self) -> Tensor:
         return self.theta.sign() * _debye_tau(self._theta)
 
+    def _spearman(self) -> Tensor:
+        return self.theta.sign() * _debye_rho(self._theta)
+
     def _log_prob(self, unit: Unit, present: Tensor | None) -> Tensor:
         return super()._log_prob(self._reflect(unit), present)
 
@@ -79,6 +82,9 @@ class Frank(Archimedean):
 
     def _complete(self, unit: Unit, present: Tensor) -> Unit:
         return self._reflect(super()._complete(self._reflect(unit), present))
+
+    def _conditional_cdf(self, unit: Unit, present: Tensor) -> Unit:
+        return self._reflect(super()._conditional_cdf(self._reflect(unit), present))
 
     def _reflect(self, unit: Unit) -> Unit:
         """Swaps the ends of the second coordinate where theta is negative."""
@@ -104,7 +110,7 @@ class Frank(Archimedean):
     def generator(self, log_t: Tensor) -> Unit:
         theta, log_p = self._theta[..., None], self._log_p[..., None]
         log_1ms = log_cloglog(log_t)
-        log_1mu = (_log_softplus(theta + log_p + log_1ms) - theta.log()).clamp_max(0.0)
+        log_1mu = (log_softplus(theta + log_p + log_1ms) - theta.log()).clamp_max(0.0)
         # 1 - z = exp(-theta) + p (1 - exp(-t)), a sum of positive terms.
         log_1mz = torch.logaddexp(-theta, log_p + log_1ms)
         log_u = _log_neg_log(log_p - log_t.exp(), log_1mz) - theta.log()
@@ -135,12 +141,6 @@ def _log_neg_log(log_z: Tensor, log_1mz: Tensor) -> Tensor:
     )
 
 
-def _log_softplus(x: Tensor) -> Tensor:
-    """``log(log(1 + exp(x)))``."""
-    tiny = x < -40.0
-    return torch.where(tiny, x, torch.nn.functional.softplus(torch.where(tiny, 0.0, x)).log())
-
-
 @lru_cache
 def _polylogarithm_coefficients(order: int) -> Tensor:
     r"""The coefficients of :math:`\mathrm{Li}_{1-n}(z)` in powers of :math:`r = z/(1-z)`.
@@ -165,15 +165,29 @@ def _quadrature() -> tuple[Tensor, Tensor]:
     return torch.from_numpy((nodes + 1) / 2), torch.from_numpy(weights / 2)
 
 
-def _debye_tau(theta: Tensor) -> Tensor:
-    r"""Kendall's tau, :math:`1 - 4 (1 - D_1(\theta)) / \theta`; :math:`D_1` is Debye's function."""
-    dtype, theta = theta.dtype, theta.double()
+def _debye(theta: Tensor, order: int) -> Tensor:
+    r"""Debye's function, :math:`D_n(\theta) = n \theta^{-n} \int_0^\theta t^n / (e^t - 1)\,dt`."""
     nodes, weights = (part.to(theta.device) for part in _quadrature())
-    end = theta.clamp_max(50.0)[..., None]  # beyond, the integrand is below 1e-19
+    end = theta.clamp_max(50.0)[..., None]  # beyond, the integrand is below 1e-17
     t = end * nodes
-    debye = (weights * end * t / torch.expm1(t)).sum(-1) / theta
+    ratio = t / theta[..., None]
+    return order * (weights * end * ratio**order / torch.expm1(t)).sum(-1)
+
+
+def _debye_tau(theta: Tensor) -> Tensor:
+    r"""Kendall's tau, :math:`1 - 4 (1 - D_1(\theta)) / \theta`."""
+    dtype, theta = theta.dtype, theta.double()
     series = theta / 9 * (1 - theta.square() / 100)
     small = theta < 1e-2  # where the closed form cancels
-    return torch.where(small, series, 1 - 4 / torch.where(small, 1.0, theta) * (1 - debye)).to(
-        dtype
-    )
+    large = torch.where(small, 1.0, theta)
+    return torch.where(small, series, 1 - 4 / large * (1 - _debye(large, 1))).to(dtype)
+
+
+def _debye_rho(theta: Tensor) -> Tensor:
+    r"""Spearman's rho, :math:`1 - 12 (D_1(\theta) - D_2(\theta)) / \theta` (Nelsen 1986)."""
+    dtype, theta = theta.dtype, theta.double()
+    series = theta / 6 * (1 - theta.square() / 75)
+    small = theta < 1e-2
+    large = torch.where(small, 1.0, theta)
+    closed = 1 - 12 / large * (_debye(large, 1) - _debye(large, 2))
+    return torch.where(small, series, closed).to(dtype)

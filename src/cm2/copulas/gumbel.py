@@ -55,6 +55,9 @@ class Gumbel(Archimedean):
     def _tau(self) -> Tensor:
         return 1 - 1 / self.alpha
 
+    def _upper_tail(self) -> Tensor:
+        return 2 - torch.exp2(1 / self.alpha)
+
     def log_inverse(self, unit: Unit) -> Tensor:
         return self.alpha[..., None] * log_neg_log(*unit)
 

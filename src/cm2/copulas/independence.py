@@ -48,6 +48,23 @@ class Independence(Copula):
     def kendall_tau(self) -> Float[Tensor, "*batch dim dim"]:
         return torch.eye(self.dim).expand(*self.batch_shape, self.dim, self.dim)
 
+    def spearman_rho(self) -> Float[Tensor, "*batch dim dim"]:
+        return self.kendall_tau()
+
+    def lower_tail_dependence(self) -> Float[Tensor, "*batch dim dim"]:
+        """None between any two coordinates."""
+        return self.kendall_tau()
+
+    def upper_tail_dependence(self) -> Float[Tensor, "*batch dim dim"]:
+        """None between any two coordinates."""
+        return self.kendall_tau()
+
+    def _conditional_cdf(self, unit: Unit, present: Tensor) -> Unit:
+        shape = torch.broadcast_shapes(
+            unit.log_u.shape, present.shape, (*self.batch_shape, self.dim)
+        )
+        return unit.map(lambda part: part.expand(shape))
+
     def _log_prob(self, unit: Unit, present: Tensor | None) -> Tensor:
         shape = torch.broadcast_shapes(unit.log_u.shape[:-1], self.batch_shape)
         return unit.log_u.new_zeros(shape)

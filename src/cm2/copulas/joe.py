@@ -66,6 +66,9 @@ class Joe(Archimedean):
     def _tau(self) -> Tensor:
         return _digamma_tau(2 / self.alpha.double()).to(self.alpha.dtype)
 
+    def _upper_tail(self) -> Tensor:
+        return 2 - torch.exp2(1 / self.alpha)
+
     def log_inverse(self, unit: Unit) -> Tensor:
         y = self.alpha[..., None].log() + log_neg_log(*unit.flip())
         return flip_log_neg_log(y)
