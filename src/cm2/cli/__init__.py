@@ -18,6 +18,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from cm2.cli.demo import demo
 from cm2.cli.experiments import embed, evaluate, predict, train
+from cm2.cli.prepare import prepare
 from cm2.cli.synthesize import synthesize
 from cm2.errors import InputError
 
@@ -26,6 +27,7 @@ __all__ = ["COMMANDS", "main", "parser"]
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "synthesize": synthesize,
+    "prepare": prepare,
     "train": train,
     "evaluate": evaluate,
     "predict": predict,

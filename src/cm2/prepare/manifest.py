@@ -71,16 +71,18 @@ def _head(path: Path) -> bytes:
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """Returns the SHA-256 of every file in a folder, by name.
+    """Returns the SHA-256 of every file in a folder, by its path from there.
 
     Args:
-        folder: Without subfolders.
+        folder: The folder.
     """
     found = {}
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name != NAME:
             with path.open("rb") as file:
-                found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+                found[path.relative_to(folder).as_posix()] = hashlib.file_digest(
+                    file, "sha256"
+                ).hexdigest()
     return found
 
 

@@ -30,6 +30,7 @@ admission; the documentation gives their median age."""
 class MIMIC3(Source):
     """MIMIC-III Clinical Database 1.4, or its demo."""
 
+    name = "mimic3"
     wanted = {
         "patients": {"subject_id": "int64", "gender": "string", "dob": "timestamp"},
         "admissions": {

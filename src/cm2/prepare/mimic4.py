@@ -32,6 +32,7 @@ CHEXPERT = "mimic-cxr-2.0.0-chexpert"
 class MIMIC4(Source):
     """MIMIC-IV 2 or 3, with radiology reports and chest X-rays where they are there."""
 
+    name = "mimic4"
     wanted = {
         "patients": {
             "subject_id": "int64",

@@ -73,6 +73,7 @@ def prepare(
     with _open(kind, raw, places) as tables:
         files = tables.files
     key = _key(source, options, files, given)
+    synthetic = manifest.is_synthetic(raw, files.values())
     found = manifest.read(out)
     if found is not None and not overwrite:
         _refuse_other(out, found, key)
@@ -85,12 +86,12 @@ def prepare(
         try:
             tables = _open(kind, raw, places, backend)
             run = Run(kind(tables), options, backend, partial, threads, say)
-            content = run.write(given, images or raw / "cxr")
+            content = run.write(given, images or raw / "cxr", synthetic=synthetic)
         finally:
             backend.close()
         shutil.rmtree(work)
         content["unreadable"] = dict(sorted(tables.unreadable.items()))
-        content["synthetic"] = manifest.is_synthetic(raw, files.values())
+        content["synthetic"] = synthetic
         made = manifest.write(partial, {**content, **key})
     say(summary.text(made))
     return made

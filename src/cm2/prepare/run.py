@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cm2.prepare import cohort as cohorts
-from cm2.prepare import events, labels, modalities, splits
+from cm2.prepare import events, labels, meds, modalities, splits
 from cm2.prepare.engine import Engine
 from cm2.prepare.errors import TableError
 from cm2.prepare.modalities import Written
@@ -46,12 +46,15 @@ class Run:
     threads: int
     say: Say
 
-    def write(self, given: Mapping[int, str] | None, pictures: Path) -> dict[str, Any]:
+    def write(
+        self, given: Mapping[int, str] | None, pictures: Path, *, synthetic: bool
+    ) -> dict[str, Any]:
         """Writes all files but the manifest, and returns what that says of them.
 
         Args:
             given: The part of each patient, if not by hash.
             pictures: The folder of the X-rays.
+            synthetic: Whether the tables are made up.
         """
         self.say("cohort")
         cohort = cohorts.root(self.engine, self.source.stays())
@@ -72,6 +75,12 @@ class Run:
             counts["events"] = modalities.write_events(self.engine, accepted, self.out)
         cohort.kept = self.engine.keep("stays_final", cohort.kept)
         frame = self._frame(cohort, labelled, given)
+        if self.options.meds and accepted is not None:
+            self.say("meds")
+            long = pd.read_parquet(self.out / "events.parquet")
+            meds.write_meds(
+                long, frame, self.out / "meds", dataset=self.source.name, synthetic=synthetic
+            )
         written = dict(self._modalities(cohort.kept, frame, accepted, pictures))
         counts |= {name: one.counts for name, one in written.items()}
         counts["stays"] = _parts(frame)
@@ -122,7 +131,7 @@ class Run:
     def _frame(
         self, cohort: cohorts.Cohort, labelled: ir.Table, given: Mapping[int, str] | None
     ) -> pd.DataFrame:
-        stays = cohort.kept.select("stay_id", "subject_id", "hadm_id", "age")
+        stays = cohort.kept.select("stay_id", "subject_id", "hadm_id", "age", "intime")
         frame = self.engine.frame(stays.inner_join(labelled, "stay_id").order_by("stay_id"))
         if frame.empty:
             steps = "; ".join(f"{step}: {number}" for step, number in cohort.flow)

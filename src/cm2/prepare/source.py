@@ -94,6 +94,7 @@ class Source(ABC):
         raw: Its tables, with the columns of `wanted`.
 
     Attributes:
+        name: The name it is registered under.
         wanted: For each table its columns and their types.
         optional: Tables that may be absent.
         lazy: Tables too large to be copied.
@@ -102,6 +103,7 @@ class Source(ABC):
         text: The modality that `documents` are.
     """
 
+    name: ClassVar[str]
     wanted: ClassVar[Mapping[str, Mapping[str, str]]]
     optional: ClassVar[frozenset[str]] = frozenset()
     lazy: ClassVar[frozenset[str]] = frozenset()

@@ -1,0 +1,97 @@
+"""The command that turns raw tables into samples."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Literal
+
+
+def prepare(
+    source: Literal["mimic3", "mimic4", "eicu"],
+    *,
+    raw: Path,
+    out: Path,
+    task: Literal["in-hospital-mortality", "readmission"] = "in-hospital-mortality",
+    hours: float = 48.0,
+    hours_per_bin: float = 1.0,
+    readmission: Literal["survivors", "or-death"] = "survivors",
+    selection: Literal["window", "reference"] = "window",
+    sections: tuple[str, ...] = ("findings", "impression"),
+    views: tuple[str, ...] = ("AP", "PA"),
+    seed: int = 0,
+    fractions: tuple[float, float, float] = (0.7, 0.15, 0.15),
+    splits: Path | None = None,
+    notes: Path | None = None,
+    images: Path | None = None,
+    meds: bool = False,
+    engine: Literal["duckdb", "spark"] = "duckdb",
+    threads: int = 2,
+    memory_limit: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Turns raw MIMIC-III, MIMIC-IV or eICU tables into samples ready for training.
+
+    Raw tables are CSV, CSV.GZ or Parquet files in any case of letters, or one DuckDB file. The
+    output folder appears when it is complete; a run that finds the same result there does nothing.
+
+    Args:
+        source: Which data set the tables are.
+        raw: Folder of the raw tables, or a DuckDB file.
+        out: Folder to make.
+        task: What is predicted.
+        hours: Length of the window from admission to the intensive care unit.
+        hours_per_bin: Length of a bin of the time series.
+        readmission: Within 30 days, of patients discharged alive; or-death counts deaths in
+            hospital as readmissions.
+        selection: Notes and images of the window, or as the code of Wu et al. (2025) selects them.
+        sections: Sections of radiology reports to keep.
+        views: Views of chest X-rays to choose from.
+        seed: Of the split by patients.
+        fractions: Expected shares of training, validation and test patients.
+        splits: CSV file with the columns subject_id and split, in the place of a seed.
+        notes: Folder of the notes, where they are not in RAW/note.
+        images: Folder of MIMIC-CXR-JPG, where it is not RAW/cxr.
+        meds: Write the events in the Medical Event Data Standard too.
+        engine: Where the tables are worked on.
+        threads: Threads of the engine.
+        memory_limit: Memory of the engine, such as 4GB.
+        overwrite: Replace another result in the output folder.
+    """
+    from cm2.prepare.options import Options
+    from cm2.prepare.pipeline import prepare as run
+
+    start = time.monotonic()
+
+    def say(line: str) -> None:
+        if "\n" in line:
+            print(line)  # noqa: T201
+        else:
+            print(f"{time.monotonic() - start:7.1f} s  {line}", file=sys.stderr)  # noqa: T201
+
+    run(
+        source,
+        raw,
+        out,
+        Options(
+            task=task,
+            hours=hours,
+            hours_per_bin=hours_per_bin,
+            readmission=readmission,
+            selection=selection,
+            sections=tuple(sections),
+            views=tuple(views),
+            fractions=tuple(fractions),
+            seed=seed,
+            meds=meds,
+        ),
+        split_file=splits,
+        notes=notes,
+        images=images,
+        engine=engine,
+        threads=threads,
+        memory_limit=memory_limit,
+        overwrite=overwrite,
+        say=say,
+    )
