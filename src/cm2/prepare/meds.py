@@ -1,0 +1,127 @@
+"""Events in the Medical Event Data Standard (https://medical-event-data-standard.github.io).
+
+A folder of ``data/<split>/0.parquet`` (``subject_id``, ``time``, ``code``, ``numeric_value``),
+``metadata/codes.parquet``, ``metadata/subject_splits.parquet`` and ``metadata/dataset.json``. It
+holds the admissions to the unit and what was observed in the window after them, and nothing later:
+no discharge, no death.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cm2.prepare.variables import VARIABLES
+
+__all__ = ["ADMISSION", "SPLITS", "write_meds"]
+
+ADMISSION = "ICU_ADMISSION"
+SPLITS = {"train": "train", "validation": "tuning", "test": "held_out"}
+DATA = pa.schema(
+    [
+        pa.field("subject_id", pa.int64(), nullable=False),
+        pa.field("time", pa.timestamp("us")),
+        pa.field("code", pa.string(), nullable=False),
+        pa.field("numeric_value", pa.float32()),
+        pa.field("stay_id", pa.int64()),
+    ]
+)
+CODES = pa.schema(
+    [
+        pa.field("code", pa.string(), nullable=False),
+        pa.field("description", pa.string()),
+    ]
+)
+SUBJECTS = pa.schema(
+    [
+        pa.field("subject_id", pa.int64(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+    ]
+)
+
+
+def write_meds(
+    events: pd.DataFrame, stays: pd.DataFrame, out: Path, *, dataset: str, synthetic: bool = False
+) -> None:
+    """Writes a MEDS folder.
+
+    Args:
+        events: ``stay_id``, ``variable``, ``hour`` and ``value``, as in ``events.parquet``.
+        stays: ``stay_id``, ``subject_id``, ``intime`` and ``split`` (``"train"``,
+            ``"validation"`` or ``"test"``); a subject is in one split.
+        out: The folder, which must be new or empty.
+        dataset: The data set's name, such as ``"mimic3"``.
+        synthetic: Whether the data are made up, which their name then says.
+    """
+    subjects = _subjects(stays)
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"{out}: the folder for MEDS must be new or empty")
+    metadata = out / "metadata"
+    metadata.mkdir(parents=True)
+    rows = _rows(events, stays)
+    for split in SPLITS.values():
+        shard = rows[rows["split"] == split]
+        if len(shard):
+            (out / "data" / split).mkdir(parents=True)
+            _write(shard, DATA, out / "data" / split / "0.parquet")
+    _write(subjects, SUBJECTS, metadata / "subject_splits.parquet")
+    _write(_codes(), CODES, metadata / "codes.parquet")
+    facts = {
+        "dataset_name": f"{dataset}-synthetic" if synthetic else dataset,
+        "etl_name": "cm2",
+        "etl_version": version("cm2"),
+        "meds_version": "0.4",
+        "raw_source_id_columns": ["stay_id"],
+    }
+    (metadata / "dataset.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+def _subjects(stays: pd.DataFrame) -> pd.DataFrame:
+    unknown = set(stays["split"]) - set(SPLITS)
+    if unknown:
+        raise ValueError(f"unknown split {min(unknown)!r}; there are {', '.join(SPLITS)}")
+    subjects = stays[["subject_id", "split"]].drop_duplicates().sort_values("subject_id")
+    twice = int(subjects["subject_id"].duplicated().sum())
+    if twice:
+        raise ValueError(f"{twice} subjects are in more than one split")
+    return subjects.assign(split=subjects["split"].map(SPLITS))
+
+
+def _rows(events: pd.DataFrame, stays: pd.DataFrame) -> pd.DataFrame:
+    """Puts admissions and observations on the calendar, sorted by subject and time."""
+    known = stays[["stay_id", "subject_id", "intime", "split"]]
+    known = known.assign(split=known["split"].map(SPLITS))
+    observed = events.merge(known, on="stay_id", how="inner", validate="many_to_one")
+    if len(observed) < len(events):
+        raise ValueError(f"{len(events) - len(observed)} events belong to none of the stays")
+    seconds = (observed["hour"] * 3600).round().astype("int64")
+    observed = observed.assign(
+        time=observed["intime"].astype("datetime64[us]") + pd.to_timedelta(seconds, unit="s"),
+        code=observed["variable"],
+        numeric_value=observed["value"].astype("float32"),
+    )
+    admitted = known.assign(
+        time=known["intime"].astype("datetime64[us]"), code=ADMISSION, numeric_value=float("nan")
+    )
+    columns = [*DATA.names, "split"]
+    rows = pd.concat([admitted[columns], observed[columns]], ignore_index=True)
+    return rows.sort_values(["subject_id", "time"], kind="stable", ignore_index=True)
+
+
+def _codes() -> pd.DataFrame:
+    described = [
+        (one.name, one.name.replace("_", " ") + (f" ({one.unit})" if one.unit else ""))
+        for one in VARIABLES
+    ]
+    described.append((ADMISSION, "admission to the intensive care unit"))
+    return pd.DataFrame(described, columns=["code", "description"])
+
+
+def _write(frame: pd.DataFrame, schema: pa.Schema, path: Path) -> None:
+    table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
+    pq.write_table(table.replace_schema_metadata(None), path, compression="zstd")
