@@ -18,6 +18,9 @@ from torch import Tensor
 from cm2.copulas.base import Copula, check_tau
 from cm2.records import Unit
 
+_ROWS = 1 << 15
+_BITS = 62
+
 
 class Elliptical(Copula):
     """A copula with a correlation matrix, kept as its Cholesky factor ``scale_tril``.
@@ -62,8 +65,8 @@ class Elliptical(Copula):
         """Log density at scores, of which ``order`` are present and the others 0."""
 
     @abstractmethod
-    def _draw(self, whitening: Whitening, regression: Regression, order: Tensor) -> Unit:
-        """Draws all coordinates given the present scores."""
+    def _draw(self, error: Tensor, given: Given | None) -> Unit:
+        """Draws all coordinates from normal errors, given the present scores if there are any."""
 
     @abstractmethod
     def _conditional(self, unit: Unit, whitening: Whitening, earlier: Tensor) -> Unit:
@@ -72,28 +75,38 @@ class Elliptical(Copula):
     # Laws --------------------------------------------------------------------------------------
 
     def _log_prob(self, unit: Unit, present: Tensor | None) -> Tensor:
-        scores = self._scores(unit)
         if present is None:
-            return self._log_density(Whitening.of(self.scale_tril), scores, self.dim)
+            whitening = Whitening.of(self.scale_tril)
+            scores = self._scores(unit)
+            if self.batch_shape or scores.dim() != 2:
+                return self._log_density(whitening, scores, self.dim)
+            # Slices whose intermediate values stay in cache.
+            slices = scores.split(_ROWS)
+            return torch.cat([self._log_density(whitening, s, self.dim) for s in slices])
+        scores = torch.where(present, self._scores(unit), 0.0)
         patterns, index = self._patterns(present)
         whitening = Whitening.of(sub_factor(self._masked(patterns))).pick(index)
         order = present.sum(-1)
-        density = self._log_density(whitening, torch.where(present, scores, 0.0), order)
-        return torch.where(order > 1, density, 0.0)
+        return torch.where(order > 1, self._log_density(whitening, scores, order), 0.0)
 
     def _complete(self, unit: Unit, present: Tensor) -> Unit:
+        shape = torch.broadcast_shapes(
+            unit.log_u.shape, present.shape, (*self.batch_shape, self.dim)
+        )
+        draw = multiply(
+            self.scale_tril, torch.randn(shape, dtype=unit.log_u.dtype, device=unit.log_u.device)
+        )
+        if not present.any():
+            return self._draw(draw, None)
         scores = torch.where(present, self._scores(unit), 0.0)
         patterns, index = self._patterns(present)
         masked = self._masked(patterns)
         cross = torch.where(patterns[..., None, :], self.correlation, 0.0)
         gain = pick(torch.linalg.solve(masked, cross, left=False), index)
-        shape = torch.broadcast_shapes(scores.shape, present.shape, (*self.batch_shape, self.dim))
-        noise = torch.randn(shape, dtype=scores.dtype, device=scores.device)
-        draw = multiply(self.scale_tril, noise)
+        whitening = Whitening.of(sub_factor(masked)).pick(index)
         # Matheron: the error of the regression on what is present, at a draw from the joint.
         error = draw - multiply(gain, torch.where(present, draw, 0.0))
-        whitening = Whitening.of(sub_factor(masked)).pick(index)
-        return self._draw(whitening, Regression(scores, gain, error), present.sum(-1))
+        return self._draw(error, Given(scores, present.sum(-1), gain, whitening))
 
     def _conditional_cdf(self, unit: Unit, present: Tensor) -> Unit:
         patterns, index = self._patterns(present)
@@ -121,21 +134,18 @@ class Elliptical(Copula):
         batch = len(self.batch_shape)
         present = present[(None,) * max(0, batch + 1 - present.dim())]
         flat = present.reshape(-1, self.dim)
-        patterns, index = torch.unique(flat, dim=0, return_inverse=True)
+        if self.dim <= _BITS:  # far faster than rows
+            bits = 1 << torch.arange(self.dim, device=flat.device)
+            codes, index = torch.unique((flat * bits).sum(-1), return_inverse=True)
+            patterns = (codes[:, None] & bits) > 0
+        else:
+            patterns, index = torch.unique(flat, dim=0, return_inverse=True)
         patterns = patterns.view(-1, *[1] * batch, self.dim)
         index = index.view(present.shape[:-1])
         if all(size == 1 for size in index.shape[index.dim() - batch :]):
             return patterns, (index[(..., *[0] * batch)],)
         ranges = [torch.arange(size, device=index.device) for size in self.batch_shape]
         return patterns, (index, *torch.meshgrid(*ranges, indexing="ij"))
-
-
-class Regression(NamedTuple):
-    """The regression of missing scores on present ones, with a draw of its error."""
-
-    scores: Tensor
-    gain: Tensor
-    error: Tensor
 
 
 class Whitening(NamedTuple):
@@ -154,6 +164,15 @@ class Whitening(NamedTuple):
     def pick(self, index: tuple[Tensor, ...]) -> Whitening:
         """Those of a table over patterns."""
         return Whitening(*(pick(part, index) for part in self))
+
+
+class Given(NamedTuple):
+    """Present scores, their number, the regression of all scores on them, and their whitening."""
+
+    scores: Tensor
+    order: Tensor
+    gain: Tensor
+    whitening: Whitening
 
 
 def factor_of(

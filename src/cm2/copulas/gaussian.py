@@ -14,7 +14,7 @@ from torch.types import _size
 from cm2.copulas.base import register
 from cm2.copulas.elliptical import (
     Elliptical,
-    Regression,
+    Given,
     Whitening,
     exchangeable,
     factor_of,
@@ -81,9 +81,10 @@ class Gaussian(Elliptical):
         white = multiply(whitening.matrix, scores)
         return 0.5 * (scores.square() - white.square()).sum(-1) + whitening.log_determinant
 
-    def _draw(self, whitening: Whitening, regression: Regression, order: Tensor) -> Unit:
-        scores, gain, error = regression
-        return Unit.from_normal(multiply(gain, scores) + error)
+    def _draw(self, error: Tensor, given: Given | None) -> Unit:
+        return Unit.from_normal(
+            error if given is None else multiply(given.gain, given.scores) + error
+        )
 
     def _conditional(self, unit: Unit, whitening: Whitening, earlier: Tensor) -> Unit:
         return Unit.from_normal(multiply(whitening.matrix, self._scores(unit)))

@@ -18,7 +18,7 @@ from torch.types import _size
 from cm2.copulas.base import register
 from cm2.copulas.elliptical import (
     Elliptical,
-    Regression,
+    Given,
     Whitening,
     exchangeable,
     factor_of,
@@ -116,15 +116,23 @@ class StudentT(Elliptical):
         table = sums.expand(*shape, -1)
         return table.gather(-1, order.expand(shape)[..., None]).squeeze(-1)
 
-    def _draw(self, whitening: Whitening, regression: Regression, order: Tensor) -> Unit:
-        scores, gain, error = regression
-        point = _Point.of(scores, self.df)
-        inside = point.scaled_one + multiply(whitening.matrix, point.w).square().sum(-1)
-        df = (self.df + order).expand(error.shape[:-1])
-        radius = (inside / Chi2(df, validate_args=False).rsample()).sqrt()
-        w = multiply(gain, point.w) + radius[..., None] * error
-        y = _root_deviance(w, point.shift[..., None], self.df[..., None])
-        return Unit.from_normal(to_normal(y, self.df[..., None]))
+    def _draw(self, error: Tensor, given: Given | None) -> Unit:
+        df = self.df[..., None]
+        if given is None:
+            w, shift = error / self._chi(error, self.df)[..., None], torch.zeros_like(df)
+        else:
+            point = _Point.of(given.scores, self.df)
+            white = multiply(given.whitening.matrix, point.w)
+            inside = point.scaled_one + white.square().sum(-1)
+            radius = inside.sqrt() / self._chi(error, self.df + given.order)
+            w = multiply(given.gain, point.w) + radius[..., None] * error
+            shift = point.shift[..., None]
+        return Unit.from_normal(to_normal(_root_deviance(w, shift, df), df))
+
+    @staticmethod
+    def _chi(error: Tensor, df: Tensor) -> Tensor:
+        """Draws from the chi law, one for each vector of errors."""
+        return Chi2(df.expand(error.shape[:-1]), validate_args=False).rsample().sqrt()
 
     def _conditional(self, unit: Unit, whitening: Whitening, earlier: Tensor) -> Unit:
         dtype = unit.log_u.dtype

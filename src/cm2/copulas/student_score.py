@@ -9,10 +9,10 @@ A point x of the t law with :math:`\nu` degrees of freedom is written as its sig
     \rho(a) = \log \frac{\Gamma(a + 1/2)}{\Gamma(a) \sqrt a},
 
 a mild factor on the normal density (the root deviance of Barndorff-Nielsen and Cox 1989,
-"Asymptotic techniques for use in statistics", chapter 4). So tails come from a short quadrature with no
-cancellation, and the normal score :math:`z = \Phi^{-1}(F(y))` is a smooth, nearly straight, odd
-function of y. Where many points share their degrees of freedom, both maps are read from piecewise
-Chebyshev polynomials of :math:`z / y` and :math:`y / z`.
+"Asymptotic techniques for use in statistics", chapter 4). So tails come from a short quadrature
+with no cancellation, and the normal score :math:`z = \Phi^{-1}(F(y))` is a smooth, nearly straight,
+odd function of y. Where many points share their degrees of freedom, both maps are read from
+piecewise Chebyshev polynomials of :math:`z / y` and :math:`y / z`.
 """
 
 from __future__ import annotations
