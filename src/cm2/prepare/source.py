@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import ibis
 import ibis.expr.types as ir
@@ -77,6 +77,8 @@ IMAGES = {
 0, -1 (uncertain) or null (not mentioned)."""
 
 
+@runtime_checkable
+@runtime_checkable
 class Raw(Protocol):
     """Raw tables by name: those of `tables.Tables`, or any mapping of typed Ibis tables."""
 
@@ -100,6 +102,7 @@ class Source(ABC):
         lazy: Tables too large to be copied.
         subfolders: Where tables lie beside the folder itself.
         modalities: What can be made of it.
+        tasks: What its tables tell the outcome of.
         text: The modality that `documents` are.
     """
 
@@ -109,6 +112,7 @@ class Source(ABC):
     lazy: ClassVar[frozenset[str]] = frozenset()
     subfolders: ClassVar[tuple[str, ...]] = ()
     modalities: ClassVar[tuple[str, ...]]
+    tasks: ClassVar[tuple[str, ...]] = ("in-hospital-mortality", "readmission")
     text: ClassVar[str] = "notes"
 
     def __init__(self, raw: Raw) -> None:
