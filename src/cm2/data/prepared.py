@@ -1,0 +1,219 @@
+"""Prepared clinical data as batches: the torch side of ``cm2 prepare``.
+
+Series and images are indexed by whole batches; images stay on disk. The two settings, ``paired``
+and ``partial``, are those of Wu et al. (2025), section 5.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from cm2.data.embeddings import Embedding
+from cm2.data.folder import SPLITS, Folder
+from cm2.data.readers import Image, Reader, Series, Tabular, Text
+from cm2.errors import InputError
+from cm2.records import Batch
+
+__all__ = ["Prepared"]
+
+
+class Prepared(Dataset[Batch]):
+    """The stays of a split, handed out in whole batches.
+
+    Series come as ``Padded`` numbers, text as ``Padded`` token numbers (stay, chunk, token), images
+    as bytes, tables and embeddings as numbers. Tables are standardised by the training split, a
+    missing number is its mean, and columns with missing numbers have a flag; what a row holds for
+    an absent modality is zeros.
+
+    Args:
+        root: Folder that ``cm2 prepare`` wrote.
+        modalities: Which, in the order of the model; None for all, series first, then by name.
+        setting: ``"partial"`` takes the stays with the first modality, whatever else they have;
+            ``"paired"`` those with all of them.
+        missing_rate: Share of the modalities that is removed at random. What is removed depends on
+            stay and seed only, and what is removed at a rate is removed at all higher ones.
+        removable: ``"others"`` never removes the first modality, ``"any"`` leaves at least one.
+        seed: Of the removal.
+        split: ``"train"``, ``"validation"`` or ``"test"``; None for all.
+        tokenizer: A file ``tokenizer.json``, or the folder or hub name of a model; None learns a
+            small WordPiece vocabulary from the training split.
+        tokens: Most tokens in a chunk of text.
+        chunks: Most chunks of a stay; the last ones are kept.
+        chunks_per_document: Most chunks of a document, the first ones; None for all. The reference
+            is 1, with 5 chunks of 512 tokens.
+        embedded: Modalities whose encoder has run before; see ``cm2.data.embeddings``.
+        verify: Whether files are checked against their checksums.
+
+    Attributes:
+        modalities: Names, in the order of ``present``.
+        stays: The stays, in the order of rows.
+        present: Which modalities each stay has, after removal.
+        target: The label of each stay.
+        shape: Arguments of each modality's encoder that follow from the data.
+        classes: Number of classes.
+        checksum: Of the folder's manifest.
+        synthetic: Whether the data were generated.
+
+    Raises:
+        InputError: If the folder is not whole, or a name or number cannot be used.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        modalities: Sequence[str] | None = None,
+        setting: Literal["partial", "paired"] = "partial",
+        missing_rate: int | float = 0.0,
+        removable: Literal["others", "any"] = "others",
+        seed: int = 0,
+        split: Literal["train", "validation", "test"] | None = "train",
+        tokenizer: str | Path | None = None,
+        tokens: int = 512,
+        chunks: int = 8,
+        chunks_per_document: int | None = None,
+        embedded: Sequence[str] = (),
+        verify: bool = True,
+    ) -> None:
+        _one_of("setting", setting, ("partial", "paired"))
+        _one_of("removable", removable, ("others", "any"))
+        if split is not None:
+            _one_of("split", split, SPLITS)
+        if not 0 <= missing_rate < 1:
+            raise InputError(f"missing_rate should be in [0, 1), but is {missing_rate}")
+        folder = Folder(root, verify=verify)
+        self.modalities = _chosen(folder, modalities, embedded)
+        self.checksum = folder.checksum
+        self.synthetic = folder.synthetic
+        self.source = str(folder.manifest.get("source", ""))
+        stays = folder.stays
+        self.classes = max(2, int(stays["label"].max()) + 1) if len(stays) else 2
+        stays = stays if split is None else stays.loc[stays["split"] == split]
+        has = stays[[f"has_{name}" for name in self.modalities]].to_numpy(bool)
+        kept = has.all(axis=1) if setting == "paired" else has[:, 0]
+        self.stays: pd.DataFrame = stays.iloc[np.flatnonzero(kept)].reset_index(drop=True)
+        self._ids = self.stays["stay_id"].to_numpy(np.int64)
+        text = {
+            "tokenizer": tokenizer,
+            "length": tokens,
+            "chunks": chunks,
+            "per_document": chunks_per_document,
+        }
+        self._readers = {
+            name: _reader(folder, name, self._ids, name in embedded, text)
+            for name in self.modalities
+        }
+        has = has[kept]
+        for column, (name, reader) in enumerate(self._readers.items()):
+            lacking = int((has[:, column] & ~reader.has).sum())
+            if lacking:
+                raise InputError(
+                    f"{folder.root}: has nothing of modality {name!r} for {lacking} stays that"
+                    " stays.parquet says have it"
+                )
+        self.shape = {name: reader.shape for name, reader in self._readers.items()}
+        self._present = _removed(has, self._ids, self.modalities, missing_rate, removable, seed)
+        self.present: Bool[Tensor, "stay modality"] = torch.from_numpy(self._present)
+        self.target: Tensor | None = torch.tensor(self.stays["label"].tolist(), dtype=torch.int64)
+
+    def __len__(self) -> int:
+        """Returns the number of stays."""
+        return len(self._ids)
+
+    def __getitem__(self, rows: int | slice | Sequence[int] | Tensor | ndarray) -> Batch:
+        """Returns the batch of the given rows; one row number gives a batch of one."""
+        if not isinstance(rows, slice):
+            rows = np.atleast_1d(np.asarray(rows, np.int64))
+        index = np.arange(len(self))[rows]
+        there = self._present[index]
+        picked = torch.from_numpy(index)
+        return Batch(
+            inputs={
+                name: reader.take(np.where(there[:, column], index, -1))
+                for column, (name, reader) in enumerate(self._readers.items())
+            },
+            present=self.present[picked],
+            target=None if self.target is None else self.target[picked],
+            rows=picked,
+        )
+
+
+def _one_of(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise InputError(f"{name} is one of {', '.join(known)}, but is {value!r}")
+
+
+def _chosen(
+    folder: Folder, modalities: Sequence[str] | None, embedded: Sequence[str]
+) -> tuple[str, ...]:
+    """The modalities asked for, each of them there and named once."""
+    known = list(folder.modalities)
+    chosen = tuple(known if modalities is None else modalities)
+    for name in (*chosen, *embedded):
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else "."
+            raise InputError(
+                f"{folder.root}: no modality {name!r}{hint} There are {', '.join(known)}"
+            )
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise InputError(f"modalities must be named, each once, but are {list(chosen)}")
+    return chosen
+
+
+def _reader(
+    folder: Folder, name: str, stays: Int[ndarray, " stay"], embedded: bool, text: dict[str, Any]
+) -> Reader:
+    facts = folder.modalities[name]
+    kind, file = facts["kind"], facts["file"]
+    if embedded:
+        return Embedding(folder, name, stays)
+    if kind == "text":
+        return Text(folder, file, stays, **text)
+    if kind == "image":
+        return Image(folder, file, facts.get("index", f"{Path(file).stem}.parquet"), stays)
+    if kind in ("series", "tabular"):
+        return (Series if kind == "series" else Tabular)(folder, file, stays)
+    raise InputError(f"{folder.root}: modality {name!r} is of the unknown kind {kind!r}")
+
+
+def luck(stays: Int[ndarray, " stay"], name: str, seed: int) -> Float[ndarray, " stay"]:
+    """Draws a number in [0, 1) for each stay that depends on stay, modality and seed only.
+
+    It is a hash of the identifier, SplitMix64 (Steele, Lea and Flood 2014, Fast splittable
+    pseudorandom number generators), so that it is the same whatever else is in the data.
+    """
+    key = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    x = stays.astype(np.uint64) ^ np.frombuffer(key[:8], "<u8")
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        x = (x ^ (x >> np.uint64(shift))) * np.array([factor], np.uint64)
+    return (x >> np.uint64(11)) * 2.0**-53
+
+
+def _removed(
+    has: Bool[ndarray, "stay modality"],
+    stays: Int[ndarray, " stay"],
+    names: Sequence[str],
+    rate: int | float,
+    removable: str,
+    seed: int,
+) -> Bool[ndarray, "stay modality"]:
+    """What is left after removal; at least one modality of a stay that has any."""
+    chance = np.stack([luck(stays, name, seed) for name in names], axis=1)
+    chance = np.where(has, chance, -1.0)
+    spared = np.zeros(len(stays), np.int64) if removable == "others" else chance.argmax(axis=1)
+    kept = chance >= rate
+    kept[np.arange(len(stays)), spared] = True
+    return kept & has

@@ -1,0 +1,207 @@
+"""How each kind of modality is read from a prepared folder and handed out in whole batches.
+
+A reader answers for the stays of one split. Row ``-1`` stands for a stay without the modality; it
+comes out as zeros, or as a sequence without steps.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from numpy import ndarray
+from torch import Tensor
+
+from cm2.data import tokens
+from cm2.data.folder import Folder
+from cm2.errors import InputError
+from cm2.records import Padded
+
+__all__ = ["Image", "Reader", "Series", "Tabular", "Text"]
+
+
+class Reader(ABC):
+    """One modality of the stays of a split.
+
+    Attributes:
+        shape: Arguments of an encoder that follow from the data, such as ``features``.
+        has: For which of the stays there is something.
+    """
+
+    shape: dict[str, int]
+    has: Bool[ndarray, " stay"]
+
+    @abstractmethod
+    def take(self, rows: Int[ndarray, " batch"]) -> Any:
+        """Returns the batch of these stays, by their position; ``-1`` for nothing."""
+
+
+class Ragged:
+    """Arrays of different lengths, end to end, and a last one of length zero.
+
+    Args:
+        flat: Steps of all sequences, one after the other.
+        lengths: Steps of each sequence.
+    """
+
+    def __init__(self, flat: ndarray, lengths: Int[ndarray, " sequence"]) -> None:
+        self.lengths = np.append(lengths, 0)
+        self.starts = np.append(np.cumsum(lengths) - lengths, 0)
+        self.flat = np.concatenate([flat, np.zeros((1, *flat.shape[1:]), flat.dtype)])
+
+    def take(self, rows: Int[ndarray, "*batch"]) -> tuple[ndarray, ndarray]:
+        """Returns the sequences padded with zeros to one length, and what is no padding."""
+        lengths = self.lengths[rows][..., None]
+        steps = np.arange(max(1, int(lengths.max(initial=0))))
+        mask = steps < lengths
+        return self.flat[np.where(mask, self.starts[rows][..., None] + steps, -1)], mask
+
+
+class Series(Reader):
+    """A grid of numbers by time: ``stay_id, bin``, then the columns, sorted."""
+
+    def __init__(self, folder: Folder, file: str, stays: Int[ndarray, " stay"]) -> None:
+        frame = folder.table(file, ["stay_id", "bin"])
+        frame = frame[frame["stay_id"].isin(stays)]
+        ids = frame["stay_id"].to_numpy()
+        bins = frame["bin"].to_numpy()
+        later = (ids[1:] > ids[:-1]) | ((ids[1:] == ids[:-1]) & (bins[1:] > bins[:-1]))
+        if not later.all():
+            raise InputError(f"{folder.root / file}: rows must be sorted by stay_id and bin")
+        values = frame.drop(columns=["stay_id", "bin"]).to_numpy(np.float32)
+        if not np.isfinite(values).all():
+            raise InputError(f"{folder.root / file}: has missing or infinite values")
+        lengths = np.searchsorted(ids, stays, "right") - np.searchsorted(ids, stays, "left")
+        self.has = lengths > 0
+        self.shape = {"features": values.shape[1]}
+        self._ragged = Ragged(values, lengths)
+
+    def take(self, rows: Int[ndarray, " batch"]) -> Padded:
+        values, mask = self._ragged.take(rows)
+        return Padded(torch.from_numpy(values), torch.from_numpy(mask))
+
+
+class Text(Reader):
+    """Documents as token numbers, in chunks: ``stay_id, position, text``, sorted.
+
+    Args:
+        folder: The prepared data.
+        file: Name of the table.
+        stays: The stays that are answered for, sorted.
+        tokenizer: As ``tokens.load`` takes it; None learns one from the training split.
+        length: Most tokens in a chunk.
+        chunks: Most chunks of a stay; the last ones are kept.
+        per_document: Most chunks of a document, the first ones; None for all.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        file: str,
+        stays: Int[ndarray, " stay"],
+        *,
+        tokenizer: str | Path | None = None,
+        length: int = 512,
+        chunks: int = 8,
+        per_document: int | None = None,
+    ) -> None:
+        if chunks < 1:
+            raise InputError(f"a stay needs room for a chunk, but chunks is {chunks}")
+        frame = folder.table(file, ["stay_id", "position", "text"])
+        if tokenizer is None:
+            encoder = tokens.parse(_learned(folder.root, file, folder.checksum))
+        else:
+            encoder = tokens.load(tokenizer)
+        frame = frame[frame["stay_id"].isin(stays)].sort_values(["stay_id", "position"])
+        found = tokens.chunk(encoder, frame["text"].tolist(), length, per_document)
+        owners = np.searchsorted(stays, frame["stay_id"].to_numpy())[found.texts]
+        number = np.bincount(owners, minlength=len(stays))
+        self.has = number > 0
+        self.shape = {"vocabulary": encoder.get_vocab_size()}
+        self._chunks = Ragged(np.arange(len(owners)), number)
+        # The first chunks of a stay that has too many are passed over.
+        self._chunks.starts[:-1] += np.maximum(number - chunks, 0)
+        self._chunks.lengths = np.minimum(self._chunks.lengths, chunks)
+        self._chunks.flat[-1] = -1
+        self._tokens = Ragged(found.ids, found.lengths)
+
+    def take(self, rows: Int[ndarray, " batch"]) -> Padded:
+        chunks, _ = self._chunks.take(rows)
+        ids, mask = self._tokens.take(chunks)
+        return Padded(torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(mask))
+
+
+@lru_cache(maxsize=8)
+def _learned(root: Path, file: str, checksum: str) -> str:
+    """The vocabulary of the training texts, as JSON; kept, since each split needs it."""
+    folder = Folder(root, verify=False)
+    frame = folder.table(file, ["stay_id", "text"])
+    train = folder.stays.loc[folder.stays["split"] == "train", "stay_id"]
+    return tokens.learn(frame.loc[frame["stay_id"].isin(train), "text"].tolist()).to_str()
+
+
+class Image(Reader):
+    """Grey images in one array on disk, of which a batch reads its own rows only."""
+
+    def __init__(self, folder: Folder, file: str, index: str, stays: Int[ndarray, " stay"]) -> None:
+        self._path = folder.path(file)
+        self._pixels: ndarray | None = None
+        table = folder.table(index, ["stay_id", "row"]).set_index("stay_id")["row"]
+        self._rows = np.append(table.reindex(stays, fill_value=-1).to_numpy(np.int64), -1)
+        self.has = self._rows[:-1] >= 0
+        self.shape = {}
+        self._side = self._open().shape[1:]
+        if int(self._rows.max()) >= len(self._open()):
+            raise InputError(f"{self._path}: has fewer images than {index} names")
+
+    def _open(self) -> ndarray:
+        """The array on disk; each process opens it for itself."""
+        if self._pixels is None:
+            try:
+                self._pixels = np.load(self._path, mmap_mode="r")
+            except (OSError, ValueError):
+                raise InputError(
+                    f"{self._path}: not readable as an array; prepare the data again"
+                ) from None
+        return self._pixels
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What goes to another process: the path in place of the pixels."""
+        return self.__dict__ | {"_pixels": None}
+
+    def take(self, rows: Int[ndarray, " batch"]) -> UInt8[Tensor, "batch height width"]:
+        index = self._rows[rows]
+        pixels = np.zeros((len(rows), *self._side), np.uint8)
+        pixels[index >= 0] = self._open()[index[index >= 0]]
+        return torch.from_numpy(pixels)
+
+
+class Tabular(Reader):
+    """Numbers, one row a stay, standardised by the training split's means and deviations.
+
+    A missing number is the training mean, zero; a column with missing numbers in the training
+    split has a column of its own behind all others that is one where the number is missing.
+    """
+
+    def __init__(self, folder: Folder, file: str, stays: Int[ndarray, " stay"]) -> None:
+        frame = folder.table(file, ["stay_id"]).set_index("stay_id").astype(np.float64)
+        frame = frame.replace([np.inf, -np.inf], np.nan)
+        train = folder.stays.loc[folder.stays["split"] == "train", "stay_id"]
+        seen = frame[frame.index.isin(train)]
+        deviation = seen.std(ddof=0)
+        scaled = (frame - seen.mean()) / deviation.where(deviation > 0, 1.0)
+        flags = frame.isna().loc[:, seen.isna().any()].astype(np.float64)
+        values = pd.concat([scaled.fillna(0.0), flags], axis=1)
+        self.has = np.isin(stays, frame.index)
+        self.shape = {"features": values.shape[1]}
+        kept = values.reindex(stays, fill_value=0.0).to_numpy(np.float32)
+        self._values = np.concatenate([kept, np.zeros((1, kept.shape[1]), np.float32)])
+
+    def take(self, rows: Int[ndarray, " batch"]) -> Float[Tensor, "batch feature"]:
+        return torch.from_numpy(self._values[rows])

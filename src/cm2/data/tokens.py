@@ -1,0 +1,146 @@
+"""Text as token numbers, in chunks of bounded length.
+
+A tokeniser is one of ``tokenizers``: that of a published model, or a small WordPiece vocabulary
+(Schuster and Nakajima 2012; Devlin et al. 2019) learned from the training texts, which needs no
+download.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+from numpy import ndarray
+
+from cm2.errors import InputError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+__all__ = ["Chunks", "chunk", "learn", "load", "parse"]
+
+VOCABULARY = 8000
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+LEAST = 4
+"""Tokens a chunk must have room for: two special ones and two of the text."""
+
+BATCH = 1024
+
+
+class Chunks(NamedTuple):
+    """Texts cut into chunks, one after the other.
+
+    Attributes:
+        ids: Token numbers of all chunks.
+        lengths: Tokens in each chunk.
+        texts: Position of the text that each chunk is from.
+    """
+
+    ids: Int[ndarray, " token"]
+    lengths: Int[ndarray, " chunk"]
+    texts: Int[ndarray, " chunk"]
+
+
+def load(source: str | Path) -> Tokenizer:
+    """Loads a tokeniser.
+
+    Args:
+        source: A file ``tokenizer.json``, or the folder or hub name of a model for
+            ``transformers``; a hub name that is not on this machine yet is downloaded.
+    """
+    if str(source).endswith(".json"):
+        if not Path(source).is_file():
+            raise InputError(f"{source}: no such tokenizer file")
+        tokenizer: Tokenizer = _tokenizers().Tokenizer.from_file(str(source))
+        return tokenizer
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise _needed(error) from None
+    try:
+        found = AutoTokenizer.from_pretrained(str(source))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"no tokenizer at {str(source)!r} ({type(error).__name__}): give a folder, a"
+            " tokenizer.json or the hub name of a model"
+        ) from None
+    if getattr(found, "backend_tokenizer", None) is None:
+        raise InputError(f"{source}: has no tokenizer.json; convert it to a fast tokenizer")
+    backend: Tokenizer = found.backend_tokenizer
+    return backend
+
+
+def parse(text: str) -> Tokenizer:
+    """Returns the tokeniser that its ``to_str`` describes."""
+    tokenizer: Tokenizer = _tokenizers().Tokenizer.from_str(text)
+    return tokenizer
+
+
+def learn(texts: Sequence[str], size: int = VOCABULARY) -> Tokenizer:
+    """Learns a WordPiece vocabulary, lower case, from texts.
+
+    Args:
+        texts: Of the training split only.
+        size: Largest number of tokens.
+    """
+    package = _tokenizers()
+    tokenizer: Tokenizer = package.Tokenizer(package.models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = package.normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = package.pre_tokenizers.BertPreTokenizer()
+    trainer = package.trainers.WordPieceTrainer(
+        vocab_size=size, special_tokens=list(SPECIAL), show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    numbers = [(name, tokenizer.token_to_id(name)) for name in ("[SEP]", "[CLS]")]
+    tokenizer.post_processor = package.processors.BertProcessing(*numbers)
+    return tokenizer
+
+
+def chunk(
+    tokenizer: Tokenizer, texts: Sequence[str], tokens: int, per_text: int | None = None
+) -> Chunks:
+    """Cuts texts into chunks, each opened and closed as the tokeniser does.
+
+    Args:
+        tokenizer: Its padding and truncation are set.
+        texts: Any number of texts.
+        tokens: Most tokens in a chunk.
+        per_text: Most chunks of a text, the first ones; None for all.
+    """
+    if tokens < LEAST:
+        raise InputError(f"a chunk needs room for {LEAST} tokens, but tokens is {tokens}")
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_length=tokens)
+    parts: list[list[int]] = []
+    owners: list[int] = []
+    for start in range(0, len(texts), BATCH):
+        found = tokenizer.encode_batch(list(texts[start : start + BATCH]))
+        for number, encoding in enumerate(found, start=start):
+            pieces = [encoding, *encoding.overflowing][:per_text]
+            parts += [piece.ids for piece in pieces]
+            owners += [number] * len(pieces)
+    lengths = np.fromiter(map(len, parts), np.int64, len(parts))
+    ids = np.fromiter((i for part in parts for i in part), np.int32, int(lengths.sum()))
+    return Chunks(ids, lengths, np.asarray(owners, np.int64))
+
+
+def _tokenizers() -> Any:
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise _needed(error) from None
+    # Submodules are loaded by name only when asked for.
+    import tokenizers.models
+    import tokenizers.normalizers
+    import tokenizers.pre_tokenizers
+    import tokenizers.processors
+    import tokenizers.trainers
+
+    return tokenizers
+
+
+def _needed(error: ImportError) -> ImportError:
+    return ImportError(f"text needs {error.name}; install it with: pip install 'cm2[clinical]'")

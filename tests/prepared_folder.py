@@ -1,0 +1,123 @@
+"""A small prepared folder with every kind of modality, for tests of what reads it."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cm2.prepare import manifest
+
+COLUMNS = [f"c{i}" for i in range(76)]
+WORDS = ["patient", "stable", "lungs", "clear", "effusion", "heart", "normal", "sedated"]
+
+
+def make_folder(
+    root: Path,
+    stays: int = 40,
+    *,
+    seed: int = 0,
+    synthetic: bool = True,
+    absent: Sequence[str] = (),
+    source: str = "mimic4",
+) -> Path:
+    """Stays 100, 101, ..., two a patient; series for all but the last, others for two in three.
+
+    Args:
+        root: Is made.
+        stays: Number of stays.
+        seed: Of everything.
+        synthetic: What the manifest says.
+        absent: Modalities that no stay has.
+        source: What the manifest says.
+    """
+    rng = np.random.default_rng(seed)
+    root.mkdir(parents=True)
+    ids = np.arange(100, 100 + stays)
+    has = {name: rng.random(stays) < 2 / 3 for name in ("report", "cxr", "vitals")}
+    has["series"] = np.arange(stays) < stays - 1
+    has |= {name: np.zeros(stays, bool) for name in absent}
+    frame = pd.DataFrame(
+        {
+            "stay_id": ids,
+            "subject_id": ids // 2,
+            "hadm_id": ids + 1000,
+            "split": np.where(ids // 2 % 4 == 0, "validation", "train"),
+            "label": rng.integers(0, 2, stays),
+            "age": rng.uniform(18, 90, stays),
+            **{f"has_{name}": there for name, there in has.items()},
+        }
+    )
+    frame.loc[ids // 2 % 4 == 1, "split"] = "test"
+    frame.to_parquet(root / "stays.parquet")
+    write_series(root, ids[has["series"]], rng)
+    write_reports(root, ids[has["report"]], rng)
+    write_images(root, ids[has["cxr"]], rng)
+    vitals = pd.DataFrame({"stay_id": ids[has["vitals"]]})
+    vitals["pulse"] = rng.normal(80, 10, len(vitals))
+    vitals["constant"] = 7.0
+    vitals["lactate"] = np.where(rng.random(len(vitals)) < 0.5, np.nan, 2.0)
+    vitals.to_parquet(root / "vitals.parquet")
+    manifest.write(
+        root,
+        {
+            "source": source,
+            "synthetic": synthetic,
+            "modalities": {
+                "series": {"kind": "series", "file": "series.parquet"},
+                "report": {"kind": "text", "file": "reports.parquet"},
+                "cxr": {"kind": "image", "file": "images.npy", "index": "images.parquet"},
+                "vitals": {"kind": "tabular", "file": "vitals.parquet"},
+            },
+        },
+    )
+    return root
+
+
+def write_series(root: Path, ids: np.ndarray, rng: np.random.Generator) -> None:
+    """One to six bins a stay; the first column is the stay, the second the bin."""
+    bins = rng.integers(1, 7, len(ids))
+    values = rng.normal(size=(bins.sum(), len(COLUMNS))).astype(np.float32)
+    table = pd.DataFrame(values, columns=COLUMNS)
+    table.insert(0, "stay_id", np.repeat(ids, bins))
+    table.insert(1, "bin", np.concatenate([np.arange(n) for n in bins] or [np.arange(0)]))
+    table["c0"] = table["stay_id"].astype(np.float32)
+    table["c1"] = table["bin"].astype(np.float32)
+    table.to_parquet(root / "series.parquet")
+
+
+def write_reports(root: Path, ids: np.ndarray, rng: np.random.Generator) -> None:
+    """One to three documents a stay, of up to 40 words."""
+    rows = [
+        {
+            "stay_id": stay,
+            "position": position,
+            "hour": float(position),
+            "section": "findings",
+            "text": " ".join(rng.choice(WORDS, rng.integers(1, 41))),
+        }
+        for stay in ids
+        for position in range(rng.integers(1, 4))
+    ]
+    columns = ["stay_id", "position", "hour", "section", "text"]
+    pd.DataFrame(rows, columns=columns).astype({"stay_id": "int64"}).to_parquet(
+        root / "reports.parquet"
+    )
+
+
+def write_images(root: Path, ids: np.ndarray, rng: np.random.Generator) -> None:
+    """An image a stay whose first pixel is the stay, in an order of its own."""
+    order = rng.permutation(len(ids))
+    pixels = rng.integers(0, 256, (len(ids), 256, 256), np.uint8)
+    pixels[order, 0, 0] = ids
+    np.save(root / "images.npy", pixels)
+    pd.DataFrame({"stay_id": ids, "row": order, "hour": 1.0, "view": "AP"}).to_parquet(
+        root / "images.parquet"
+    )
+
+
+def rewrite_manifest(root: Path, **entries: object) -> None:
+    """Changes entries of the manifest, and its checksums to those of the files as they are."""
+    content = json.loads((root / "manifest.json").read_text()) | {"files": manifest.checksums(root)}
+    (root / "manifest.json").write_text(json.dumps(content | entries))
