@@ -78,7 +78,6 @@ IMAGES = {
 
 
 @runtime_checkable
-@runtime_checkable
 class Raw(Protocol):
     """Raw tables by name: those of `tables.Tables`, or any mapping of typed Ibis tables."""
 
