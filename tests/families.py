@@ -73,29 +73,37 @@ def archimedean(
     )
 
 
-def gaussian(correlation: np.ndarray, label: str) -> Case:
-    """A case of the Gaussian copula."""
+def elliptical(correlation: np.ndarray, label: str, df: float | None = None) -> Case:
+    """A case of the Gaussian copula, or with degrees of freedom of the Student-t copula."""
     dim = len(correlation)
-    return Case(
-        "gaussian",
-        label,
-        dim,
-        {"correlation": torch.tensor(correlation)},
-        lambda u: oracles.gaussian_log_density(
-            correlation[: u.shape[1], : u.shape[1]], np.asarray(u, dtype=float)
-        ),
-        lambda n, rng: oracles.special.ndtr(
-            rng.standard_normal((n, dim)) @ np.linalg.cholesky(correlation).T
-        ),
-        lambda v, given: oracles.gaussian_conditional(
-            correlation[np.ix_(keep, keep)]
-            if len(keep := [*range(given.shape[1]), dim - 1]) < dim
-            else correlation,
-            v,
-            given,
-        ),
-        2 / np.pi * np.arcsin(correlation),
-    )
+
+    def part(keep: list[int]) -> np.ndarray:
+        return correlation[np.ix_(keep, keep)]
+
+    def log_density(u: np.ndarray) -> np.ndarray:
+        first = part(list(range(u.shape[1])))
+        if df is None:
+            return oracles.gaussian_log_density(first, np.asarray(u, dtype=float))
+        return oracles.student_log_density(first, df, np.asarray(u, dtype=float))
+
+    def sample(n: int, rng: np.random.Generator) -> np.ndarray:
+        x = rng.standard_normal((n, dim)) @ np.linalg.cholesky(correlation).T
+        if df is None:
+            return oracles.special.ndtr(x)
+        return oracles.special.stdtr(df, x / np.sqrt(rng.chisquare(df, (n, 1)) / df))
+
+    def conditional(v: np.ndarray, given: np.ndarray) -> np.ndarray:
+        matrix = part([*range(given.shape[1]), dim - 1])
+        if df is None:
+            return oracles.gaussian_conditional(matrix, v, given)
+        return oracles.student_conditional(matrix, df, v, given)
+
+    arguments: dict[str, Any] = {"correlation": torch.tensor(correlation)}
+    if df is not None:
+        arguments["df"] = torch.tensor(df, dtype=torch.float64)
+    tau = 2 / np.pi * np.arcsin(correlation)
+    family = "gaussian" if df is None else "student"
+    return Case(family, label, dim, arguments, log_density, sample, conditional, tau)
 
 
 def independence(dim: int) -> Case:
@@ -132,9 +140,13 @@ def _table() -> list[Case]:
             alpha = solve(oracles.joe_tau, tau, 1.0)
             cases.append(archimedean("joe", "alpha", alpha, tau, label, dim))
             rho = float(oracles.tau_to_rho(tau))
-            cases.append(gaussian(constant(rho, dim), label))
-        cases.append(gaussian(irregular(dim, 0.8), "irregular"))
-    cases.append(gaussian(np.array([[1.0, -0.7], [-0.7, 1.0]]), "negative"))
+            cases.append(elliptical(constant(rho, dim), label))
+            df = {"weak": 8.0, "mild": 2.5, "strong": 1.0, "extreme": 30.0}[label]
+            cases.append(elliptical(constant(rho, dim), label, df))
+        cases.append(elliptical(irregular(dim, 0.8), "irregular"))
+        cases.append(elliptical(irregular(dim, 0.8), "irregular", 4.0))
+    for df in (None, 3.0):
+        cases.append(elliptical(np.array([[1.0, -0.7], [-0.7, 1.0]]), "negative", df))
     cases.append(archimedean("frank", "theta", -6.0, -oracles.frank_tau(6.0), "negative", 2))
     return cases
 

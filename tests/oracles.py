@@ -168,6 +168,23 @@ def gaussian_conditional(correlation: Array, v: Array, given: Array) -> Array:
     return special.ndtr((y - x @ a) / np.sqrt(1 - correlation[-1, :-1] @ a))
 
 
+def student_log_density(correlation: Array, df: float, u: Array) -> Array:
+    """scipy: multivariate over product of univariate t densities."""
+    x = stats.t.ppf(u, df)
+    joint = stats.multivariate_t(np.zeros(len(correlation)), correlation, df).logpdf(x)
+    return joint - stats.t.logpdf(x, df).sum(-1)
+
+
+def student_conditional(correlation: Array, df: float, v: Array, given: Array) -> Array:
+    """P(U_last <= v | the others): a t law with as many degrees of freedom more as are given."""
+    x, y = stats.t.ppf(given, df), stats.t.ppf(v, df)
+    a = np.linalg.solve(correlation[:-1, :-1], correlation[:-1, -1])
+    inside = (x * np.linalg.solve(correlation[:-1, :-1], x.T).T).sum(-1)
+    more = df + x.shape[-1]
+    scale = np.sqrt((1 - correlation[-1, :-1] @ a) * (df + inside) / more)
+    return stats.t.cdf((y - x @ a) / scale, more)
+
+
 # Gaussian mixtures ------------------------------------------------------------------------------
 
 

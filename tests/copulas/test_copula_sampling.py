@@ -124,7 +124,7 @@ def test_pathwise_gradient_equals_a_finite_difference(case: Case) -> None:
     if not case.arguments:
         assert case().has_rsample
         return
-    ((name, value),) = case.arguments.items()
+    name, value = next(iter(case.arguments.items()))
     direction = torch.ones_like(value) if value.dim() == 0 else 1 - torch.eye(case.dim).double()
 
     def draw(step: torch.Tensor) -> torch.Tensor:
