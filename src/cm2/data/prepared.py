@@ -79,7 +79,7 @@ class Prepared(Dataset[Batch]):
         missing_rate: int | float = 0.0,
         removable: Literal["others", "any"] = "others",
         seed: int = 0,
-        split: Literal["train", "validation", "test"] | None = "train",
+        split: str | None = "train",
         tokenizer: str | Path | None = None,
         tokens: int = 512,
         chunks: int = 8,
