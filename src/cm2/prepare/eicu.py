@@ -20,9 +20,10 @@ from cm2.prepare.documents import vectorize
 from cm2.prepare.eicu_columns import STAY
 from cm2.prepare.eicu_window import Window
 from cm2.prepare.errors import TableError
+from cm2.prepare.source import Raw
 from cm2.prepare.tables import Tables
 
-__all__ = ["Cohort", "featurize", "in_hospital_mortality"]
+__all__ = ["Cohort", "featurize", "in_hospital_mortality", "numbers"]
 
 
 @dataclass(frozen=True)
@@ -71,14 +72,7 @@ def in_hospital_mortality(folder: Path, *, hours: float | int = 24) -> Cohort:
         kept = ibis.memtable(pd.DataFrame({STAY: index}))
         window = Window(tables, kept, minutes)
         treatment = window.document(window.treatments())
-        inputs = {
-            "static": _static(stays.set_index(STAY), window),
-            "vitals": window.summaries(window.vitals(), columns.VITALS),
-            "exam": window.summaries(window.readings(), columns.EXAM),
-            "treatment": _given(treatment),
-        }
-        if hours >= 24:
-            inputs["apache"] = _apache(tables, kept)
+        inputs = numbers(window, stays, treatment)
         documents = {
             "notes": window.document(window.notes()),
             "diagnosis": window.document(window.diagnoses()),
@@ -95,6 +89,25 @@ def in_hospital_mortality(folder: Path, *, hours: float | int = 24) -> Cohort:
             flow=flow,
             unreadable=dict(sorted(tables.unreadable.items())),
         )
+
+
+def numbers(window: Window, patient: pd.DataFrame, treatment: pd.Series) -> dict[str, pd.DataFrame]:
+    """Returns the modalities that are numbers, each indexed by the stays that have it.
+
+    Args:
+        window: What was known in time.
+        patient: The rows of table ``patient`` of the stays.
+        treatment: The document of treatments.
+    """
+    inputs = {
+        "static": _static(patient.set_index(STAY), window),
+        "vitals": window.summaries(window.vitals(), columns.VITALS),
+        "exam": window.summaries(window.readings(), columns.EXAM),
+        "treatment": _given(treatment),
+    }
+    if window.minutes >= 24 * 60:
+        inputs["apache"] = _apache(window.tables, window.kept)
+    return inputs
 
 
 def featurize(
@@ -180,7 +193,7 @@ def _static(patient: pd.DataFrame, window: Window) -> pd.DataFrame:
     return frame
 
 
-def _apache(tables: Tables, kept: ir.Table) -> pd.DataFrame:
+def _apache(tables: Raw, kept: ir.Table) -> pd.DataFrame:
     """APACHE's physiology (worst of the first day; -1 is missing) and chronic conditions."""
     physiology = _one_row(tables["apacheapsvar"], kept, columns.PHYSIOLOGY, "apacheapsvarid")
     chronic = _one_row(tables["apachepredvar"], kept, columns.CHRONIC, "apachepredvarid")
@@ -213,7 +226,7 @@ def _one_row(table: ir.Table, kept: ir.Table, names: tuple[str, ...], key: str) 
     return frame.drop_duplicates(STAY).set_index(STAY).sort_index()
 
 
-def _score(tables: Tables, kept: ir.Table) -> pd.Series:
+def _score(tables: Raw, kept: ir.Table) -> pd.Series:
     result = tables["apachepatientresult"]
     result = result.filter(result.apacheversion == "IVa")
     frame = _one_row(result, kept, ("predictedhospitalmortality",), "apachepatientresultsid")

@@ -15,7 +15,7 @@ import pandas as pd
 
 from cm2.prepare import eicu_columns as columns
 from cm2.prepare.eicu_columns import STAY
-from cm2.prepare.tables import Tables
+from cm2.prepare.source import Raw
 
 __all__ = ["Window"]
 
@@ -29,7 +29,7 @@ class Window:
         minutes: The prediction time, in minutes from admission to the unit.
     """
 
-    def __init__(self, tables: Tables, kept: ir.Table, minutes: float) -> None:
+    def __init__(self, tables: Raw, kept: ir.Table, minutes: float) -> None:
         self.tables = tables
         self.kept = kept
         self.minutes = minutes
@@ -176,12 +176,15 @@ class Window:
             _lines(care, "respcarestatusoffset", "airway", "airwaytype"),
         ]
 
+    def first(self, lines: list[ir.Table]) -> ir.Table:
+        """Lists the distinct lines of each stay with the minute of their first appearance."""
+        every = ibis.union(*lines)
+        known = every.filter(every.line.notnull())
+        return known.group_by(STAY, "line").agg(minute=known.minute.min())
+
     def document(self, lines: list[ir.Table]) -> pd.Series:
         """Joins the distinct lines of each stay in the order of their first appearance."""
-        every = ibis.union(*lines)
-        first = (
-            every.filter(every.line.notnull()).group_by(STAY, "line").agg(minute=every.minute.min())
-        )
+        first = self.first(lines)
         frame = (
             first.group_by(STAY)
             .agg(document=first.line.group_concat("\n", order_by=[first.minute, first.line]))

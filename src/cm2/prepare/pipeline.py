@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 # Each registers its source.
-from cm2.prepare import folder, manifest, mimic3, mimic4, splits, summary  # noqa: F401
+from cm2.prepare import eicu_source, folder, manifest, mimic3, mimic4, splits, summary  # noqa: F401
 from cm2.prepare.engine import Engine, start
 from cm2.prepare.errors import TableError
 from cm2.prepare.options import Options
@@ -67,6 +67,10 @@ def prepare(
     """
     options, raw, out = options or Options(), Path(raw), Path(out)
     kind = SOURCES[source]
+    if options.task not in kind.tasks:
+        raise TableError(
+            f"{source} does not allow the task {options.task}, only {', '.join(kind.tasks)}"
+        )
     given = splits.read(split_file) if split_file else None
     folder.refuse(out, raw)
     places = [place for place in (notes, images) if place]
