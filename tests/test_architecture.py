@@ -19,7 +19,10 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "cm2"
 MODULES = sorted(SOURCE.rglob("*.py"))
 KINDS = ["copulas", "couplings", "encoders", "imputers", "fusions", "heads"]
-HEAVY = ["lightning", "sklearn", "pandas", "matplotlib", "torchmetrics", "ibis", "duckdb", "scipy"]
+HEAVY = [
+    *("lightning", "sklearn", "pandas", "matplotlib", "torchmetrics", "ibis", "duckdb", "scipy"),
+    "transformers",
+]
 
 
 def name_of(path: Path) -> str:

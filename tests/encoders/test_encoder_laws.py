@@ -232,6 +232,24 @@ def test_weights_are_read_from_a_folder(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("offline")
+def test_a_hub_name_is_downloaded_and_then_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = encoder("image")
+    source.body.save_pretrained(tmp_path)
+    asked = []
+
+    def snapshot(name: str, allow_patterns: list[str]) -> str:
+        asked.append((name, tuple(allow_patterns)))
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    loaded = Image(4, weights="someone/resnet", crop=28)
+    assert asked == [("someone/resnet", ("*.json", "model*.safetensors", "pytorch_model*.bin"))]
+    assert set(source.body.state_dict()) == set(loaded.body.state_dict())
+
+
+@pytest.mark.usefixtures("offline")
 def test_code_in_a_folder_is_not_executed(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(
         '{"model_type": "odd", "auto_map": {"AutoConfig": "odd.Odd", "AutoModel": "odd.Odd"}}'
@@ -247,6 +265,26 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         Image(4, weights=tmp_path / "absent")
     with pytest.raises(ValueError, match="neither"):
         Text(4, weights="./absent")
+
+
+@pytest.mark.usefixtures("offline")
+def test_pickled_weights_cannot_execute(tmp_path: Path) -> None:
+    """A ``.bin`` file is read by torch with ``weights_only``; one that calls something is not."""
+    source = encoder("image")
+    source.body.config.save_pretrained(tmp_path)
+    torch.save(source.body.state_dict(), tmp_path / "pytorch_model.bin")
+    loaded = Image(4, weights=tmp_path, crop=28)
+    for name, value in source.body.state_dict().items():
+        assert torch.equal(loaded.body.state_dict()[name], value)
+
+    class Trap:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (tmp_path.joinpath("executed").touch, ())
+
+    torch.save({"trap": Trap()}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(Exception, match=r"[Ww]eights.only"):
+        Image(4, weights=tmp_path, crop=28)
+    assert not (tmp_path / "executed").exists()
 
 
 def test_transformers_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,9 @@ from typing import Any
 
 from torch import nn
 
+WEIGHTS = ["model*.safetensors", "pytorch_model*.bin"]
+"""Files that hold weights; where a model has both kinds, the first is read."""
+
 
 def transformers() -> ModuleType:
     """Returns the package, which is an extra.
@@ -41,13 +44,15 @@ def load(architecture: Any, source: str | Path, *, unused: tuple[str, ...] = ())
         ValueError: If there is no such folder, or the weights do not fit the network.
     """
     folder = Path(source).expanduser()
-    local = folder.is_dir()
-    looks_like_path = isinstance(source, Path) or str(source).startswith((".", "/", "~"))
-    if not local and (looks_like_path or str(source).count("/") > 1):
-        raise ValueError(f"weights are read from a folder or a hub name, but {source} is neither")
+    if not folder.is_dir():
+        if isinstance(source, Path) or source.startswith((".", "/", "~")) or source.count("/") > 1:
+            raise ValueError(
+                f"weights are read from a folder or by a hub name, but {source} is neither"
+            )
+        folder = download(source)
     network, info = architecture.from_pretrained(
-        str(folder) if local else str(source),
-        local_files_only=local,
+        str(folder),
+        local_files_only=True,
         trust_remote_code=False,
         weights_only=True,
         output_loading_info=True,
@@ -62,3 +67,14 @@ def load(architecture: Any, source: str | Path, *, unused: tuple[str, ...] = ())
         )
     found: nn.Module = network
     return found
+
+
+def download(name: str) -> Path:
+    """Fetches configuration and weights from the Hugging Face hub, once; returns their folder.
+
+    ``from_pretrained`` would do it too, but asks the hub in the background to convert weights that
+    are not safetensors.
+    """
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(name, allow_patterns=["*.json", *WEIGHTS]))
