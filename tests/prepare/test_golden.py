@@ -1,13 +1,19 @@
 """Real stays of the MIMIC-III demo: hourly values against the raw rows, read by plain pandas."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from cm2.prepare import events, grid
 from cm2.prepare.mimic3 import MIMIC3
 from cm2.prepare.tables import Tables
 
+HOME = os.environ.get("CM2_DATA_HOME") or Path(__file__).resolve().parents[3] / "shared" / "data"
+DEMO = Path(HOME) / "mimiciii-demo"
 BINS = 48
 PARTS = {
     "gcs_eye": ["184", "220739"],
@@ -16,13 +22,12 @@ PARTS = {
 }
 OXYGEN = ["189", "190", "727", "3420", "3422", "223835"]
 
+pytestmark = pytest.mark.skipif(not DEMO.is_dir(), reason="the MIMIC-III demo is absent")
+
 
 @pytest.fixture(scope="module")
-def demo(data_home):
-    folder = data_home / "mimiciii-demo"
-    if not folder.is_dir():
-        pytest.skip(f"no data: {folder} is absent")
-    return folder
+def demo():
+    return DEMO
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +130,6 @@ def test_the_impossible_pressure_is_left_out_and_counted(made):
 
 
 def test_grid_of_the_demo(made, tmp_path):
-    import pyarrow as pa
-
     last, _ = made
     stays = np.sort(last["stay_id"].unique()).astype(np.int64)
     batches = pa.Table.from_pandas(last, preserve_index=False).to_batches()
