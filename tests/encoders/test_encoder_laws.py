@@ -231,6 +231,14 @@ def test_weights_are_read_from_a_folder(kind: str, tmp_path: Path) -> None:
         encoders.REGISTRY[other](4, weights=tmp_path)
 
 
+def test_tokens_of_another_tokenizer_are_refused(tmp_path: Path) -> None:
+    tiny_text(4, vocabulary=2000).body.save_pretrained(tmp_path)
+    assert Text(4, weights=tmp_path, vocabulary=1990).vocabulary == 2000
+    for vocabulary in (500, 2001):
+        with pytest.raises(ValueError, match="use their tokenizer"):
+            Text(4, weights=tmp_path, vocabulary=vocabulary)
+
+
 @pytest.mark.usefixtures("offline")
 def test_a_hub_name_is_downloaded_and_then_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

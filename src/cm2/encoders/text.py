@@ -21,6 +21,11 @@ from cm2.records import Padded
 
 POOLINGS = ("attention", "mean")
 
+BERT_VOCABULARY = 30522
+
+SPARE = 1024
+"""A model's vocabulary may be rounded up from its tokenizer's, by less than this."""
+
 
 @register("text")
 class Text(Encoder):
@@ -35,8 +40,9 @@ class Text(Encoder):
         weights: Folder or hub name of a text model for ``transformers``, such as
             ``"huawei-noah/TinyBERT_General_4L_312D"``; ``None`` starts TinyBERT at random.
         pooling: ``"attention"`` or ``"mean"``, over chunks.
-        vocabulary: Number of different tokens, when ``weights`` is ``None``; so the next four.
-        width: Width of a token's state.
+        vocabulary: Number of different tokens; that of BERT if ``None``. With ``weights`` it is
+            checked only: the tokens must come from the tokenizer with which they were trained.
+        width: Width of a token's state, when ``weights`` is ``None``; so the next three.
         layers: Number of layers.
         heads: Number of attention heads.
         tokens: Largest number of tokens in a chunk.
@@ -56,7 +62,7 @@ class Text(Encoder):
         *,
         weights: str | Path | None = None,
         pooling: str = "attention",
-        vocabulary: int = 30522,
+        vocabulary: int | None = None,
         width: int = 312,
         layers: int = 4,
         heads: int = 12,
@@ -70,7 +76,7 @@ class Text(Encoder):
         package = pretrained.transformers()
         if weights is None:
             config = package.BertConfig(
-                vocab_size=vocabulary,
+                vocab_size=BERT_VOCABULARY if vocabulary is None else vocabulary,
                 hidden_size=width,
                 num_hidden_layers=layers,
                 num_attention_heads=heads,
@@ -85,6 +91,12 @@ class Text(Encoder):
                 body.pooler = None
         if getattr(body.config, "vocab_size", None) is None:
             raise ValueError(f"{weights} holds {type(body).__name__}, which is no text model")
+        spare = body.config.vocab_size - (vocabulary or body.config.vocab_size)
+        if not 0 <= spare < SPARE:
+            raise ValueError(
+                f"the tokens come from a vocabulary of {vocabulary}, but the weights in {weights} "
+                f"were trained with {body.config.vocab_size}: use their tokenizer"
+            )
         self.body: nn.Module = body
         self.width = int(body.config.hidden_size)
         self.vocabulary = int(body.config.vocab_size)
