@@ -65,9 +65,9 @@ def test_quadrature_of_a_known_distribution_function(tau: float) -> None:
 def test_tail_dependence_is_the_limit_of_the_distribution_function(family: str, tau: float) -> None:
     copula = copulas.REGISTRY[family].from_kendall_tau(torch.tensor(tau).double(), dim=2)
     # Powers of q vanish slowly; only near 0 can q be so small.
-    tiny, q = torch.full((2,), 1e-300).double(), 1e-7
+    tiny, q = torch.full((2,), 1e-300, dtype=torch.float64), 1e-7
     below = (copula.cdf(tiny) / 1e-300).item()
-    above = ((copula.cdf(torch.full((2,), 1 - q).double()) - (1 - 2 * q)) / q).item()
+    above = ((copula.cdf(torch.full((2,), 1 - q, dtype=torch.float64)) - (1 - 2 * q)) / q).item()
     lower, upper = copula.lower_tail_dependence(), copula.upper_tail_dependence()
     assert lower[0, 1].item() == pytest.approx(below, abs=1e-3)
     assert upper[0, 1].item() == pytest.approx(above, abs=1e-2)

@@ -211,9 +211,9 @@ def _start(family: str | type[Copula] | Copula, tau: Tensor) -> tuple[Copula, st
         return cls(dim, **_double(arguments)), name
     if not arguments or "batch_shape" in arguments:
         return cls(dim), name
-    mean = _mean_off_diagonal(tau)
+    mean = mean_tau(tau)
     size = max(abs(mean), _WEAKEST)
-    for value in (math.copysign(size, mean), _WEAKEST):
+    for value in (math.copysign(size, mean), _WEAKEST, -_WEAKEST):
         try:
             return cls.from_kendall_tau(torch.tensor(min(value, _STRONGEST)).double(), dim), name
         except ValueError:
@@ -228,7 +228,8 @@ def _double(arguments: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _mean_off_diagonal(tau: Tensor) -> float:
+def mean_tau(tau: Float[Tensor, "dim dim"]) -> float:
+    """The mean over the pairs that have one."""
     off = tau[~torch.eye(len(tau), dtype=torch.bool, device=tau.device)]
     return float(off.nanmean())
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cm2.copulas.base import REGISTRY, Copula
-from cm2.copulas.estimation import Fit, fit_prepared, read
+from cm2.copulas.estimation import Data, Fit, fit_prepared, mean_tau, read
 
 Family = str | type[Copula] | Copula
 
@@ -60,7 +60,8 @@ def select(
 
     Args:
         u: Data in (0, 1) of shape ``(row, dim)``, NaN where missing; see :func:`fit`.
-        families: Names, classes or copulas to start from; by default all registered families.
+        families: Names, classes or copulas to start from; by default all registered families
+            that can have dependence of the sign in the data.
         criterion: ``"bic"`` or ``"aic"``. Where one family contains another (Student-t the
             Gaussian), the first finds the smaller one as data grow; the second takes the larger in
             about one case of twelve, however many data there are.
@@ -83,9 +84,37 @@ def select(
     if criterion not in ("aic", "bic"):
         raise ValueError(f"the criterion must be 'aic' or 'bic', got {criterion!r}")
     data = read(u)
-    chosen = list(REGISTRY) if families is None else list(families)
+    chosen = _able(data) if families is None else list(families)
     if not chosen:
         raise ValueError("there is no family to select from")
     fits = [fit_prepared(data, family) for family in chosen]
     fits.sort(key=lambda fit: fit.aic if criterion == "aic" else fit.bic)
     return Selection(tuple(fits), criterion)
+
+
+def _able(data: Data) -> list[Family]:
+    """Families whose Kendall's tau can be near that of the data.
+
+    Others, a Gumbel copula for negative dependence, say, would be fitted by independence.
+    """
+    dim = len(data.tau)
+    mean = mean_tau(data.tau)
+    # Two standard errors of tau under independence, 2 / (3 sqrt n): its sign may be either.
+    unsure = 4 / 3 / len(data.unit.log_u) ** 0.5
+    signs = {mean, -mean} if abs(mean) < unsure else {mean}
+    return [
+        name
+        for name in REGISTRY
+        if name == "independence" or any(_reaches(REGISTRY[name], tau, dim) for tau in signs)
+    ]
+
+
+def _reaches(family: type[Copula], tau: float, dim: int) -> bool:
+    try:
+        # A correlation matrix takes every data's signs; exchangeably it could not.
+        if "scale_tril" in family.start(dim):
+            return True
+        family.from_kendall_tau(tau, dim)
+    except ValueError:
+        return False
+    return True
