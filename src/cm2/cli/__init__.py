@@ -12,7 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -50,33 +50,31 @@ def parser() -> ArgumentParser:
         text = inspect.getdoc(function) or ""
         command = ArgumentParser(description=text.split("\n\nArgs:")[0])
         command.add_argument("--config", action="config", help="YAML file of options.")
-        special = _add_special(command, function, text)
-        command.add_function_arguments(function, as_group=False, skip=special)
+        _add_arguments(command, function, text)
         commands.add_subcommand(name, command, help=text.splitlines()[0])
     return top
 
 
-def _add_special(command: ArgumentParser, function: Callable[..., None], text: str) -> set[str]:
-    """Adds arguments given by place, flags, and ``--set``; returns their names."""
-    added = set()
-    for name, kind in get_type_hints(function).items():
-        if name == "return":
-            continue
-        parameter = inspect.signature(function).parameters[name]
-        about: dict[str, Any] = {"help": _described(text, name)}
+def _add_arguments(command: ArgumentParser, function: Callable[..., None], text: str) -> None:
+    """Adds the arguments of a function, with dashes in their names as is usual on a shell."""
+    types = get_type_hints(function)
+    for name, parameter in inspect.signature(function).parameters.items():
+        kind, default, about = types[name], parameter.default, _described(text, name)
+        flag = "--" + name.replace("_", "-")
         if name == "overrides":
-            about |= {"action": "append", "default": [], "metavar": "KEY=VALUE", "dest": name}
-            command.add_argument("--set", **about)
-        elif parameter.kind is parameter.KEYWORD_ONLY:
-            if parameter.default is not False:
-                continue
-            command.add_argument("--" + name.replace("_", "-"), action="store_true", **about)
-        elif get_origin(kind) is list:
-            command.add_argument(name, type=get_args(kind)[0], nargs="+", **about)
+            command.add_argument(
+                "--set", action="append", default=[], metavar="KEY=VALUE", dest=name, help=about
+            )
+        elif parameter.kind is not parameter.KEYWORD_ONLY and get_origin(kind) is list:
+            command.add_argument(name, type=get_args(kind)[0], nargs="+", help=about)
+        elif parameter.kind is not parameter.KEYWORD_ONLY:
+            command.add_argument(name, type=kind, help=about)
+        elif default is False:
+            command.add_argument(flag, action="store_true", help=about)
+        elif default is parameter.empty:
+            command.add_argument(flag, type=kind, required=True, help=about)
         else:
-            command.add_argument(name, type=kind, **about)
-        added.add(name)
-    return added
+            command.add_argument(flag, type=kind, default=default, help=about)
 
 
 def _described(text: str, name: str) -> str:

@@ -16,10 +16,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 import yaml
 
 from cm2 import encoders, models, training
+from cm2.data import embeddings
+from cm2.data.batches import loader
 from cm2.data.prepared import Prepared
 from cm2.errors import InputError
 from cm2.experiments import config, predictions
@@ -28,7 +31,15 @@ from cm2.experiments.predictions import Predictions
 from cm2.models import Model
 from cm2.tasks import Binary, Multiclass, Task
 
-__all__ = ["build", "evaluate", "predict", "restore", "train"]
+__all__ = [
+    "build",
+    "evaluate",
+    "predict",
+    "restore",
+    "train",
+    "write_embeddings",
+    "write_predictions",
+]
 
 PACKAGES = ("cm2", "torch", "lightning", "transformers", "numpy", "pandas", "scikit-learn")
 
@@ -118,7 +129,7 @@ def restore(run: Path) -> tuple[Experiment, Model]:
         if not (run / name).is_file():
             raise InputError(f"{run}: no {name}; give the folder of a run of cm2 train")
     experiment = config.load(run / "config.yaml")
-    facts = json.loads((run / "environment.json").read_text(encoding="utf-8"))["data"]
+    facts = _facts(run)
     model = build(experiment, facts["shape"], facts["classes"])
     state = torch.load(run / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
     model.load_state_dict({key.removeprefix("model."): value for key, value in state.items()})
@@ -151,14 +162,50 @@ def predict(run: Path, root: Path, *, split: str | None = None) -> tuple[Prepare
 
     Args:
         run: Folder of the run.
-        root: Prepared data; they need the modalities the model was trained on, at least as columns
-            that say that nothing is there.
+        root: The prepared data of the run, or others: their tables and texts are then read with
+            the scales and vocabulary of the run's training split.
         split: Which split; ``None`` for all rows.
+
+    Raises:
+        InputError: If the shapes of the data are not those of the run.
     """
-    experiment = config.load(Path(run) / "config.yaml")
+    experiment, model = restore(run)
     data = _data(experiment, split, root=root)
-    _, model = restore(run)
+    facts = _facts(Path(run))
+    if data.shape != facts["shape"]:
+        raise InputError(f"{root} has {data.shape}, but the run was trained on {facts['shape']}")
     return data, _predictions(experiment, model, data)
+
+
+def write_predictions(run: Path, root: Path, out: Path, *, split: str | None = None) -> None:
+    """Writes what ``predict`` finds as Parquet: stay_id, then a column a class and its spread."""
+    data, found = predict(run, root, split=split)
+    frame = pd.DataFrame({"stay_id": data.stays["stay_id"]})
+    for code in range(found.probability.shape[1]):
+        frame[f"probability_{code}"] = found.probability[:, code]
+        frame[f"spread_{code}"] = found.spread[:, code]
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    part = Path(out).with_name(Path(out).name + ".part")
+    frame.to_parquet(part, index=False)
+    part.replace(out)
+
+
+def write_embeddings(run: Path, root: Path, modality: str) -> Path:
+    """Keeps a modality's embeddings by a run's encoder beside prepared data.
+
+    A later experiment names the modality in ``data.embedded`` and gives it an encoder of the kind
+    ``precomputed`` or ``dense``.
+    """
+    experiment, model = restore(run)
+    data = _data(experiment, None, root=root)
+    if modality not in data.modalities:
+        raise InputError(f"there is no modality {modality!r}; there are {list(data.modalities)}")
+    encoder = model.encoders[modality]
+    values = models.embed(encoder, loader(data, experiment.training["batch_size"]), modality)
+    there = data.present[:, data.modalities.index(modality)].numpy()
+    stays = data.stays["stay_id"].to_numpy()[there]
+    made = {"encoder": experiment.encoders[modality], "run": experiment.name}
+    return embeddings.save(root, modality, stays, values[torch.from_numpy(there)].numpy(), made)
 
 
 def _predictions(experiment: Experiment, model: Model, data: Prepared) -> Predictions:
@@ -178,6 +225,12 @@ def _data(experiment: Experiment, split: str | None, root: Path | None = None) -
     if root is not None:
         options["root"] = root
     return Prepared(**options, split=split)
+
+
+def _facts(run: Path) -> dict[str, Any]:
+    """What the run's training data were like."""
+    facts: dict[str, Any] = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    return dict(facts["data"])
 
 
 def _open(experiment: Experiment, out: Path, resume: bool) -> None:
