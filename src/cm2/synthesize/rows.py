@@ -54,7 +54,9 @@ def _faulty(
     numeric = rows["text"].isna().to_numpy() & rows["number"].notna().to_numpy()
     later = rows[pick(len(rows), faults.corrected_later, rng) & numeric]
     later = later.assign(storetime=later["storetime"] + np.timedelta64(3600, "s"))
-    later["number"] = np.round(later["number"] * rng.choice([0.9, 1.0, 1.1], size=len(later)), 2)
+    changed = later["number"] * rng.choice([0.98, 1.0, 1.02], size=len(later))
+    whole = later["number"] == later["number"].round()
+    later["number"] = changed.round(2).where(~whole, changed.round())
     again = rows[pick(len(rows), faults.repeated_row, rng)]
     parts = [rows, later, again]
     if flags:

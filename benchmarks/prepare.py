@@ -1,0 +1,185 @@
+"""Time and memory of `cm2 prepare mimic3` on the MIMIC-III demo and on copies of it.
+
+    python benchmarks/prepare.py --data ../shared/data/mimiciii-demo --scratch DIR
+    python benchmarks/prepare.py ... --copies 100 --engines duckdb     # 76 million chart events
+
+A copy shifts the numbers of patients, admissions and stays, so that 100 copies are a data set of
+100 times as many patients. Each measurement is one fresh process: wall time, processor time, and
+the peak of the resident memory of it and its children together, sampled five times a second (the
+memory of Spark is that of its Java process). Measurements are kept in DIR/measured.jsonl, and the
+table has all of them; a line through the two largest of an engine gives the time of full MIMIC.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+TABLES = ("PATIENTS", "ADMISSIONS", "ICUSTAYS", "CHARTEVENTS", "LABEVENTS")
+SHIFTS = {"SUBJECT_ID": 100_000, "HADM_ID": 1_000_000, "ICUSTAY_ID": 1_000_000}
+FULL = {"MIMIC-III 1.4": 330_712_483, "MIMIC-IV 3.1": 432_997_491}
+MEGABYTE = 1 << 20
+
+
+def csv(path: Path) -> str:
+    """Names a CSV file as a table of text in SQL, without guessing its dialect."""
+    return (
+        f"read_csv('{path}', all_varchar = true, header = true, delim = ',', quote = '\"',"
+        " escape = '\"')"
+    )
+
+
+def replicate(data: Path, folder: Path, copies: int, kind: str) -> None:
+    """Writes a folder of raw tables that hold so many copies of those of another."""
+    if (folder / "complete").exists():
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    ending = "(format parquet)" if kind == "parquet" else "(format csv, header, compression gzip)"
+    with duckdb.connect() as database:
+        database.execute("set preserve_insertion_order = false")
+        for name in TABLES:
+            source = csv(data / f"{name}.csv.gz")
+            columns = [row[0] for row in database.execute(f"describe from {source}").fetchall()]
+            shifted = ", ".join(
+                f'"{column}"::bigint + copy * {SHIFTS[column]} as "{column}"'
+                if column in SHIFTS
+                else f'"{column}"'
+                for column in columns
+            )
+            database.execute(
+                f"copy (select {shifted} from {source}, range({copies}) as copies(copy))"
+                f" to '{folder / name}.{kind}' {ending}"
+            )
+    (folder / "complete").touch()
+
+
+def chart_events(data: Path) -> int:
+    """Counts the rows of the large table."""
+    found = duckdb.sql(f"select count(*) from {csv(data / 'CHARTEVENTS.csv.gz')}").fetchall()
+    return int(found[0][0])
+
+
+def resident(root: int) -> int:
+    """Sums the resident memory of a process and all below it, in bytes."""
+    parents, sizes = {}, {}
+    for place in Path("/proc").iterdir():
+        if place.name.isdigit():
+            try:
+                after = (place / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            parents[int(place.name)] = int(after[1])
+            sizes[int(place.name)] = int(after[21]) * os.sysconf("SC_PAGE_SIZE")
+    family = {root}
+    while below := {child for child, parent in parents.items() if parent in family} - family:
+        family |= below
+    return sum(sizes.get(member, 0) for member in family)
+
+
+def measure(command: Sequence[str], *, cores: int) -> dict[str, float]:
+    """Runs a command in a process of its own, on so many cores."""
+    load = os.getloadavg()[0]
+    allowed = sorted(os.sched_getaffinity(0))[:cores]
+    began = time.monotonic()
+    process = subprocess.Popen(
+        ["taskset", "-c", ",".join(map(str, allowed)), *command], stdout=subprocess.DEVNULL
+    )
+    peak, done = [0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.2):
+            peak[0] = max(peak[0], resident(process.pid))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    _, status, usage = os.wait4(process.pid, 0)
+    wall = time.monotonic() - began
+    done.set()
+    watcher.join()
+    if status != 0:
+        raise SystemExit(f"failed: {' '.join(command)}")
+    return {
+        "wall": wall,
+        "processor": usage.ru_utime + usage.ru_stime,
+        "memory": max(peak[0], usage.ru_maxrss * 1024) / MEGABYTE,
+        "load": load,
+    }
+
+
+def table(lines: Sequence[dict[str, Any]]) -> str:
+    """Writes all measurements as Markdown, and the extrapolation to full MIMIC."""
+    written = [
+        "| engine | input | chart events | wall, s | processor, s | memory, MB | load before |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    ordered = sorted(lines, key=lambda line: (line["engine"], line["format"], line["events"]))
+    for line in ordered:
+        written.append(
+            f"| {line['engine']} | {line['copies']}x, {line['format']} | {line['events']:,}"
+            f" | {line['wall']:.1f} | {line['processor']:.1f} | {line['memory']:,.0f}"
+            f" | {line['load']:.1f} |"
+        )
+    written.append("")
+    for kind in sorted({(line["engine"], line["format"]) for line in lines}):
+        largest = [line for line in ordered if (line["engine"], line["format"]) == kind][-2:]
+        if len(largest) < 2 or largest[0]["events"] == largest[1]["events"]:
+            continue
+        (x0, y0), (x1, y1) = [(line["events"], line["wall"]) for line in largest]
+        slope = (y1 - y0) / (x1 - x0)
+        times = ", ".join(
+            f"{name} ({rows / 1e6:.0f} million) {(y1 + slope * (rows - x1)) / 60:.0f} min"
+            for name, rows in FULL.items()
+        )
+        written.append(f"{kind[0]}, {kind[1]}: {1e6 * slope:.1f} s a million chart events; {times}")
+    return "\n".join(written)
+
+
+def main() -> None:
+    """Measures what is asked for and prints the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of the MIMIC-III demo")
+    parser.add_argument("--scratch", type=Path, required=True, help="folder for the copies")
+    parser.add_argument("--copies", type=int, nargs="*", default=[1, 10])
+    parser.add_argument("--engines", nargs="+", default=["duckdb"], choices=["duckdb", "spark"])
+    parser.add_argument("--format", default="csv.gz", choices=["csv.gz", "parquet"])
+    parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--memory", default="3GB", help="limit of the engine")
+    arguments = parser.parse_args()
+    kept = arguments.scratch / "measured.jsonl"
+    arguments.scratch.mkdir(parents=True, exist_ok=True)
+    for copies in arguments.copies:
+        raw = arguments.scratch / f"{copies}x-{arguments.format}"
+        replicate(arguments.data, raw, copies, arguments.format)
+        events = copies * chart_events(arguments.data)
+        for engine in arguments.engines:
+            out = arguments.scratch / "out"
+            shutil.rmtree(out, ignore_errors=True)
+            command = [sys.executable, "-m", "cm2.cli", "prepare", "mimic3", f"--raw={raw}"]
+            command += [f"--out={out}", f"--engine={engine}", f"--threads={arguments.cores}"]
+            command += [f"--memory-limit={arguments.memory}"]
+            line = {
+                "engine": engine,
+                "format": arguments.format,
+                "copies": copies,
+                "events": events,
+                **measure(command, cores=arguments.cores),
+            }
+            with kept.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+    print(table([json.loads(line) for line in kept.read_text().splitlines()]))
+
+
+if __name__ == "__main__":
+    main()
