@@ -15,6 +15,7 @@ from meds import (
     subject_splits_filepath,
 )
 
+from cm2.prepare import meds as meds_folder
 from cm2.prepare.meds import ADMISSION, write_meds
 
 STAYS = pd.DataFrame(
@@ -78,6 +79,16 @@ def test_times_are_exact_and_nothing_is_lost(tmp_path):
     assert found["numeric_value"] == 15
     admitted = rows[rows["code"] == ADMISSION].set_index("stay_id")["time"]
     assert admitted.to_dict() == STAYS.set_index("stay_id")["intime"].to_dict()
+
+
+def test_subjects_are_spread_over_files_and_each_is_in_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(meds_folder, "SHARD", 1)
+    stays = STAYS.assign(split="train")
+    write_meds(EVENTS, stays, tmp_path / "meds", dataset="mimic3")
+    shards = sorted((tmp_path / "meds" / "data" / "train").iterdir())
+    assert [shard.name for shard in shards] == ["0.parquet", "1.parquet", "2.parquet"]
+    subjects = [pd.read_parquet(shard)["subject_id"].unique().tolist() for shard in shards]
+    assert subjects == [[1], [2], [3]]
 
 
 def test_made_up_data_say_so(tmp_path):

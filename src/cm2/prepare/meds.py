@@ -1,6 +1,6 @@
 """Events in the Medical Event Data Standard (https://medical-event-data-standard.github.io).
 
-A folder of ``data/<split>/0.parquet`` (``subject_id``, ``time``, ``code``, ``numeric_value``),
+A folder of ``data/<split>/<n>.parquet`` (``subject_id``, ``time``, ``code``, ``numeric_value``),
 ``metadata/codes.parquet``, ``metadata/subject_splits.parquet`` and ``metadata/dataset.json``. It
 holds the admissions to the unit and what was observed in the window after them, and nothing later:
 no discharge, no death.
@@ -21,6 +21,9 @@ from cm2.prepare.variables import VARIABLES
 __all__ = ["ADMISSION", "SPLITS", "write_meds"]
 
 ADMISSION = "ICU_ADMISSION"
+SHARD = 2000
+"""Subjects of one file: what is held in memory beside the events themselves."""
+
 SPLITS = {"train": "train", "validation": "tuning", "test": "held_out"}
 DATA = pa.schema(
     [
@@ -61,14 +64,17 @@ def write_meds(
     subjects = _subjects(stays)
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out}: the folder for MEDS must be new or empty")
+    unknown = len(events) - int(events["stay_id"].isin(stays["stay_id"]).sum())
+    if unknown:
+        raise ValueError(f"{unknown} events belong to none of the stays")
+    for split, members in subjects.groupby("split"):
+        (out / "data" / str(split)).mkdir(parents=True)
+        for number, start in enumerate(range(0, len(members), SHARD)):
+            own = stays[stays["subject_id"].isin(members["subject_id"].iloc[start : start + SHARD])]
+            shard = _rows(events[events["stay_id"].isin(own["stay_id"])], own)
+            _write(shard, DATA, out / "data" / str(split) / f"{number}.parquet")
     metadata = out / "metadata"
     metadata.mkdir(parents=True)
-    rows = _rows(events, stays)
-    for split in SPLITS.values():
-        shard = rows[rows["split"] == split]
-        if len(shard):
-            (out / "data" / split).mkdir(parents=True)
-            _write(shard, DATA, out / "data" / split / "0.parquet")
     _write(subjects, SUBJECTS, metadata / "subject_splits.parquet")
     _write(_codes(), CODES, metadata / "codes.parquet")
     facts = {
@@ -94,11 +100,8 @@ def _subjects(stays: pd.DataFrame) -> pd.DataFrame:
 
 def _rows(events: pd.DataFrame, stays: pd.DataFrame) -> pd.DataFrame:
     """Puts admissions and observations on the calendar, sorted by subject and time."""
-    known = stays[["stay_id", "subject_id", "intime", "split"]]
-    known = known.assign(split=known["split"].map(SPLITS))
+    known = stays[["stay_id", "subject_id", "intime"]]
     observed = events.merge(known, on="stay_id", how="inner", validate="many_to_one")
-    if len(observed) < len(events):
-        raise ValueError(f"{len(events) - len(observed)} events belong to none of the stays")
     seconds = (observed["hour"] * 3600).round().astype("int64")
     observed = observed.assign(
         time=observed["intime"].astype("datetime64[us]") + pd.to_timedelta(seconds, unit="s"),
@@ -108,8 +111,7 @@ def _rows(events: pd.DataFrame, stays: pd.DataFrame) -> pd.DataFrame:
     admitted = known.assign(
         time=known["intime"].astype("datetime64[us]"), code=ADMISSION, numeric_value=float("nan")
     )
-    columns = [*DATA.names, "split"]
-    rows = pd.concat([admitted[columns], observed[columns]], ignore_index=True)
+    rows = pd.concat([admitted[DATA.names], observed[DATA.names]], ignore_index=True)
     return rows.sort_values(["subject_id", "time"], kind="stable", ignore_index=True)
 
 
