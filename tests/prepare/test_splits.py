@@ -1,10 +1,13 @@
 """Splits: every row once, no patient twice, the outcome spread evenly."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from cm2.prepare import split
+from cm2.prepare.splits import assign, read
 
 RNG = np.random.default_rng(0)
 PATIENTS = pd.Series(RNG.integers(0, 300, 500)).astype(str)
@@ -39,3 +42,46 @@ def test_wrong_fractions_and_too_few_patients() -> None:
         split(PATIENTS, TARGET, (0.5, 0.2))
     with pytest.raises(ValueError, match="3 parts need as many patients"):
         split(pd.Series(["a", "a", "b"]))
+
+
+def test_a_patient_stays_in_its_part_when_others_join() -> None:
+    few, many = assign(range(50), seed=3), assign(range(5000), seed=3)
+    assert few == {subject: many[subject] for subject in range(50)}
+    shares = pd.Series(many).value_counts(normalize=True)
+    # Four standard errors of a share of 0.7 among 5000.
+    assert abs(shares["train"] - 0.7) < 4 * (0.7 * 0.3 / 5000) ** 0.5
+    assert assign(range(5000), seed=4) != many
+
+
+def test_parts_may_be_empty_and_must_be_three() -> None:
+    assert set(assign(range(100), (1.0, 0.0, 0.0)).values()) == {"train"}
+    with pytest.raises(ValueError, match="three fractions that sum to 1"):
+        assign(range(3), (0.5, 0.5))
+
+
+def test_a_split_is_read_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "splits.csv"
+    path.write_text("Subject_ID,split\n7,train\n8,test\n8,test\n")
+    assert read(path) == {7: "train", 8: "test"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("subject,split\n7,train\n", r"lacks column\(s\) subject_id"),
+        ("subject_id,split\n7,training\n", "one of train, validation, test"),
+        ("subject_id,split\nx7,train\n", "must be a whole number"),
+        ("subject_id,split\n7,train\n7,test\n", "1 patients stand in two parts"),
+        ("", "cannot be read"),
+    ],
+)
+def test_a_wrong_file_of_splits_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "splits.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read(path)
+
+
+def test_no_file_of_splits(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no such file of splits"):
+        read(tmp_path / "splits.csv")

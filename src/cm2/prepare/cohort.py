@@ -120,7 +120,7 @@ def root(engine: Engine, stays: ir.Table) -> Cohort:
     return cohort
 
 
-def whole_window(engine: Engine, cohort: Cohort, hours: float) -> None:
+def whole_window(engine: Engine, cohort: Cohort, hours: float | int) -> None:
     """Excludes stays that do not last through the window.
 
     Args:

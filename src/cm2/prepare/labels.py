@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import ibis
 import ibis.expr.types as ir
 
 from cm2.prepare.cohort import Cohort
 from cm2.prepare.engine import Engine
 
-__all__ = ["READMISSIONS", "TASKS", "Readmission", "Task", "label"]
+__all__ = ["READMISSIONS", "TASKS", "label"]
 
-Task = Literal["in-hospital-mortality", "readmission"]
-Readmission = Literal["survivors", "or-death"]
-TASKS: tuple[Task, ...] = ("in-hospital-mortality", "readmission")
-READMISSIONS: tuple[Readmission, ...] = ("survivors", "or-death")
+TASKS = ("in-hospital-mortality", "readmission")
+READMISSIONS = ("survivors", "or-death")
 DAYS = 30
 
 
-def label(
-    engine: Engine, cohort: Cohort, root: ir.Table, task: Task, readmission: Readmission
-) -> ir.Table:
+def label(engine: Engine, cohort: Cohort, root: ir.Table, task: str, readmission: str) -> ir.Table:
     """Labels the stays that are kept; those without an outcome are excluded and counted.
 
     ``in-hospital-mortality``: death in hospital during the admission. ``readmission`` within 30

@@ -30,10 +30,10 @@ class Options:
         meds: Whether to write the events in the Medical Event Data Standard too.
     """
 
-    task: labels.Task = "in-hospital-mortality"
-    hours: float = 48.0
-    hours_per_bin: float = 1.0
-    readmission: labels.Readmission = "survivors"
+    task: str = "in-hospital-mortality"
+    hours: float | int = 48.0
+    hours_per_bin: float | int = 1.0
+    readmission: str = "survivors"
     selection: str = "window"
     sections: tuple[str, ...] = ("findings", "impression")
     views: tuple[str, ...] = ("AP", "PA")
@@ -46,6 +46,8 @@ class Options:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise TableError(f"{name} must be a positive number, got {value}")
+            # 24 and 24.0 are the same option, also in the manifest.
+            object.__setattr__(self, name, float(value))
         if self.hours_per_bin > self.hours:
             raise TableError(
                 f"a bin of {self.hours_per_bin:g} h is longer than the window of {self.hours:g} h"

@@ -1,0 +1,309 @@
+"""`prepare`: one atomic folder, the same bytes every time, and a clear word on every fault."""
+
+import dataclasses
+import gzip
+import json
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pytest
+
+import raw_mimic3
+from cm2.cli import main
+from cm2.prepare import manifest
+from cm2.prepare.errors import TableError
+from cm2.prepare.options import Options
+from cm2.prepare.pipeline import prepare
+
+SECRET = "71345"
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return raw_mimic3.write(tmp_path_factory.mktemp("raw"), raw_mimic3.tables())
+
+
+@pytest.fixture(scope="module")
+def made(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("made") / "out"
+    prepare("mimic3", raw, out)
+    return out
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()
+    }
+
+
+def changed(tmp_path: Path, **tables: pd.DataFrame) -> Path:
+    return raw_mimic3.write(tmp_path / "raw", raw_mimic3.tables() | tables)
+
+
+def test_the_folder_holds_what_its_manifest_says(made: Path) -> None:
+    about = json.loads((made / "manifest.json").read_text())
+    stays = pd.read_parquet(made / "stays.parquet")
+    assert set(about["files"]) == {"stays.parquet", "events.parquet", "series.parquet"}
+    assert about["files"] == manifest.checksums(made)
+    assert (about["source"], about["task"]) == ("mimic3", "in-hospital-mortality")
+    assert about["synthetic"] is False
+    assert list(about["modalities"]) == ["series"]
+    assert "notes" in about["absent"]
+    assert stays["stay_id"].tolist() == [101, 102, 103, 104, 105, 106, 122, 131]
+    assert stays["label"].tolist() == [1, 0, 1, 0, 1, 0, 0, 0]
+    assert stays["has_series"].all()
+    assert stays["age"].tolist()[-2:] == [91.4, 50.0]
+    assert stays.groupby("subject_id")["split"].nunique().eq(1).all()
+    events = pd.read_parquet(made / "events.parquet")
+    assert list(events) == ["stay_id", "variable", "hour", "value"]
+    assert len(events) == 8 * 48 == about["counts"]["events"]
+    series = pd.read_parquet(made / "series.parquet")
+    assert len(series) == 8 * 48
+    assert series.shape[1] == 2 + 76
+
+
+def test_every_exclusion_is_counted(made: Path) -> None:
+    flow = dict(json.loads((made / "manifest.json").read_text())["flow"])
+    assert {step: number for step, number in flow.items() if number} == {
+        "rows of stays found": 14,
+        "excluded: discharge from the unit not after admission": 1,
+        "excluded: transferred between units or wards": 1,
+        "excluded: another stay in the same admission": 2,
+        "excluded: younger than 18": 1,
+        "excluded: left the unit before 48 h": 1,
+        "stays kept": 8,
+    }
+
+
+def test_the_same_input_gives_the_same_bytes(raw: Path, made: Path, tmp_path: Path) -> None:
+    prepare("mimic3", raw, tmp_path / "again", threads=1, memory_limit="1GB")
+    assert contents(tmp_path / "again") == contents(made)
+
+
+def test_row_order_and_format_do_not_matter(made: Path, tmp_path: Path) -> None:
+    shuffled = {n: t.sample(frac=1, random_state=1) for n, t in raw_mimic3.tables().items()}
+    (tmp_path / "raw").mkdir()
+    for k, (name, table) in enumerate(shuffled.items()):
+        path = tmp_path / "raw" / name.lower()
+        if k % 2:
+            table.to_parquet(path.with_suffix(".parquet"))
+        else:
+            text = table.rename(columns=str.title).to_csv(index=False)
+            path.with_suffix(".CSV.gz").write_bytes(gzip.compress(text.encode()))
+    prepare("mimic3", tmp_path / "raw", tmp_path / "out")
+    for name in ("stays.parquet", "events.parquet", "series.parquet"):
+        assert (tmp_path / "out" / name).read_bytes() == (made / name).read_bytes()
+
+
+def test_one_duckdb_file_is_read(made: Path, tmp_path: Path) -> None:
+    with duckdb.connect(str(tmp_path / "raw.duckdb")) as database:
+        database.execute("create schema mimiciii")
+        for name, table in raw_mimic3.tables().items():
+            database.register("shown", table)
+            database.execute(f"create table mimiciii.{name.lower()} as from shown")
+            database.unregister("shown")
+    prepare("mimic3", tmp_path / "raw.duckdb", tmp_path / "out")
+    for name in ("stays.parquet", "events.parquet", "series.parquet"):
+        assert (tmp_path / "out" / name).read_bytes() == (made / name).read_bytes()
+
+
+def test_a_result_that_is_there_is_not_made_again(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    first = prepare("mimic3", raw, out)
+    monkeypatch.setattr("cm2.prepare.pipeline.start", None)
+    assert prepare("mimic3", raw, out) == first
+    with pytest.raises(TableError, match="differs in options"):
+        prepare("mimic3", raw, out, Options(hours=24))
+    (out / "stays.parquet").write_bytes(b"")
+    with pytest.raises(TableError, match="was changed since"):
+        prepare("mimic3", raw, out)
+
+
+def test_another_result_is_replaced_if_asked(raw: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    prepare("mimic3", raw, out, Options(hours=24))
+    prepare("mimic3", raw, out, overwrite=True)
+    assert json.loads((out / "manifest.json").read_text())["options"]["hours"] == 48
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
+
+
+def test_an_interruption_leaves_nothing_and_the_next_run_starts_clean(
+    raw: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr("cm2.prepare.modalities.write_series", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            prepare("mimic3", raw, out)
+    assert not out.exists()
+    left = tmp_path / ".out.partial"
+    left.mkdir()
+    (left / "junk").write_text("of a run that was killed")
+    prepare("mimic3", raw, out)
+    assert contents(out) == contents(made)
+
+
+def interrupted(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_other_files_are_not_written_over(raw: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.tex").write_text("")
+    with pytest.raises(TableError, match=r"no manifest\.json"):
+        prepare("mimic3", raw, out, overwrite=True)
+    with pytest.raises(TableError, match="outside the raw tables"):
+        prepare("mimic3", raw, raw / "out")
+    assert (out / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hours": 0}, "hours must be a positive number"),
+        ({"hours": float("nan")}, "hours must be a positive number"),
+        ({"hours_per_bin": 100}, "longer than the window"),
+        ({"task": "length-of-stay"}, "task must be in-hospital-mortality or readmission"),
+        ({"fractions": (0.5, 0.4, 0.3)}, "sum to 1"),
+    ],
+)
+def test_options_are_checked_first(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Options(**options)
+
+
+def test_faults_of_tables_are_named_before_long_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = changed(tmp_path)
+    command = ["prepare", "mimic3", "--raw", str(raw), "--out", str(tmp_path / "out")]
+    (raw / "ADMISSIONS.csv").rename(raw / "hidden")
+    assert main(command) == 2
+    assert "no file for table(s) admissions" in capsys.readouterr().err
+    (raw / "hidden").rename(raw / "ADMISSIONS.csv")
+    stays = raw_mimic3.tables()["ICUSTAYS"]
+    stays.drop(columns="OUTTIME").to_csv(raw / "ICUSTAYS.csv", index=False)
+    assert main(command) == 2
+    assert "lacks column(s) outtime" in capsys.readouterr().err
+    stays.to_csv(raw / "ICUSTAYS.csv", index=False, sep=";")
+    assert main(command) == 2
+    assert "not delimited by commas" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_truncated_file_is_named_and_nothing_is_left(tmp_path: Path) -> None:
+    raw = changed(tmp_path)
+    text = (raw / "CHARTEVENTS.csv").read_bytes() * 20
+    (raw / "CHARTEVENTS.csv").unlink()
+    (raw / "CHARTEVENTS.csv.gz").write_bytes(gzip.compress(text)[:-3000])
+    with pytest.raises(TableError, match=r"CHARTEVENTS\.csv\.gz: truncated"):
+        prepare("mimic3", raw, tmp_path / "out")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["raw"]
+
+
+def test_a_line_of_too_many_fields_is_not_quoted(tmp_path: Path) -> None:
+    raw = changed(tmp_path)
+    with (raw / "CHARTEVENTS.csv").open("a") as file:
+        file.write(f'1,11,101,211,{SECRET},,{SECRET},,,,,,"open\n')
+    with pytest.raises(TableError, match=r"CHARTEVENTS\.csv: cannot be read") as caught:
+        prepare("mimic3", raw, tmp_path / "out")
+    assert SECRET not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+def test_bad_times_and_repeated_stays_are_counted(tmp_path: Path) -> None:
+    raw = raw_mimic3.tables()
+    chart, stays = raw["CHARTEVENTS"], raw["ICUSTAYS"]
+    chart["CHARTTIME"] = chart["CHARTTIME"].astype(str)
+    chart.loc[chart["ICUSTAY_ID"] == 101, "CHARTTIME"] = "yesterday"
+    stays = pd.concat([stays, stays.query("ICUSTAY_ID == 102")]).astype(str)
+    stays.loc[stays["ICUSTAY_ID"] == "103", "INTIME"] = "?"
+    folder = changed(tmp_path, CHARTEVENTS=chart, ICUSTAYS=stays)
+    about = prepare("mimic3", folder, tmp_path / "out")
+    flow = dict(about["flow"])
+    assert flow["excluded: a row of the same stay again"] == 1
+    assert flow["excluded: no time of admission to the unit or of discharge"] == 1
+    assert flow["excluded: no measurement in the window"] == 1
+    assert about["measurements_left_out"]["heart_rate"] == {"no charttime": 50}
+    assert about["unreadable"] == {"icustays.intime": 1}
+
+
+def test_stays_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    stays = raw_mimic3.tables()["ICUSTAYS"]
+    other = stays.query("ICUSTAY_ID == 102").assign(HADM_ID=13)
+    folder = changed(tmp_path, ICUSTAYS=pd.concat([stays, other]))
+    with pytest.raises(TableError, match="1 stay ids have several rows that differ"):
+        prepare("mimic3", folder, tmp_path / "out")
+
+
+def test_nothing_after_the_window_changes_the_inputs(made: Path, tmp_path: Path) -> None:
+    raw = raw_mimic3.tables()
+    chart = raw["CHARTEVENTS"]
+    late = chart["CHARTTIME"].dt.floor("h") >= raw_mimic3.START + pd.Timedelta(hours=48)
+    late &= ~chart["ICUSTAY_ID"].isin([119, 131])
+    chart.loc[late, ["VALUE", "VALUENUM"]] = 300
+    raw["CHARTEVENTS"] = pd.concat([chart, chart[late]])
+    prepare("mimic3", changed(tmp_path, **raw), tmp_path / "out")
+    for name in ("events.parquet", "series.parquet"):
+        assert (tmp_path / "out" / name).read_bytes() == (made / name).read_bytes()
+
+
+def test_labels_do_not_depend_on_measurements(made: Path, tmp_path: Path) -> None:
+    raw = raw_mimic3.tables()
+    raw["CHARTEVENTS"] = raw["CHARTEVENTS"].assign(VALUE=90, VALUENUM=90)
+    prepare("mimic3", changed(tmp_path, **raw), tmp_path / "out")
+    assert (tmp_path / "out/stays.parquet").read_bytes() == (made / "stays.parquet").read_bytes()
+
+
+def test_a_given_split_is_kept(raw: Path, tmp_path: Path) -> None:
+    subjects = pd.DataFrame(
+        {"subject_id": [1, 2, 3, 4], "split": ["train", "train", "validation", "test"]}
+    )
+    subjects.to_csv(tmp_path / "splits.csv", index=False)
+    about = prepare("mimic3", raw, tmp_path / "out", split_file=tmp_path / "splits.csv")
+    stays = pd.read_parquet(tmp_path / "out" / "stays.parquet")
+    assert dict(zip(stays["subject_id"], stays["split"], strict=True)) == dict(
+        subjects.itertuples(index=False)
+    )
+    assert dict(about["flow"])["excluded: patient not in the file of splits"] == 3
+
+
+@pytest.mark.parametrize(("definition", "positive"), [("survivors", 0), ("or-death", 3)])
+def test_readmission_reports_what_its_positives_are(
+    raw: Path, tmp_path: Path, definition: str, positive: int
+) -> None:
+    lines: list[str] = []
+    options = Options(task="readmission", readmission=definition)
+    about = prepare("mimic3", raw, tmp_path / "out", options, say=lines.append)
+    assert sum(about["positives"].values()) == positive
+    assert ("died in hospital" in lines[-1]) == (positive > 0) or definition == "survivors"
+
+
+def test_the_command_prints_the_flow(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "out")
+    assert main(["prepare", "mimic3", "--raw", str(raw), "--out", out, "--meds"]) == 0
+    printed = capsys.readouterr().out
+    assert "excluded: younger than 18" in printed
+    assert (tmp_path / "out" / "meds" / "metadata" / "dataset.json").is_file()
+
+
+def test_synthetic_tables_are_marked(tmp_path: Path) -> None:
+    folder = changed(tmp_path)
+    (folder / "SYNTHETIC_NOT_PATIENT_DATA.txt").write_text("")
+    assert prepare("mimic3", folder, tmp_path / "out")["synthetic"] is True
+
+
+def test_options_are_in_the_manifest(made: Path) -> None:
+    held = json.loads((made / "manifest.json").read_text())["options"]
+    assert set(held) == {f.name for f in dataclasses.fields(Options)} - {"task"}
+
+
+def test_eicu_refuses_readmission(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="eicu does not allow the task readmission"):
+        prepare("eicu", tmp_path, tmp_path / "out", Options(task="readmission"))
