@@ -31,7 +31,7 @@ def test_spearman_rho_equals_adaptive_quadrature(family: str) -> None:
     assert found.shape == (len(TAUS), 2, 2)
     torch.testing.assert_close(found, found.mT)
     assert (found[:, [0, 1], [0, 1]] == 1).all()
-    for i in (1, 3, 5):
+    for i in (1, 3, 4):
         copula = copulas.REGISTRY[family].from_kendall_tau(torch.tensor(TAUS[i]).double())
         theta = float(next(iter(copula.parameters.values())))
 

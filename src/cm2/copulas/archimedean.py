@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Size, Tensor
+from torch.types import _size
 
-from cm2.copulas.base import Copula
+from cm2.copulas.base import CHUNK, Copula
 from cm2.copulas.measures import spearman_from_cdf
 from cm2.numerics import log_cloglog, log_neg_log, logsumexp
 from cm2.records import Unit
@@ -115,6 +116,40 @@ class Archimedean(Copula):
 
     def _cdf(self, unit: Unit) -> Tensor:
         return self.generator(logsumexp(self.log_inverse(unit), -1)[..., None]).u.squeeze(-1)
+
+    # Draws ---------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _log_frailty(self, shape: Size) -> Tensor:
+        r"""Draws :math:`\log V`, in doubles, where V has the Laplace transform :math:`\psi`.
+
+        The last dimensions of ``shape`` are those of the batch.
+        """
+
+    @torch.no_grad()
+    def sample_unit(self, sample_shape: _size = ()) -> Unit:
+        r"""Draws points by their frailty, without gradients.
+
+        :math:`u_m = \psi(E_m / V)` with exponential :math:`E_m`: Marshall and Olkin (1988).
+        """
+        shape = self._extended_shape(Size(sample_shape))[:-1]
+        like = self._like_parameters()
+        exponential = torch.rand((self.dim, *shape), dtype=like.dtype, device=like.device)
+        exponential = exponential.clamp_min_(torch.finfo(like.dtype).tiny).log_().neg_()
+        log_t = exponential.log_() - self._log_frailty(shape).to(like.dtype)
+        return self.generator(log_t.movedim(0, -1))
+
+    @torch.no_grad()
+    def sample(self, sample_shape: _size = Size()) -> Float[Tensor, "*shape dim"]:
+        first = Size(sample_shape).numel()
+        rows = max(1, CHUNK // max(1, self.batch_shape.numel() * self.dim))
+        parts = [self.sample_unit((min(rows, first - start),)).u for start in range(0, first, rows)]
+        shape = self._extended_shape(Size(sample_shape))
+        return torch.cat([part.contiguous() for part in parts]).reshape(shape)
+
+    def rsample(self, sample_shape: _size = Size()) -> Float[Tensor, "*shape dim"]:
+        """Draws points one coordinate after the other, reparameterised."""
+        return super().sample_unit(sample_shape).u
 
     # Conditional laws --------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ a leading shape. Nelsen (2006), "An Introduction to Copulas", is the general ref
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,6 +18,9 @@ from torch.types import _size
 from cm2.copulas.measures import Estimate, spearman_from_cdf
 from cm2.records import Unit
 from cm2.registry import Registry
+
+# Entries of a tensor that fit into a processor's cache with a dozen others.
+CHUNK = 2**15
 
 
 class Copula(Distribution, ABC):
@@ -35,6 +38,8 @@ class Copula(Distribution, ABC):
 
     has_rsample = True
     arg_constraints: Any = {}
+    # The most coordinates that the family can have; None if there is no limit.
+    largest_dim: ClassVar[int | None] = None
 
     def __init__(
         self, dim: int, *, batch_shape: _size = (), validate_args: bool | None = None
@@ -123,6 +128,15 @@ class Copula(Distribution, ABC):
                 rho[..., i, j] = rho[..., j, i] = value
         return rho
 
+    def mixed_tail_dependence(self) -> Float[Tensor, "*batch dim dim"]:
+        """Tail dependence of one coordinate's lower with another's upper end.
+
+        Entry (i, j) is the limit of the probability of ``U_j > 1 - q`` given ``U_i < q`` as q tends
+        to 0; 0 unless a family says otherwise.
+        """
+        shape = (*self.batch_shape, self.dim, self.dim)
+        return self._like_parameters().new_zeros(shape)
+
     @torch.no_grad()
     def mutual_information(self, samples: int = 10_000) -> Estimate:
         r"""The total correlation :math:`E \log c(U)` in nats, by Monte Carlo.
@@ -153,8 +167,11 @@ class Copula(Distribution, ABC):
         Raises:
             ValueError: If a present coordinate is NaN or outside [0, 1].
         """
-        unit, present = self._prepare(value, present)
-        return self._log_prob(unit, present)
+        value, present = self._check(value, present)
+        # Piece by piece, so that what is computed on the way stays in the processor's cache.
+        pieces = self._pieces(value, present)
+        parts = [self._log_prob(_to_unit(points), mask) for points, mask in pieces]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def cdf(self, value: Float[Tensor, "*#shape dim"] | Unit) -> Float[Tensor, "*shape"]:
         """Probability of the box below ``value``."""
@@ -242,6 +259,31 @@ class Copula(Distribution, ABC):
 
     def _prepare(self, value: Tensor | Unit, present: Tensor | None) -> tuple[Unit, Tensor | None]:
         """Checks the arguments and puts 1/2 where nothing is present."""
+        value, present = self._check(value, present)
+        return _to_unit(value), present
+
+    def _pieces(
+        self, value: Tensor | Unit, present: Tensor | None
+    ) -> list[tuple[Tensor | Unit, Tensor | None]]:
+        """Splits many points along their first dimension, if that is no dimension of the batch."""
+        given = value.log_u if isinstance(value, Unit) else value
+        same = present is None or present.dim() < given.dim() or len(present) == len(given)
+        if given.dim() <= len(self.batch_shape) + 1 or not same or given.numel() < 2 * CHUNK:
+            return [(value, present)]
+        entries = max(given[0].numel(), self.batch_shape.numel() * self.dim)
+        rows = max(1, CHUNK // entries)
+        points: list[Any] = (
+            [Unit(*pair) for pair in zip(*(_by_column(part, rows) for part in value), strict=True)]
+            if isinstance(value, Unit)
+            else _by_column(value, rows)
+        )
+        if present is None or present.dim() < given.dim():
+            return [(point, present) for point in points]
+        return list(zip(points, present.split(rows), strict=True))
+
+    def _check(
+        self, value: Tensor | Unit, present: Tensor | None
+    ) -> tuple[Tensor | Unit, Tensor | None]:
         name = type(self).__name__
         given = value.log_u if isinstance(value, Unit) else value
         if given.shape[-1:] != (self.dim,):
@@ -263,7 +305,7 @@ class Copula(Distribution, ABC):
             return value, present
         if self._validate_args:
             _check_range(name, "value", value, 0.0, 1.0)
-        return Unit.from_u(value), present
+        return value, present
 
     def _check_present(self, present: Tensor) -> None:
         if present.shape[-1:] != (self.dim,) or present.dtype != torch.bool:
@@ -282,6 +324,15 @@ class Copula(Distribution, ABC):
                 raise ValueError(
                     f"{type(self).__name__}: {name} must be {_described(constraint)}, got {text}"
                 )
+
+
+def _to_unit(value: Tensor | Unit) -> Unit:
+    return value if isinstance(value, Unit) else Unit.from_u(value)
+
+
+def _by_column(value: Tensor, rows: int) -> list[Tensor]:
+    """Pieces of some rows in which the entries of a coordinate lie side by side in memory."""
+    return [part.movedim(-1, 0).contiguous().movedim(0, -1) for part in value.split(rows)]
 
 
 def _check_range(family: str, what: str, value: Tensor, low: float, high: float) -> None:

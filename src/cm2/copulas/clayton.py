@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 from torch.distributions import constraints
 from torch.types import _size
 
@@ -59,6 +59,12 @@ class Clayton(Archimedean):
 
     def _lower_tail(self) -> Tensor:
         return torch.exp2(-1 / self.theta)
+
+    def _log_frailty(self, shape: Size) -> Tensor:
+        # A gamma variable of shape a, which may underflow, is one of shape a + 1 times U^(1/a).
+        theta = self.theta.double().expand(shape)
+        log_uniform = torch.rand_like(theta).clamp_min(torch.finfo(theta.dtype).tiny).log()
+        return (theta * torch._standard_gamma(1 / theta + 1)).log() + theta * log_uniform
 
     def log_inverse(self, unit: Unit) -> Tensor:
         log_theta = self.theta.log()[..., None]

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 from torch.distributions import constraints
 from torch.types import _size
 
@@ -72,6 +72,17 @@ class Frank(Archimedean):
 
     def _spearman(self) -> Tensor:
         return self.theta.sign() * _debye_rho(self._theta)
+
+    def _log_frailty(self, shape: Size) -> Tensor:
+        # The logarithmic series law: Kemp (1981), "Efficient generation of...".
+        theta = self._theta.double().expand(shape)
+        first, second = (torch.rand_like(theta) for _ in range(2))
+        tiny = torch.finfo(theta.dtype).tiny
+        log_q = log1mexp(-theta * first.clamp_min(tiny))
+        return (second.clamp_min(tiny).log() / log_q).floor().log1p()
+
+    def sample_unit(self, sample_shape: _size = ()) -> Unit:
+        return self._reflect(super().sample_unit(sample_shape))
 
     def _log_prob(self, unit: Unit, present: Tensor | None) -> Tensor:
         return super()._log_prob(self._reflect(unit), present)

@@ -8,10 +8,11 @@ Gumbel (1960); derivatives of the generator by a recursion with positive terms o
 
 from __future__ import annotations
 
+import math
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 from torch.distributions import constraints
 from torch.types import _size
 
@@ -57,6 +58,18 @@ class Gumbel(Archimedean):
 
     def _upper_tail(self) -> Tensor:
         return 2 - torch.exp2(1 / self.alpha)
+
+    def _log_frailty(self, shape: Size) -> Tensor:
+        # The positive stable law of index 1 / alpha: Kanter (1975), "Stable densities under...".
+        alpha = self.alpha.double().expand(shape)
+        angle, uniform = (torch.rand_like(alpha) for _ in range(2))
+        tiny = torch.finfo(alpha.dtype).tiny
+        small, whole, rest = (
+            (angle * factor).sin().clamp_min(tiny).log()
+            for factor in (math.pi / alpha, math.pi, math.pi * (1 - 1 / alpha))
+        )
+        log_exponential = uniform.clamp_min(tiny).log().neg().log()
+        return small - alpha * whole + (alpha - 1) * (rest - log_exponential)
 
     def log_inverse(self, unit: Unit) -> Tensor:
         return self.alpha[..., None] * log_neg_log(*unit)

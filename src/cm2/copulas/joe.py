@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 from torch.distributions import constraints
 from torch.types import _size
 
@@ -23,6 +23,9 @@ from cm2.copulas.archimedean import Archimedean
 from cm2.copulas.base import check_tau, register
 from cm2.numerics import flip_log_neg_log, log_cloglog, log_neg_log, log_polynomial
 from cm2.records import Unit
+
+# Beyond, a frailty is as good as continuous: whole numbers lie closer than doubles can say.
+_LARGEST_LOG_FRAILTY = 30.0
 
 
 @register("joe")
@@ -68,6 +71,24 @@ class Joe(Archimedean):
 
     def _upper_tail(self) -> Tensor:
         return 2 - torch.exp2(1 / self.alpha)
+
+    def _log_frailty(self, shape: Size) -> Tensor:
+        r"""The Sibuya law by inversion of its tail, :math:`1 / (k B(k, 1 - 1/\alpha))`.
+
+        Hofert (2011), "Efficiently sampling nested Archimedean copulas", proposition 3.2.
+        """
+        alpha = self.alpha.double()
+        beta = 1 / alpha
+        uniform = torch.rand(shape, dtype=alpha.dtype, device=alpha.device)
+        log_tail = uniform.clamp_min_(torch.finfo(alpha.dtype).tiny).log_()
+        log_gamma = torch.lgamma(1 - beta)  # infinite at independence, where V is 1
+        log_k = -alpha * (log_tail + log_gamma)
+        k = log_k.clamp(0.0, _LARGEST_LOG_FRAILTY).exp().floor_()
+        log_tail_of_k = torch.lgamma(k + 1 - beta) - torch.lgamma(k + 1) - log_gamma
+        # The tail falls short of its approximation, by less than one step.
+        log_whole = (k + (log_tail < log_tail_of_k)).log()
+        log_v = torch.where(log_k > _LARGEST_LOG_FRAILTY, log_k, log_whole)
+        return torch.where(log_tail > torch.log1p(-beta), 0.0, log_v)
 
     def log_inverse(self, unit: Unit) -> Tensor:
         y = self.alpha[..., None].log() + log_neg_log(*unit.flip())
