@@ -5,6 +5,7 @@ import pickle
 import shutil
 from pathlib import Path
 
+import lightning
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,7 +16,8 @@ from cm2.data.batches import Samples, loader
 from cm2.data.module import PreparedData
 from cm2.data.prepared import Prepared, luck
 from cm2.errors import InputError
-from cm2.records import Padded
+from cm2.records import Batch, Padded
+from cm2.training import quiet
 from laws import monte_carlo
 from prepared_folder import make_folder, rewrite_manifest, write_reports
 
@@ -217,6 +219,12 @@ def test_a_saved_tokenizer_is_used(shared: Path, tmp_path: Path) -> None:
     assert data.shape["report"]["vocabulary"] == tokens.load(path).get_vocab_size() <= 60
     with pytest.raises(InputError, match="no such tokenizer file"):
         Prepared(shared, modalities=["report"], tokenizer=tmp_path / "none.json")
+    # The same as the folder of a model of transformers.
+    from transformers import PreTrainedTokenizerFast
+
+    PreTrainedTokenizerFast(tokenizer_file=str(path)).save_pretrained(tmp_path / "model")
+    again = Prepared(shared, modalities=["report"], tokenizer=tmp_path / "model")
+    assert torch.equal(again[[0]].inputs["report"].values, data[[0]].inputs["report"].values)
 
 
 def test_embeddings_stand_in_for_their_modality(root: Path) -> None:
@@ -355,3 +363,47 @@ def test_a_patient_of_another_folder_is_found(shared: Path, tmp_path: Path) -> N
     rewrite_manifest(other)
     with pytest.raises(InputError, match="patients are in train and in test"):
         PreparedData(shared, test_root=other, options={"modalities": ["series"]})
+
+
+class Recorder(lightning.LightningModule):
+    """Notes the rows of every training batch, and trains one number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.zeros(()))
+        self.seen: dict[int, list[list[int]]] = {}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        self.seen.setdefault(self.current_epoch, []).append(batch.rows.tolist())
+        return (self.scale - batch.inputs["series"].values.mean()) ** 2
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_a_run_that_goes_on_meets_the_batches_it_would_have_met(
+    shared: Path, tmp_path: Path
+) -> None:
+    def run(epochs: int, checkpoint: Path | None = None) -> Recorder:
+        module = Recorder()
+        with quiet():
+            trainer = lightning.Trainer(
+                accelerator="cpu",
+                max_epochs=epochs,
+                logger=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                enable_checkpointing=False,
+                limit_val_batches=0,
+            )
+            data = PreparedData(shared, batch_size=8, options={"modalities": ["series"]})
+            trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+            trainer.save_checkpoint(tmp_path / f"{epochs}.ckpt")
+        return module
+
+    whole = run(3)
+    assert whole.seen[0] != whole.seen[1] != whole.seen[2]
+    run(1)
+    rest = run(3, tmp_path / "1.ckpt")
+    assert rest.seen == {1: whole.seen[1], 2: whole.seen[2]}
+    assert torch.equal(rest.scale, whole.scale)

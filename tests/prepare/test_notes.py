@@ -100,6 +100,7 @@ def test_what_is_left_out_is_counted(engine, tmp_path) -> None:
         "without a time": 1,
         "empty": 2,
         "usable": 2,
+        "in the window": 1,
         "written": 1,
         "stays": 1,
     }
@@ -216,5 +217,5 @@ def test_reports_are_written_by_section(engine, tmp_path) -> None:
 def test_no_documents_at_all_give_an_empty_file(engine, tmp_path) -> None:
     table = documents({}).filter(False)
     counts = notes.write_notes(engine, stays(), table, tmp_path / "notes.parquet")
-    assert counts == {"written": 0, "stays": 0}
+    assert counts == {"in the window": 0, "written": 0, "stays": 0}
     assert pq.read_table(tmp_path / "notes.parquet").schema == notes.schema("category")

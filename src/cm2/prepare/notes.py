@@ -111,13 +111,27 @@ def write_notes(
         Counts: documents left out, by reason, and notes and stays written.
     """
     chosen = select(stays, documents, hours, selection=selection)
-    return exclusions(engine, stays, documents) | write(batches(engine, chosen), path, "category")
+    counts = exclusions(engine, stays, documents, hours, selection=selection)
+    return counts | write(batches(engine, chosen), path, "category")
 
 
-def exclusions(engine: Engine, stays: ir.Table, documents: ir.Table) -> dict[str, int]:
-    """Counts, by reason, the documents that are left out before the window; see ``excluded``."""
+def exclusions(
+    engine: Engine,
+    stays: ir.Table,
+    documents: ir.Table,
+    hours: int | float,
+    *,
+    selection: str = "window",
+) -> dict[str, int]:
+    """Counts the documents that are left out, by reason, and those in the window.
+
+    What is in the window and is not written is a copy of another text of the stay, or passed over
+    by the reference's choice.
+    """
     frame = engine.frame(excluded(stays, documents))
-    return dict(zip(frame["reason"].astype(str), frame["documents"].astype(int), strict=True))
+    counts = dict(zip(frame["reason"].astype(str), frame["documents"].astype(int), strict=True))
+    inside = _of_stays(stays, _usable(documents), hours, selection).count().as_table()
+    return counts | {"in the window": int(engine.frame(inside).iloc[0, 0])}
 
 
 def schema(kind: str) -> pa.Schema:

@@ -52,7 +52,8 @@ def write_reports(
         raise ValueError(f"sections are {', '.join(SECTIONS)}; got {list(sections)}")
     chosen = notes.batches(engine, notes.select(stays, documents, hours, lines=True))
     parts = (_sections(batch, sections) for batch in chosen)
-    return notes.exclusions(engine, stays, documents) | notes.write(parts, path, "section")
+    counts = notes.exclusions(engine, stays, documents, hours)
+    return counts | notes.write(parts, path, "section")
 
 
 def split(report: str) -> dict[str, str]:
