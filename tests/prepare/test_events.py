@@ -2,9 +2,13 @@
 
 import ibis
 import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cm2.prepare import events
+from cm2.prepare.engine import start
 from measured import INTIME, MEASUREMENTS, STAYS, Extracted, lab, row, stay, tables
 
 # Units and conversions
@@ -241,6 +245,14 @@ def test_last_of_a_bin_by_charttime_then_storetime_then_item():
     assert missing.at_bin("systolic_blood_pressure", 1) == 110, "no storetime counts least"
 
 
+def test_two_words_of_one_score_have_an_order():
+    words = ["No Response-ETT", "No Response"]
+    for first, second in (words, words[::-1]):
+        made = Extracted([row("223900", first), row("223900", second)])
+        assert made.values("gcs_verbal") == [1, 1]
+        assert made.last["level"].tolist() == [11]
+
+
 def test_item_ids_are_compared_as_numbers():
     made = Extracted([row("51", 110.0), row("220050", 100.0), row("6701", 120.0)])
     assert made.at_bin("systolic_blood_pressure", 1) == 100
@@ -439,6 +451,40 @@ def test_compiles_for_bigquery():
     for expression in plan():
         sql = ibis.to_sql(expression, dialect="bigquery")
         assert "UNIX_SECONDS" in sql
+
+
+@pytest.mark.slow
+# PySpark 4.3 calls what pandas 3 has renamed.
+@pytest.mark.filterwarnings("ignore")
+def test_spark_agrees(tmp_path):
+    """The same rows and counts, in the same order, whichever engine runs the expressions."""
+    generator = np.random.default_rng(0)
+    rows = random_rows(generator, 150)
+    for one in rows[::11]:
+        one["error"] = True
+    for one in rows[5::13]:
+        one["text"], one["number"] = "ERROR", None
+    rows += [row("FiO2", "45%", 3, origin="respiratorycharting"), row("226531", 150.0, 4)]
+    rows += [row(item, text, 5 + k / 3) for k, (item, text, _) in enumerate(VERBAL)]
+    measurements, stays = tmp_path / "measurements.parquet", tmp_path / "stays.parquet"
+    pq.write_table(pa.Table.from_pylist(rows, schema=MEASUREMENTS), measurements)
+    pq.write_table(pa.Table.from_pylist([stay()], schema=STAYS), stays)
+    found = {}
+    for name in ("duckdb", "spark"):
+        (tmp_path / name).mkdir()
+        engine = start(name, folder=tmp_path / name)
+        try:
+            read = engine.read(measurements), engine.read(stays)
+            matched = engine.keep("matched", events.match(*read, hours=48))
+            accepted = engine.keep("accepted", events.accept(matched))
+            last = events.last_in_bin(accepted).order_by("stay_id", "variable", "bin")
+            wanted = (events.long_form(accepted), events.exclusions(matched), last)
+            found[name] = [engine.frame(table) for table in wanted]
+        finally:
+            engine.close()
+    for ours, theirs in zip(found["duckdb"], found["spark"], strict=True):
+        assert len(ours) > 10
+        pd.testing.assert_frame_equal(ours, theirs, check_dtype=False, rtol=1e-12)
 
 
 def test_measurements_are_read_in_one_pass():

@@ -7,9 +7,9 @@ only rows of the stays and the window), then read :func:`accept` and :func:`excl
 
 Where several rows speak of one variable, the greatest charttime wins, then the greatest storetime
 (none counts least), then the greatest item id, then, for rows that agree in all of these, the
-greatest value. The same rule decides between a cuff and an arterial line at one charttime: the
-cuff's item ids are greater for all three pressures (those of a second arterial line, greater
-still), so that the three come from one device.
+greatest value, so that the result does not depend on the order of rows. The same rule decides
+between a cuff and an arterial line at one charttime: the cuff's item ids are greater for all three
+pressures (those of a second arterial line, greater still), so that the three come from one device.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ REASONS = (
 )
 READ = ("item", "origin", "charttime", "storetime", "text", "number", "unit", "error")
 # One row wins over another by these, compared from left to right.
-PRECEDENCE = ("hour", "storetime", "rank", "value")
+PRECEDENCE = ("hour", "storetime", "rank", "value", "level")
 KILOGRAMS = {"kg": 1.0, "lb": 0.45359237, "oz": 0.028349523125}
 CENTIMETRES = {"cm": 1.0, "in": 2.54}
 PARTS = ("gcs_eye", "gcs_motor", "gcs_verbal")
@@ -78,7 +78,8 @@ def match(measurements: ir.Table, stays: ir.Table, *, hours: float | int) -> ir.
     rows = rows.left_join(_codes(), ["variable", "code_key"])
     rows = rows.mutate(
         value=(rows.conversion == "text").ifelse(rows.code_value, _converted(rows)),
-        hour=rows.second / 3600.0,
+        # Spark reads 3600.0 as a decimal, and would round the hour to six places.
+        hour=rows.second.cast("float64") / 3600,
     )
     return rows.select(
         "stay_id",
