@@ -132,7 +132,8 @@ def _below(dim: int) -> tuple[list[int], list[int]]:
 def _labels(name: str, constraint: constraints.Constraint, copula: Copula) -> list[str]:
     value = copula.parameters[name]
     if constraint is constraints.corr_cholesky:
-        return [f"correlation[{i}, {j}]" for i, j in zip(*_below(copula.dim), strict=True)]
+        label = name.replace("scale_tril", "correlation")
+        return [f"{label}[{i}, {j}]" for i, j in zip(*_below(copula.dim), strict=True)]
     if value.dim() == 0:
         return [name]
     size = value.numel() - (constraint is constraints.simplex)
