@@ -356,6 +356,45 @@ def test_generated_and_real_data_are_not_mixed_unasked(shared: Path, tmp_path: P
     assert json.loads((real / "manifest.json").read_text())["synthetic"] is False
 
 
+def test_scales_and_vocabulary_can_be_those_of_other_data(shared: Path, tmp_path: Path) -> None:
+    other = make_folder(tmp_path / "other", seed=9)
+    facts = {
+        "series": {"mean": {"c2": 1.0}, "deviation": {"c2": 2.0}},
+        "vitals": {},
+        "report": {},
+    }
+    known = json.loads((other / "manifest.json").read_text())["modalities"]
+    for name, more in facts.items():
+        known[name] |= more
+    rewrite_manifest(other, modalities=known)
+    home = tmp_path / "home"
+    shutil.copytree(shared, home)
+    known["series"] |= {"mean": {"c2": 3.0}, "deviation": {"c2": 0.5}}
+    rewrite_manifest(home, modalities=known)
+    options = {"modalities": ["series", "report", "vitals"], "tokens": 16}
+    alone = Prepared(other, **options)
+    moved = Prepared(other, fitted_on=home, **options)
+    rows = range(len(alone))
+    own, there = (data[rows].inputs for data in (alone, moved))
+    mask = own["series"].mask
+    wanted = (own["series"].values[mask] * 2 + 1 - 3) / 0.5
+    torch.testing.assert_close(there["series"].values[mask][:, 2], wanted[:, 2])
+    assert torch.equal(there["series"].values[..., 3:], own["series"].values[..., 3:])
+    pulse = pd.read_parquet(home / "vitals.parquet").set_index("stay_id")["pulse"]
+    train = Prepared(home, modalities=["vitals"]).stays["stay_id"]
+    raw = pd.read_parquet(other / "vitals.parquet").set_index("stay_id")["pulse"]
+    has = moved.present[:, 2]
+    expected = (raw[moved.stays["stay_id"][has.numpy()]] - pulse[train].mean()) / pulse[train].std(
+        ddof=0
+    )
+    np.testing.assert_allclose(there["vitals"][has, 0], expected, rtol=1e-4, atol=1e-5)
+    assert moved.shape == Prepared(home, **options).shape
+    known["series"]["columns"] = ["c3"]
+    rewrite_manifest(home, modalities=known)
+    with pytest.raises(InputError, match="series differ in columns"):
+        Prepared(other, fitted_on=home, **options)
+
+
 def test_a_patient_of_another_folder_is_found(shared: Path, tmp_path: Path) -> None:
     other = make_folder(tmp_path / "other")
     stays = pd.read_parquet(other / "stays.parquet").assign(split="test")

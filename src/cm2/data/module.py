@@ -28,7 +28,8 @@ class PreparedData(lightning.LightningDataModule):
         batch_size: Stays in a batch, over all processes.
         workers: Processes that read ahead.
         seed: Of the order, and of the removal of modalities.
-        test_root: Another folder from which the test split is taken.
+        test_root: Another folder from which the test split is taken; scales and vocabulary stay
+            those of ``root``.
         mix: Whether generated and real data may be used together.
         options: Other arguments of :class:`~cm2.data.prepared.Prepared`.
 
@@ -54,7 +55,9 @@ class PreparedData(lightning.LightningDataModule):
         self.seed = seed
         roots = dict.fromkeys(SPLITS, root) | ({"test": test_root} if test_root else {})
         self.parts = {
-            split: Prepared(place, **{"seed": seed, **(options or {}), "split": split})
+            split: Prepared(
+                place, **{"seed": seed, "fitted_on": root, **(options or {}), "split": split}
+            )
             for split, place in roots.items()
         }
         self._check(mix)
@@ -70,7 +73,7 @@ class PreparedData(lightning.LightningDataModule):
         if train.modalities != test.modalities or train.shape != test.shape:
             raise InputError(
                 f"training data have {train.shape}, but test data {test.shape}; name modalities"
-                " that both have, and a tokenizer"
+                " that both have"
             )
         for split in SPLITS[1:]:
             part = self.parts[split]

@@ -53,6 +53,8 @@ class Prepared(Dataset[Batch]):
         chunks: Most chunks of a stay; the last ones are kept.
         chunks_per_document: Most chunks of a document, the first ones; None for all. The reference
             is 1, with 5 chunks of 512 tokens.
+        fitted_on: Folder whose training split gives scales and vocabulary, such as the one that a
+            model was trained on; None for ``root``.
         embedded: Modalities whose encoder has run before; see ``cm2.data.embeddings``.
         verify: Whether files are checked against their checksums.
 
@@ -84,6 +86,7 @@ class Prepared(Dataset[Batch]):
         tokens: int = 512,
         chunks: int = 8,
         chunks_per_document: int | None = None,
+        fitted_on: str | Path | None = None,
         embedded: Sequence[str] = (),
         verify: bool = True,
     ) -> None:
@@ -95,11 +98,14 @@ class Prepared(Dataset[Batch]):
             raise InputError(f"missing_rate should be in [0, 1), but is {missing_rate}")
         folder = Folder(root, verify=verify)
         self.modalities = _chosen(folder, modalities, embedded)
+        fit = folder if fitted_on is None else Folder(fitted_on, verify=verify)
+        _chosen(fit, self.modalities, ())
         self.checksum = folder.checksum
         self.synthetic = folder.synthetic
         self.source = str(folder.manifest.get("source", ""))
         stays = folder.stays
-        self.classes = max(2, int(stays["label"].max()) + 1) if len(stays) else 2
+        labels = np.concatenate([stays["label"], fit.stays["label"]])
+        self.classes = max(2, int(labels.max(initial=0)) + 1)
         stays = stays if split is None else stays.loc[stays["split"] == split]
         has = stays[[f"has_{name}" for name in self.modalities]].to_numpy(bool)
         kept = has.all(axis=1) if setting == "paired" else has[:, 0]
@@ -112,7 +118,7 @@ class Prepared(Dataset[Batch]):
             "per_document": chunks_per_document,
         }
         self._readers = {
-            name: _reader(folder, name, self._ids, name in embedded, text)
+            name: _reader(folder, fit, name, self._ids, name in embedded, text)
             for name in self.modalities
         }
         has = has[kept]
@@ -174,18 +180,24 @@ def _chosen(
 
 
 def _reader(
-    folder: Folder, name: str, stays: Int[ndarray, " stay"], embedded: bool, text: dict[str, Any]
+    folder: Folder,
+    fit: Folder,
+    name: str,
+    stays: Int[ndarray, " stay"],
+    embedded: bool,
+    text: dict[str, Any],
 ) -> Reader:
-    facts = folder.modalities[name]
-    kind, file = facts["kind"], facts["file"]
+    kind = folder.modalities[name]["kind"]
     if embedded:
         return Embedding(folder, name, stays)
+    if kind == "series":
+        return Series(folder, name, stays, fit)
+    if kind == "tabular":
+        return Tabular(folder, name, stays, fit)
     if kind == "text":
-        return Text(folder, file, stays, **text)
+        return Text(folder, name, stays, fit, **text)
     if kind == "image":
-        return Image(folder, file, facts.get("index", f"{Path(file).stem}.parquet"), stays)
-    if kind in ("series", "tabular"):
-        return (Series if kind == "series" else Tabular)(folder, file, stays)
+        return Image(folder, name, stays)
     raise InputError(f"{folder.root}: modality {name!r} is of the unknown kind {kind!r}")
 
 

@@ -7,6 +7,7 @@ comes out as zeros, or as a sequence without steps.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ from cm2.errors import InputError
 from cm2.records import Padded
 
 __all__ = ["Image", "Reader", "Series", "Tabular", "Text"]
+
+SCALE = ("mean", "deviation")
+"""Entries of a series in the manifest, by column."""
 
 
 class Reader(ABC):
@@ -64,9 +68,20 @@ class Ragged:
 
 
 class Series(Reader):
-    """A grid of numbers by time: ``stay_id, bin``, then the columns, sorted."""
+    """A grid of numbers by time: ``stay_id, bin``, then the columns, sorted.
 
-    def __init__(self, folder: Folder, file: str, stays: Int[ndarray, " stay"]) -> None:
+    Args:
+        folder: The prepared data.
+        name: Name of the modality.
+        stays: The stays that are answered for, sorted.
+        fit: The data by whose training split numbers are scaled; those of ``folder`` are scaled
+            by its own.
+    """
+
+    def __init__(
+        self, folder: Folder, name: str, stays: Int[ndarray, " stay"], fit: Folder
+    ) -> None:
+        file = folder.modalities[name]["file"]
         frame = folder.table(file, ["stay_id", "bin"])
         frame = frame[frame["stay_id"].isin(stays)]
         ids = frame["stay_id"].to_numpy()
@@ -74,7 +89,10 @@ class Series(Reader):
         later = (ids[1:] > ids[:-1]) | ((ids[1:] == ids[:-1]) & (bins[1:] > bins[:-1]))
         if not later.all():
             raise InputError(f"{folder.root / file}: rows must be sorted by stay_id and bin")
-        values = frame.drop(columns=["stay_id", "bin"]).to_numpy(np.float32)
+        frame = frame.drop(columns=["stay_id", "bin"])
+        if fit.checksum != folder.checksum:
+            frame = _rescaled(frame, folder.modalities[name], fit.modalities[name])
+        values = frame.to_numpy(np.float32)
         if not np.isfinite(values).all():
             raise InputError(f"{folder.root / file}: has missing or infinite values")
         lengths = np.searchsorted(ids, stays, "right") - np.searchsorted(ids, stays, "left")
@@ -87,14 +105,29 @@ class Series(Reader):
         return Padded(torch.from_numpy(values), torch.from_numpy(mask))
 
 
+def _rescaled(
+    frame: pd.DataFrame, own: Mapping[str, Any], other: Mapping[str, Any]
+) -> pd.DataFrame:
+    """Numbers on the scale of other data, which must have the same grid."""
+    for key in ("columns", "hours_per_bin"):
+        if own.get(key) != other.get(key):
+            raise InputError(f"series differ in {key} from those they are to be scaled like")
+    (mean, deviation), (center, scale) = (
+        [pd.Series(facts.get(key, {}), dtype=np.float64) for key in SCALE] for facts in (own, other)
+    )
+    names = list(mean.index)
+    return frame.assign(**((frame[names] * deviation + mean - center) / scale))
+
+
 class Text(Reader):
     """Documents as token numbers, in chunks: ``stay_id, position, text``, sorted.
 
     Args:
         folder: The prepared data.
-        file: Name of the table.
+        name: Name of the modality.
         stays: The stays that are answered for, sorted.
-        tokenizer: As ``tokens.load`` takes it; None learns one from the training split.
+        fit: The data from whose training split a vocabulary is learned.
+        tokenizer: As ``tokens.load`` takes it; None learns a vocabulary.
         length: Most tokens in a chunk.
         chunks: Most chunks of a stay; the last ones are kept.
         per_document: Most chunks of a document, the first ones; None for all.
@@ -103,8 +136,9 @@ class Text(Reader):
     def __init__(
         self,
         folder: Folder,
-        file: str,
+        name: str,
         stays: Int[ndarray, " stay"],
+        fit: Folder,
         *,
         tokenizer: str | Path | None = None,
         length: int = 512,
@@ -113,9 +147,10 @@ class Text(Reader):
     ) -> None:
         if chunks < 1:
             raise InputError(f"a stay needs room for a chunk, but chunks is {chunks}")
-        frame = folder.table(file, ["stay_id", "position", "text"])
+        frame = folder.table(folder.modalities[name]["file"], ["stay_id", "position", "text"])
         if tokenizer is None:
-            encoder = tokens.parse(_learned(folder.root, file, folder.checksum))
+            learned = _learned(fit.root, fit.modalities[name]["file"], fit.checksum)
+            encoder = tokens.parse(learned)
         else:
             encoder = tokens.load(tokenizer)
         frame = frame[frame["stay_id"].isin(stays)].sort_values(["stay_id", "position"])
@@ -149,7 +184,9 @@ def _learned(root: Path, file: str, checksum: str) -> str:
 class Image(Reader):
     """Grey images in one array on disk, of which a batch reads its own rows only."""
 
-    def __init__(self, folder: Folder, file: str, index: str, stays: Int[ndarray, " stay"]) -> None:
+    def __init__(self, folder: Folder, name: str, stays: Int[ndarray, " stay"]) -> None:
+        file = folder.modalities[name]["file"]
+        index = folder.modalities[name].get("index", f"{Path(file).stem}.parquet")
         self._path = folder.path(file)
         self._pixels: ndarray | None = None
         table = folder.table(index, ["stay_id", "row"]).set_index("stay_id")["row"]
@@ -187,13 +224,22 @@ class Tabular(Reader):
 
     A missing number is the training mean, zero; a column with missing numbers in the training
     split has a column of its own behind all others that is one where the number is missing.
+
+    Args:
+        folder: The prepared data.
+        name: Name of the modality.
+        stays: The stays that are answered for, sorted.
+        fit: The data whose training split gives means, deviations and flags.
     """
 
-    def __init__(self, folder: Folder, file: str, stays: Int[ndarray, " stay"]) -> None:
-        frame = folder.table(file, ["stay_id"]).set_index("stay_id").astype(np.float64)
-        frame = frame.replace([np.inf, -np.inf], np.nan)
-        train = folder.stays.loc[folder.stays["split"] == "train", "stay_id"]
-        seen = frame[frame.index.isin(train)]
+    def __init__(
+        self, folder: Folder, name: str, stays: Int[ndarray, " stay"], fit: Folder
+    ) -> None:
+        frame, other = _numbers(folder, name), _numbers(fit, name)
+        if list(frame.columns) != list(other.columns):
+            raise InputError(f"modality {name!r} has other columns than in {fit.root}")
+        train = fit.stays.loc[fit.stays["split"] == "train", "stay_id"]
+        seen = other[other.index.isin(train)]
         deviation = seen.std(ddof=0)
         scaled = (frame - seen.mean()) / deviation.where(deviation > 0, 1.0)
         flags = frame.isna().loc[:, seen.isna().any()].astype(np.float64)
@@ -205,3 +251,8 @@ class Tabular(Reader):
 
     def take(self, rows: Int[ndarray, " batch"]) -> Float[Tensor, "batch feature"]:
         return torch.from_numpy(self._values[rows])
+
+
+def _numbers(folder: Folder, name: str) -> pd.DataFrame:
+    table = folder.table(folder.modalities[name]["file"], ["stay_id"]).set_index("stay_id")
+    return table.astype(np.float64).replace([np.inf, -np.inf], np.nan)
