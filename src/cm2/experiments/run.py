@@ -223,6 +223,8 @@ def _predictions(experiment: Experiment, model: Model, data: Prepared) -> Predic
 def _data(experiment: Experiment, split: str | None, root: Path | None = None) -> Prepared:
     options = dict(experiment.data)
     if root is not None:
+        # Other data meet the model on the scale, and with the words, of its training data.
+        options["fitted_on"] = options.get("fitted_on") or options["root"]
         options["root"] = root
     return Prepared(**options, split=split)
 
