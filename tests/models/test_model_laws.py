@@ -241,6 +241,32 @@ def test_the_joint_is_in_single_precision_under_autocast() -> None:
     assert torch.equal(penalties["joint_nll"], plain["joint_nll"])
 
 
+def test_the_joint_starts_where_training_will_find_embeddings() -> None:
+    """A batch norm without data behind it embeds differently; looking for faults moves nothing."""
+    model, batch = build("cm2", ("image", "dense")), clinical_batch(("image", "dense"), 150)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    assert model.broken_terms(batch) == []
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert model.training
+    model.initialize(batch)
+    with torch.no_grad():
+        z, present = model.raw(batch), batch.present
+        found = model.joint().log_prob_terms(z, present)["marginal"][:, 0]
+        own = build("cm2", ("image", "dense")).joint
+        own.initialize(z, present)
+        best = own().log_prob_terms(z, present)["marginal"][:, 0]
+        naive = build("cm2", ("image", "dense"))
+        naive.initialize_joint(batch)
+        worst = naive.joint().log_prob_terms(z, present)["marginal"][:, 0]
+    assert best.mean() - found.mean() < 0.5 * (best.mean() - worst.mean())
+
+
+def test_pieces_are_the_whole() -> None:
+    model, batch = build("cm2", CLINICAL).eval(), clinical_batch(CLINICAL, 70)
+    whole = model.embed(batch)
+    torch.testing.assert_close(model.embed_in_pieces(batch), whole, **FLOAT32)
+
+
 def test_embed_gives_rows_in_order_and_nan_where_absent() -> None:
     batch = clinical_batch(CLINICAL, 10)
     for column, kind in enumerate(CLINICAL):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -133,11 +133,19 @@ def single_precision(like: Tensor) -> torch.autocast:
     return torch.autocast(device_type=like.device.type, enabled=False)
 
 
-def select(x: Any, rows: Bool[Tensor, batch]) -> Any:
+def select(x: Any, rows: Bool[Tensor, " batch"] | slice) -> Any:
     """Returns the given rows of an input: a tensor, or a tuple of tensors such as ``Padded``."""
     if isinstance(x, Tensor):
         return x[rows]
     return type(x)(*(select(part, rows) for part in x))
+
+
+def pieces(batch: Batch, size: int) -> Iterator[Batch]:
+    """Yields the inputs of a large batch in parts, so that encoders need memory for one only."""
+    for start in range(0, len(batch.present), size):
+        rows = slice(start, start + size)
+        inputs = {name: select(x, rows) for name, x in batch.inputs.items()}
+        yield Batch(inputs, batch.present[rows])
 
 
 def single(z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:

@@ -12,17 +12,28 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from cm2 import fusions, imputers
 from cm2.encoders import Encoder
 from cm2.joint import CopulaJoint
 from cm2.models import diagnostics, objectives, posteriors
-from cm2.models.base import Model, Prediction, probabilities, register, single_precision
+from cm2.models.base import (
+    Model,
+    Prediction,
+    pieces,
+    probabilities,
+    register,
+    single_precision,
+)
 from cm2.models.posteriors import Encoded
 from cm2.records import Batch, Output
 
 JOINT_SPEED = 5.0
 """Learning rate of the joint relative to the network's; it has to follow moving embeddings."""
+
+PIECE = 32
+"""Rows that encoders take at once where a batch may hold thousands."""
 
 FILLER_ROWS = 100
 """Standard normal rows from which the marginal of a hardly ever observed modality starts."""
@@ -216,7 +227,7 @@ class CM2(Model):
         training = self.training
         self.eval()
         with torch.no_grad():
-            z, present = self.embed(batch), batch.present
+            z, present = self.embed_in_pieces(batch), batch.present
             rare = present.sum(dim=0) < self.joint.components
             if bool(rare.any()):
                 generator = torch.Generator().manual_seed(0)
@@ -227,8 +238,19 @@ class CM2(Model):
                 self.joint.initialize(z, present)
         self.train(training)
 
+    def embed_in_pieces(self, batch: Batch) -> Float[Tensor, "batch modality dim"]:
+        """Returns the embeddings of a batch that may be too large for the encoders at once."""
+        return torch.cat([self.embed(piece) for piece in pieces(batch, PIECE)])
+
     def initialize(self, batch: Batch) -> None:
-        """Starts the joint from data."""
+        """Starts the joint from data.
+
+        Batch normalisation that has not met any data embeds otherwise in evaluation than in
+        training; where there is some, it meets them first, or the joint would start elsewhere.
+        """
+        if any(isinstance(part, _BatchNorm) and part.training for part in self.modules()):
+            with torch.no_grad():
+                self.embed_in_pieces(batch)
         self.initialize_joint(batch)
 
     def restarted(self) -> list[nn.Parameter]:
@@ -244,7 +266,10 @@ class CM2(Model):
     @torch.no_grad()
     def broken_terms(self, batch: Batch) -> list[str]:
         """Names encoders and terms of the joint that are not finite on a batch."""
-        z = self.embed(batch)
+        training = self.training
+        self.eval()
+        z = self.embed_in_pieces(batch)
+        self.train(training)
         encoders = [
             f"the embedding of modality {name!r}"
             for column, name in enumerate(self.modalities)
