@@ -7,6 +7,7 @@ A case knows how to build its copula and what the oracles say about it, so that 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import mpmath
 import numpy as np
 import torch
 from torch import Tensor
@@ -106,6 +107,39 @@ def elliptical(correlation: np.ndarray, label: str, df: float | None = None) -> 
     return Case(family, label, dim, arguments, log_density, sample, conditional, tau)
 
 
+def reflected(case: Case, family: str, flip: tuple[bool, ...]) -> Case:
+    """A case whose coordinates of another one are reflected."""
+    sign = np.where(flip, -1.0, 1.0)
+
+    def turn(u: np.ndarray) -> np.ndarray:
+        return np.where(flip[: u.shape[-1]], 1 - u, u)
+
+    def log_density(u: np.ndarray) -> np.ndarray:
+        exact = [[1 - mpmath.mpf(x) if f else x for x, f in zip(r, flip, strict=False)] for r in u]
+        return case.log_density(exact)
+
+    def conditional(v: np.ndarray, given: np.ndarray) -> np.ndarray:
+        inside = case.conditional(1 - v if flip[-1] else v, turn(given))
+        return 1 - inside if flip[-1] else inside
+
+    return Case(
+        family,
+        case.label,
+        case.dim,
+        case.arguments,
+        log_density,
+        lambda n, rng: turn(case.sample(n, rng)),
+        conditional,
+        case.tau * np.outer(sign, sign),
+    )
+
+
+def dims(family: str) -> list[int]:
+    """The dimensions of the table that the family can have."""
+    most = copulas.REGISTRY[family].largest_dim
+    return [dim for dim in DIMS if most is None or dim <= most]
+
+
 def independence(dim: int) -> Case:
     """The baseline."""
     return Case(
@@ -148,6 +182,13 @@ def _table() -> list[Case]:
     for df in (None, 3.0):
         cases.append(elliptical(np.array([[1.0, -0.7], [-0.7, 1.0]]), "negative", df))
     cases.append(archimedean("frank", "theta", -6.0, -oracles.frank_tau(6.0), "negative", 2))
+    for case in [
+        c for c in cases if c.label == "mild" and c.family in ("gumbel", "clayton", "joe")
+    ]:
+        cases.append(reflected(case, f"survival-{case.family}", (True,) * case.dim))
+        if case.dim == 2:
+            cases.append(reflected(case, f"rotated90-{case.family}", (True, False)))
+            cases.append(reflected(case, f"rotated270-{case.family}", (False, True)))
     return cases
 
 

@@ -33,11 +33,16 @@ class Learnable(nn.Module, Generic[D]):
     def __init__(self, family: type[D], /, **arguments: Any) -> None:
         super().__init__()
         self.family = family
-        constraints = family(**arguments).arg_constraints
+        start = family(**arguments)
+        constraints = start.arg_constraints
         self.options = {key: value for key, value in arguments.items() if key not in constraints}
         self._transforms = {name: biject_to(constraints[name]) for name in constraints}
         self.unconstrained = nn.ParameterDict(
-            {name: nn.Parameter(self._inverse(name, arguments[name])) for name in constraints}
+            {
+                # A mixture's components, say, bring parameters that are no arguments.
+                name: nn.Parameter(self._inverse(name, arguments.get(name, getattr(start, name))))
+                for name in constraints
+            }
         )
 
     def forward(self, frozen: bool = False) -> D:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cm2 import copulas
 from cm2.learnable import Learnable
-from families import ARCHIMEDEAN, CASES, MODERATE, Case, names, points
+from families import ARCHIMEDEAN, CASES, MODERATE, Case, dims, names, points
 from laws import EXACT
 
 every_case = pytest.mark.parametrize("case", CASES, ids=names(CASES))
@@ -128,8 +128,9 @@ def test_unreachable_dependence_is_refused(family: str, tau: float) -> None:
         copulas.REGISTRY[family].from_kendall_tau(tau, dim=2)
 
 
-@pytest.mark.parametrize("family", list(copulas.REGISTRY))
-@pytest.mark.parametrize("dim", [2, 3])
+@pytest.mark.parametrize(
+    ("family", "dim"), [(f, d) for f in copulas.REGISTRY for d in (2, 3) if d in dims(f)]
+)
 def test_start_is_trainable_and_away_from_independence(family: str, dim: int) -> None:
     """From `start`, plain gradient ascent on draws of the family reaches their tau."""
     cls = copulas.REGISTRY[family]
@@ -140,13 +141,14 @@ def test_start_is_trainable_and_away_from_independence(family: str, dim: int) ->
     if family == "independence":
         assert not list(module.parameters())
         return
-    u = cls.from_kendall_tau(0.5, dim=dim).sample((500, 1)).expand(500, 2, dim)
+    tau = -0.5 if family.startswith(("rotated90", "rotated270")) else 0.5
+    u = cls.from_kendall_tau(tau, dim=dim).sample((500, 1)).expand(500, 2, dim)
     optimizer = torch.optim.Adam(module.parameters(), lr=0.05)
     for _ in range(150):
         optimizer.zero_grad()
         (-module().log_prob(u).sum(-1).mean()).backward()
         optimizer.step()
-    assert (module().kendall_tau()[:, 0, 1] - 0.5).abs().max() < 0.08
+    assert (module().kendall_tau()[:, 0, 1] - tau).abs().max() < 0.08
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from scipy import special, stats
 import oracles
 from cm2 import copulas
 from cm2.records import Unit
-from families import ARCHIMEDEAN, CASES, DIMS, GENERATED, MODERATE, Case, elliptical, names, points
+from families import ARCHIMEDEAN, CASES, GENERATED, MODERATE, Case, dims, elliptical, names, points
 from laws import EXACT, ORACLE, QUADRATURE, gradients
 
 every_case = pytest.mark.parametrize("case", CASES, ids=names(CASES))
@@ -30,7 +30,7 @@ def subset_log_density(case: Case, u: np.ndarray, keep: np.ndarray) -> float:
 def test_every_family_has_a_case_in_every_dimension() -> None:
     assert {case.family for case in CASES} == set(copulas.REGISTRY)
     for family in copulas.REGISTRY:
-        assert {case.dim for case in CASES if case.family == family} == set(DIMS)
+        assert {case.dim for case in CASES if case.family == family} == set(dims(family))
 
 
 @every_case

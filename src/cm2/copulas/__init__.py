@@ -12,7 +12,9 @@ from cm2.copulas.gumbel import Gumbel
 from cm2.copulas.independence import Independence
 from cm2.copulas.joe import Joe
 from cm2.copulas.measures import Estimate
+from cm2.copulas.mixture import Mixture
 from cm2.copulas.ranks import pseudo_observations
+from cm2.copulas.rotated import Rotated
 from cm2.copulas.selection import Selection, select
 from cm2.copulas.student import StudentT
 
@@ -27,6 +29,8 @@ __all__ = [
     "Gumbel",
     "Independence",
     "Joe",
+    "Mixture",
+    "Rotated",
     "Selection",
     "StudentT",
     "fit",

@@ -18,7 +18,6 @@ from torch import Tensor
 from cm2.copulas.base import Copula, check_tau
 from cm2.records import Unit
 
-_ROWS = 1 << 15
 _BITS = 62
 
 
@@ -78,11 +77,7 @@ class Elliptical(Copula):
         if present is None:
             whitening = Whitening.of(self.scale_tril)
             scores = self._scores(unit)
-            if self.batch_shape or scores.dim() != 2:
-                return self._log_density(whitening, scores, self.dim)
-            # Slices whose intermediate values stay in cache.
-            slices = scores.split(_ROWS)
-            return torch.cat([self._log_density(whitening, s, self.dim) for s in slices])
+            return self._log_density(whitening, scores, self.dim)
         scores = torch.where(present, self._scores(unit), 0.0)
         patterns, index = self._patterns(present)
         whitening = Whitening.of(sub_factor(self._masked(patterns))).pick(index)
@@ -211,7 +206,7 @@ def exchangeable(family: str, tau: float | Tensor, dim: int) -> Tensor:
     Raises:
         ValueError: If ``dim`` coordinates cannot have it.
     """
-    lowest = 2 / math.pi * math.asin(-1 / (dim - 1))
+    lowest = 2 / math.pi * math.asin(-1 / max(dim - 1, 1))
     rho = torch.sin(check_tau(family, tau, lowest, 1.0) * math.pi / 2)[..., None, None]
     eye = torch.eye(dim, dtype=rho.dtype, device=rho.device)
     return eye + rho * (1 - eye)

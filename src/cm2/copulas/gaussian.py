@@ -74,6 +74,10 @@ class Gaussian(Elliptical):
         """0 for two different coordinates, unless they are equal."""
         return self.lower_tail_dependence()
 
+    def mixed_tail_dependence(self) -> Float[Tensor, "*batch dim dim"]:
+        """0 for two different coordinates, unless they are opposite."""
+        return (self.correlation <= -1).to(self.scale_tril.dtype)
+
     def _scores(self, unit: Unit) -> Tensor:
         return normal_quantile(*unit)
 

@@ -68,3 +68,25 @@ def spearman_from_cdf(
     batch = like.dim() - 2
     values = cdf(points.view(-1, *[1] * batch, 2))
     return 12 * (weights.view(-1, *[1] * batch) * values).sum(0) - 3
+
+
+def kendall_from_rosenblatt(
+    conditional_cdf: Callable[[Tensor, Tensor], Tensor], like: Float[Tensor, ...]
+) -> Float[Tensor, "*batch"]:
+    r"""Kendall's tau of a pair, :math:`1 - 4 \int\!\!\int \partial_u C\,\partial_v C\,du\,dv`.
+
+    Nelsen (2006), theorem 5.1.5.
+
+    Args:
+        conditional_cdf: The h-functions: of points ``(node, *1, 2)`` and of what is present.
+        like: As in :func:`spearman_from_cdf`.
+
+    Returns:
+        Tau of each element of the batch.
+    """
+    points, weights = (part.to(like) for part in _triangles())
+    batch = like.dim() - 2
+    points = points.view(-1, *[1] * batch, 2)
+    first = torch.tensor([True, False], device=like.device)
+    product = conditional_cdf(points, first)[..., 1] * conditional_cdf(points, ~first)[..., 0]
+    return 1 - 4 * (weights.view(-1, *[1] * batch) * product).sum(0)

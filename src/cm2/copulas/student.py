@@ -80,16 +80,23 @@ class StudentT(Elliptical):
 
     def lower_tail_dependence(self) -> Float[Tensor, "*batch dim dim"]:
         r""":math:`2 T_{\nu+1}(-\sqrt{(\nu + 1)(1 - \rho) / (1 + \rho)})` (Demarta and McNeil)."""
-        rho = self.correlation.clamp(-1, 1)
         eye = self._eye().bool()
-        off = torch.where(eye, 0.0, rho)
-        df = (self.df + 1)[..., None, None]
-        y = -_root_deviance(((1 - off) / (1 + off)).sqrt(), 0.0 * off, df)
-        return torch.where(eye, 1.0, 2 * torch.special.ndtr(to_normal(y, df)))
+        return torch.where(eye, 1.0, self._tail(torch.where(eye, 0.0, self.correlation)))
 
     def upper_tail_dependence(self) -> Float[Tensor, "*batch dim dim"]:
         """As the lower one: the copula is symmetric about the middle of the cube."""
         return self.lower_tail_dependence()
+
+    def mixed_tail_dependence(self) -> Float[Tensor, "*batch dim dim"]:
+        """As the lower one of a copula with the opposite correlation."""
+        eye = self._eye().bool()
+        return torch.where(eye, 0.0, self._tail(torch.where(eye, 0.0, -self.correlation)))
+
+    def _tail(self, rho: Tensor) -> Tensor:
+        rho = rho.clamp(-1, 1)
+        df = (self.df + 1)[..., None, None]
+        y = -_root_deviance(((1 - rho) / (1 + rho)).sqrt(), torch.zeros_like(rho), df)
+        return 2 * torch.special.ndtr(to_normal(y, df))
 
     def _scores(self, unit: Unit) -> Tensor:
         return to_student(normal_quantile(*unit), self.df[..., None])

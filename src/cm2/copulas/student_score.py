@@ -30,8 +30,11 @@ from torch import Tensor
 from cm2.numerics import log1mexp, normal_quantile
 
 _NODES = 64
-_CELL = 0.5
-_DEGREE = 9
+# Tables: cells of |x| (u to 1e-38), octaves of df, degrees within them, and fewer points than that
+# are evaluated directly.
+_CELL, _CELLS, _DEGREE = 0.5, 26, 9
+_OCTAVES, _ORDER = (-1, 24), 14
+_FEW = 256
 # Elements that go through the quadrature at once, each with all its nodes: a few MB.
 _CHUNK = 1 << 13
 # Elements that go through a table at once: their intermediate values stay in cache.
@@ -207,57 +210,73 @@ def _bernoulli(v: Tensor) -> Tensor:
 def _evaluate(
     function: Callable[[Tensor, Tensor], Tensor], x: Tensor, df: Tensor, order: Tensor | None
 ) -> Tensor:
-    """An odd function of x, by itself at few points or by a table where many share their df."""
-    orders = 1 if order is None or not order.numel() else int(order.max()) + 1
-    cells = int(x.detach().abs().nan_to_num(0.0, 0.0).amax() / _CELL) + 1 if x.numel() else 1
-    tables = orders * df.numel()
-    if x.numel() < 2 * tables * min(cells, 80) * (_DEGREE + 1):
-        total = df if order is None else df + order
-        total = total.double().expand(x.shape).reshape(-1)
-        parts = zip(x.double().reshape(-1).split(_CHUNK), total.split(_CHUNK), strict=True)
-        return torch.cat([function(*part) for part in parts]).view(x.shape).to(x.dtype)
-    cells = min(cells, 80)
+    """An odd function of x: by itself at a few points and far out, else by a table."""
+    total = df if order is None else df + order
+    if x.numel() < _FEW:
+        return _direct(function, x, total.expand(x.shape))
     index = torch.arange(df.numel(), device=x.device).view(df.shape)
     every = df.double().reshape(-1)
     if order is not None:
-        every = every + torch.arange(orders, device=x.device)[:, None]
+        every = every + torch.arange(int(order.max()) + 1, device=x.device)[:, None]
         index = index + df.numel() * order
-    coefficients = _tabulate(function, every.reshape(-1), cells).to(x.dtype)
-    value = _look_up(coefficients, x, index, cells)
-    beyond = x.abs() > cells * _CELL
+    value = _look_up(_tabulate(function, every.reshape(-1)).to(x.dtype), x, index)
+    low, high = (2.0**octave for octave in _OCTAVES)
+    beyond = (x.abs() > _CELLS * _CELL) | (total < low) | (total >= high)
     if beyond.any():
-        total = (df if order is None else df + order).double().expand(x.shape)
-        value[beyond] = function(x[beyond].double(), total[beyond]).to(x.dtype)
+        value[beyond] = _direct(function, x[beyond], total.expand(x.shape)[beyond])
     return value
 
 
+def _direct(function: Callable[[Tensor, Tensor], Tensor], x: Tensor, df: Tensor) -> Tensor:
+    flat = (part.double().reshape(-1).split(_CHUNK) for part in (x, df))
+    parts = [function(*part) for part in zip(*flat, strict=True)]
+    return torch.cat(parts).view(x.shape).to(x.dtype) if parts else x.clone()
+
+
 def _tabulate(
-    function: Callable[[Tensor, Tensor], Tensor], df: Tensor, cells: int
+    function: Callable[[Tensor, Tensor], Tensor], df: Tensor
 ) -> Float[Tensor, "power entry"]:
-    """Coefficients of polynomials for ``function(x) / x``, for each df and each cell of |x|."""
-    size = _DEGREE + 1
-    nodes = np.cos(np.pi * (np.arange(size) + 0.5) / size)
-    inverse = np.linalg.inv(np.vander(nodes, increasing=True))
-    to_powers = torch.tensor(inverse, device=df.device)
-    local = torch.tensor(nodes, device=df.device)
-    x = _CELL * (torch.arange(cells, device=df.device)[:, None] + 0.5 * (1 + local))
-    x, every = torch.broadcast_tensors(x, df[:, None, None])
-    flat = zip(x.reshape(-1).split(_CHUNK), every.reshape(-1).split(_CHUNK), strict=True)
-    ratio = torch.cat([function(*part) for part in flat]).view(-1, size) / x.reshape(-1, size)
-    return to_powers @ ratio.T
+    """Coefficients of polynomials for ``function(x) / x``, for each df and each cell of |x|.
+
+    Within an octave of df the coefficients are themselves polynomials, in its logarithm.
+    """
+    octave = df.log2().floor().clamp(_OCTAVES[0], _OCTAVES[1] - 1)
+    local = (2 * (df.log2() - octave) - 1).clamp(-1, 1)
+    waves = (local.arccos()[:, None] * torch.arange(_ORDER, device=df.device)).cos()
+    coefficients = df.new_empty(_DEGREE + 1, len(df), _CELLS)
+    for which in octave.unique().tolist():
+        inside = octave == which
+        piece = _octave(function, int(which), df.device)
+        coefficients[:, inside] = torch.einsum("no,okc->knc", waves[inside], piece)
+    return coefficients.view(_DEGREE + 1, -1)
 
 
-def _look_up(coefficients: Tensor, x: Tensor, index: Tensor, cells: int) -> Tensor:
+@cache
+def _octave(
+    function: Callable[[Tensor, Tensor], Tensor], octave: int, device: torch.device
+) -> Float[Tensor, "wave power cell"]:
+    """The coefficients of :func:`_tabulate` as Chebyshev series in the logarithm of df."""
+    nodes, orders = (np.cos(np.pi * (np.arange(n) + 0.5) / n) for n in (_DEGREE + 1, _ORDER))
+    to_powers = torch.tensor(np.linalg.inv(np.vander(nodes, increasing=True)))
+    to_waves = torch.tensor(np.linalg.inv(np.polynomial.chebyshev.chebvander(orders, _ORDER - 1)))
+    x = _CELL * (torch.arange(_CELLS)[:, None] + 0.5 * (1 + torch.tensor(nodes)))
+    df = 2.0 ** (octave + 0.5 * (1 + torch.tensor(orders)))
+    x, df = torch.broadcast_tensors(x, df[:, None, None])
+    ratio = _direct(function, x.to(device), df.to(device)).cpu() / x
+    return torch.einsum("wo,kn,ocn->wkc", to_waves, to_powers, ratio).to(device)
+
+
+def _look_up(coefficients: Tensor, x: Tensor, index: Tensor) -> Tensor:
     flat, where = x.reshape(-1), index.expand(x.shape).reshape(-1)
     parts = zip(flat.split(_SLICE), where.split(_SLICE), strict=True)
-    return torch.cat([_look_up_flat(coefficients, *part, cells) for part in parts]).view(x.shape)
+    return torch.cat([_look_up_flat(coefficients, *part) for part in parts]).view(x.shape)
 
 
-def _look_up_flat(coefficients: Tensor, x: Tensor, index: Tensor, cells: int) -> Tensor:
+def _look_up_flat(coefficients: Tensor, x: Tensor, index: Tensor) -> Tensor:
     scaled = x.abs().mul_(1 / _CELL)
-    cell = scaled.long().clamp_(max=cells - 1)
+    cell = scaled.long().clamp_(0, _CELLS - 1)
     local = scaled.sub_(cell).mul_(2).sub_(1)
-    entry = cell.add_(index, alpha=cells)
+    entry = cell.add_(index, alpha=_CELLS)
     rows = coefficients.flip(0).unbind(0)
     value = rows[0].index_select(0, entry)
     for row in rows[1:]:
