@@ -7,7 +7,7 @@ from torch.distributions import constraints
 
 from cm2 import copulas
 from cm2.records import Unit
-from families import CASES, MODERATE, Case, names
+from families import MODERATE, Case, names
 from laws import EXACT, assert_uniform
 
 moderate_case = pytest.mark.parametrize("case", MODERATE, ids=names(MODERATE))
@@ -131,11 +131,9 @@ def test_bad_values_are_named_with_their_place_and_range(case: Case) -> None:
 @pytest.mark.parametrize("family", [name for name in copulas.REGISTRY if name != "independence"])
 def test_unreachable_dependence_names_the_family_the_value_and_the_range(family: str) -> None:
     cls = copulas.REGISTRY[family]
-    if cls.__abstractmethods__ or family not in {case.family for case in CASES}:
-        return
     with pytest.raises(ValueError, match=rf"(?i){cls.__name__}.*1\.5"):
         cls.from_kendall_tau(1.5)
-    with pytest.raises(ValueError, match=rf"(?i){cls.__name__}.*-0\.9"):
+    with pytest.raises(ValueError, match=rf"(?i){cls.__name__}.*(-0\.9|dim must be 2)"):
         cls.from_kendall_tau(-0.9, dim=3)
 
 

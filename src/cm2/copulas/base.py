@@ -15,7 +15,7 @@ from torch import Size, Tensor
 from torch.distributions import Distribution, constraints
 from torch.types import _size
 
-from cm2.copulas.measures import Estimate, spearman_from_cdf
+from cm2.copulas.measures import Estimate, spearman_from_rosenblatt
 from cm2.records import Unit
 from cm2.registry import Registry
 
@@ -124,9 +124,17 @@ class Copula(Distribution, ABC):
             for j in range(i):
                 pair = torch.zeros(self.dim, dtype=torch.bool, device=rho.device)
                 pair[[i, j]] = True
-                value = spearman_from_cdf(self.marginal(pair).cdf, like=rho)
+                value = spearman_from_rosenblatt(self.marginal(pair).conditional_cdf, like=rho)
                 rho[..., i, j] = rho[..., j, i] = value
         return rho
+
+    @abstractmethod
+    def lower_tail_dependence(self) -> Float[Tensor, "*batch dim dim"]:
+        """Limit of the probability of ``U_j < q`` given ``U_i < q`` as q tends to 0."""
+
+    @abstractmethod
+    def upper_tail_dependence(self) -> Float[Tensor, "*batch dim dim"]:
+        """Limit of the probability of ``U_j > q`` given ``U_i > q`` as q tends to 1."""
 
     def mixed_tail_dependence(self) -> Float[Tensor, "*batch dim dim"]:
         """Tail dependence of one coordinate's lower with another's upper end.
@@ -250,8 +258,8 @@ class Copula(Distribution, ABC):
     @abstractmethod
     def _complete(self, unit: Unit, present: Tensor) -> Unit: ...
 
-    def _conditional_cdf(self, unit: Unit, present: Tensor) -> Unit:
-        raise ValueError(f"{type(self).__name__}: the conditional distribution is not known")
+    @abstractmethod
+    def _conditional_cdf(self, unit: Unit, present: Tensor) -> Unit: ...
 
     def _like_parameters(self) -> Tensor:
         """A tensor with the dtype and the device of the parameters."""
