@@ -3,6 +3,8 @@
 An island: it imports no torch. Needs the extra ``cm2[tables]``.
 """
 
+from typing import TYPE_CHECKING, Any
+
 try:
     import duckdb as _duckdb  # noqa: F401
     import ibis as _ibis  # noqa: F401
@@ -11,7 +13,18 @@ except ImportError as error:
         "reading raw tables needs Ibis and DuckDB; install them with: pip install 'cm2[tables]'"
     ) from error
 
-from cm2.prepare.documents import vectorize
 from cm2.prepare.splits import split
 
+if TYPE_CHECKING:
+    from cm2.prepare.documents import vectorize
+
 __all__ = ["split", "vectorize"]
+
+
+def __getattr__(name: str) -> Any:
+    # Documents need scikit-learn, which is slow to import; most of preparation does without it.
+    if name == "vectorize":
+        from cm2.prepare.documents import vectorize
+
+        return vectorize
+    raise AttributeError(f"module 'cm2.prepare' has no attribute {name!r}")

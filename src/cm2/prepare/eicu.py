@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 
 from cm2.prepare import eicu_columns as columns
-from cm2.prepare.documents import vectorize
 from cm2.prepare.eicu_columns import STAY
 from cm2.prepare.eicu_window import Window
 from cm2.prepare.errors import TableError
@@ -121,6 +120,9 @@ def featurize(
         dimensions: Numbers a document.
         seed: Of the randomised SVD.
     """
+    # scikit-learn is slow to import, and `cm2 prepare` does without it.
+    from cm2.prepare.documents import vectorize
+
     return {
         name: pd.concat(
             [

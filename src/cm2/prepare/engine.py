@@ -42,11 +42,18 @@ class Engine(ABC):
     def __init__(self) -> None:
         self.files: list[Path] = []
 
-    def read(self, path: Path) -> ir.Table:
-        """Opens a file without reading it; the columns of a CSV file are text."""
+    def read(self, path: Path, header: Sequence[str] = ()) -> ir.Table:
+        """Opens a file without reading it; the columns of a CSV file are text.
+
+        Args:
+            path: The file.
+            header: The names in the first line of a CSV file.
+        """
         self.files.append(path)
         with self.guard(path):
-            return self._parquet(path) if path.suffix.lower() == ".parquet" else self._csv(path)
+            if path.suffix.lower() == ".parquet":
+                return self._parquet(path)
+            return self._csv(path, header)
 
     @abstractmethod
     def database(self, path: Path) -> dict[str, ir.Table]:
@@ -89,7 +96,7 @@ class Engine(ABC):
         self.backend.disconnect()
 
     @abstractmethod
-    def _csv(self, path: Path) -> ir.Table: ...
+    def _csv(self, path: Path, header: Sequence[str]) -> ir.Table: ...
 
     @abstractmethod
     def _parquet(self, path: Path) -> ir.Table: ...
@@ -149,10 +156,12 @@ class DuckDB(Engine):
                 for schema, name in listed
             }
 
-    def _csv(self, path: Path) -> ir.Table:
+    def _csv(self, path: Path, header: Sequence[str]) -> ir.Table:
+        # The form is known, so that DuckDB need not guess it from a sample.
         return self.backend.read_csv(
             path,
-            all_varchar=True,
+            columns=dict.fromkeys(_unique(header), "varchar"),
+            auto_detect=False,
             header=True,
             delim=",",
             quote='"',
@@ -202,7 +211,7 @@ class Spark(Engine):
         if self._owned:
             self.session.stop()
 
-    def _csv(self, path: Path) -> ir.Table:
+    def _csv(self, path: Path, header: Sequence[str]) -> ir.Table:
         return self.backend.read_csv(
             str(path),
             header=True,
@@ -235,6 +244,15 @@ def start(
     if name not in ENGINES:
         raise ValueError(f"unknown engine {name!r}; there are {', '.join(ENGINES)}")
     return ENGINES[name](threads, memory_limit, folder)
+
+
+def _unique(header: Sequence[str]) -> list[str]:
+    """Gives names to columns that have none or that of another column."""
+    names: dict[str, str] = {}
+    for k, name in enumerate(header):
+        again = not name or name.lower() in names
+        names[f"unnamed {k}" if again else name.lower()] = f"unnamed {k}" if again else name
+    return list(names.values())
 
 
 def reason(error: Exception) -> str:

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedGroupKFold
 
 from cm2.prepare.errors import MissingError, TableError
 
@@ -53,6 +52,8 @@ def split(
             f"{len(fractions)} parts need as many patients and rows of each class, got"
             f" {patients.nunique()} patients and {rarest} rows of the rarest class"
         )
+    from sklearn.model_selection import StratifiedGroupKFold
+
     dealer = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     parts = [rows for _, rows in dealer.split(labels, labels, np.asarray(patients))]
     ends = _ends(fractions, folds)

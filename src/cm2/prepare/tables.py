@@ -109,7 +109,11 @@ class Tables:
         return str(self.path(name))
 
     def _open(self, name: str) -> ir.Table:
-        return self._raw[name] if name in self._raw else self.engine.read(self._files[name])
+        if name in self._raw:
+            return self._raw[name]
+        path = self._files[name]
+        parquet = path.suffix.lower() == ".parquet"
+        return self.engine.read(path, () if parquet else _csv_header(path))
 
     def _header(self, name: str) -> list[str]:
         if name in self._raw or self._files[name].suffix.lower() == ".parquet":
@@ -237,7 +241,7 @@ def _spelling(
     name: str, path: str, header: list[str], columns: Mapping[str, str]
 ) -> dict[str, str]:
     """Maps wanted names to the file's own spelling, or says what is missing."""
-    found = {column.strip().lower(): column for column in header}
+    found = {column.strip().lower(): column for column in reversed(header)}
     if len(header) == 1 and any(mark in header[0] for mark in ";\t|"):
         raise TableError(f"{path}: not delimited by commas (the header is a single column)")
     if missing := [column for column in columns if column not in found]:
