@@ -62,7 +62,7 @@ class Experiment:
 
     def dump(self) -> str:
         """Returns the experiment as YAML that ``load`` reads."""
-        return yaml.safe_dump(asdict(self), sort_keys=False)
+        return yaml.safe_dump(_plain(asdict(self)), sort_keys=False)
 
 
 KEYS = ("name", "data", "dim", "encoders", "model", "training", "seed")
@@ -213,7 +213,7 @@ def _checked(
         found = parser.parse_object(dict(given))
     except ArgumentError as error:
         raise ConfigError(f"{where}: {' '.join(str(error).split())}") from None
-    return {name: _plain(value) for name, value in found.as_dict().items()}
+    return dict(found.as_dict())
 
 
 def _known(prefix: str, given: Mapping[str, Any], names: Iterable[str]) -> None:

@@ -1,0 +1,230 @@
+"""Runs: what a folder holds, going on after SIGKILL, several processes, prediction, embeddings."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from cm2 import cli
+from cm2.data.prepared import Prepared
+from cm2.errors import InputError
+from cm2.experiments import config, run, sweep
+from cm2.experiments.predictions import Predictions
+from prepared_folder import make_folder
+
+SMALL = {
+    "data": {"modalities": ["series", "vitals", "cxr", "report"], "tokens": 16},
+    "dim": 4,
+    "encoders": {
+        "series": {"kind": "series", "width": 8, "layers": 1},
+        "vitals": {"kind": "dense", "width": 8},
+        "cxr": {"kind": "image", "crop": 16, "depths": [1], "widths": [4]},
+        "report": {"kind": "text", "width": 8, "layers": 1, "heads": 2},
+    },
+    "model": {"kind": "cm2", "components": 1, "width": 8},
+    "training": {"batch_size": 8, "max_epochs": 3, "accelerator": "cpu", "lr": 1e-2},
+}
+TABLE = {"data": {"modalities": ["series", "vitals"]}}
+
+
+def write(folder: Path, **change: dict) -> Path:
+    """An experiment on a small prepared folder beside it."""
+    root = folder / "data"
+    if not root.exists():
+        make_folder(root, 60)
+    tree = SMALL | change
+    tree["data"] = {"root": str(root), **tree["data"]}
+    path = folder / "experiment.yaml"
+    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    return path
+
+
+def train(path: Path, out: Path, *more: str) -> int:
+    return cli.main(["train", str(path), "--out", str(out), *more])
+
+
+def test_a_run_of_four_modalities_is_complete(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = write(tmp_path), tmp_path / "run"
+    assert train(path, out) == 0
+    assert "auroc" in capsys.readouterr().out
+    assert {entry.name for entry in out.iterdir()} == {
+        "config.yaml", "environment.json", "metrics.csv", "best.ckpt", "last.ckpt", "test.json",
+        "test.npz",
+    }  # fmt: skip
+    assert config.load(out / "config.yaml") == config.load(path)
+    found = json.loads((out / "test.json").read_text())
+    kept = Predictions.load(out / "test.npz")
+    assert found["rows"] == len(kept.target) > 0
+    assert set(found["present"]) == set(SMALL["data"]["modalities"])
+    low, high = found["measures"]["auroc"][1:]
+    assert 0 <= low <= found["measures"]["auroc"][0] <= high <= 1
+    np.testing.assert_allclose(kept.probability.sum(1), 1.0, rtol=1e-6)
+    facts = json.loads((out / "environment.json").read_text())
+    assert facts["packages"]["torch"] == torch.__version__.split("+")[0] or facts["packages"]
+    assert facts["data"]["rows"]["train"] > facts["data"]["rows"]["validation"] > 0
+
+
+def test_nothing_in_a_run_names_a_patient(tmp_path: Path) -> None:
+    """Identifiers of the small folder are 100 to 159 and, with an admission, 1100 to 1159."""
+    path, out = write(tmp_path, **TABLE), tmp_path / "run"
+    train(path, out)
+    kept = np.load(out / "test.npz", allow_pickle=False)
+    assert set(kept.files) == set(Predictions._fields)
+    state = torch.load(out / "last.ckpt", weights_only=True)
+    assert "stay_id" not in repr(state.keys())
+    for name in ("environment.json", "config.yaml", "test.json"):
+        assert "stay_id" not in (out / name).read_text()
+
+
+def test_same_seed_same_run(tmp_path: Path) -> None:
+    path = write(tmp_path, **TABLE)
+    for name in "ab":
+        train(path, tmp_path / name)
+    train(path, tmp_path / "c", "--set", "seed=1")
+    texts = [(tmp_path / name / "test.json").read_text() for name in "abc"]
+    assert texts[0] == texts[1] != texts[2]
+    assert (tmp_path / "a/metrics.csv").read_text() == (tmp_path / "b/metrics.csv").read_text()
+
+
+def test_killed_and_resumed_ends_as_if_never_killed(tmp_path: Path) -> None:
+    path = write(tmp_path, **TABLE)
+    more = ["--set", "training.max_epochs=40", "--set", "training.patience=40"]
+    train(path, tmp_path / "whole", *more)
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "cm2.cli", "train", str(path), "--out", str(out), *more]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = out / "metrics.csv"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if log.exists() and len(log.read_text().splitlines()) > 4:
+            break
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (out / "test.json").exists(), "the run must have been cut short"
+    assert train(path, out, *more) == 2, "a folder with a run is not written over"
+    assert train(path, out, "--resume", *more) == 0
+    for name in ("metrics.csv", "test.json"):
+        assert (out / name).read_text() == (tmp_path / "whole" / name).read_text()
+    before = (out / "best.ckpt").stat().st_mtime_ns
+    assert train(path, out, "--resume", *more) == 0
+    assert (out / "best.ckpt").stat().st_mtime_ns == before, "a finished run is left as it is"
+
+
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    """The same batches, shared by two: the same losses up to rounding and Adam's first steps.
+
+    Nothing is drawn in training (no dropout, no hiding, all modalities there), and batches are even
+    so that both have an equal share.
+    """
+    keep = {
+        "data": {"modalities": ["series", "vitals"], "setting": "paired"},
+        "encoders": {
+            "series": {"kind": "series", "width": 8, "layers": 1, "dropout": 0.0},
+            "vitals": {"kind": "dense", "width": 8, "dropout": 0.0},
+        },
+        "model": {"kind": "cm2", "components": 1, "width": 8, "hide": 0.0, "dropout": 0.0},
+    }
+    for seed in range(20):
+        folder = tmp_path / str(seed)
+        make_folder(folder / "data", 60, seed=seed)
+        path = write(folder, **keep)
+        if len(Prepared(folder / "data", **keep["data"])) % 8 == 0:
+            break
+    more = ["--set", "training.batch_size=8"]
+    train(path, tmp_path / "one", *more)
+    command = [sys.executable, "-m", "cm2.cli", "train", str(path), "--out", str(tmp_path / "two")]
+    done = subprocess.run(
+        [*command, *more, "--set", "training.devices=2"],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, two = (pd.read_csv(tmp_path / name / "metrics.csv") for name in ("one", "two"))
+    for column in ("train_task", "train_joint_nll", "val_loss"):
+        np.testing.assert_allclose(one[column], two[column], rtol=1e-3)
+    assert (tmp_path / "two" / "test.json").exists()
+
+
+def test_predictions_and_embeddings_for_later(tmp_path: Path) -> None:
+    path, out = write(tmp_path), tmp_path / "run"
+    train(path, out)
+    root = tmp_path / "data"
+    table = tmp_path / "p" / "all.parquet"
+    assert cli.main(["predict", str(out), "--data", str(root), "--out", str(table)]) == 0
+    frame = pd.read_parquet(table)
+    assert len(frame) == 59, "all stays with series"
+    np.testing.assert_allclose(frame["probability_0"] + frame["probability_1"], 1, rtol=1e-6)
+    assert cli.main(["embed", str(out), "--data", str(root), "--modality", "cxr"]) == 0
+    kept = np.load(root / "embeddings" / "cxr.npy")
+    stays = pd.read_parquet(root / "stays.parquet")
+    has = stays["has_cxr"].to_numpy() & stays["has_series"].to_numpy()
+    assert (np.isfinite(kept).all(1) == has).all()
+    tree = yaml.safe_load(path.read_text())
+    tree["data"] |= {"modalities": ["series", "cxr"], "embedded": ["cxr"]}
+    tree["encoders"] = {"series": tree["encoders"]["series"], "cxr": {"kind": "precomputed"}}
+    (tmp_path / "cheap.yaml").write_text(yaml.safe_dump(tree))
+    assert train(tmp_path / "cheap.yaml", tmp_path / "cheap") == 0
+
+
+def test_folders_that_are_not_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path, **TABLE)
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "notes.txt").write_text("mine")
+    assert train(path, full) == 2
+    assert "holds no run" in capsys.readouterr().err
+    assert cli.main(["evaluate", str(full)]) == 2
+    assert "no config.yaml" in capsys.readouterr().err
+    experiment = config.load(path)
+    train(path, tmp_path / "run")
+    with pytest.raises(InputError, match="of another experiment"):
+        run.train(config.load(path, ["seed=5"]), tmp_path / "run", resume=True)
+    with pytest.raises(InputError, match="encoders names only"):
+        run.build(experiment, {"labs": {"features": 3}}, 2)
+
+
+def test_a_sweep_runs_all_and_goes_on(tmp_path: Path) -> None:
+    path = write(tmp_path, **TABLE)
+    variants = sweep.grid(["model.kind=late,unified"])
+    jobs = sweep.plan(path, variants, tmp_path / "s", seeds=2, overrides=["training.max_epochs=1"])
+    assert [job.variant for job in jobs] == ["kind=late"] * 2 + ["kind=unified"] * 2
+    seen: list[tuple[str, int, bool]] = []
+    failed = sweep.run(
+        path, jobs, processes=2, report=lambda job, good: seen.append((job.variant, job.seed, good))
+    )
+    assert failed == []
+    assert len(seen) == 4
+    assert all((job.folder / "test.json").exists() for job in jobs)
+    times = [(job.folder / "best.ckpt").stat().st_mtime_ns for job in jobs]
+    assert sweep.run(path, jobs) == []
+    assert times == [(job.folder / "best.ckpt").stat().st_mtime_ns for job in jobs]
+
+
+def test_mistakes_in_a_sweep_come_before_any_run(tmp_path: Path) -> None:
+    path = write(tmp_path, **TABLE)
+    with pytest.raises(InputError, match=r"unknown key model\.copla"):
+        sweep.plan(path, sweep.grid(["model.copla=frank"]), tmp_path / "s", seeds=1)
+    with pytest.raises(InputError, match="KEY=VALUE,VALUE"):
+        sweep.grid(["model.copula"])
+    with pytest.raises(InputError, match="do not give different folders"):
+        sweep.plan(path, {"a b": [], "a_b": []}, tmp_path / "s", seeds=1)
+    bad = tmp_path / "variants.yaml"
+    bad.write_text("- 1")
+    with pytest.raises(InputError, match="labels with keys"):
+        sweep.read_variants(bad)
+    bad.write_text("A: {model.width: 9, data.modalities: [series]}\nB:\n")
+    assert sweep.read_variants(bad) == {
+        "A": ["model.width=9", "data.modalities=[series]"], "B": []
+    }  # fmt: skip
+    assert not (tmp_path / "s").exists()
