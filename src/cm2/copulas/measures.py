@@ -26,8 +26,8 @@ class Estimate(NamedTuple):
         standard_error: Its standard error.
     """
 
-    value: Float[Tensor, "*batch"]
-    standard_error: Float[Tensor, "*batch"]
+    value: Float[Tensor, ...]
+    standard_error: Float[Tensor, ...]
 
     @classmethod
     def of_mean(cls, draws: Float[Tensor, "draw ..."]) -> Self:

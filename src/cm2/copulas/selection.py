@@ -61,7 +61,8 @@ def select(
     Args:
         u: Data in (0, 1) of shape ``(row, dim)``, NaN where missing; see :func:`fit`.
         families: Names, classes or copulas to start from; by default all registered families
-            that can have dependence of the sign in the data.
+            that can have dependence of the sign in the data, but for survival copulas. All of them
+            are ``list(copulas.REGISTRY)``.
         criterion: ``"bic"`` or ``"aic"``. Where one family contains another (Student-t the
             Gaussian), the first finds the smaller one as data grow; the second takes the larger in
             about one case of twelve, however many data there are.
@@ -93,9 +94,11 @@ def select(
 
 
 def _able(data: Data) -> list[Family]:
-    """Families whose Kendall's tau can be near that of the data.
+    """Families whose Kendall's tau can be near that of the data, but for survival copulas.
 
-    Others, a Gumbel copula for negative dependence, say, would be fitted by independence.
+    Others, a Gumbel copula for negative dependence, say, would be fitted by independence. Survival
+    copulas have to be asked for: that of Joe is so near to Clayton's copula (and Joe's to that of
+    Clayton) that thousands of points do not tell them apart for certain.
     """
     dim = len(data.tau)
     mean = mean_tau(data.tau)
@@ -105,7 +108,9 @@ def _able(data: Data) -> list[Family]:
     return [
         name
         for name in REGISTRY
-        if name == "independence" or any(_reaches(REGISTRY[name], tau, dim) for tau in signs)
+        if name == "independence"
+        or not name.startswith("survival-")
+        and any(_reaches(REGISTRY[name], tau, dim) for tau in signs)
     ]
 
 
