@@ -169,6 +169,8 @@ def test_other_files_are_not_written_over(raw: Path, tmp_path: Path) -> None:
         ({"hours_per_bin": 100}, "longer than the window"),
         ({"task": "length-of-stay"}, "task must be in-hospital-mortality or readmission"),
         ({"fractions": (0.5, 0.4, 0.3)}, "sum to 1"),
+        ({"sections": ()}, "sections must be some of findings, impression"),
+        ({"views": ()}, "views must name at least one"),
     ],
 )
 def test_options_are_checked_first(options: dict[str, object], message: str) -> None:
@@ -302,6 +304,17 @@ def test_synthetic_tables_are_marked(tmp_path: Path) -> None:
 def test_options_are_in_the_manifest(made: Path) -> None:
     held = json.loads((made / "manifest.json").read_text())["options"]
     assert set(held) == {f.name for f in dataclasses.fields(Options)} - {"task"}
+
+
+def test_folders_that_are_asked_for_must_be_there(raw: Path, tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="no such folder of notes or images"):
+        prepare("mimic4", raw, tmp_path / "out", notes=tmp_path / "nowhere")
+
+
+def test_a_split_without_training_stays_is_refused(raw: Path, tmp_path: Path) -> None:
+    options = Options(fractions=(0.0, 0.5, 0.5))
+    with pytest.raises(TableError, match="none of the 8 stays that are left is of the training"):
+        prepare("mimic3", raw, tmp_path / "out", options)
 
 
 def test_eicu_refuses_readmission(tmp_path: Path) -> None:

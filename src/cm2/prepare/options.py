@@ -8,6 +8,7 @@ import math
 from cm2.prepare import labels, splits
 from cm2.prepare.errors import TableError
 from cm2.prepare.notes import SELECTIONS
+from cm2.prepare.reports import SECTIONS
 
 __all__ = ["Options"]
 
@@ -61,4 +62,10 @@ class Options:
                 raise TableError(
                     f"{name} must be {' or '.join(allowed)}, got {getattr(self, name)!r}"
                 )
-        splits.assign((), self.fractions)
+        if not self.views:
+            raise TableError("views must name at least one, such as AP or PA")
+        if not self.sections or set(self.sections) - set(SECTIONS):
+            raise TableError(
+                f"sections must be some of {', '.join(SECTIONS)}, got {list(self.sections)}"
+            )
+        splits.check_fractions(self.fractions)

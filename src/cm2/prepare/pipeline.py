@@ -17,7 +17,7 @@ from typing import Any
 # Each registers its source.
 from cm2.prepare import eicu_source, folder, manifest, mimic3, mimic4, splits, summary  # noqa: F401
 from cm2.prepare.engine import Engine, start
-from cm2.prepare.errors import TableError
+from cm2.prepare.errors import MissingError, TableError
 from cm2.prepare.options import Options
 from cm2.prepare.run import Run, Say
 from cm2.prepare.source import SOURCES, Source
@@ -74,6 +74,9 @@ def prepare(
     given = splits.read(split_file) if split_file else None
     folder.refuse(out, raw)
     places = [place for place in (notes, images) if place]
+    for place in places:
+        if not place.is_dir():
+            raise MissingError(f"{place}: no such folder of notes or images")
     with _open(kind, raw, places) as tables:
         files = tables.files
     key = _key(source, options, files, given)

@@ -139,6 +139,11 @@ class Run:
         subjects = frame["subject_id"].unique().tolist()
         parts = given or splits.assign(subjects, self.options.fractions, seed=self.options.seed)
         frame["split"] = [parts[subject] for subject in frame["subject_id"]]
+        if not (frame["split"] == "train").any():
+            raise TableError(
+                f"none of the {len(frame)} stays that are left is of the training split, on which"
+                " the normalisation is fitted; choose another seed, or give a file of splits"
+            )
         return frame
 
     def _modalities(

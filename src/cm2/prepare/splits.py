@@ -80,16 +80,25 @@ def assign(
         >>> assign([1, 2, 3], seed=0) == {s: assign([s], seed=0)[s] for s in (1, 2, 3)}
         True
     """
-    if len(fractions) != len(PARTS) or abs(sum(fractions) - 1) > 1e-6 or min(fractions) < 0:
-        raise ValueError(
-            f"three fractions that sum to 1 are wanted (train, validation, test), got"
-            f" {tuple(fractions)}"
-        )
+    check_fractions(fractions)
     ends = np.cumsum(fractions)[:-1]
     return {
         int(subject): PARTS[int(np.searchsorted(ends, _uniform(subject, seed), side="right"))]
         for subject in subjects
     }
+
+
+def check_fractions(fractions: Sequence[float]) -> None:
+    """Refuses shares that are not three or do not sum to one.
+
+    Args:
+        fractions: Shares of training, validation and test.
+    """
+    if len(fractions) != len(PARTS) or abs(sum(fractions) - 1) > 1e-6 or min(fractions) < 0:
+        raise TableError(
+            f"three fractions that sum to 1 are wanted (train, validation, test), got"
+            f" {tuple(fractions)}"
+        )
 
 
 def _uniform(subject: int, seed: int) -> float:

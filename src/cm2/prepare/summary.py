@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from cm2.prepare.splits import PARTS
+
 __all__ = ["text"]
 
 
@@ -23,22 +25,18 @@ def text(manifest: Mapping[str, Any]) -> str:
         _missing(manifest),
         _table("Measurements left out", _nested(manifest["measurements_left_out"])),
         *(
-            _table(f"{name}: {what}" if isinstance(counts, Mapping) else name, _pairs(counts))
-            for name, entry in manifest["counts"].items()
-            if name not in ("stays", "series")
-            for what, counts in [("", entry)]
+            _table(f"Rows of {name}", counts.items())
+            for name, counts in manifest["counts"].items()
+            if name in manifest["modalities"] and name != "series" and len(counts) > 1
         ),
         _table("Values that could not be read", manifest["unreadable"].items()),
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def _pairs(counts: Any) -> Iterable[tuple[str, Any]]:
-    return counts.items() if isinstance(counts, Mapping) else [("rows", counts)]
-
-
 def _outcome(manifest: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
-    for part, numbers in manifest["counts"]["stays"].items():
+    for part in PARTS:
+        numbers = manifest["counts"]["stays"][part]
         share = 100 * numbers["positive"] / max(numbers["stays"], 1)
         yield part, f"{numbers['stays']} stays, {numbers['positive']} positive ({share:.1f}%)"
     for kind, number in manifest["positives"].items():
@@ -48,6 +46,8 @@ def _outcome(manifest: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
 def _modalities(manifest: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     for name, facts in manifest["modalities"].items():
         yield name, facts["stays"]
+    if "events" in manifest["counts"]:
+        yield "observations in the long form", manifest["counts"]["events"]
     for name, reason in manifest["absent"].items():
         yield name, f"none: {reason}"
 
