@@ -141,9 +141,11 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
     ]
     ordered = sorted(lines, key=lambda line: (line["engine"], line["format"], line["events"]))
     for line in ordered:
+        # What the Java process of Spark uses is not reported to the one that started it.
+        processor = "–" if line["engine"] == "spark" else f"{line['processor']:.1f}"
         written.append(
             f"| {line['engine']} | {line['copies']}x, {line['format']} | {line['events']:,}"
-            f" | {line['wall']:.1f} | {line['processor']:.1f} | {line['memory']:,.0f}"
+            f" | {line['wall']:.1f} | {processor} | {line['memory']:,.0f}"
             f" | {line['load']:.1f} |"
         )
     written.append("")
