@@ -20,18 +20,70 @@ _FAR = -80.0
 _NDTRI_RANGE = -80.0
 
 
+class _Log1mExp(torch.autograd.Function):
+    """``log(1 - exp(x))``; neither branch needs a guard, since the slope is written down."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        near = torch.expm1(x).neg_().log_()
+        return torch.where(x > -math.log(2.0), near, torch.exp(x).neg_().log1p_())
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return -grad / torch.expm1(-x)
+
+
+class _LogCLogLog(torch.autograd.Function):
+    """``log(1 - exp(-exp(v)))``."""
+
+    @staticmethod
+    def forward(v: Tensor) -> Tensor:
+        return torch.where(v < _TINY_EXPONENT, v, _Log1mExp.forward(v.exp().neg_()))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0], output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        v, value = ctx.saved_tensors
+        return grad * (v - v.exp() - value).exp()
+
+
+class _FlipLogNegLog(torch.autograd.Function):
+    """``log(-log(1 - exp(-exp(y))))``."""
+
+    @staticmethod
+    def forward(y: Tensor) -> Tensor:
+        log_u = y.exp().neg_()
+        near_one = torch.where(y < _TINY_EXPONENT, y, _Log1mExp.forward(log_u)).neg_().log_()
+        return torch.where(log_u < _TINY_EXPONENT, log_u, near_one)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0], output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        y, value = ctx.saved_tensors
+        return -grad * (y - value + (value.exp() - y.exp())).exp()
+
+
 def log1mexp(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """``log(1 - exp(x))`` for negative ``x``."""
-    near = x > -math.log(2.0)
-    near_zero = torch.where(near, x, -1.0)
-    far = torch.where(near, -1.0, x)
-    return torch.where(near, torch.log(-torch.expm1(near_zero)), torch.log1p(-torch.exp(far)))
+    value: Tensor = _Log1mExp.apply(x)
+    return value
 
 
 def log_cloglog(v: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """``log(1 - exp(-exp(v)))`` for any real ``v``."""
-    tiny = v < _TINY_EXPONENT
-    return torch.where(tiny, v, log1mexp(-torch.where(tiny, 0.0, v).exp()))
+    value: Tensor = _LogCLogLog.apply(v)
+    return value
 
 
 def softplus(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -52,9 +104,8 @@ def log_expm1(v: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 def flip_log_neg_log(y: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """``log(-log(1 - u))`` from ``y = log(-log(u))``, any real number; its own inverse."""
-    upper = y < 0.0
-    near_one = (-log_cloglog(torch.where(upper, y, -1.0))).log()
-    return torch.where(upper, near_one, log_neg_log1mexp(-torch.where(upper, 1.0, y).exp()))
+    value: Tensor = _FlipLogNegLog.apply(y)
+    return value
 
 
 def log_neg_log1mexp(w: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

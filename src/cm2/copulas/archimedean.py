@@ -100,7 +100,7 @@ class Archimedean(Copula):
 
     def _log_prob(self, unit: Unit, present: Tensor | None) -> Tensor:
         log_t = self.log_inverse(unit)
-        log_margin = self._log_margin(log_t)
+        log_margin = self._log_margin(unit, log_t)
         if present is None:
             return self.log_derivative(logsumexp(log_t, -1), self.dim) - log_margin.sum(-1)
         order = present.sum(-1)
@@ -110,9 +110,9 @@ class Archimedean(Copula):
         # The density of one uniform coordinate, or of none, is one.
         return torch.where(order > 1, density, 0.0)
 
-    def _log_margin(self, log_t: Tensor) -> Tensor:
-        """``log -psi'(t)`` for ``log t`` whose last dimension is M."""
-        return self.log_derivative(log_t.movedim(-1, 0), 1).movedim(0, -1)
+    @abstractmethod
+    def _log_margin(self, unit: Unit, log_t: Tensor) -> Tensor:
+        r""":math:`\log -\psi'(t)` at a point and its ``log t``, whose last dimension is M."""
 
     def _cdf(self, unit: Unit) -> Tensor:
         return self.generator(logsumexp(self.log_inverse(unit), -1)[..., None]).u.squeeze(-1)

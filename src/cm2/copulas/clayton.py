@@ -75,6 +75,22 @@ class Clayton(Archimedean):
         y = log_softplus(theta.log() + log_t) - theta.log()
         return Unit(-y.exp(), log_cloglog(y))
 
+    def _log_margin(self, unit: Unit, log_t: Tensor) -> Tensor:
+        return (1 + self.theta[..., None]) * unit.log_u
+
+    def _log_prob(self, unit: Unit, present: Tensor | None) -> Tensor:
+        # The base's formula, without passing by log t: log(1 + theta sum t), where
+        # theta t = exp(e) - 1 with e = -theta log u, from terms exp(e - largest e) (1 - exp(-e)).
+        log_u = unit.log_u if present is None else torch.where(present, unit.log_u, 0.0)
+        order = self.dim if present is None else present.sum(-1)
+        exponent = -self.theta[..., None] * log_u
+        largest = exponent.detach().amax(-1)
+        terms = (exponent - largest[..., None]).exp() * -torch.expm1(-exponent)
+        log_sum = largest + terms.sum(-1).clamp_min(torch.finfo(log_u.dtype).tiny).log()
+        density = self._log_rising(order) - (1 / self.theta + order) * softplus(log_sum)
+        density = density - (1 + self.theta) * log_u.sum(-1)
+        return density if present is None else torch.where(present.sum(-1) > 1, density, 0.0)
+
     def log_derivative(self, log_t: Tensor, order: Tensor | int) -> Tensor:
         log_base = softplus(self.theta.log() + log_t)
         return self._log_rising(order) - (1 / self.theta + order) * log_base

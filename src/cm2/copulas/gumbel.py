@@ -78,6 +78,10 @@ class Gumbel(Archimedean):
         y = log_t / self.alpha[..., None]
         return Unit(-y.exp(), log_cloglog(y))
 
+    def _log_margin(self, unit: Unit, log_t: Tensor) -> Tensor:
+        alpha = self.alpha[..., None]
+        return unit.log_u - (1 - 1 / alpha) * log_t - alpha.log()
+
     def log_derivative(self, log_t: Tensor, order: Tensor | int) -> Tensor:
         log_x = log_t / self.alpha
         coefficients = _derivative_coefficients(1 / self.alpha, self.dim)

@@ -98,6 +98,21 @@ class Joe(Archimedean):
         y = flip_log_neg_log(log_t) - self.alpha[..., None].log()
         return Unit(log_cloglog(y), -y.exp())
 
+    def _log_margin(self, unit: Unit, log_t: Tensor) -> Tensor:
+        alpha = self.alpha[..., None]
+        return (1 - alpha) * unit.log_1mu - log_t.exp() - alpha.log()
+
+    def _log_prob(self, unit: Unit, present: Tensor | None) -> Tensor:
+        if self.dim > 2 or present is not None:
+            return super()._log_prob(unit, present)
+        # The same for a pair, with fewer passes: w = (1 - u)^alpha, and the complement of the
+        # product of the 1 - w is a sum of positive terms.
+        y = self.alpha[..., None].log() + log_neg_log(*unit.flip())
+        log_w = -y.exp()
+        log_rest = torch.logaddexp(log_w[..., 0], log_w[..., 1] + log_cloglog(y[..., 0]))
+        log_density = (1 / self.alpha - 2) * log_rest + (self.alpha - 1) * unit.log_1mu.sum(-1)
+        return log_density + (self.alpha - 1 + log_rest.exp()).log()
+
     def log_derivative(self, log_t: Tensor, order: Tensor | int) -> Tensor:
         if isinstance(order, int) and order == 0:
             return self._log_psi(log_t)
