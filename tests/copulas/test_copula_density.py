@@ -98,14 +98,8 @@ def test_density_has_mass_one_by_monte_carlo(case: Case) -> None:
     assert abs(weight.mean() - 1) < 4 * error + 1e-12
 
 
-closed_cdf = [case for case in MODERATE if "correlation" not in case.arguments]
+closed_cdf = [case for case in MODERATE if "correlation" not in case.arguments or case.dim == 2]
 closed_cdf_case = pytest.mark.parametrize("case", closed_cdf, ids=names(closed_cdf))
-
-
-def test_the_gaussian_cdf_says_where_to_get_it() -> None:
-    copula = copulas.Gaussian(2, correlation=torch.eye(2))
-    with pytest.raises(ValueError, match=r"no closed form.*scipy"):
-        copula.cdf(torch.tensor([0.5, 0.5]))
 
 
 @closed_cdf_case
@@ -116,8 +110,10 @@ def test_density_is_the_mixed_derivative_of_the_cdf(case: Case) -> None:
     value = copula.cdf(torch.stack(columns, -1))
     for column in columns:
         (value,) = torch.autograd.grad(value.sum(), column, create_graph=True)
+    # an elliptical one is integrated numerically, and loses digits in each derivative
+    tolerance = 1e-5 if "correlation" in case.arguments else 1e-7
     np.testing.assert_allclose(
-        value.detach().log().numpy(), copula.log_prob(u).numpy(), rtol=1e-7, atol=1e-7
+        value.detach().log().numpy(), copula.log_prob(u).numpy(), rtol=tolerance, atol=tolerance
     )
 
 

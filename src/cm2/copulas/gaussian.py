@@ -20,6 +20,7 @@ from cm2.copulas.elliptical import (
     factor_of,
     multiply,
 )
+from cm2.copulas.orthant import box_probability, pair_cdf
 from cm2.numerics import normal_quantile
 from cm2.records import Unit
 
@@ -94,7 +95,15 @@ class Gaussian(Elliptical):
         return Unit.from_normal(multiply(whitening.matrix, self._scores(unit)))
 
     def _cdf(self, unit: Unit) -> Tensor:
-        raise ValueError(
-            "Gaussian: the distribution function of a Gaussian copula has no closed form; "
-            "use scipy.stats.multivariate_normal on the normal scores"
-        )
+        exact = unit.map(Tensor.double)
+        x, scale_tril = self._scores(exact), self.scale_tril.double()
+        if self.dim == 2:
+            value = pair_cdf(exact, x, scale_tril, lambda square: (-0.5 * square).exp())
+        else:
+            value = box_probability(
+                x,
+                scale_tril,
+                lambda white, squares, order: torch.special.ndtr(white),
+                lambda p, squares, order: torch.special.ndtri(p),
+            )
+        return value.to(unit.log_u.dtype)

@@ -7,6 +7,7 @@ distribution of the multivariate t distribution", for conditional laws. Points a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -24,9 +25,12 @@ from cm2.copulas.elliptical import (
     factor_of,
     multiply,
 )
+from cm2.copulas.orthant import box_probability, pair_cdf
 from cm2.copulas.student_score import log_gamma_ratio, to_normal, to_student
 from cm2.numerics import normal_quantile
 from cm2.records import Unit
+
+_FAR = 400.0
 
 
 @register("student")
@@ -96,7 +100,7 @@ class StudentT(Elliptical):
         rho = rho.clamp(-1, 1)
         df = (self.df + 1)[..., None, None]
         y = -_root_deviance(((1 - rho) / (1 + rho)).sqrt(), torch.zeros_like(rho), df)
-        return 2 * torch.special.ndtr(to_normal(y, df))
+        return 2 * torch.special.log_ndtr(to_normal(y, df)).exp()
 
     def _scores(self, unit: Unit) -> Tensor:
         return to_student(normal_quantile(*unit), self.df[..., None])
@@ -159,7 +163,18 @@ class StudentT(Elliptical):
         return Unit.from_normal(z.to(dtype))
 
     def _cdf(self, unit: Unit) -> Tensor:
-        raise ValueError("StudentT: no cdf")
+        exact, df = unit.map(Tensor.double), self.df.double()[..., None]
+        y = to_student(normal_quantile(*exact), df)
+        # Beyond these the law has no mass that float64 could tell.
+        x = _quantile_of(y, df)
+        if self.dim == 2:
+            kernel = _power(df)
+            value = pair_cdf(exact, x, self.scale_tril.double(), kernel)
+        else:
+            value = box_probability(
+                x, self.scale_tril.double(), *(_radial(df, part) for part in (_given, _quantile))
+            )
+        return value.to(unit.log_u.dtype)
 
 
 class _Point(NamedTuple):
@@ -207,3 +222,30 @@ def _root_deviance(w: Tensor, shift: Tensor, df: Tensor) -> Tensor:
     log_square = 2 * far_w.abs().log() + torch.where(far, shift, 0.0)
     root = (log_square + torch.log1p((-log_square).exp())).sqrt()
     return df.sqrt() * torch.where(far, far_w.sign() * root, near)
+
+
+def _power(df: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda square: (-0.5 * df * torch.log1p(square)).exp()
+
+
+def _radial(
+    df: Tensor, law: Callable[[Tensor, Tensor, Tensor], Tensor]
+) -> Callable[[Tensor, Tensor, int], Tensor]:
+    """A law of a whitened coordinate whose degrees of freedom grow by one with each before it."""
+    return lambda value, squares, order: law(value, squares, df + order)
+
+
+def _given(white: Tensor, squares: Tensor, df: Tensor) -> Tensor:
+    ratio = white / (1 + squares).sqrt()
+    y = _root_deviance(ratio, torch.zeros_like(ratio), df)
+    return torch.special.ndtr(to_normal(y, df))
+
+
+def _quantile(p: Tensor, squares: Tensor, df: Tensor) -> Tensor:
+    y = to_student(torch.special.ndtri(p), df)
+    return _quantile_of(y, df) * (1 + squares).sqrt()
+
+
+def _quantile_of(y: Tensor, df: Tensor) -> Tensor:
+    """The point over the root of its degrees of freedom, at a signed root deviance."""
+    return y * (_expm1_ratio((y.square() / df).clamp_max(_FAR)) / df).sqrt()
