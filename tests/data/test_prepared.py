@@ -208,6 +208,10 @@ def test_late_chunks_and_early_parts_of_documents_are_kept(root: Path) -> None:
     assert lengths(chunks=3) == [4, 3, 3]
     assert lengths(chunks_per_document=1) == [5, 3, 3]
     assert lengths(chunks_per_document=1, chunks=2) == [3, 3]
+    known = json.loads((root / "manifest.json").read_text())["modalities"]
+    known["report"]["lines"] = True
+    rewrite_manifest(root, modalities=known)
+    assert lengths() == [5, 5, 5, 3]
 
 
 def test_a_saved_tokenizer_is_used(shared: Path, tmp_path: Path) -> None:

@@ -122,6 +122,8 @@ def _rescaled(
 class Text(Reader):
     """Documents as token numbers, in chunks: ``stay_id, position, text``, sorted.
 
+    Where the manifest says that rows are ``lines``, those of a stay are one document.
+
     Args:
         folder: The prepared data.
         name: Name of the modality.
@@ -154,6 +156,8 @@ class Text(Reader):
         else:
             encoder = tokens.load(tokenizer)
         frame = frame[frame["stay_id"].isin(stays)].sort_values(["stay_id", "position"])
+        if folder.modalities[name].get("lines", False):
+            frame = frame.groupby("stay_id")["text"].agg("\n".join).reset_index()
         found = tokens.chunk(encoder, frame["text"].tolist(), length, per_document)
         owners = np.searchsorted(stays, frame["stay_id"].to_numpy())[found.texts]
         number = np.bincount(owners, minlength=len(stays))

@@ -237,7 +237,8 @@ def write_lines(engine: Engine, lines: ir.Table, name: str, out: Path) -> Writte
     file = f"{name}.parquet"
     ordered = engine.batches(lines.order_by("stay_id", "position"))
     rows = write_table(out / file, notes.schema("category"), ordered)
-    facts = {"kind": "text", "file": file, "column": "category"}
+    # Lines are too short to be read alone: together they are the document of a stay.
+    facts = {"kind": "text", "file": file, "column": "category", "lines": True}
     return Written(facts, _stays(out / file), {"written": rows})
 
 
