@@ -64,7 +64,7 @@ class Mixture(Copula):
         if weights is not None and logits is not None:
             raise ValueError("Mixture: give weights or logits, not both")
         if weights is None:
-            like = copulas[0]._like_parameters()
+            like = next((c for c in copulas if c.parameters), copulas[0])._like_parameters()
             weights = (like.new_zeros(len(copulas)) if logits is None else logits).softmax(-1)
         if weights.shape[-1:] != (len(copulas),):
             raise ValueError(
