@@ -109,8 +109,10 @@ def _able(data: Data) -> list[Family]:
         name
         for name in REGISTRY
         if name == "independence"
-        or not name.startswith("survival-")
-        and any(_reaches(REGISTRY[name], tau, dim) for tau in signs)
+        or (
+            not name.startswith("survival-")
+            and any(_reaches(REGISTRY[name], tau, dim) for tau in signs)
+        )
     ]
 
 
