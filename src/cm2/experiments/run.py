@@ -12,6 +12,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -197,15 +198,15 @@ def write_embeddings(run: Path, root: Path, modality: str) -> Path:
     ``precomputed`` or ``dense``.
     """
     experiment, model = restore(run)
-    data = _data(experiment, None, root=root)
-    if modality not in data.modalities:
-        raise InputError(f"there is no modality {modality!r}; there are {list(data.modalities)}")
+    if modality not in model.encoders:
+        raise InputError(f"there is no modality {modality!r}; there are {list(model.encoders)}")
+    # All stays that have it, whatever else they lack and whatever the experiment removed.
+    whole = {"modalities": [modality], "missing_rate": 0.0}
+    data = _data(replace(experiment, data=experiment.data | whole), None, root=root)
     encoder = model.encoders[modality]
     values = models.embed(encoder, loader(data, experiment.training["batch_size"]), modality)
-    there = data.present[:, data.modalities.index(modality)].numpy()
-    stays = data.stays["stay_id"].to_numpy()[there]
     made = {"encoder": experiment.encoders[modality], "run": experiment.name}
-    return embeddings.save(root, modality, stays, values[torch.from_numpy(there)].numpy(), made)
+    return embeddings.save(root, modality, data.stays["stay_id"].to_numpy(), values.numpy(), made)
 
 
 def _predictions(experiment: Experiment, model: Model, data: Prepared) -> Predictions:
