@@ -55,7 +55,7 @@ def archimedean_generator(family: str, t: Any, theta: Any, xp: Any = np) -> Any:
     return -xp.log(xp.exp(-theta - t) - xp.expm1(-t)) / theta
 
 
-def _inverse_slope(family: str, u: Any, theta: Any) -> Any:
+def inverse_slope(family: str, u: Any, theta: Any) -> Any:
     """|d psi^-1(u) / du|."""
     if family == "gumbel":
         return theta * (-mpmath.log(u)) ** (theta - 1) / u
@@ -78,7 +78,7 @@ def archimedean_log_density(family: str, theta: float, u: Sequence[Any]) -> floa
         t = mpmath.fsum(inverse(family, x, theta) for x in points)
         value = abs(_derivative(family, len(points), "mpmath")(t, theta))
         for x in points:
-            value *= _inverse_slope(family, x, theta)
+            value *= inverse_slope(family, x, theta)
         return float(mpmath.log(value))
 
 
