@@ -13,9 +13,10 @@ from sklearn.metrics import roc_auc_score
 
 from cm2 import CM2Classifier, demo
 from cm2.data.views import QUADRANTS, digit_views
-from cm2.demo import InputError, Settings, evaluate, run, studies
+from cm2.demo import InputError, Settings, run, studies
 from cm2.demo.methods import ABOUT, FITS, LATE_FUSION, LATE_FUSION_LOG, POOLED, Fitted
 from cm2.demo.studies import Digits, Mortality, eicu_folder
+from cm2.experiments import summary
 from cm2.prepare.errors import TableError
 
 
@@ -67,15 +68,15 @@ def test_first_draw_is_the_data_and_scores_agree_with_scikit_learn():
     rng = np.random.default_rng(0)
     y = rng.integers(0, 2, 300)
     p = np.clip(rng.normal(0.4 + 0.2 * y, 0.2), 0, 1).round(2)
-    weight = evaluate.draws(300, 20)
-    found = evaluate.scores(y, np.stack([1 - p, p], axis=1), weight)["AUROC"]
+    weight = summary.draws(300, 20)
+    found = summary.scores(y, np.stack([1 - p, p], axis=1), weight)["AUROC"]
     expected = [roc_auc_score(y, p, sample_weight=w) for w in weight]
     np.testing.assert_allclose(found, expected, rtol=1e-12)
     assert found[0] == pytest.approx(roc_auc_score(y, p), rel=1e-12)
 
 
-def cell(method: str, seed: int, values: np.ndarray) -> evaluate.Cell:
-    return evaluate.Cell(method, seed, 0.0, 50, 5, 1.0, {"AUROC": values})
+def cell(method: str, seed: int, values: np.ndarray) -> summary.Cell:
+    return summary.Cell(method, seed, 0.0, 50, 5, 1.0, {"AUROC": values})
 
 
 def test_summary_averages_over_splits_and_pairs_differences():
@@ -87,7 +88,7 @@ def test_summary_averages_over_splits_and_pairs_differences():
         cell(POOLED, 0, 0.73 + noise),
         cell(POOLED, 1, 0.77 + noise),
     ]
-    table = evaluate.summarise(cells, LATE_FUSION).set_index("method")
+    table = summary.summarise(cells, [LATE_FUSION]).set_index("method")
     assert table.loc[POOLED, "value"] == pytest.approx(0.75)
     assert table.loc[POOLED, "sd"] == pytest.approx(0.04 / np.sqrt(2))
     assert table.loc[POOLED, "high"] - table.loc[POOLED, "low"] == pytest.approx(0.196, abs=0.02)
@@ -98,9 +99,9 @@ def test_summary_averages_over_splits_and_pairs_differences():
 
 def test_replicate_without_a_class_is_left_out_of_the_interval():
     y, p = np.array([0, 0, 1]), np.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7]])
-    values = evaluate.scores(y, p, np.array([[1.0, 1, 1], [1, 1, 0], [0, 1, 1]]))["AUROC"]
+    values = summary.scores(y, p, np.array([[1.0, 1, 1], [1, 1, 0], [0, 1, 1]]))["AUROC"]
     assert np.isnan(values[1])
-    assert evaluate.interval(values) == (1.0, 1.0)
+    assert summary.interval(values) == (1.0, 1.0)
 
 
 class Halves(Digits):
@@ -130,9 +131,9 @@ class Recorder:
 def events(monkeypatch):
     """Notes every set of bootstrap draws, in order with what a Recorder notes."""
     noted = []
-    draws = evaluate.draws
+    draws = summary.draws
     monkeypatch.setattr(
-        evaluate, "draws", lambda *args: noted.append(("draws", args[1])) or draws(*args)
+        summary, "draws", lambda *args: noted.append(("draws", args[1])) or draws(*args)
     )
     return noted
 

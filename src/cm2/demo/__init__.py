@@ -24,11 +24,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from cm2 import report
 from cm2.data.worlds import remove
-from cm2.demo import evaluate, page, studies
+from cm2.demo import page, studies
 from cm2.demo.folder import open_folder, write_config
 from cm2.demo.methods import FITS, LATE_FUSION, fit
 from cm2.demo.studies import Study
 from cm2.errors import InputError
+from cm2.experiments import summary
 
 __all__ = ["InputError", "Settings", "run"]
 
@@ -79,7 +80,7 @@ class Result(NamedTuple):
         probability: Predictions for them by method, if they are needed for the calibration.
     """
 
-    cells: list[evaluate.Cell]
+    cells: list[summary.Cell]
     seed: int
     rows: Int[ndarray, " test"]
     probability: dict[str, Float[ndarray, "test label"]]
@@ -117,15 +118,15 @@ def run(settings: Settings) -> Path:
 
     results = _run_jobs(study, settings, folder, console)
     cells = [cell for result in results for cell in result.cells]
-    table = evaluate.summarise(cells, LATE_FUSION)
+    table = summary.summarise(cells, [LATE_FUSION]).drop(columns="p_runs")
     score = _score(study, results, settings.replicates, min(settings.rates))
     seconds = time.perf_counter() - begin
     _write_results(folder, table, score)
     path = page.write(folder, study, settings.plain(), table, score, results, seconds)
     for block in page.tables(table):
-        console.print(page.rich_table(block))
+        console.print(report.rich_table(block))
     if score is not None:
-        console.print(page.rich_table(page.score_table(study, score)))
+        console.print(report.rich_table(page.score_table(study, score)))
     console.print(f"{time.perf_counter() - begin:.0f} s. Report: {path}", soft_wrap=True)
     return path
 
@@ -185,7 +186,7 @@ def job(
         for rate in rates
     }
     training = remove({name: block[train] for name, block in blocks.items()}, rates[0], seed=seed)
-    weight = evaluate.draws(int(study.groups.max()) + 1, settings.replicates)
+    weight = summary.draws(int(study.groups.max()) + 1, settings.replicates)
     weight = weight[:, study.groups[test]]
     cells, kept = [], {}
     for shown, method, seconds in fit(
@@ -199,9 +200,9 @@ def job(
     ):
         for rate, X in tests.items():
             probability = np.asarray(method.predict_proba(X), dtype=float)
-            scores = evaluate.scores(study.y[test], probability, weight)
+            scores = summary.scores(study.y[test], probability, weight)
             positives = int((study.y[test] == 1).sum())
-            cells.append(evaluate.Cell(shown, seed, rate, len(test), positives, seconds, scores))
+            cells.append(summary.Cell(shown, seed, rate, len(test), positives, seconds, scores))
             if rate == min(settings.rates):
                 kept[shown] = probability
     return Result(cells, seed, test, kept)
@@ -218,7 +219,7 @@ def _score(
     there = np.isfinite(study.score)
     if not there.any():
         return None
-    weight = evaluate.draws(int(study.groups.max()) + 1, replicates)
+    weight = summary.draws(int(study.groups.max()) + 1, replicates)
     known = {
         (name, result.seed): (result.rows, probability)
         for result in results
@@ -231,12 +232,12 @@ def _score(
     for (name, seed), (rows, probability) in known.items():
         with_score = there[rows]
         rows = rows[with_score]
-        scores = evaluate.scores(
+        scores = summary.scores(
             study.y[rows], probability[with_score], weight[:, study.groups[rows]]
         )
         positives = int(study.y[rows].sum())
-        cells.append(evaluate.Cell(name, seed, rate, len(rows), positives, np.nan, scores))
-    return evaluate.summarise(cells, study.score_name)
+        cells.append(summary.Cell(name, seed, rate, len(rows), positives, np.nan, scores))
+    return summary.summarise(cells, [study.score_name]).drop(columns="p_runs")
 
 
 def _write_results(folder: Path, table: pd.DataFrame, score: pd.DataFrame | None) -> None:

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from rich import box
-from rich.table import Table
 
 from cm2 import report
 from cm2.demo.methods import ABOUT, LATE_FUSION, POOLED
@@ -96,17 +94,6 @@ def score_table(study: Study, score: pd.DataFrame) -> report.Table:
         f"{study.labels[1]}), {_rate(size['rate'])}"
     )
     return report.Table(caption, pd.DataFrame(list(rows.values())), [study.score_name])
-
-
-def rich_table(table: report.Table) -> Table:
-    """A table for the terminal."""
-    shown = Table(title=table.caption, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for k, column in enumerate(table.frame.columns):
-        shown.add_column(str(column), justify="right" if k else "left", no_wrap=k > 0)
-    for row in table.frame.itertuples(index=False):
-        bold = "bold" if row[0] in table.strong else ""
-        shown.add_row(*(str(cell) for cell in row), style=bold)
-    return shown
 
 
 def _reliability(study: Study, results: Sequence[Result]) -> dict[str, pd.DataFrame]:

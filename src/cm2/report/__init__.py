@@ -6,6 +6,7 @@ sent as one file. It is handed aggregates only; nothing here reads samples.
 
 import importlib.metadata
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any, NamedTuple
 import jinja2
 import pandas as pd
 from matplotlib.figure import Figure
+from rich import box
+from rich.table import Table as RichTable
 
 from cm2.figures import style
 
@@ -73,6 +76,75 @@ def _table(table: Table) -> dict[str, Any]:
         "rows": rows,
         "strong": set(table.strong),
     }
+
+
+def shown(table: Table) -> pd.DataFrame:
+    """The cells of a table as they are read, all of them text."""
+    columns = [str(name) for name in table.frame.columns]
+    rows = [[_cell(value) for value in row] for row in table.frame.itertuples(index=False)]
+    return pd.DataFrame(rows, columns=columns, dtype=str)
+
+
+def latex(table: Table) -> str:
+    """A table for LaTeX with the package booktabs; all text is escaped."""
+    frame = shown(table)
+    lines = [
+        r"\begin{tabular}{" + "l" + "r" * (len(frame.columns) - 1) + "}",
+        r"\toprule",
+        " & ".join(map(_escaped, frame.columns)) + r" \\",
+        r"\midrule",
+        *(" & ".join(map(_escaped, row)) + r" \\" for row in frame.itertuples(index=False)),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return f"% {table.caption}\n" + "\n".join(lines) + "\n"
+
+
+def write_tables(folder: Path, tables: Sequence[Table]) -> list[Path]:
+    """Writes each table as CSV and LaTeX, with its number and caption as the name.
+
+    Args:
+        folder: Where; made if it is absent.
+        tables: With captions.
+
+    Returns:
+        The paths of the files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for number, table in enumerate(tables, start=1):
+        slug = re.sub(r"[^a-z0-9]+", "-", table.caption.split(":")[0].lower()).strip("-")
+        stem = folder / f"{number:02d}-{slug[:60]}"
+        shown(table).to_csv(stem.with_suffix(".csv"), index=False)
+        stem.with_suffix(".tex").write_text(latex(table), encoding="utf-8")
+        paths += [stem.with_suffix(".csv"), stem.with_suffix(".tex")]
+    return paths
+
+
+def rich_table(table: Table) -> RichTable:
+    """A table for the terminal."""
+    drawn = RichTable(
+        title=table.caption, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    frame = shown(table)
+    for k, column in enumerate(frame.columns):
+        drawn.add_column(column, justify="right" if k else "left", no_wrap=k > 0)
+    for row in frame.itertuples(index=False):
+        drawn.add_row(*row, style="bold" if row[0] in table.strong else "")
+    return drawn
+
+
+SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{sign: "\\" + sign for sign in "&%$#_{}"},
+}
+
+
+def _escaped(text: str) -> str:
+    """Text as LaTeX sets it."""
+    return "".join(SPECIAL.get(sign, sign) for sign in text)
 
 
 def render(title: str, lead: str, sections: Sequence[Section]) -> str:

@@ -1,0 +1,309 @@
+"""Finished runs, found in folders, named, and put into one table of measures.
+
+Runs of one experiment on the same test rows, with the same share of modalities removed, stand in
+one table: one row a method, over its seeds. Rows are drawn alike for all of them in the bootstrap.
+The rows of ``test.npz`` carry no identifiers, so that rows are drawn, not patients.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from numpy import ndarray
+
+from cm2 import metrics
+from cm2.errors import InputError
+from cm2.experiments import config, summary
+from cm2.experiments.config import Experiment
+from cm2.experiments.predictions import Predictions
+from cm2.experiments.sweep import Job
+
+__all__ = ["OWN", "Cell", "Run", "cells", "differing", "find", "flat", "tables", "write_labels"]
+
+OWN = "cm2"
+"""The kind of model whose rivals all other kinds are."""
+
+LABELS = "sweep.json"
+ASIDE = ("name", "seed", "data.root", "data.missing_rate", "data.seed")
+"""Keys that do not tell methods apart, nor do those of the machine."""
+MACHINE = ("devices", "workers", "compiled", "progress", "accelerator", "validation_batch_size")
+CHUNK = 4_000_000
+
+
+class Run(NamedTuple):
+    """A finished run.
+
+    Attributes:
+        folder: Where it is.
+        label: Of its method: what a sweep calls it, or what tells it apart from the others.
+        experiment: What was run.
+        facts: What ``environment.json`` says.
+        predictions: For the test rows.
+    """
+
+    folder: Path
+    label: str
+    experiment: Experiment
+    facts: Mapping[str, Any]
+    predictions: Predictions
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names, in the order of the columns of ``present``."""
+        return tuple(self.facts["data"]["shape"])
+
+    @property
+    def rate(self) -> float:
+        """Share of the modalities that was removed."""
+        return float(self.experiment.data["missing_rate"])
+
+
+class Cell(NamedTuple):
+    """What may stand in one table: one experiment, on the same test rows.
+
+    Attributes:
+        title: The experiment's name, and the share of modalities removed if there is one.
+        study: Tells the test rows apart; the same for all rates.
+        rate: Share of modalities removed.
+        runs: In the order of their methods, then seeds.
+    """
+
+    title: str
+    study: str
+    rate: float
+    runs: list[Run]
+
+
+def find(folders: Sequence[Path]) -> tuple[list[Run], list[Path]]:
+    """Reads all finished runs in folders and below.
+
+    Args:
+        folders: Of runs, sweeps or anything above them.
+
+    Returns:
+        The runs, and the folders of those that are not finished.
+
+    Raises:
+        InputError: If a folder holds no finished run, or two runs cannot be told apart.
+    """
+    runs: list[Run] = []
+    unfinished: list[Path] = []
+    sweeps = {sweep for folder in folders for path in _runs(folder) if (sweep := _sweep(path))}
+    seen: set[Path] = set()
+    for folder in folders:
+        done = 0
+        for path in _runs(folder):
+            if not (path / "test.npz").is_file() or not (path / "environment.json").is_file():
+                unfinished.append(path)
+                continue
+            done += 1
+            if path.resolve() not in seen:
+                seen.add(path.resolve())
+                runs.append(_read(path, several=len(sweeps) > 1))
+        if not done:
+            raise InputError(f"{folder}: no finished run of cm2 train here or below")
+    return _labelled(runs), unfinished
+
+
+def cells(runs: Sequence[Run]) -> list[Cell]:
+    """Sorts runs into those that may be compared with each other.
+
+    Raises:
+        InputError: If two runs of a cell have one label and one seed.
+    """
+    groups: dict[tuple[str, float, str], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.experiment.name, run.rate, _study(run)), []).append(run)
+    studies: dict[str, list[str]] = {}
+    for name, _, study in groups:
+        if study not in studies.setdefault(name, []):
+            studies[name].append(study)
+    found = []
+    for (name, rate, study), members in groups.items():
+        places: dict[tuple[str, int], Path] = {}
+        for run in members:
+            key = (run.label, run.experiment.seed)
+            if key in places:
+                raise InputError(
+                    f"{places[key]} and {run.folder} are the same method and seed; give one"
+                )
+            places[key] = run.folder
+        title = name if len(studies[name]) == 1 else f"{name} (data {study[:8]})"
+        if rate > 0:
+            title += f", {rate:.0%} removed"
+        labels = list(dict.fromkeys(run.label for run in members))
+        members = sorted(members, key=lambda r: (labels.index(r.label), r.experiment.seed))
+        found.append(Cell(title, study, rate, members))
+    return found
+
+
+def tables(found: Sequence[Cell], *, replicates: int = 1000) -> pd.DataFrame:
+    """Measures all methods of all cells.
+
+    Args:
+        found: What :func:`cells` returned.
+        replicates: Bootstrap samples of the test rows, within classes and the same for all methods
+            of a study.
+
+    Returns:
+        As of :func:`~cm2.experiments.summary.summarise`, after a column ``experiment``. Methods of
+        the kind ``cm2`` and rivals alike are compared with the best rival; where there is none,
+        with the best of the others.
+    """
+    parts = []
+    weights: dict[str, Float[ndarray, "replicate n"]] = {}
+    for cell in found:
+        target = cell.runs[0].predictions.target
+        if cell.study not in weights:
+            drawn = metrics.resample(target, replicates, np.random.default_rng(0))
+            weights[cell.study] = np.concatenate([np.ones((1, len(target))), drawn])
+        scored = [
+            summary.Cell(
+                run.label,
+                run.experiment.seed,
+                cell.rate,
+                len(target),
+                int((target > 0).sum()),
+                float("nan"),
+                _scores(run.predictions, weights[cell.study]),
+            )
+            for run in cell.runs
+        ]
+        others = {run.label for run in cell.runs if run.experiment.model["kind"] != OWN}
+        table = summary.summarise(scored, others or {run.label for run in cell.runs})
+        parts.append(table.drop(columns="seconds").assign(experiment=cell.title))
+    table = pd.concat(parts, ignore_index=True)
+    return table[["experiment", *table.columns.drop("experiment")]]
+
+
+def write_labels(out: Path, jobs: Sequence[Job]) -> None:
+    """Keeps the labels of a sweep's variants beside its folders, for tables made later."""
+    labels = {job.folder.parent.name: job.variant for job in jobs}
+    path = Path(out) / LABELS
+    if path.exists():
+        labels = json.loads(path.read_text(encoding="utf-8")) | labels
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(labels, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def flat(experiment: Experiment) -> dict[str, Any]:
+    """An experiment as one level of dotted keys."""
+
+    def walk(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, Mapping) and value:
+            for key, below in value.items():
+                yield from walk(below, f"{prefix}.{key}" if prefix else str(key))
+        else:
+            yield prefix, value
+
+    return dict(walk(asdict(experiment), ""))
+
+
+def differing(experiments: Sequence[Experiment]) -> list[dict[str, Any]]:
+    """For each experiment the values of the keys in which any two of them differ as methods."""
+    trees = [
+        {
+            key: value
+            for key, value in flat(experiment).items()
+            if key not in ASIDE and key.removeprefix("training.") not in MACHINE
+        }
+        for experiment in experiments
+    ]
+    keys = dict.fromkeys(key for tree in trees for key in tree)
+    varied = [key for key in keys if len({repr(tree.get(key)) for tree in trees}) > 1]
+    return [{key: tree[key] for key in varied if key in tree} for tree in trees]
+
+
+def _runs(folder: Path) -> list[Path]:
+    """Folders of runs, finished or not: in the order of a sweep's variants, then by name."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    paths = [path.parent for path in folder.rglob("config.yaml")]
+
+    def place(path: Path) -> tuple[str, int, str, int]:
+        sweep = _sweep(path)
+        order = list(_labels(sweep)) if sweep else []
+        name = path.parent.name
+        number = path.name.rpartition("_")[2]
+        return (
+            str(sweep or path.parent),
+            order.index(name) if name in order else len(order),
+            str(path.parent) if number.isdigit() else str(path),
+            int(number) if number.isdigit() else 0,
+        )
+
+    return sorted(paths, key=place)
+
+
+def _sweep(run: Path) -> Path | None:
+    """The sweep that a run belongs to."""
+    above = run.resolve().parent.parent
+    return above if (above / LABELS).is_file() else None
+
+
+def _labels(sweep: Path) -> dict[str, str]:
+    try:
+        found: dict[str, str] = json.loads((sweep / LABELS).read_text(encoding="utf-8"))
+    except ValueError:
+        raise InputError(f"{sweep / LABELS}: not a JSON file") from None
+    return found
+
+
+def _read(folder: Path, *, several: bool) -> Run:
+    experiment = config.load(folder / "config.yaml")
+    facts = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    sweep, label = _sweep(folder), ""
+    if sweep is not None:
+        label = _labels(sweep).get(folder.resolve().parent.name, "")
+        # The rate stands in the title of a table; methods keep their name over rates.
+        label = re.sub(r"\bmissing_rate=\S+", "", label).strip()
+        label = f"{sweep.name}: {label}" if several and label else label
+    return Run(folder, label, experiment, facts, Predictions.load(folder / "test.npz"))
+
+
+def _labelled(runs: Sequence[Run]) -> list[Run]:
+    """Names runs that no sweep has named by their model and what tells them apart."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for place, run in enumerate(runs):
+        if not run.label:
+            kind = run.experiment.model["kind"]
+            groups.setdefault((run.experiment.name, kind), []).append(place)
+    named = list(runs)
+    for (_, kind), places in groups.items():
+        found = differing([runs[place].experiment for place in places])
+        for place, values in zip(places, found, strict=True):
+            parts = [f"{key.rpartition('.')[2]}={value}" for key, value in values.items()]
+            named[place] = runs[place]._replace(label=" ".join([kind, *parts]))
+    return named
+
+
+def _study(run: Run) -> str:
+    """A digest of the data and of the test rows' targets, in their order."""
+    digest = hashlib.sha256(str(run.facts["data"]["checksum"]).encode())
+    digest.update(str(run.experiment.data["setting"]).encode())
+    digest.update(np.ascontiguousarray(run.predictions.target, dtype=np.int64).tobytes())
+    return digest.hexdigest()
+
+
+def _scores(
+    predictions: Predictions, weight: Float[ndarray, "replicate n"]
+) -> dict[str, Float[ndarray, " replicate"]]:
+    """All metrics under all weights, in pieces that bound memory."""
+    step = max(1, CHUNK // max(weight.shape[1], 1))
+    parts = [
+        summary.scores(predictions.target, predictions.probability, weight[first : first + step])
+        for first in range(0, len(weight), step)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in summary.METRICS}

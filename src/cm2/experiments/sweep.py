@@ -1,0 +1,149 @@
+"""Many runs of one experiment: variants (or a grid) times seeds, in processes side by side.
+
+A variant is a label with overrides. Every run is checked before the first one starts; each is a
+process of its own, with a folder of its own, so that one that fails stops no other and a sweep that
+was interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from cm2.errors import InputError
+from cm2.experiments import config
+
+__all__ = ["Job", "plan", "read_variants", "run"]
+
+
+class Job(NamedTuple):
+    """One run of a sweep.
+
+    Attributes:
+        variant: Its label.
+        seed: Its seed.
+        overrides: What differs from the experiment.
+        folder: Where it goes.
+    """
+
+    variant: str
+    seed: int
+    overrides: tuple[str, ...]
+    folder: Path
+
+
+def read_variants(path: Path) -> dict[str, list[str]]:
+    """Reads a YAML file of variants: labels, and below each the keys it sets.
+
+    Raises:
+        InputError: If the file is not of that form.
+    """
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: no readable YAML file ({type(error).__name__})") from None
+    if not isinstance(tree, dict) or not all(
+        isinstance(keys, dict) or keys is None for keys in tree.values()
+    ):
+        raise InputError(f"{path}: labels with keys and values below them were expected")
+    return {str(label): _overrides(keys or {}) for label, keys in tree.items()}
+
+
+def grid(axes: Sequence[str]) -> dict[str, list[str]]:
+    """Turns ``"model.components=1,2,3"`` (several of them: their product) into variants.
+
+    Example:
+        >>> list(grid(["model.components=1,2", "model.fusion=lstm"]))
+        ['components=1 fusion=lstm', 'components=2 fusion=lstm']
+    """
+    parts = []
+    for axis in axes:
+        key, separator, values = axis.partition("=")
+        if not separator or not values:
+            raise InputError(
+                f"an axis is KEY=VALUE,VALUE, such as model.components=1,2, not {axis!r}"
+            )
+        parts.append([(key, value) for value in values.split(",")])
+    return {
+        " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in point): [
+            f"{key}={value}" for key, value in point
+        ]
+        for point in itertools.product(*parts)
+    }
+
+
+def plan(
+    experiment: Path,
+    variants: Mapping[str, Sequence[str]],
+    out: Path,
+    *,
+    seeds: int,
+    overrides: Sequence[str] = (),
+) -> list[Job]:
+    """Lists the runs of a sweep, after a check of each of them.
+
+    Raises:
+        InputError: If two labels share a folder, or an experiment is not accepted.
+    """
+    if seeds < 1:
+        raise InputError(f"a sweep needs at least one seed, but seeds is {seeds}")
+    names = {label: re.sub(r"[^\w.=+-]+", "_", label) for label in variants}
+    if len(set(names.values())) != len(names):
+        raise InputError(f"the labels {list(names)} do not give different folders")
+    jobs = []
+    for label, changes in variants.items():
+        given = (*overrides, *changes)
+        first = config.load(experiment, given).seed
+        jobs += [
+            Job(label, seed, (*given, f"seed={seed}"), Path(out) / names[label] / f"seed_{seed}")
+            for seed in range(first, first + seeds)
+        ]
+    return jobs
+
+
+def run(
+    experiment: Path,
+    jobs: Sequence[Job],
+    *,
+    processes: int = 1,
+    report: Callable[[Job, bool], None] = lambda job, good: None,
+) -> list[Job]:
+    """Runs all jobs that are not finished, and returns those that failed.
+
+    Args:
+        experiment: The YAML file.
+        jobs: What to run.
+        processes: Runs side by side; they share the cores.
+        report: Called as each run ends.
+    """
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+
+    def work(job: Job) -> bool:
+        job.folder.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "cm2.cli", "train", str(experiment), "--resume"]
+        command += ["--out", str(job.folder)]
+        command += [part for override in job.overrides for part in ("--set", override)]
+        with job.folder.with_suffix(".log").open("w", encoding="utf-8") as log:
+            done = subprocess.run(command, env=environment, stdout=log, stderr=log, check=False)
+        good = done.returncode == 0
+        report(job, good)
+        return good
+
+    with ThreadPoolExecutor(max_workers=processes) as pool:
+        good = list(pool.map(work, jobs))
+    return [job for job, fine in zip(jobs, good, strict=True) if not fine]
+
+
+def _overrides(keys: Mapping[str, Any]) -> list[str]:
+    flow = {key: yaml.safe_dump(value, default_flow_style=True) for key, value in keys.items()}
+    return [f"{key}={text.removesuffix('...' + chr(10)).strip()}" for key, text in flow.items()]
