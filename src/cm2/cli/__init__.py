@@ -12,19 +12,19 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace
 
 from cm2.cli.demo import demo
-from cm2.cli.experiments import embed, evaluate, predict, train
+from cm2.cli.experiments import embed, evaluate, figures, predict, report, sweep, train
 from cm2.cli.prepare import prepare
 from cm2.cli.synthesize import synthesize
 from cm2.errors import InputError
 
 __all__ = ["COMMANDS", "main", "parser"]
 
-COMMANDS: dict[str, Callable[..., None]] = {
+COMMANDS: dict[str, Callable[..., int | None]] = {
     "demo": demo,
     "synthesize": synthesize,
     "prepare": prepare,
@@ -32,6 +32,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "predict": predict,
     "embed": embed,
+    "sweep": sweep,
+    "figures": figures,
+    "report": report,
 }
 
 
@@ -55,7 +58,7 @@ def parser() -> ArgumentParser:
     return top
 
 
-def _add_arguments(command: ArgumentParser, function: Callable[..., None], text: str) -> None:
+def _add_arguments(command: ArgumentParser, function: Callable[..., Any], text: str) -> None:
     """Adds the arguments of a function, with dashes in their names as is usual on a shell."""
     types = get_type_hints(function)
     for name, parameter in inspect.signature(function).parameters.items():
@@ -64,6 +67,10 @@ def _add_arguments(command: ArgumentParser, function: Callable[..., None], text:
         if name == "overrides":
             command.add_argument(
                 "--set", action="append", default=[], metavar="KEY=VALUE", dest=name, help=about
+            )
+        elif get_origin(kind) is Sequence:
+            command.add_argument(
+                flag, type=get_args(kind)[0], nargs="+", default=list(default), help=about
             )
         elif parameter.kind is not parameter.KEYWORD_ONLY and get_origin(kind) is list:
             command.add_argument(name, type=get_args(kind)[0], nargs="+", help=about)
@@ -90,16 +97,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: What follows `cm2`; None for those of the process.
 
     Returns:
-        0, or 2 if the input was refused before any long work.
+        0; 2 if the input was refused before any long work; 1 if a part of the work failed.
     """
     chosen: Namespace = parser().parse_args(arguments)
     name = chosen.subcommand
     options = {key: value for key, value in chosen[name].items() if key != "config"}
     try:
-        COMMANDS[name](**options)
+        return COMMANDS[name](**options) or 0
     except InputError as refusal:
         # Processes that train side by side all meet the same fault; one says it.
         if os.environ.get("LOCAL_RANK", "0") == "0":
             print(f"cm2 {name}: {refusal}", file=sys.stderr)  # noqa: T201
         return 2
-    return 0

@@ -1,7 +1,8 @@
-"""Commands on experiments: train, evaluate, predict, embed."""
+"""Commands on experiments: train, evaluate, predict, embed, sweep, figures, report."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -80,6 +81,114 @@ def embed(run: Path, *, data: Path, modality: str) -> None:
     from cm2.experiments import run as runs
 
     runs.write_embeddings(run, data, modality)
+
+
+def sweep(
+    experiment: Path,
+    *,
+    variants: Path | None = None,
+    grid: Sequence[str] = (),
+    seeds: int = 3,
+    out: Path | None = None,
+    processes: int = 1,
+    overrides: Sequence[str] = (),
+) -> int:
+    """Runs variants of an experiment over seeds, and puts all runs into one table.
+
+    What is finished is not run again, so that the same command goes on after an interruption.
+
+    Args:
+        experiment: The YAML file.
+        variants: YAML file of labels, and below each the keys it sets, such as those in
+            configs/ablations.
+        grid: Axes of a grid, as in `--grid model.components=1,2,3 model.fusion=lstm,mean`.
+        seeds: Runs of each variant, with seeds from that of the experiment on.
+        out: Folder of all runs and of table.csv; runs/ and the names of the files if not given.
+        processes: Runs side by side; they share the cores.
+        overrides: Another value for a key in all runs; may be repeated.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+
+    from cm2 import report as pages
+    from cm2.experiments import results
+    from cm2.experiments import sweep as sweeps
+    from cm2.report import runs as page
+
+    chosen = {"as given": []} if variants is None else sweeps.read_variants(variants)
+    if grid:
+        points = sweeps.grid(grid)
+        chosen = (
+            points
+            if variants is None
+            else {f"{a} {b}": [*chosen[a], *points[b]] for a in chosen for b in points}
+        )
+    name = "sweep" if variants is None else variants.stem
+    folder = out or _folder(experiment).with_name(f"{experiment.stem}-{name}")
+    jobs = sweeps.plan(experiment, chosen, folder, seeds=seeds, overrides=overrides)
+    console, done = Console(), itertools.count(1)
+
+    def tell(job: sweeps.Job, good: bool) -> None:
+        state = "done" if good else f"[red]failed[/red], see {job.folder.with_suffix('.log')}"
+        number = f"{next(done)}/{len(jobs)}"
+        console.print(f"{number} {escape(job.variant)}, seed {job.seed}: {state}", soft_wrap=True)
+
+    results.write_labels(folder, jobs)
+    failed = sweeps.run(experiment, jobs, processes=processes, report=tell)
+    good = [job.folder for job in jobs if job not in failed]
+    if good:
+        cells = results.cells(results.find(good)[0])
+        table = results.tables(cells)
+        table.to_csv(folder / "table.csv", index=False)
+        for one in page.main(cells, table):
+            console.print(pages.rich_table(one))
+        console.print(f"Table: {folder / 'table.csv'}", soft_wrap=True)
+    for job in failed:
+        console.print(f"Failed: {job.folder.with_suffix('.log')}", soft_wrap=True)
+    return 1 if failed else 0
+
+
+def figures(runs: list[Path], *, out: Path) -> None:
+    """Draws every figure that finished runs give, as PNG and PDF.
+
+    Args:
+        runs: Folders of runs or sweeps, or folders above them.
+        out: Folder to write to.
+    """
+    from rich.console import Console
+
+    from cm2.experiments import results
+    from cm2.figures import runs as drawings
+
+    console = Console()
+    cells = results.cells(results.find(runs)[0])
+    made, left_out = drawings.draw(cells, results.tables(cells))
+    drawings.save(made, out)
+    for one in made:
+        console.print(f"{out / one.name}.png, .pdf", soft_wrap=True, markup=False)
+    for name, reason in left_out.items():
+        console.print(f"Not drawn: {name}, {reason}.", soft_wrap=True, markup=False)
+
+
+def report(runs: list[Path], *, out: Path, replicates: int = 1000) -> None:
+    """Writes one HTML page on finished runs, and beside it each table as CSV and LaTeX.
+
+    Args:
+        runs: Folders of runs or sweeps, or folders above them.
+        out: The HTML file; the tables go to a folder of its name with -tables added.
+        replicates: Bootstrap samples behind the intervals.
+    """
+    from rich.console import Console
+
+    from cm2.experiments import results
+    from cm2.report import runs as page
+
+    found, unfinished = results.find(runs)
+    left_out = page.write(out, found, unfinished=len(unfinished), replicates=replicates)
+    console = Console()
+    for name, reason in left_out.items():
+        console.print(f"Not drawn: {name}, {reason}.", soft_wrap=True, markup=False)
+    console.print(f"Report: {out}", soft_wrap=True, markup=False)
 
 
 def _folder(experiment: Path) -> Path:

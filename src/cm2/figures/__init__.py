@@ -4,6 +4,24 @@ Every function returns a figure that has not been shown or saved; `style.save` w
 and PDF. None of them shows a single patient.
 """
 
-from cm2.figures import availability, calibration, comparison, density, pairs, style, training
+from cm2.figures import (
+    availability,
+    calibration,
+    comparison,
+    density,
+    embeddings,
+    pairs,
+    style,
+    training,
+)
 
-__all__ = ["availability", "calibration", "comparison", "density", "pairs", "style", "training"]
+__all__ = [
+    "availability",
+    "calibration",
+    "comparison",
+    "density",
+    "embeddings",
+    "pairs",
+    "style",
+    "training",
+]

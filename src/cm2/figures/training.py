@@ -5,6 +5,7 @@ Kendall's tau of a Gumbel copula.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -50,4 +51,43 @@ def curves(history: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> Figure
     figure, axes = style.panels(len(there))
     for ax, (label, columns) in zip(axes, there.items(), strict=True):
         _lines(ax, history, columns, label)
+    return figure
+
+
+@style.styled
+def gumbel(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
+    """Draws a Gumbel copula's alpha, and its Kendall's tau (alpha - 1) / alpha, over epochs.
+
+    Args:
+        histories: The logs of the runs of each method, one a seed, with columns `epoch` and
+            `alpha`.
+
+    Returns:
+        Two panels with a line a run, in the colour of its method.
+
+    Raises:
+        ValueError: If a log lacks a column, or there is none.
+    """
+    for history in (log for logs in histories.values() for log in logs):
+        lacking = [column for column in ("epoch", "alpha") if column not in history.columns]
+        if lacking:
+            raise ValueError(f"the log lacks columns {lacking}")
+    if not any(histories.values()):
+        raise ValueError("there is no log of a Gumbel copula")
+    figure, axes = style.panels(2)
+    for place, (name, logs) in enumerate(histories.items()):
+        for number, history in enumerate(logs):
+            known = history[["epoch", "alpha"]].dropna()
+            look: dict[str, Any] = {
+                "color": style.COLOURS[place % len(style.COLOURS)],
+                "linewidth": 1.0,
+                "label": name if number == 0 else None,
+            }
+            epoch, alpha = known["epoch"] + 1, known["alpha"]
+            axes[0].plot(epoch, alpha, **look)
+            axes[1].plot(epoch, (alpha - 1) / alpha, **look)
+    axes[0].set(xlabel="epoch", ylabel=r"$\alpha$")
+    axes[1].set(xlabel="epoch", ylabel=r"$(\alpha - 1)\,/\,\alpha$")
+    if len(histories) > 1:
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure

@@ -113,8 +113,8 @@ def write_tables(folder: Path, tables: Sequence[Table]) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for number, table in enumerate(tables, start=1):
-        slug = re.sub(r"[^a-z0-9]+", "-", table.caption.split(":")[0].lower()).strip("-")
-        stem = folder / f"{number:02d}-{slug[:60]}"
+        slug = re.sub(r"[^a-z0-9]+", "-", table.caption.lower()).strip("-")
+        stem = folder / f"{number:02d}-{slug[:60].rstrip('-')}"
         shown(table).to_csv(stem.with_suffix(".csv"), index=False)
         stem.with_suffix(".tex").write_text(latex(table), encoding="utf-8")
         paths += [stem.with_suffix(".csv"), stem.with_suffix(".tex")]
