@@ -21,8 +21,9 @@ def make_folder(
     synthetic: bool = True,
     absent: Sequence[str] = (),
     source: str = "mimic4",
+    first: int = 100,
 ) -> Path:
-    """Stays 100, 101, ..., two a patient; series for all but the last, others for two in three.
+    """Consecutive stays, two a patient; series for all but the last, others for two in three.
 
     Args:
         root: Is made.
@@ -31,10 +32,11 @@ def make_folder(
         synthetic: What the manifest says.
         absent: Modalities that no stay has.
         source: What the manifest says.
+        first: Identifier of the first stay.
     """
     rng = np.random.default_rng(seed)
     root.mkdir(parents=True)
-    ids = np.arange(100, 100 + stays)
+    ids = np.arange(first, first + stays)
     has = {name: rng.random(stays) < 2 / 3 for name in ("report", "cxr", "vitals")}
     has["series"] = np.arange(stays) < stays - 1
     has |= {name: np.zeros(stays, bool) for name in absent}

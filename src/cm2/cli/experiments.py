@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
+
+WIDTH = 160
 
 
 def train(
@@ -126,7 +129,9 @@ def sweep(
     name = "sweep" if variants is None else variants.stem
     folder = out or _folder(experiment).with_name(f"{experiment.stem}-{name}")
     jobs = sweeps.plan(experiment, chosen, folder, seeds=seeds, overrides=overrides)
-    console, done = Console(), itertools.count(1)
+    # A file has no width: tables are not cut there.
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    done = itertools.count(1)
 
     def tell(job: sweeps.Job, good: bool) -> None:
         state = "done" if good else f"[red]failed[/red], see {job.folder.with_suffix('.log')}"

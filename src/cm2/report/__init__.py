@@ -16,11 +16,16 @@ import jinja2
 import pandas as pd
 from matplotlib.figure import Figure
 from rich import box
+from rich.markup import escape
 from rich.table import Table as RichTable
 
 from cm2.figures import style
 
 PACKAGES = ("cm2", "torch", "lightning", "scikit-learn", "pandas", "numpy", "scipy", "matplotlib")
+
+
+NARROWEST = 12
+"""Characters that the first column of a table keeps on a narrow terminal."""
 
 
 class Table(NamedTuple):
@@ -122,15 +127,21 @@ def write_tables(folder: Path, tables: Sequence[Table]) -> list[Path]:
 
 
 def rich_table(table: Table) -> RichTable:
-    """A table for the terminal."""
+    """A table for the terminal, with intervals in brackets on a line of their own."""
     drawn = RichTable(
         title=table.caption, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
     )
     frame = shown(table)
     for k, column in enumerate(frame.columns):
-        drawn.add_column(column, justify="right" if k else "left", no_wrap=k > 0)
+        drawn.add_column(
+            column,
+            justify="right" if k else "left",
+            no_wrap=k > 0,
+            min_width=None if k else NARROWEST,
+        )
     for row in frame.itertuples(index=False):
-        drawn.add_row(*row, style="bold" if row[0] in table.strong else "")
+        cells = [str(cell).replace(" [", "\n[") for cell in row]
+        drawn.add_row(*map(escape, cells), style="bold" if row[0] in table.strong else "")
     return drawn
 
 

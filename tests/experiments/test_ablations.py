@@ -1,0 +1,79 @@
+"""The ablations: every variant is accepted, can be built, and no part is forgotten."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cm2 import copulas, couplings, fusions, imputers, models
+from cm2.experiments import config, run, sweep
+from cm2.models import objectives, posteriors
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+FILES = sorted((CONFIGS / "ablations").glob("*.yaml"))
+SHAPE = {name: {"features": 3} for name in ("first", "second", "third")}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An experiment with the model of the paper's configurations on small tables."""
+    tree = yaml.safe_load((CONFIGS / "paper.yaml").read_text())
+    tree |= {
+        "data": {"root": "x", "modalities": list(SHAPE)},
+        "dim": 4,
+        "encoders": {name: {"kind": "dense", "width": 4} for name in SHAPE},
+    }
+    path = tmp_path_factory.mktemp("base") / "base.yaml"
+    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    return path
+
+
+def test_all_ablations_of_the_paper_are_there() -> None:
+    assert {path.stem for path in FILES} == {
+        "components", "copulas", "coupling", "fusion", "imputation", "lambda", "objective",
+        "posterior", "rivals",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_variant_is_accepted_and_built(path: Path, base: Path) -> None:
+    variants = sweep.read_variants(path)
+    jobs = sweep.plan(base, variants, Path("out"), seeds=1)
+    assert [job.variant for job in jobs] == list(variants)
+    trees = set()
+    for job in jobs:
+        experiment = config.load(base, job.overrides)
+        assert run.build(experiment, SHAPE, 2).modalities == tuple(SHAPE)
+        trees.add(experiment.dump())
+    assert len(trees) == len(variants), "two variants are the same"
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "known"),
+    [
+        ("fusion", "model.fusion", set(fusions.REGISTRY)),
+        ("imputation", "model.imputation", set(imputers.REGISTRY)),
+        ("coupling", "model.coupling", set(couplings.REGISTRY)),
+        ("posterior", "model.posterior", set(posteriors.REGISTRY)),
+        ("objective", "model.objective", set(objectives.REGISTRY)),
+        ("rivals", "model.kind", set(models.REGISTRY)),
+        ("components", "model.components", set(range(1, 11))),
+        (
+            "copulas",
+            "model.copula",
+            {name for name in copulas.REGISTRY if copulas.REGISTRY[name].largest_dim is None},
+        ),
+    ],
+)
+def test_nothing_that_is_registered_is_left_out(name: str, key: str, known: set) -> None:
+    variants = yaml.safe_load((CONFIGS / "ablations" / f"{name}.yaml").read_text())
+    assert {keys[key] for keys in variants.values()} == known
+
+
+@pytest.mark.parametrize("setting", ["paired", "partial"])
+def test_eicu_has_all_its_modalities(setting: str) -> None:
+    from cm2.prepare.eicu_source import EICU
+
+    experiment = config.load(CONFIGS / "eicu" / f"mortality-{setting}.yaml")
+    assert set(experiment.data["modalities"]) == set(EICU.modalities) == set(experiment.encoders)
+    assert experiment.encoders["notes"]["weights"] is None, "it runs without a download"
