@@ -115,7 +115,7 @@ def find(folders: Sequence[Path]) -> tuple[list[Run], list[Path]]:
 
 
 def cells(runs: Sequence[Run]) -> list[Cell]:
-    """Sorts runs into those that may be compared with each other.
+    """Sorts runs into those that may be compared with each other, lowest rates first.
 
     Raises:
         InputError: If two runs of a cell have one label and one seed.
@@ -128,7 +128,15 @@ def cells(runs: Sequence[Run]) -> list[Cell]:
         if study not in studies.setdefault(name, []):
             studies[name].append(study)
     found = []
-    for (name, rate, study), members in groups.items():
+    order = list(studies)
+    for (name, rate, study), members in sorted(
+        groups.items(),
+        key=lambda item: (
+            order.index(item[0][0]),
+            studies[item[0][0]].index(item[0][2]),
+            item[0][1],
+        ),
+    ):
         places: dict[tuple[str, int], Path] = {}
         for run in members:
             key = (run.label, run.experiment.seed)
