@@ -86,7 +86,7 @@ class Frank(Archimedean):
 
     def _log_prob(self, unit: Unit, present: Tensor | None) -> Tensor:
         unit = self._reflect(unit)
-        if self.dim > 2 or present is not None:
+        if self.dim != 2 or present is not None:
             return super()._log_prob(unit, present)
         # The same for a pair, with fewer passes; the denominator is a sum of positive terms:
         # exp(-theta u) (1 - exp(-theta v)) + exp(-theta v) (1 - exp(-theta (1 - v))).

@@ -103,7 +103,7 @@ class Joe(Archimedean):
         return (1 - alpha) * unit.log_1mu - log_t.exp() - alpha.log()
 
     def _log_prob(self, unit: Unit, present: Tensor | None) -> Tensor:
-        if self.dim > 2 or present is not None:
+        if self.dim != 2 or present is not None:
             return super()._log_prob(unit, present)
         # The same for a pair, with fewer passes: w = (1 - u)^alpha, and the complement of the
         # product of the 1 - w is a sum of positive terms.

@@ -1,0 +1,103 @@
+"""Every experiment of configs/, end to end: raw files, preparation, training, test.
+
+On generated files of the layout of MIMIC, and on the real demos where they are.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from cm2 import cli
+from cm2.experiments import config, run
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+DATA = Path(os.environ.get("CM2_DATA_HOME", Path(__file__).parents[3] / "shared" / "data"))
+TASKS = {"mortality": "in-hospital-mortality", "readmission": "readmission"}
+EXPERIMENTS = sorted(
+    path.relative_to(CONFIGS).with_suffix("")
+    for folder in ("mimic3", "mimic4", "mimic4-trimodal")
+    for path in (CONFIGS / folder).glob("*.yaml")
+)
+BODY = ["width=8", "layers=1"]
+TINY = {
+    "series": BODY,
+    "notes": ["weights=null", "heads=2", *BODY],
+    "report": ["weights=null", "heads=2", *BODY],
+    "diagnosis": ["heads=2", *BODY],
+    "cxr": ["weights=null", "crop=32", "depths=[1]", "widths=[4]"],
+}
+
+
+def tiny(path: Path, root: Path, *more: str) -> config.Experiment:
+    """An experiment of the matrix on other data, its networks cut down, for one epoch."""
+    given = [f"data.root={root}", "dim=4", "training.max_epochs=1", "training.accelerator=cpu"]
+    modalities = config.load(path).data["modalities"]
+    for name in modalities:
+        given += [f"encoders.{name}.{change}" for change in TINY.get(name, [])]
+    if {"notes", "report"} & set(modalities):
+        given += ["data.tokenizer=null", "data.tokens=16"]
+    return config.load(path, [*given, *more])
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Generated files of both sources, prepared for both tasks."""
+    base = tmp_path_factory.mktemp("generated")
+    found = {}
+    for source in ("mimic3", "mimic4"):
+        raw = base / source
+        assert cli.main(["synthesize", source, "--patients", "160", "--out", str(raw)]) == 0
+        for short, task in TASKS.items():
+            out = base / f"{source}-{short}"
+            command = ["prepare", source, "--raw", str(raw), "--task", task, "--out", str(out)]
+            assert cli.main(command) == 0
+            found[out.name] = out
+    return found
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS, ids=str)
+def test_experiment_runs(name: Path, prepared: dict[str, Path], tmp_path: Path) -> None:
+    data = f"{name.parts[0].removesuffix('-trimodal')}-{name.name.split('-')[0]}"
+    experiment = tiny(CONFIGS / name.with_suffix(".yaml"), prepared[data])
+    result = run.train(experiment, tmp_path / "run")
+    assert result["rows"] > result["positives"] > 0
+    assert all(value[0] >= 0 for value in result["measures"].values())
+    shares = result["present"]
+    assert list(shares) == experiment.data["modalities"]
+    paired = name.name.endswith("paired")
+    assert all(share == 1 for share in shares.values()) == paired
+
+
+@pytest.mark.skipif(not (DATA / "mimiciii-demo").is_dir(), reason="needs the MIMIC-III demo")
+def test_series_of_the_real_mimic_demo(tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    command = ["prepare", "mimic3", "--raw", str(DATA / "mimiciii-demo"), "--out", str(out)]
+    assert cli.main(command) == 0
+    path = CONFIGS / "mimic3" / "mortality-partial.yaml"
+    experiment = config.load(
+        path,
+        [
+            f"data.root={out}", "data.modalities=[series]", "data.tokenizer=null", "dim=4",
+            "encoders.series.width=8", "training.max_epochs=2", "training.accelerator=cpu",
+        ],
+    )  # fmt: skip
+    run.train(experiment, tmp_path / "run")
+    found = json.loads((tmp_path / "run" / "test.json").read_text())
+    assert found["rows"] > 0
+
+
+@pytest.mark.skipif(not (DATA / "eicu-demo").is_dir(), reason="needs the eICU demo")
+@pytest.mark.parametrize("setting", ["partial", "paired"])
+def test_modalities_of_the_real_eicu_demo(
+    setting: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    out = tmp_path_factory.getbasetemp() / "eicu"
+    command = ["prepare", "eicu", "--raw", str(DATA / "eicu-demo"), "--hours", "24"]
+    assert cli.main([*command, "--out", str(out)]) == 0
+    path = CONFIGS / "eicu" / f"mortality-{setting}.yaml"
+    # Gumbel draws of seven coordinates, one after the other, would take a minute.
+    experiment = tiny(path, out, "model.copula=gaussian")
+    result = run.train(experiment, tmp_path / "run")
+    assert result["rows"] > result["positives"] > 0
