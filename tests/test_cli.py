@@ -114,3 +114,13 @@ def test_foreign_config_is_no_run(tmp_path):
     (tmp_path / "config.yaml").write_text("seeds: 4\n")
     with pytest.raises(InputError, match="holds no earlier run"):
         open_folder(Path(tmp_path))
+
+
+@pytest.mark.parametrize("word", ["PA,AP", "[PA, AP]", '["PA","AP"]'])
+def test_several_values_are_one_word(word):
+    given = ["prepare", "mimic4", "--raw", "a", "--out", "b", "--views", word]
+    assert cli.parser().parse_args(given).prepare.views == ("PA", "AP")
+    assert cli.parser().parse_args([*given[:-1], "PA"]).prepare.views == ("PA",)
+    assert cli.parser().parse_args([*given, "--fractions", ".8,.1,.1"]).prepare.fractions == (
+        (0.8, 0.1, 0.1)
+    )

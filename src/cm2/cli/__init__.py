@@ -68,6 +68,8 @@ def _add_arguments(command: ArgumentParser, function: Callable[..., Any], text: 
             command.add_argument(
                 "--set", action="append", default=[], metavar="KEY=VALUE", dest=name, help=about
             )
+        elif get_origin(kind) is tuple:
+            command.add_argument(flag, type=Listed(get_args(kind)[0]), default=default, help=about)
         elif get_origin(kind) is Sequence:
             command.add_argument(
                 flag, type=get_args(kind)[0], nargs="+", default=list(default), help=about
@@ -82,6 +84,29 @@ def _add_arguments(command: ArgumentParser, function: Callable[..., Any], text: 
             command.add_argument(flag, type=kind, required=True, help=about)
         else:
             command.add_argument(flag, type=kind, default=default, help=about)
+
+
+class Listed:
+    """Reads several values of a type from one word, such as ``AP,PA``; brackets may enclose it.
+
+    Args:
+        item: The type.
+    """
+
+    def __init__(self, item: Callable[[str], Any]) -> None:
+        self.item = item
+        self.__name__ = repr(self)
+
+    def __call__(self, given: Any) -> tuple[Any, ...]:
+        """Returns the values of a word, or of the list of a YAML file."""
+        if isinstance(given, str):
+            words = given.strip(" []()").split(",")
+            given = [word.strip(" '\"") for word in words if word.strip()]
+        return tuple(self.item(one) for one in given)
+
+    def __repr__(self) -> str:
+        name = self.item.__name__
+        return f"{name},{name},.."
 
 
 def _described(text: str, name: str) -> str:
