@@ -14,9 +14,10 @@ import torch
 from cm2.data import embeddings
 from cm2.data.batches import Samples, loader
 from cm2.data.module import PreparedData
-from cm2.data.prepared import Prepared, luck
+from cm2.data.prepared import Prepared
 from cm2.errors import InputError
 from cm2.records import Batch, Padded
+from cm2.removal import luck
 from cm2.training import quiet
 from laws import monte_carlo
 from prepared_folder import make_folder, rewrite_manifest, write_reports

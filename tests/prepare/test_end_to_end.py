@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.stats import spearmanr
 
+from cm2.data.prepared import Prepared
 from cm2.prepare.options import Options
 from cm2.prepare.pipeline import prepare
 from cm2.prepare.variables import NAMES
@@ -213,6 +214,29 @@ def test_what_modalities_share_survives_preparation(made, raw):
     stays = table(made["mimic4"], "images")["stay_id"]
     lungs = images[:, 96:128, 64:82].mean((1, 2))
     assert spearmanr(lungs, truth.loc[stays, "image_1"]).statistic > 0.6
+
+
+def test_removal_is_that_of_the_reader_and_spares_the_first(made, raw, tmp_path):
+    options = Options(missing_rate=0.4, seed=3)
+    about = prepare("mimic4", raw["mimic4"], tmp_path / "out", options)
+    names = ["series", "cxr", "report"]
+    flags = [f"has_{name}" for name in names]
+    whole = table(made["mimic4"], "stays")[["stay_id", *flags]]
+    stays = table(tmp_path / "out", "stays")
+    pd.testing.assert_frame_equal(
+        stays[["stay_id", "has_series"]], whole[["stay_id", "has_series"]]
+    )
+    assert (stays[flags] <= whole[flags]).all(axis=None)
+    gone = (whole[flags] & ~stays[flags]).sum()
+    assert about["removed"] == {name: gone[f"has_{name}"] for name in names}
+    for name in names[1:]:
+        share = gone[f"has_{name}"] / whole[f"has_{name}"].sum()
+        assert 0.2 < share < 0.6
+        assert about["modalities"][name]["stays"] == stays[f"has_{name}"].sum()
+    read = Prepared(
+        made["mimic4"], modalities=names, missing_rate=0.4, seed=3, split=None, tokens=16
+    )
+    assert (read.present.numpy() == stays.loc[stays["has_series"], flags].to_numpy()).all()
 
 
 @pytest.mark.parametrize("source", SOURCES)

@@ -318,5 +318,31 @@ def test_a_split_without_training_stays_is_refused(raw: Path, tmp_path: Path) ->
 
 
 def test_eicu_refuses_readmission(tmp_path: Path) -> None:
-    with pytest.raises(TableError, match="eicu does not allow the task readmission"):
+    with pytest.raises(
+        TableError, match=r"eicu does not allow the task readmission.*other hospital"
+    ):
         prepare("eicu", tmp_path, tmp_path / "out", Options(task="readmission"))
+
+
+def test_the_version_is_that_of_the_folder_or_its_readme(tmp_path: Path) -> None:
+    for name, version in (("mimic-iii-1.4", "1.4"), ("3.1", "3.1"), ("demo", None), ("a2.0", None)):
+        (tmp_path / name).mkdir()
+        assert manifest.source_version(tmp_path / name) == version
+    (tmp_path / "demo" / "README.md").write_text("# A demo v2.0.1 of 5.0\n")
+    assert manifest.source_version(tmp_path / "demo") == "2.0.1"
+
+
+def test_spelling_of_csv_files_does_not_matter(made: Path, tmp_path: Path) -> None:
+    folder = raw_mimic3.write(tmp_path / "raw", raw_mimic3.tables())
+    for path in folder.iterdir():
+        text = path.read_bytes()
+        header = text.split(b"\n", 1)[0] + b"\n"
+        # A byte order mark, another system's line ends, a header again, no end of the last line.
+        text = b"\xef\xbb\xbf" + (text + header).replace(b"\n", b"\r\n").rstrip()
+        path.write_bytes(text)
+    about = prepare("mimic3", folder, tmp_path / "out")
+    flow = dict(about["flow"])
+    assert flow["excluded: no identifier of stay, admission or patient"] == 1
+    assert about["unreadable"]["icustays.intime"] == 1
+    for name in ("stays.parquet", "events.parquet", "series.parquet"):
+        assert (tmp_path / "out" / name).read_bytes() == (made / name).read_bytes(), name

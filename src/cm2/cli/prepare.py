@@ -20,6 +20,7 @@ def prepare(
     selection: Literal["window", "reference"] = "window",
     sections: tuple[str, ...] = ("findings", "impression"),
     views: tuple[str, ...] = ("AP", "PA"),
+    missing_rate: float = 0.0,
     seed: int = 0,
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15),
     splits: Path | None = None,
@@ -48,7 +49,8 @@ def prepare(
         selection: Notes and images of the window, or as the code of Wu et al. (2025) selects them.
         sections: Sections of radiology reports to keep.
         views: Views of chest X-rays to choose from.
-        seed: Of the split by patients.
+        missing_rate: Share of the modalities that is removed at random; the first is kept.
+        seed: Of the split by patients, and of the removal.
         fractions: Expected shares of training, validation and test patients.
         splits: CSV file with the columns subject_id and split, in the place of a seed.
         notes: Folder of the notes, where they are not in RAW/note.
@@ -83,6 +85,7 @@ def prepare(
             sections=tuple(sections),
             views=tuple(views),
             fractions=tuple(fractions),
+            missing_rate=missing_rate,
             seed=seed,
             meds=meds,
         ),

@@ -7,7 +7,6 @@ and ``partial``, are those of Wu et al. (2025), section 5.
 from __future__ import annotations
 
 import difflib
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,11 +14,12 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from numpy import ndarray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from cm2 import removal
 from cm2.data.embeddings import Embedding
 from cm2.data.folder import SPLITS, Folder
 from cm2.data.readers import Image, Reader, Series, Tabular, Text
@@ -130,7 +130,7 @@ class Prepared(Dataset[Batch]):
                     " stays.parquet says have it"
                 )
         self.shape = {name: reader.shape for name, reader in self._readers.items()}
-        self._present = _removed(has, self._ids, self.modalities, missing_rate, removable, seed)
+        self._present = removal.kept(has, self._ids, self.modalities, missing_rate, removable, seed)
         self.present: Bool[Tensor, "stay modality"] = torch.from_numpy(self._present)
         self.target: Tensor | None = torch.tensor(self.stays["label"].tolist(), dtype=torch.int64)
 
@@ -199,33 +199,3 @@ def _reader(
     if kind == "image":
         return Image(folder, name, stays)
     raise InputError(f"{folder.root}: modality {name!r} is of the unknown kind {kind!r}")
-
-
-def luck(stays: Int[ndarray, " stay"], name: str, seed: int) -> Float[ndarray, " stay"]:
-    """Draws a number in [0, 1) for each stay that depends on stay, modality and seed only.
-
-    It is a hash of the identifier, SplitMix64 (Steele, Lea and Flood 2014, Fast splittable
-    pseudorandom number generators), so that it is the same whatever else is in the data.
-    """
-    key = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-    x = stays.astype(np.uint64) ^ np.frombuffer(key[:8], "<u8")
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
-        x = (x ^ (x >> np.uint64(shift))) * np.array([factor], np.uint64)
-    return (x >> np.uint64(11)) * 2.0**-53
-
-
-def _removed(
-    has: Bool[ndarray, "stay modality"],
-    stays: Int[ndarray, " stay"],
-    names: Sequence[str],
-    rate: int | float,
-    removable: str,
-    seed: int,
-) -> Bool[ndarray, "stay modality"]:
-    """What is left after removal; at least one modality of a stay that has any."""
-    chance = np.stack([luck(stays, name, seed) for name in names], axis=1)
-    chance = np.where(has, chance, -1.0)
-    spared = np.zeros(len(stays), np.int64) if removable == "others" else chance.argmax(axis=1)
-    kept = chance >= rate
-    kept[np.arange(len(stays)), spared] = True
-    return kept & has

@@ -1,8 +1,9 @@
 """eICU (Pollard et al. 2018, Scientific Data 5:180178) in the shapes that all sources share.
 
 eICU gives minutes since admission to the unit and no dates, so that every stay is put at one and
-the same moment. It does not say how far apart the hospital admissions of a patient lie: there is no
-readmission to predict. The demo has no laboratory, monitor or nurse charting tables.
+the same moment. It does not say how far apart the hospital admissions of a patient lie, and of an
+admission with several stays in the unit none is kept: no readmission is left to predict. The demo
+has no laboratory, monitor or nurse charting tables.
 """
 
 from __future__ import annotations
@@ -93,6 +94,10 @@ class EICU(Source):
         "diagnosis",
     )
     tasks = ("in-hospital-mortality",)
+    untold: ClassVar[Mapping[str, str]] = {
+        "readmission": "eICU does not say when a patient's other hospital admissions were, and"
+        " admissions with more than one stay in the unit are not in the cohort"
+    }
 
     def stays(self) -> ir.Table:
         patient = self.raw["patient"]

@@ -7,12 +7,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["NAME", "checksums", "digest", "fingerprint", "is_synthetic", "read", "write"]
+__all__ = [
+    "NAME",
+    "checksums",
+    "digest",
+    "fingerprint",
+    "is_synthetic",
+    "read",
+    "source_version",
+    "write",
+]
 
 NAME = "manifest.json"
 FORMAT = 1
@@ -63,6 +73,24 @@ def is_synthetic(raw: Path, files: Iterable[Path]) -> bool:
     if raw.is_dir() and any(p.name.lower().startswith("synthetic") for p in raw.iterdir()):
         return True
     return any(_head(path).find(b"SYNTHETIC_") >= 0 for path in files)
+
+
+def source_version(raw: Path) -> str | None:
+    """Finds the version of a data set in the name of its folder, or in its README's first line.
+
+    PhysioNet's folders end in it (``mimiciii/1.4``); no table states it.
+
+    Args:
+        raw: The folder of raw tables.
+    """
+    if named := re.search(r"(?:^|[-_v])([0-9]+(?:[.][0-9]+)+)$", raw.resolve().name):
+        return named[1]
+    for path in sorted(raw.iterdir()) if raw.is_dir() else []:
+        if path.is_file() and path.stem.lower() == "readme":
+            with path.open(encoding="utf-8", errors="replace") as file:
+                if found := re.search(r"\bv([0-9]+(?:[.][0-9]+)+)\b", file.readline(1000)):
+                    return found[1]
+    return None
 
 
 def _head(path: Path) -> bytes:

@@ -27,7 +27,8 @@ class Options:
         sections: Sections of radiology reports that are kept.
         views: Views of X-rays to choose from.
         fractions: Expected shares of training, validation and test patients.
-        seed: Of the split.
+        missing_rate: Share of the modalities after the first that is removed.
+        seed: Of the split, and of the removal.
         meds: Whether to write the events in the Medical Event Data Standard too.
     """
 
@@ -39,6 +40,7 @@ class Options:
     sections: tuple[str, ...] = ("findings", "impression")
     views: tuple[str, ...] = ("AP", "PA")
     fractions: tuple[float, ...] = (0.7, 0.15, 0.15)
+    missing_rate: float | int = 0.0
     seed: int = 0
     meds: bool = False
 
@@ -49,6 +51,9 @@ class Options:
                 raise TableError(f"{name} must be a positive number, got {value}")
             # 24 and 24.0 are the same option, also in the manifest.
             object.__setattr__(self, name, float(value))
+        if not 0 <= self.missing_rate < 1:
+            raise TableError(f"missing_rate must be in [0, 1), got {self.missing_rate}")
+        object.__setattr__(self, "missing_rate", float(self.missing_rate))
         if self.hours_per_bin > self.hours:
             raise TableError(
                 f"a bin of {self.hours_per_bin:g} h is longer than the window of {self.hours:g} h"

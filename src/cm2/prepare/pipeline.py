@@ -69,7 +69,8 @@ def prepare(
     kind = SOURCES[source]
     if options.task not in kind.tasks:
         raise TableError(
-            f"{source} does not allow the task {options.task}, only {', '.join(kind.tasks)}"
+            f"{source} does not allow the task {options.task}, only {', '.join(kind.tasks)}:"
+            f" {kind.untold.get(options.task, 'its tables do not tell')}"
         )
     given = splits.read(split_file) if split_file else None
     folder.refuse(out, raw)
@@ -99,6 +100,7 @@ def prepare(
         shutil.rmtree(work)
         content["unreadable"] = dict(sorted(tables.unreadable.items()))
         content["synthetic"] = synthetic
+        content["source_version"] = manifest.source_version(raw)
         made = manifest.write(partial, {**content, **key})
     say(summary.text(made))
     return made

@@ -9,10 +9,12 @@ from typing import Any
 
 import ibis
 import ibis.expr.types as ir
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cm2 import removal
 from cm2.prepare import cohort as cohorts
 from cm2.prepare import events, labels, meds, modalities, splits
 from cm2.prepare.engine import Engine
@@ -84,7 +86,7 @@ class Run:
         written = dict(self._modalities(cohort.kept, frame, accepted, pictures))
         counts |= {name: one.counts for name, one in written.items()}
         counts["stays"] = _parts(frame)
-        self._write_stays(frame, written)
+        removed = self._write_stays(frame, written)
         positive = frame.loc[frame["label"] == 1, "kind"]
         return {
             "flow": [[step, number] for step, number in cohort.flow] + [["stays kept", len(frame)]],
@@ -92,8 +94,10 @@ class Run:
             "counts": counts,
             "measurements_left_out": left_out,
             "modalities": {
-                name: {**one.facts, "stays": len(one.stays)} for name, one in written.items()
+                name: {**one.facts, "stays": len(one.stays) - removed[name]}
+                for name, one in written.items()
             },
+            "removed": removed if self.options.missing_rate else {},
             "absent": {
                 name: "its tables are not there"
                 for name in self.source.modalities
@@ -205,7 +209,8 @@ class Run:
             self.say(name)
             yield name, modalities.write_lines(self.engine, lines, name, self.out)
 
-    def _write_stays(self, frame: pd.DataFrame, written: Mapping[str, Written]) -> None:
+    def _write_stays(self, frame: pd.DataFrame, written: Mapping[str, Written]) -> dict[str, int]:
+        """Writes `stays.parquet`, and returns of how many stays each modality was removed."""
         columns: dict[str, pa.Array] = {
             name: pa.array(frame[name].to_numpy("int64"))
             for name in ("stay_id", "subject_id", "hadm_id")
@@ -213,9 +218,21 @@ class Run:
         columns["split"] = pa.array(frame["split"].tolist(), pa.string())
         columns["label"] = pa.array(frame["label"].to_numpy("int64"))
         columns["age"] = pa.array(frame["age"].to_numpy("float64"))
-        for name, one in written.items():
-            columns[f"has_{name}"] = pa.array(frame["stay_id"].isin(one.stays).to_numpy(bool))
+        # In the order of those who read the folder, so that the same removal can be made there.
+        names = sorted(written, key=lambda name: (written[name].facts["kind"] != "series", name))
+        has = np.stack([frame["stay_id"].isin(written[name].stays) for name in names], axis=1)
+        left = removal.kept(
+            has,
+            frame["stay_id"].to_numpy(np.int64),
+            names,
+            self.options.missing_rate,
+            "others",
+            self.options.seed,
+        )
+        columns |= {f"has_{name}": pa.array(left[:, k]) for k, name in enumerate(names)}
         pq.write_table(pa.table(columns), self.out / "stays.parquet", compression="zstd")
+        gone = (has & ~left).sum(axis=0).tolist()
+        return dict(zip(names, gone, strict=True))
 
 
 def _parts(frame: pd.DataFrame) -> dict[str, dict[str, int]]:

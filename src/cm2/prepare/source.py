@@ -102,6 +102,7 @@ class Source(ABC):
         subfolders: Where tables lie beside the folder itself.
         modalities: What can be made of it.
         tasks: What its tables tell the outcome of.
+        untold: Why they do not tell that of another task.
         text: The modality that `documents` are.
     """
 
@@ -112,6 +113,7 @@ class Source(ABC):
     subfolders: ClassVar[tuple[str, ...]] = ()
     modalities: ClassVar[tuple[str, ...]]
     tasks: ClassVar[tuple[str, ...]] = ("in-hospital-mortality", "readmission")
+    untold: ClassVar[Mapping[str, str]] = {}
     text: ClassVar[str] = "notes"
 
     def __init__(self, raw: Raw) -> None:

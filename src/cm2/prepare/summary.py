@@ -46,6 +46,8 @@ def _outcome(manifest: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
 def _modalities(manifest: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     for name, facts in manifest["modalities"].items():
         yield name, facts["stays"]
+    for name, number in manifest["removed"].items():
+        yield f"{name}, removed at random", number
     if "events" in manifest["counts"]:
         yield "observations in the long form", manifest["counts"]["events"]
     for name, reason in manifest["absent"].items():
