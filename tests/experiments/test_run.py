@@ -198,12 +198,13 @@ def test_a_sweep_runs_all_and_goes_on(tmp_path: Path) -> None:
     variants = sweep.grid(["model.kind=late,unified"])
     jobs = sweep.plan(path, variants, tmp_path / "s", seeds=2, overrides=["training.max_epochs=1"])
     assert [job.variant for job in jobs] == ["kind=late"] * 2 + ["kind=unified"] * 2
+    jobs = jobs[1:3]  # each is a process that imports everything
     seen: list[tuple[str, int, bool]] = []
     failed = sweep.run(
         path, jobs, processes=2, report=lambda job, good: seen.append((job.variant, job.seed, good))
     )
     assert failed == []
-    assert len(seen) == 4
+    assert len(seen) == 2
     assert all((job.folder / "test.json").exists() for job in jobs)
     times = [(job.folder / "best.ckpt").stat().st_mtime_ns for job in jobs]
     assert sweep.run(path, jobs) == []
