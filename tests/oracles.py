@@ -71,8 +71,14 @@ def archimedean_log_density(family: str, theta: float, u: Sequence[Any]) -> floa
 
     Entries of u may be floats or mpmath numbers (for points closer to 1 than a double can tell).
     """
-    # Joe's needs 1 - exp(-t) where t is as small as exp(-80 theta)
-    with mpmath.workdps(DIGITS + (int(40 * theta) if family == "joe" else 0)):
+    return _archimedean_log_density(family, theta, tuple(u))
+
+
+@cache  # the same points are asked for in both dtypes
+def _archimedean_log_density(family: str, theta: float, u: tuple[Any, ...]) -> float:
+    # Joe's needs 1 - exp(-t) where t is as small as (1 - u)^theta.
+    depth = max(-float(mpmath.log10(1 - mpmath.mpf(x))) for x in u) if family == "joe" else 0.0
+    with mpmath.workdps(DIGITS + int(1.1 * depth * theta)):
         theta = mpmath.mpf(theta)
         points = [mpmath.mpf(x) for x in u]
         t = mpmath.fsum(inverse(family, x, theta) for x in points)

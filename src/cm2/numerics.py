@@ -162,21 +162,53 @@ class _NormalQuantile(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         log_p, x = ctx.saved_tensors
-        return grad * (log_p - log_normal_density(x)).exp()
+        deep = log_p < _NDTRI_RANGE
+        slope = torch.where(deep, 0.0, log_p - log_normal_density(x)).exp()
+        if deep.any():  # where the difference would cancel
+            slope = torch.where(deep, mills_ratio(x), slope)
+        return grad * slope
 
 
 def _tail_quantile(log_p: Tensor) -> Tensor:
     """Newton steps on log Phi from the leading terms of the tail's series (log Phi is concave)."""
     x = -(-2 * log_p - (-4 * math.pi * log_p).log()).sqrt()
     for _ in range(4):
-        log_cdf = torch.special.log_ndtr(x)
-        x = x + (log_p - log_cdf) * (log_cdf - log_normal_density(x)).exp()
+        x = x + (log_p - torch.special.log_ndtr(x)) * mills_ratio(x)
     return x
+
+
+def mills_ratio(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The distribution function of the standard normal law over its density, however deep."""
+    return math.sqrt(math.pi / 2) * torch.special.erfcx(-math.sqrt(0.5) * x)
 
 
 def log_normal_density(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Log density of the standard normal law."""
     return -0.5 * x.square() - 0.5 * math.log(2 * math.pi)
+
+
+class _LogNdtr(torch.autograd.Function):
+    """The slope of torch's own is wrong in float32 from a hundred standard deviations on."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return torch.special.log_ndtr(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0], output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        x, value = ctx.saved_tensors
+        upper = (log_normal_density(x.clamp_min(0.0)) - value.clamp_min(-math.log(2.0))).exp()
+        return grad * torch.where(x < 0, 1 / mills_ratio(x.clamp_max(0.0)), upper)
+
+
+def log_ndtr(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Log distribution function of the standard normal law, with its slope however far out."""
+    value: Tensor = _LogNdtr.apply(x)
+    return value
 
 
 def normal_quantile(log_u: Tensor, log_1mu: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from cm2.numerics import log1mexp
+from cm2.numerics import log1mexp, log_ndtr
 
 
 class Unit(NamedTuple):
@@ -47,7 +47,7 @@ class Unit(NamedTuple):
     @classmethod
     def from_normal(cls, x: Float[Tensor, ...]) -> Unit:
         """The standard normal distribution function of ``x``."""
-        return cls(torch.special.log_ndtr(x), torch.special.log_ndtr(-x))
+        return cls(log_ndtr(x), log_ndtr(-x))
 
     def flip(self) -> Unit:
         """The point ``1 - u``."""

@@ -105,7 +105,9 @@ def test_completions_given_extremes_are_finite(case: Case, dtype: torch.dtype) -
     log_u, log_1mu = torch.cat([lows, others]), torch.cat([others, lows])
     columns = [log_u.expand(case.dim, -1).T, log_1mu.expand(case.dim, -1).T]
     unit = Unit(*(column.to(dtype) for column in columns))
-    arguments = {k: v.to(dtype).requires_grad_() for k, v in case.arguments.items()}
+    arguments = {
+        k: v.detach().to(dtype, copy=True).requires_grad_() for k, v in case.arguments.items()
+    }
     present = torch.ones(case.dim, dtype=torch.bool)
     present[-1] = False
     drawn = case(dtype, **arguments).complete_unit(unit, present)

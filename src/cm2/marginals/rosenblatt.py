@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from cm2.numerics import mills_ratio
 from cm2.records import Unit
 
 # Below this, a float32 sum of probabilities has lost digits to underflow.
@@ -119,7 +120,8 @@ class _Evaluate(torch.autograd.Function):
         small = log_small.exp()
         ratio = small / (1 - small)
         in_small = torch.where(is_lower, grad_u - grad_1mu * ratio, grad_1mu - grad_u * ratio)
-        signed = torch.where(is_lower, in_small, -in_small) * (log_density - log_small).exp()
+        hazard = _hazard(log_density, log_small, is_lower, share, x, scale)
+        signed = torch.where(is_lower, in_small, -in_small) * hazard
 
         prior = logits.softmax(-1)
         in_prior = in_small[..., None, 0] * (share[..., 0] - prior)
@@ -144,6 +146,26 @@ class _Evaluate(torch.autograd.Function):
             -in_z.sum_to_size(loc.shape),
             -in_scale.sum_to_size(scale.shape),
         )
+
+
+def _hazard(
+    log_density: Tensor,
+    log_small: Tensor,
+    is_lower: Tensor,
+    share: Tensor,
+    x: Tensor,
+    scale: Tensor,
+) -> Tensor:
+    """The density over the smaller tail: deep in it, by component, as the difference cancels."""
+    deep = log_small < math.log(_SMALLEST_SUM)
+    hazard = torch.where(deep, 0.0, log_density - log_small).exp_()
+    if deep.any():
+        deep_share, deep_x, deep_scale = (
+            part.expand_as(x).movedim(-2, -1)[deep] for part in (share, x, scale)
+        )
+        sign = torch.where(is_lower[deep], 1.0, -1.0).to(x.dtype)[:, None]
+        hazard[deep] = (deep_share / mills_ratio(sign * deep_x) / deep_scale).sum(-1)
+    return hazard
 
 
 def _log_joint(x: Tensor, logits: Tensor, scale: Tensor) -> Tensor:
