@@ -414,3 +414,11 @@ def test_oracle_simulation_is_what_it_says() -> None:
     for j in range(2):
         assert stats.kstest(u[0][:, j], "uniform").pvalue > 1e-4
         assert abs(stats.kendalltau(u[0][:, j], u[1][:, j])[0] - 0.3) < 0.05
+
+
+def test_a_modality_whose_embeddings_all_coincide_is_started():
+    """A collapsed encoder stops nothing: k-means++ then draws its centres evenly."""
+    z = torch.randn(40, 2, 3)
+    z[:, 0] = 0.7
+    joint = CopulaJoint(2, 3, "gumbel", 2).initialize(z)
+    assert bool(joint().log_prob(z).isfinite().all())

@@ -108,7 +108,8 @@ def _seeded(
     centers: list[Tensor] = []
     distance = torch.ones_like(sample.weights)
     for _ in range(components):
-        weight = sample.weights * distance + torch.finfo(distance.dtype).tiny * (sample.weights > 0)
+        some = (sample.weights > 0).to(distance)  # rows may all coincide
+        weight = sample.weights * distance + torch.finfo(distance.dtype).tiny * some
         if shared:
             weight = weight.sum(-1, keepdim=True).expand(-1, modalities)
         if shared:
