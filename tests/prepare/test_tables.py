@@ -58,7 +58,7 @@ def test_missing_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("stay,sex\n1,F\n", r"table patient lacks column\(s\) age; found sex, stay"),
+        ("stay,sex\n1,F\n", r"table patient lacks column\(s\) age; its first line has 2 names"),
         (CONTENT.replace(",", ";"), "not delimited by commas"),
         (CONTENT.replace(",", "\t"), "not delimited by commas"),
         ("", "empty file"),
@@ -92,6 +92,13 @@ def test_messages_carry_no_value_of_a_patient(tmp_path: Path) -> None:
         tables["patient"].execute()
     assert SECRET not in str(e.value)
     assert e.value.__suppress_context__
+
+
+def test_the_first_row_of_a_file_without_a_header_is_not_quoted(tmp_path: Path) -> None:
+    gz(tmp_path / "patient.csv.gz", f"5,{SECRET},F,x\n6,40,M,y\n")
+    with pytest.raises(ValueError, match="its first line has 4 names") as caught:
+        Tables(tmp_path, WANTED)
+    assert SECRET not in str(caught.value)
 
 
 def test_without_ibis_the_error_says_what_to_install() -> None:

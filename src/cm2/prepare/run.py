@@ -202,7 +202,9 @@ class Run:
                     threads=self.threads,
                 ),
             )
-        for name, numbers in self.source.numbers(stays, options.hours).items():
+        with self.engine.guard():
+            tabular = self.source.numbers(stays, options.hours)
+        for name, numbers in tabular.items():
             self.say(name)
             yield name, modalities.write_tabular(numbers, name, self.out)
         for name, lines in self.source.lines(stays, options.hours).items():

@@ -245,8 +245,10 @@ def _spelling(
     if len(header) == 1 and any(mark in header[0] for mark in ";\t|"):
         raise TableError(f"{path}: not delimited by commas (the header is a single column)")
     if missing := [column for column in columns if column not in found]:
+        # Of a file without a header, the names that were found are values of a patient.
+        known = ", ".join(column for column in columns if column in found) or "none of the others"
         raise TableError(
             f"{path}: table {name} lacks column(s) {', '.join(missing)};"
-            f" found {', '.join(sorted(found))}"
+            f" its first line has {len(header)} names, of the wanted ones {known}"
         )
     return {column: found[column] for column in columns}
