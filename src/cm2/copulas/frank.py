@@ -85,16 +85,21 @@ class Frank(Archimedean):
         return self._reflect(super().sample_unit(sample_shape))
 
     def _log_prob(self, unit: Unit, present: Tensor | None) -> Tensor:
-        unit = self._reflect(unit)
-        if self.dim != 2 or present is not None:
-            return super()._log_prob(unit, present)
-        # The same for a pair, with fewer passes; the denominator is a sum of positive terms:
-        # exp(-theta u) (1 - exp(-theta v)) + exp(-theta v) (1 - exp(-theta (1 - v))).
-        log_theta = self._theta.log()
-        scaled = self._theta[..., None] * unit.u
-        rise = log_cloglog(log_theta + unit.log_u[..., 1]) - scaled[..., 0]
-        fall = log_cloglog(log_theta + unit.log_1mu[..., 1]) - scaled[..., 1]
-        return log_theta + self._log_p - scaled.sum(-1) - 2 * torch.logaddexp(rise, fall)
+        if self.dim > 2 or present is not None:
+            return super()._log_prob(self._reflect(unit), present)
+        # The same for a pair, with fewer passes; the denominator is a sum of positive terms,
+        # exp(-theta u) (1 - exp(-theta v)) + exp(-theta v) (1 - exp(-theta (1 - v))), here over
+        # the larger of its two powers. A sum near 0 would need u, v and 1 - v near 0 at once.
+        theta, negative = self._theta, self.theta < 0
+        u, v, upper = unit.log_u[..., 0].exp(), unit.log_u[..., 1].exp(), unit.log_1mu[..., 1].exp()
+        v, upper = torch.where(negative, upper, v), torch.where(negative, v, upper)
+        step = theta * (v - u)
+        above = step > 0
+        gap = torch.where(above, -step, step)
+        rise, fall = -torch.expm1(-theta * v), -torch.expm1(-theta * upper)
+        far, near = torch.where(above, fall, rise), torch.where(above, rise, fall)
+        log_sum = (near + far * gap.exp()).log()
+        return theta.log() + self._log_p + gap - 2 * log_sum
 
     def _log_margin(self, unit: Unit, log_t: Tensor) -> Tensor:
         theta = self._theta[..., None]
