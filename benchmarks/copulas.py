@@ -170,10 +170,9 @@ def measure(family: str, dim: int, repeats: int, threads: int) -> list[str]:
             "pyvinecopulib draws": sample,
         }
     if family != "joe":  # which no other library has for more than a pair
-        if dim == 2:
-            name, rival_density, rival_sample = "statsmodels", *single(family, copula)
-        else:
-            name, rival_density, rival_sample = many(family, copula)
+        name, rival_density, rival_sample = (
+            ("statsmodels", *single(family, copula)) if dim == 2 else many(family, copula)
+        )
         rivals.append(name)
         runs[f"{name} draws"] = rival_sample
         if rival_density is not None:
@@ -207,7 +206,9 @@ def main() -> None:
     load = [os.getloadavg()[0]]
     for dim in map(int, args.dims.split(",")):
         for family in args.families.split(","):
-            table.add_row(*measure(family, dim, args.repeats, args.threads))
+            row = measure(family, dim, args.repeats, args.threads)
+            print(*row, sep=" | ", flush=True)  # should a long run be cut off
+            table.add_row(*row)
     load.append(os.getloadavg()[0])
     Console(width=150).print(table)
     print("load average before and after: " + ", ".join(f"{value:.1f}" for value in load))
