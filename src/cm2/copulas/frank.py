@@ -85,7 +85,7 @@ class Frank(Archimedean):
         return self._reflect(super().sample_unit(sample_shape))
 
     def _log_prob(self, unit: Unit, present: Tensor | None) -> Tensor:
-        if self.dim > 2 or present is not None:
+        if self.dim != 2 or present is not None:
             return super()._log_prob(self._reflect(unit), present)
         # The same for a pair, with fewer passes; the denominator is a sum of positive terms,
         # exp(-theta u) (1 - exp(-theta v)) + exp(-theta v) (1 - exp(-theta (1 - v))), here over
