@@ -90,6 +90,22 @@ def test_mistakes_are_named_with_the_nearest_key(
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.copula=franck", "unknown copula 'franck'; did you mean 'frank'"),
+        ("model.fusion=lstmm", "unknown fusion 'lstmm'"),
+        ("model.components=0", "components must be at least 1"),
+        ("model.objective=elbo", "needs posterior='gaussian'"),
+        ("dim=0", "dim must be at least 1"),
+    ],
+)
+def test_values_that_no_model_takes(tmp_path: Path, override: str, message: str) -> None:
+    path = write(tmp_path / "e.yaml", TREE)
+    with pytest.raises(ConfigError, match=message):
+        config.load(path, [override])
+
+
 def test_overrides_and_bases(tmp_path: Path) -> None:
     write(tmp_path / "base.yaml", TREE | {"seed": 3, "dim": 8})
     write(tmp_path / "below.yaml", {"base": "base.yaml", "model": {"kind": "cm2", "width": 5}})

@@ -97,6 +97,24 @@ def test_same_seed_same_run(tmp_path: Path) -> None:
     assert (tmp_path / "a/metrics.csv").read_text() == (tmp_path / "b/metrics.csv").read_text()
 
 
+def test_what_cannot_start_leaves_no_folder(tmp_path: Path) -> None:
+    path, out = write(tmp_path, **TABLE), tmp_path / "run"
+    nowhere = str(tmp_path / "nowhere")
+    assert train(path, out, "--set", f"data.root={nowhere}") == 2
+    assert train(path, out, "--set", f"encoders.series.weights={nowhere}") == 2
+    assert not out.exists()
+
+
+def test_data_prepared_anew_are_not_mixed_with_a_run(tmp_path: Path) -> None:
+    path, out = write(tmp_path, **TABLE), tmp_path / "run"
+    assert train(path, out) == 0
+    manifest = tmp_path / "data" / "manifest.json"
+    manifest.write_text(manifest.read_text() + "\n")
+    assert cli.main(["evaluate", str(out)]) == 2
+    (out / "test.json").unlink()
+    assert train(path, out, "--resume") == 2
+
+
 def test_killed_and_resumed_ends_as_if_never_killed(tmp_path: Path) -> None:
     path = write(tmp_path, **TABLE)
     more = ["--set", "training.max_epochs=40", "--set", "training.patience=40"]

@@ -74,7 +74,17 @@ def download(name: str) -> Path:
 
     ``from_pretrained`` would do it too, but asks the hub in the background to convert weights that
     are not safetensors.
+
+    Raises:
+        ValueError: If they are not on this machine, and the hub cannot be reached or lacks them.
     """
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    return Path(snapshot_download(name, allow_patterns=["*.json", *WEIGHTS]))
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", *WEIGHTS]))
+    except (LocalEntryNotFoundError, HfHubHTTPError) as error:
+        raise ValueError(
+            f"the weights {name!r} are not on this machine, and the hub did not give them "
+            f"({type(error).__name__}); give a folder with them, or null for a random start"
+        ) from error

@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
@@ -107,18 +108,21 @@ def parse(tree: Mapping[str, Any]) -> Experiment:
     chosen = data.get("modalities")
     if chosen is not None and (missing := [name for name in chosen if name not in parts]):
         raise ConfigError(f"encoders lacks {missing}, but data.modalities lists {list(chosen)}")
+    dim = _scalar(tree, "dim", int, 256)
+    if dim < 1:
+        raise ConfigError(f"dim must be at least 1, but is {dim}")
+    names = [name for name in parts if chosen is None or name in chosen]
+    model = _part("model", models.REGISTRY, sections["model"] or {}, {"encoders", "labels", "seed"})
+    _can_be_built(model, names, dim)
     return Experiment(
         name=_scalar(tree, "name", str, "experiment"),
         data=data,
-        dim=_scalar(tree, "dim", int, 256),
+        dim=dim,
         encoders={
-            name: _part(f"encoders.{name}", encoders.REGISTRY, part, {"dim", *FROM_DATA})
-            for name, part in parts.items()
-            if chosen is None or name in chosen
+            name: _part(f"encoders.{name}", encoders.REGISTRY, parts[name], {"dim", *FROM_DATA})
+            for name in names
         },
-        model=_part(
-            "model", models.REGISTRY, sections["model"] or {}, {"encoders", "labels", "seed"}
-        ),
+        model=model,
         training=_checked("training", training.train, sections["training"] or {}, skip=GIVEN),
         seed=_scalar(tree, "seed", int, 0),
     )
@@ -126,6 +130,17 @@ def parse(tree: Mapping[str, Any]) -> Experiment:
 
 GIVEN = {"model", "task", "training", "validation", "seed", "run_dir", "resume"}
 """Arguments of training that come from elsewhere."""
+
+
+def _can_be_built(model: Mapping[str, Any], names: Sequence[str], dim: int) -> None:
+    """Builds the model once on small encoders: it knows best which names and numbers it takes."""
+    options = {key: value for key, value in model.items() if key != "kind"}
+    cls: Any = models.REGISTRY[model["kind"]]
+    with torch.random.fork_rng(devices=[]):
+        try:
+            cls({name: encoders.Dense(1, dim) for name in names}, 1, **options)
+        except ValueError as error:
+            raise ConfigError(f"model: {error}") from None
 
 
 def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:

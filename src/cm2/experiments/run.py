@@ -64,14 +64,14 @@ def train(experiment: Experiment, out: Path, *, resume: bool = False) -> dict[st
     out = Path(out)
     first = int(os.environ.get("LOCAL_RANK", "0")) == 0
     if first:
-        _open(experiment, out, resume)
+        _check_folder(experiment, out, resume)
     if resume and (out / "test.json").exists():
         found: dict[str, Any] = json.loads((out / "test.json").read_text(encoding="utf-8"))
         return found
     parts = {split: _data(experiment, split) for split in ("train", "validation")}
     model = build(experiment, parts["train"].shape, parts["train"].classes)
     if first:
-        _write(out / "environment.json", _environment(parts))
+        _open(experiment, out, _environment(parts))
     training.train(
         model,
         task(parts["train"].classes),
@@ -107,7 +107,10 @@ def build(experiment: Experiment, shape: Mapping[str, Mapping[str, int]], classe
             wanted = config.arguments(cls)
             known = {key: value for key, value in facts.items() if key in wanted}
             given = {key: value for key, value in part.items() if key != "kind"}
-            chosen[name] = cls(dim=experiment.dim, **{**known, **given})
+            try:
+                chosen[name] = cls(dim=experiment.dim, **{**known, **given})
+            except (ValueError, ImportError) as error:
+                raise InputError(f"encoders.{name}: {error}") from error
         rest = {key: value for key, value in experiment.model.items() if key != "kind"}
         architecture: Any = models.REGISTRY[experiment.model["kind"]]
         network: Model = architecture(chosen, task(classes).labels, **rest)
@@ -147,6 +150,7 @@ def evaluate(run: Path, *, split: str = "test", replicates: int = 1000) -> dict[
     """
     experiment, model = restore(run)
     data = _data(experiment, split)
+    _same_data(Path(run), data.checksum)
     found = _predictions(experiment, model, data)
     result = {
         "name": experiment.name,
@@ -236,8 +240,8 @@ def _facts(run: Path) -> dict[str, Any]:
     return dict(facts["data"])
 
 
-def _open(experiment: Experiment, out: Path, resume: bool) -> None:
-    """Makes the folder of a run, or checks that it is the one to be resumed."""
+def _check_folder(experiment: Experiment, out: Path, resume: bool) -> None:
+    """Checks that a folder is free, or holds the run that is to be resumed."""
     written = out / "config.yaml"
     if written.exists():
         same = yaml.safe_load(written.read_text(encoding="utf-8")) == yaml.safe_load(
@@ -250,8 +254,23 @@ def _open(experiment: Experiment, out: Path, resume: bool) -> None:
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is not empty and holds no run; give another --out")
+
+
+def _open(experiment: Experiment, out: Path, environment: Mapping[str, Any]) -> None:
+    """Makes the folder of a run, now that its data and its model are there."""
+    if (out / "environment.json").exists():
+        _same_data(out, environment["data"]["checksum"])
     out.mkdir(parents=True, exist_ok=True)
-    _write(written, experiment.dump())
+    _write(out / "config.yaml", experiment.dump())
+    _write(out / "environment.json", environment)
+
+
+def _same_data(out: Path, checksum: str) -> None:
+    """Refuses data that have been prepared anew since the run began: tables would mix them."""
+    if checksum != _facts(out)["checksum"]:
+        raise InputError(
+            f"{out}: the data are not those that the run began with; they have been prepared anew"
+        )
 
 
 def _environment(parts: dict[str, Prepared]) -> dict[str, Any]:
