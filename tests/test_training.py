@@ -97,6 +97,19 @@ def test_a_loss_out_of_range_names_term_and_rows() -> None:
     assert len(rows.split(",")) == 8
 
 
+def test_embeddings_that_break_name_modality_and_rows() -> None:
+    from cm2.learner import Learner
+
+    model = network(hide=0.0)
+    name = next(iter(model.encoders))
+    with torch.no_grad():
+        for value in model.encoders[name].parameters():
+            value.fill_(torch.nan)
+    learner = Learner(model, Multiclass(3))
+    with pytest.raises(FloatingPointError, match=rf"embedding of modality '{name}'; rows \[0, 1\]"):
+        learner.training_step(data(64)[:2], 0)
+
+
 def test_the_last_good_state_stays_when_a_loss_breaks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -146,7 +146,13 @@ class Learner(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the weighted sum of all terms, and adds them up for the log."""
         torch.manual_seed(self._step_seed(batch_idx))
-        terms = self.terms(batch)
+        try:
+            terms = self.terms(batch)
+        except ValueError as error:
+            # The joint refuses embeddings that are not finite before there is a loss to look at.
+            if not self.model.broken_terms(batch):
+                raise
+            raise FloatingPointError(self.blame({}, batch)) from error
         loss = torch.stack([self.weights.get(name, 1.0) * term for name, term in terms.items()])
         total = loss.sum()
         if not loss.detach().abs().max().item() <= LARGEST:
@@ -168,14 +174,15 @@ class Learner(lightning.LightningModule):
             for name, term in terms.items()
             if not abs(weight.get(name, 1.0) * float(term)) <= LARGEST
         }
-        finite = all(math.isfinite(value) for value in wrong.values())
+        finite = bool(wrong) and all(math.isfinite(value) for value in wrong.values())
         what = f"is out of range (beyond {LARGEST:g})" if finite else "is not finite"
         parts = self.model.broken_terms(batch)
         behind = f"; not finite: {', '.join(parts)}" if parts else ""
+        named = f"term {', '.join(wrong)}" if wrong else "there is no value for any term"
         rows = "" if batch.rows is None else f"; rows {batch.rows.tolist()} of the training data"
         return (
             f"the loss {what} in epoch {self.current_epoch}, step {self.global_step}: "
-            f"term {', '.join(wrong)}{behind}{rows}; try a smaller learning rate"
+            f"{named}{behind}{rows}; try a smaller learning rate"
         )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

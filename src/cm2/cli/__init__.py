@@ -134,3 +134,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("LOCAL_RANK", "0") == "0":
             print(f"cm2 {name}: {refusal}", file=sys.stderr)  # noqa: T201
         return 2
+    except FloatingPointError as stop:
+        print(f"cm2 {name}: {stop}", file=sys.stderr)  # noqa: T201
+        return 1
