@@ -35,6 +35,11 @@ JOINT_SPEED = 5.0
 PIECE = 32
 """Rows that encoders take at once where a batch may hold thousands."""
 
+LEAST_SCALE = 0.05
+"""Least scale from which a component starts. Embeddings are on the scale of one, but those of an
+encoder at its random start may hardly differ; one step would take them out of any sight of a
+marginal that fits them closely."""
+
 FILLER_ROWS = 100
 """Standard normal rows from which the marginal of a hardly ever observed modality starts."""
 
@@ -236,6 +241,8 @@ class CM2(Model):
                 present = torch.cat([present, rare.expand(FILLER_ROWS, -1)])
             with single_precision(z):
                 self.joint.initialize(z, present)
+                scale = self.joint.marginals().scale
+                self.joint.marginals.set(scale=scale.clamp_min(LEAST_SCALE))
         self.train(training)
 
     def embed_in_pieces(self, batch: Batch) -> Float[Tensor, "batch modality dim"]:

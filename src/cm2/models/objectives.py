@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cm2 import penalties
 from cm2.joint import CopulaJoint
+from cm2.marginals import GaussianMixture
 from cm2.models.posteriors import Encoded
 from cm2.registry import Registry
 
@@ -55,6 +56,28 @@ def joint_nll(
     return -(weight * log_prob).sum() / (encoded.z.shape[-1] * encoded.z.shape[-2])
 
 
+def matched(
+    z: Float[Tensor, "batch modality dim"],
+    present: Bool[Tensor, "batch modality"],
+    weight: Float[Tensor, " batch"],
+    marginals: GaussianMixture,
+) -> Float[Tensor, "batch modality dim"]:
+    """Gives each coordinate of a batch the mean and the deviation of its marginal.
+
+    Statistics are those of the present rows, and carry gradients. A modality of fewer than two
+    rows has no deviation; it is left as it is, without a gradient.
+    """
+    share = (present * weight.unsqueeze(-1)).unsqueeze(-1).to(z.dtype)
+    share = share / share.sum(dim=0).clamp_min(torch.finfo(z.dtype).tiny)
+    mean = (share * z).sum(dim=0)
+    variance = (share * (z - mean).square()).sum(dim=0)
+    several = ((share > 0).sum(dim=0) > 1) & (variance > torch.finfo(z.dtype).eps)
+    deviation = torch.where(several, variance, 1.0).sqrt()
+    with torch.no_grad():
+        wanted, spread = marginals.mean, marginals.variance.sqrt()
+    return torch.where(several, (z - mean) / deviation * spread + wanted, z.detach())
+
+
 @register("alignment")
 class Alignment(Objective):
     r"""Fits the joint to detached embeddings and aligns encoders by the copula term alone.
@@ -63,6 +86,11 @@ class Alignment(Objective):
     encoders. ``alignment`` is :math:`-\log c(u_O)` with the joint held fixed: the encoders raise
     the information that modalities share. Without the second stop encoders could win by shrinking,
     since a density has no upper bound; log c does not change under monotone maps of a coordinate.
+
+    Nor can they win by running ahead of the marginals, into a tail that two modalities share, where
+    log c grows without end: before the copula sees it, each coordinate is moved and scaled such
+    that its mean and deviation over the batch are those of its marginal. Shared information does
+    not change under such maps, and marginals that lag behind give no gradient along them.
     """
 
     def penalties(
@@ -75,7 +103,9 @@ class Alignment(Objective):
         """Returns ``joint_nll`` for the joint and ``alignment`` for the encoders."""
         terms = {"joint_nll": joint_nll(joint, encoded, present, weight)}
         if torch.is_grad_enabled() and encoded.z.requires_grad:
-            copula = joint(frozen=True).log_prob_terms(encoded.z, present)["copula"]
+            fixed = joint(frozen=True)
+            z = matched(encoded.z, present, weight, fixed.marginals)
+            copula = fixed.log_prob_terms(z, present)["copula"]
             coordinates = encoded.z.shape[-1] * encoded.z.shape[-2]
             terms["alignment"] = -(weight * copula).sum() / coordinates
         return terms
