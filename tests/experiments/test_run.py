@@ -246,3 +246,15 @@ def test_mistakes_in_a_sweep_come_before_any_run(tmp_path: Path) -> None:
         "A": ["model.width=9", "data.modalities=[series]"], "B": []
     }  # fmt: skip
     assert not (tmp_path / "s").exists()
+
+
+def test_grids_take_lists_and_sweeps_need_a_process(tmp_path: Path) -> None:
+    points = sweep.grid(["data.modalities=[a,b],[a]", "model.components=1,2"])
+    assert list(points.values())[1:3] == [
+        ["data.modalities=[a,b]", "model.components=2"],
+        ["data.modalities=[a]", "model.components=1"],
+    ]
+    path = write(tmp_path, **TABLE)
+    out = tmp_path / "sweep"
+    assert cli.main(["sweep", str(path), "--processes", "0", "--out", str(out)]) == 2
+    assert not out.exists()

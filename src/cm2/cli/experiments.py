@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from cm2.errors import InputError
+
 WIDTH = 160
 
 
@@ -118,6 +120,8 @@ def sweep(
     from cm2.experiments import sweep as sweeps
     from cm2.report import runs as page
 
+    if processes < 1:
+        raise InputError(f"a sweep needs at least one process, but processes is {processes}")
     chosen = {"as given": []} if variants is None else sweeps.read_variants(variants)
     if grid:
         points = sweeps.grid(grid)

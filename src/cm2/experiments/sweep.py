@@ -72,7 +72,8 @@ def grid(axes: Sequence[str]) -> dict[str, list[str]]:
             raise InputError(
                 f"an axis is KEY=VALUE,VALUE, such as model.components=1,2, not {axis!r}"
             )
-        parts.append([(key, value) for value in values.split(",")])
+        # A comma inside brackets belongs to a value that is a list.
+        parts.append([(key, value) for value in re.split(r",(?![^\[]*\])", values)])
     return {
         " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in point): [
             f"{key}={value}" for key, value in point
