@@ -10,6 +10,8 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
+import torch.distributed as dist
+import torch.distributed.nn.functional
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -64,18 +66,27 @@ def matched(
 ) -> Float[Tensor, "batch modality dim"]:
     """Gives each coordinate of a batch the mean and the deviation of its marginal.
 
-    Statistics are those of the present rows, and carry gradients. A modality of fewer than two
-    rows has no deviation; it is left as it is, without a gradient.
+    Statistics are those of the present rows of all processes, and carry gradients. A modality of
+    fewer than two rows has no deviation; it is left as it is, without a gradient.
     """
     share = (present * weight.unsqueeze(-1)).unsqueeze(-1).to(z.dtype)
-    share = share / share.sum(dim=0).clamp_min(torch.finfo(z.dtype).tiny)
-    mean = (share * z).sum(dim=0)
-    variance = (share * (z - mean).square()).sum(dim=0)
-    several = ((share > 0).sum(dim=0) > 1) & (variance > torch.finfo(z.dtype).eps)
+    share = share / over_processes(share.sum(dim=0)).clamp_min(torch.finfo(z.dtype).tiny)
+    mean = over_processes((share * z).sum(dim=0))
+    variance = over_processes((share * (z - mean).square()).sum(dim=0))
+    rows = over_processes((share > 0).to(z.dtype).sum(dim=0))
+    several = (rows > 1) & (variance > torch.finfo(z.dtype).eps)
     deviation = torch.where(several, variance, 1.0).sqrt()
     with torch.no_grad():
         wanted, spread = marginals.mean, marginals.variance.sqrt()
     return torch.where(several, (z - mean) / deviation * spread + wanted, z.detach())
+
+
+def over_processes(part: Tensor) -> Tensor:
+    """Sums a tensor over the processes that train side by side, and its gradient too."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return part
+    total: Tensor = dist.nn.functional.all_reduce(part)
+    return total
 
 
 @register("alignment")
