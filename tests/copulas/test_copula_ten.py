@@ -1,6 +1,5 @@
 """Ten coordinates: sums of derivatives in both precisions against mpmath, and fast draws."""
 
-import time
 
 import mpmath
 import numpy as np
@@ -89,28 +88,32 @@ def test_draws_of_ten_by_frailty(family: str, dtype: torch.dtype, tau: float) ->
 
 
 @every_archimedean
-def test_many_points_are_the_same_as_few(family: str) -> None:
+def test_many_points_are_the_same_as_few(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Above a size, points are worked on in pieces; values and gradients stay."""
+    monkeypatch.setattr("cm2.copulas.base.CHUNK", 2**12)
     copula = copulas.REGISTRY[family].from_kendall_tau(torch.tensor([0.3, 0.6]).double(), dim=3)
-    u = torch.rand(30_000, 1, 3).double().requires_grad_()
-    present = torch.rand(30_000, 1, 3) < 0.7
+    u = torch.rand(6_000, 1, 3).double().requires_grad_()
+    present = torch.rand(6_000, 1, 3) < 0.7
     for mask in (None, present):
         whole = copula.log_prob(u, mask)
-        assert whole.shape == (30_000, 2)
-        rows = torch.arange(0, 30_000, 1111)
+        assert whole.shape == (6_000, 2)
+        rows = torch.arange(0, 6_000, 222)
         few = copula.log_prob(u[rows], None if mask is None else mask[rows])
         torch.testing.assert_close(whole[rows], few)
         (slope,) = torch.autograd.grad(whole.sum(), u)
         (slope_of_few,) = torch.autograd.grad(few.sum(), u)
         torch.testing.assert_close(slope[rows], slope_of_few[rows])
-    with pytest.raises(ValueError, match=r"29999, 0, 1"):
+    with pytest.raises(ValueError, match=r"5999, 0, 1"):
         copula.log_prob(torch.cat([u[:-1], torch.tensor([[[0.5, 2.0, 0.5]]]).double()]).detach())
 
 
 @every_archimedean
-def test_a_million_draws_take_no_solver(family: str) -> None:
-    """Seconds of one core; the solver took minutes."""
+def test_unconditional_draws_take_no_solver(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They come from the frailty: the solver would take minutes for as many."""
+
+    def solver(*_: object) -> None:
+        raise AssertionError("the solver was called")
+
     copula = copulas.REGISTRY[family].from_kendall_tau(torch.tensor(0.5).double())
-    start = time.process_time()
+    monkeypatch.setattr(type(copula), "_solve", solver)
     assert copula.sample((200_000,)).shape == (200_000, 2)
-    assert time.process_time() - start < 2.0

@@ -19,8 +19,9 @@ from cm2.copulas.measures import Estimate, spearman_from_rosenblatt
 from cm2.records import Unit
 from cm2.registry import Registry
 
-# Entries of a tensor that fit into a processor's cache with a dozen others.
-CHUNK = 2**15
+# Entries worked on at once: few enough to stay near the processor, and enough for torch to share
+# them between threads (at 2^15 it uses one).
+CHUNK = 2**18
 
 
 class Copula(Distribution, ABC):
