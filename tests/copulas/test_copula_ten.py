@@ -1,6 +1,5 @@
 """Ten coordinates: sums of derivatives in both precisions against mpmath, and fast draws."""
 
-
 import mpmath
 import numpy as np
 import pytest
