@@ -18,6 +18,8 @@ import torch
 from numpy import ndarray
 from torch import nn
 
+from cm2.files import replacing
+
 M = TypeVar("M", bound=nn.Module)
 
 _OWN = ("cm2.estimator.", "cm2.heads.", "cm2.inputs.")
@@ -44,14 +46,10 @@ def save(estimator: Any, path: str | Path, version: str) -> Path:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    try:
-        skops.io.dump(estimator, temporary)
-        with zipfile.ZipFile(temporary, "a") as archive:
+    with replacing(path) as part:
+        skops.io.dump(estimator, part)
+        with zipfile.ZipFile(part, "a") as archive:
             archive.writestr(_HEADER, json.dumps({"format": _FORMAT, "cm2": version}))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

@@ -23,8 +23,9 @@ import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
-from cm2.data.batches import Samples, loader
+from cm2.data.batches import Samples, loader, share
 from cm2.encoders import Encoder
+from cm2.files import replacing
 from cm2.learner import Learner
 from cm2.models import Model
 from cm2.records import Batch
@@ -58,9 +59,8 @@ class History(Callback):
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **logged})
         if self.path is not None and trainer.is_global_zero:
-            part = self.path.with_suffix(".part")
-            pd.DataFrame(self.rows).to_csv(part, index=False)
-            part.replace(self.path)
+            with replacing(self.path) as part:
+                pd.DataFrame(self.rows).to_csv(part, index=False)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the rows."""
@@ -91,14 +91,8 @@ class Loaders(lightning.LightningDataModule):
 
     def train_dataloader(self) -> Any:
         """Returns this process's share of the shuffled training batches."""
-        trainer: Any = self.trainer
-        return loader(
-            self.training,
-            self.sizes[0],
-            seed=self.seed,
-            process=trainer.global_rank,
-            processes=trainer.world_size,
-            workers=self.workers,
+        return share(
+            self.training, self.sizes[0], self.trainer, seed=self.seed, workers=self.workers
         )
 
     def val_dataloader(self) -> Any:

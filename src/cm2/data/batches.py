@@ -187,3 +187,25 @@ def loader(
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+def share(
+    dataset: Samples, size: int, trainer: Any, *, seed: int, workers: int = 0
+) -> DataLoader[Batch]:
+    """Returns the loader of one process's share of shuffled batches.
+
+    Args:
+        dataset: What is read.
+        size: Number of samples in a batch, over all processes.
+        trainer: Lightning's trainer, which knows the processes; None where there is but one.
+        seed: Seed of the order.
+        workers: Processes that read ahead.
+    """
+    return loader(
+        dataset,
+        size,
+        seed=seed,
+        process=trainer.global_rank if trainer else 0,
+        processes=trainer.world_size if trainer else 1,
+        workers=workers,
+    )

@@ -20,6 +20,7 @@ from torch import Tensor
 from cm2.data.folder import Folder
 from cm2.data.readers import Reader
 from cm2.errors import InputError
+from cm2.files import replacing
 
 __all__ = ["Embedding", "save"]
 
@@ -61,9 +62,8 @@ def save(
     path.with_suffix(".json").unlink(missing_ok=True)
     np.save(path, rows)
     text = json.dumps({**made, "manifest": folder.checksum}, indent=2, sort_keys=True)
-    part = path.with_suffix(".part")
-    part.write_text(text + "\n", encoding="utf-8")
-    part.replace(path.with_suffix(".json"))
+    with replacing(path.with_suffix(".json")) as part:
+        part.write_text(text + "\n", encoding="utf-8")
     return path
 
 

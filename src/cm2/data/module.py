@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning
 
-from cm2.data.batches import loader
+from cm2.data.batches import loader, share
 from cm2.data.folder import SPLITS
 from cm2.data.prepared import Prepared
 from cm2.errors import InputError
@@ -83,14 +83,8 @@ class PreparedData(lightning.LightningDataModule):
 
     def train_dataloader(self) -> Any:
         """Returns this process's share of the shuffled training batches."""
-        trainer: Any = self.trainer
-        return loader(
-            self.parts["train"],
-            self.batch_size,
-            seed=self.seed,
-            process=trainer.global_rank if trainer else 0,
-            processes=trainer.world_size if trainer else 1,
-            workers=self.workers,
+        return share(
+            self.parts["train"], self.batch_size, self.trainer, seed=self.seed, workers=self.workers
         )
 
     def val_dataloader(self) -> Any:

@@ -13,6 +13,7 @@ from numpy import ndarray
 
 from cm2 import metrics
 from cm2.data.batches import Samples, loader
+from cm2.files import replacing
 from cm2.models import Model
 from cm2.tasks import Task
 
@@ -39,10 +40,8 @@ class Predictions(NamedTuple):
 
     def save(self, path: Path) -> None:
         """Writes the arrays, and nothing that names a patient."""
-        part = path.with_name(path.name + ".part")
-        with part.open("wb") as file:
+        with replacing(path) as part, part.open("wb") as file:
             np.savez_compressed(file, **self._asdict())
-        part.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Predictions:

@@ -29,6 +29,7 @@ from cm2.errors import InputError
 from cm2.experiments import config, predictions
 from cm2.experiments.config import Experiment
 from cm2.experiments.predictions import Predictions
+from cm2.files import replacing
 from cm2.models import Model
 from cm2.tasks import Binary, Multiclass, Task
 
@@ -190,9 +191,8 @@ def write_predictions(run: Path, root: Path, out: Path, *, split: str | None = N
         frame[f"probability_{code}"] = found.probability[:, code]
         frame[f"spread_{code}"] = found.spread[:, code]
     Path(out).parent.mkdir(parents=True, exist_ok=True)
-    part = Path(out).with_name(Path(out).name + ".part")
-    frame.to_parquet(part, index=False)
-    part.replace(out)
+    with replacing(out) as part:
+        frame.to_parquet(part, index=False)
 
 
 def write_embeddings(run: Path, root: Path, modality: str) -> Path:
@@ -292,6 +292,5 @@ def _environment(parts: dict[str, Prepared]) -> dict[str, Any]:
 def _write(path: Path, content: Any) -> None:
     """Writes text, or anything else as JSON, in one step."""
     text = content if isinstance(content, str) else json.dumps(content, indent=2) + "\n"
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")

@@ -1,0 +1,30 @@
+"""Writing a file in one step: another process finds what was there before, or all of the new."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yields a place beside a file to write to, which takes the file's place at the end.
+
+    Where the writing fails, the file stays as it was, and nothing is left beside it.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with replacing(Path(folder) / "a.txt") as part:
+        ...         _ = part.write_text("whole")
+        ...     [entry.name for entry in Path(folder).iterdir()]
+        ['a.txt']
+    """
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
