@@ -217,7 +217,9 @@ class Learner(lightning.LightningModule):
         # Every process has trained on its share of the rows, and validated on all of them.
         training = {
             f"train_{name}": float(
-                self.trainer.strategy.reduce(torch.tensor(value), reduce_op="mean")
+                self.trainer.strategy.reduce(
+                    torch.tensor(value, device=self.device), reduce_op="mean"
+                )
             )
             for name, value in self._training.means().items()
         }

@@ -272,7 +272,8 @@ def train(
 
 def _start(training: Samples, rows: int, seed: int) -> Batch:
     """A batch from which the joint is started."""
-    order = torch.randperm(len(training), generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator("cpu").manual_seed(seed)
+    order = torch.randperm(len(training), generator=generator, device="cpu")
     return training[order[:rows]]
 
 

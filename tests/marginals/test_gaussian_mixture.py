@@ -247,6 +247,21 @@ def test_em_recovers_a_mixture_from_incomplete_rows(rate: float) -> None:
         assert (np.abs(share - weight[m]) < monte_carlo(count, 0.5)).all()
 
 
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_em_makes_nothing_on_another_device_than_it_runs_on(
+    shared: bool, dtype: torch.dtype
+) -> None:
+    """An array made on torch's default device would meet the data and fail."""
+    z, present = torch.randn(60, 2, 3, dtype=dtype), torch.rand(60, 2) < 0.8
+    expected = fit_mixtures(z, present, 2, shared=shared)
+    with torch.device("meta"):
+        found = fit_mixtures(z, present, 2, shared=shared)
+    for left, right in zip(found, expected, strict=True):
+        assert left.dtype == dtype
+        assert torch.equal(left, right)
+
+
 def test_em_never_lowers_the_likelihood_of_its_start() -> None:
     z = torch.randn(300, 1, 2, dtype=torch.float64) ** 3
     single = fit(z, None, components=1)

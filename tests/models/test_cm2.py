@@ -1,14 +1,16 @@
 """Laws of a model, and the traps of the design that live in the network."""
 
 import copy
+import math
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from cm2 import imputers
-from cm2.models import CM2
+from cm2.models import CM2, objectives
 from cm2.models.diagnostics import uniformity
 from cm2.records import Batch
 from cm2.tasks import Multiclass
@@ -146,6 +148,35 @@ def test_a_gradient_reaches_every_parameter(options: dict[str, Any]) -> None:
     }
     allowed = {"posterior.spread", "posterior.log_scale"} if model.posterior.training else set()
     assert without_gradient <= (allowed if options.get("imputation") == "zero" else set())
+
+
+@pytest.mark.parametrize("imputation", list(imputers.REGISTRY))
+@pytest.mark.parametrize("objective", list(objectives.REGISTRY))
+def test_nothing_is_made_on_another_device_than_the_data(imputation: str, objective: str) -> None:
+    """Whatever were made on torch's default device would meet the data and fail."""
+    posterior = "gaussian" if objective == "elbo" else "point"
+    options = {"objective": objective, "posterior": posterior, "imputation": imputation}
+    model, batch = network(copula="independence", **options), sample(40)
+    with torch.device("meta"):
+        loss = total(model, batch)
+        loss.backward()
+        mean = model.predict(batch, 2).mean
+    assert loss.isfinite()
+    assert mean.isfinite().all()
+
+
+@pytest.mark.gpu
+@variants
+def test_a_step_on_a_gpu(options: dict[str, Any]) -> None:
+    model, batch = network(**options).cuda(), tree_map(lambda part: part.cuda(), sample(40))
+    model.initialize(batch)
+    optimizer = torch.optim.AdamW(model.parameter_groups(1e-3, 1e-2), fused=True)
+    loss = total(model, batch)
+    loss.backward()
+    optimizer.step()
+    assert all(value.is_cuda and value.isfinite().all() for value in model.state_dict().values())
+    assert model.predict(batch, 2).mean.isfinite().all()
+    assert all(math.isfinite(value) for value in model.diagnostics(batch).values())
 
 
 @pytest.mark.parametrize("fusion", ["lstm", "concat"])

@@ -80,7 +80,7 @@ class ArrayDataset(Dataset[Batch]):
             present=self.present[index],
             target=None if self.target is None else self.target[index],
             weight=None if self.weight is None else self.weight[index],
-            rows=torch.arange(len(self))[index],
+            rows=torch.arange(len(self), device="cpu")[index],
         )
 
     def take(self, rows: Sequence[int] | Tensor) -> ArrayDataset:
@@ -131,11 +131,11 @@ class Batches(Sampler[Tensor]):
 
     def __iter__(self) -> Iterator[Tensor]:
         """Yields the row numbers of each batch of one epoch."""
-        order = torch.arange(self.rows)
+        order = torch.arange(self.rows, device="cpu")
         if self.seed is not None:
             entropy = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)
-            generator = torch.Generator().manual_seed(int(entropy[0]))
-            order = torch.randperm(self.rows, generator=generator)
+            generator = torch.Generator("cpu").manual_seed(int(entropy[0]))
+            order = torch.randperm(self.rows, generator=generator, device="cpu")
         batches = len(self)
         for number in range(batches):
             start = number * self.size

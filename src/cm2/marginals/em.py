@@ -4,6 +4,9 @@ Dempster, Laird and Rubin (1977); started by k-means++ (Arthur and Vassilvitskii
 components differ from the first step on. Every component has one pseudo-observation with the
 average variance inside components, which keeps the likelihood bounded. (The variance of all rows
 would be far too much where components lie apart: 60 of them of scale 0.15 would be fitted as 0.2.)
+
+It runs on the CPU in double precision wherever the embeddings are: it is short, not every
+accelerator has double precision, and a seed gives the same start on all of them.
 """
 
 from __future__ import annotations
@@ -30,7 +33,10 @@ class MixtureParameters(NamedTuple):
 
 
 class _Sample(NamedTuple):
-    """Standardised embeddings, zeros where absent, and the weight of each row in each modality."""
+    """Standardised embeddings, zeros where absent, and the weight of each row in each modality.
+
+    What is made on the way follows their device: torch's default one may be another.
+    """
 
     z: Tensor
     weights: Tensor
@@ -57,11 +63,15 @@ def fit_mixtures(
         seed: Seed of the start.
         steps: The most steps of EM.
 
+    Returns:
+        Parameters of the dtype and on the device of ``z``.
+
     Raises:
         ValueError: If a modality is present in fewer rows of positive weight than there are
             components.
     """
-    row_weights = torch.ones(len(z), dtype=z.dtype) if weights is None else weights.to(z)
+    like, z, present = z, z.to("cpu", torch.float64), present.cpu()
+    row_weights = z.new_ones(len(z)) if weights is None else weights.to(z)
     present = present & (row_weights > 0)[:, None]
     counts = present.sum(0)
     if (counts < components).any():
@@ -80,18 +90,19 @@ def fit_mixtures(
     sample = _Sample(deviation / spread, mask)
     fitted = _climb(sample, _start(sample, components, shared, seed), shared, steps)
     return MixtureParameters(
-        fitted.logits,
-        center[:, None] + spread[:, None] * fitted.loc,
-        spread[:, None] * fitted.scale,
+        fitted.logits.to(like),
+        (center[:, None] + spread[:, None] * fitted.loc).to(like),
+        (spread[:, None] * fitted.scale).to(like),
     )
 
 
 def _start(sample: _Sample, components: int, shared: bool, seed: int) -> MixtureParameters:
     """The best of a few short runs on a part of the rows."""
-    generator = torch.Generator().manual_seed(seed)
-    rows = torch.randperm(len(sample.z), generator=generator)[:_START_ROWS]
+    device = sample.z.device
+    generator = torch.Generator(device).manual_seed(seed)
+    rows = torch.randperm(len(sample.z), generator=generator, device=device)[:_START_ROWS]
     if (sample.weights[rows] > 0).sum(0).min() < components:
-        rows = torch.arange(len(sample.z))
+        rows = torch.arange(len(sample.z), device=device)
     part = _Sample(sample.z[rows], sample.weights[rows])
     runs = [
         _climb(part, _seeded(part, components, shared, generator), shared, 20)
@@ -116,13 +127,11 @@ def _seeded(
             chosen = torch.multinomial(weight[:, 0], 1, generator=generator).expand(modalities)
         else:
             chosen = torch.multinomial(weight.T, 1, generator=generator).squeeze(-1)
-        centers.append(sample.z[chosen, torch.arange(modalities)])
+        centers.append(sample.z[chosen, torch.arange(modalities, device=chosen.device)])
         nearest = torch.stack([(sample.z - c).square().sum(-1) for c in centers]).amin(0)
         distance = nearest / nearest.mean().clamp_min(torch.finfo(nearest.dtype).tiny)
     loc = torch.stack(centers, 1)
-    return MixtureParameters(
-        torch.zeros(modalities, components, dtype=loc.dtype), loc, torch.ones_like(loc)
-    )
+    return MixtureParameters(loc.new_zeros(modalities, components), loc, torch.ones_like(loc))
 
 
 def _climb(

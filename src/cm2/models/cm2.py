@@ -235,8 +235,9 @@ class CM2(Model):
             z, present = self.embed_in_pieces(batch), batch.present
             rare = present.sum(dim=0) < self.joint.components
             if bool(rare.any()):
-                generator = torch.Generator().manual_seed(0)
-                filler = torch.randn(FILLER_ROWS, *z.shape[1:], generator=generator).to(z)
+                generator = torch.Generator("cpu").manual_seed(0)
+                shape = (FILLER_ROWS, *z.shape[1:])
+                filler = torch.randn(shape, generator=generator, device="cpu").to(z)
                 z = torch.cat([z, filler])
                 present = torch.cat([present, rare.expand(FILLER_ROWS, -1)])
             with single_precision(z):

@@ -41,7 +41,7 @@ def dependence(
     """
     tau = joint.kendall_tau()
     size = tau.shape[-1]
-    pairs = tau[..., *torch.triu_indices(size, size, 1)]
+    pairs = tau[..., *torch.triu_indices(size, size, 1, device=tau.device)]
     distance = uniformity(joint.copula_arguments(z, present).u, present)
     distance = distance[distance.isfinite()]
     summary = {

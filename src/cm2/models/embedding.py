@@ -40,12 +40,12 @@ def embed(encoder: Encoder, batches: Iterable[Batch], modality: str) -> Float[Te
     training = encoder.training
     device = next(encoder.parameters()).device
     encoder.eval()
-    parts = [torch.empty(0, encoder.dim)]
+    parts = [torch.empty(0, encoder.dim, device="cpu")]
     for batch in batches:
         if modality not in batch.inputs:
             raise ValueError(f"there is no modality {modality!r} among {list(batch.inputs)}")
         rows = batch.present[:, list(batch.inputs).index(modality)]
-        z = torch.full((len(rows), encoder.dim), torch.nan)
+        z = torch.full((len(rows), encoder.dim), torch.nan, device="cpu")
         if bool(rows.any()):
             x = tree_map(lambda part: part.to(device), select(batch.inputs[modality], rows))
             z[rows.cpu()] = single(encoder(x)).to(z)
