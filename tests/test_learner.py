@@ -50,6 +50,23 @@ def test_training_learns() -> None:
     assert not model.training
 
 
+def test_a_trained_model_knows_what_its_logits_stand_for(tmp_path: Path) -> None:
+    """Three labels that may hold together sum to anything; a softmax would make it one."""
+    rows, y = data(), torch.randint(2, (200, 3), generator=torch.Generator().manual_seed(0))
+    rows.target = y.float()[: len(rows)]
+    model = network()
+    training.train(model, Multilabel(3), rows, rows, **FAST | {"max_epochs": 1})
+    restored = network()
+    restored.load_state_dict(model.state_dict())
+    for each in (model, restored):
+        torch.manual_seed(0)
+        found = each.predict(rows[:8], 2).mean
+        torch.manual_seed(0)
+        expected = each.predict(rows[:8], 2, probability=torch.sigmoid).mean
+        assert torch.equal(found, expected)
+    assert torch.equal(network().predict(rows[:1]).mean.sum(), torch.ones(()))
+
+
 def test_the_best_epoch_is_restored_and_the_log_is_complete(tmp_path: Path) -> None:
     model, validation = network(), data(seed=1)
     training.train(
@@ -64,7 +81,7 @@ def test_the_best_epoch_is_restored_and_the_log_is_complete(tmp_path: Path) -> N
     assert loss(model, validation) < log["val_loss"].iloc[-1]
     wanted = {
         "train_loss", "train_task", "train_joint_nll", "train_alignment", "train_auxiliary",
-        "val_loss", "kendall_tau", "total_correlation", "ks", "ks_max", "correlation",
+        "val_loss", "kendall_tau", "log_copula_density", "ks", "ks_max", "correlation",
     }  # fmt: skip
     assert wanted <= set(log.columns)
     assert np.isfinite(log[sorted(wanted)].to_numpy()).all()

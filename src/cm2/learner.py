@@ -81,6 +81,7 @@ class Learner(lightning.LightningModule):
             raise ValueError(f"there are no terms {sorted(unknown)}; there are {sorted(WEIGHTS)}")
         self.model = model
         self.task = task
+        model.exclusive.fill_(task.exclusive)
         self.weights = WEIGHTS | dict(weights or {})
         self.optimizer = optimizer
         self.lr = lr
@@ -195,7 +196,7 @@ class Learner(lightning.LightningModule):
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(batch_idx)
-            mean = self.model.predict(batch, self.draws, probability=self.task.probability).mean
+            mean = self.model.predict(batch, self.draws).mean
             diagnostics = self.model.diagnostics(batch) if self.diagnose else {}
         loss = self.task.loss(self.task.logits(mean), batch.target)
         weight = torch.ones_like(loss) if batch.weight is None else batch.weight

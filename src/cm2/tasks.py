@@ -6,6 +6,7 @@ Binary (one logit), multiclass (softmax) and multilabel (one logit a label) targ
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Shaped
@@ -20,7 +21,12 @@ class Task(ABC):
 
     Args:
         labels: Number of logits a model has to return.
+
+    Attributes:
+        exclusive: Whether labels exclude each other, as classes do.
     """
+
+    exclusive: ClassVar[bool] = False
 
     def __init__(self, labels: int) -> None:
         self.labels = labels
@@ -105,6 +111,8 @@ class Multiclass(Task):
         >>> Multiclass(4).loss(torch.zeros(2, 4), torch.tensor([0, 3]))
         tensor([1.3863, 1.3863])
     """
+
+    exclusive = True
 
     def __init__(self, labels: int, *, weights: Tensor | None = None) -> None:
         if labels < 2:

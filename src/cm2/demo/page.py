@@ -32,7 +32,7 @@ CURVES = {
     "loss": ("train_task", "val_loss"),
     "terms of the joint": ("train_joint_nll", "train_alignment"),
     "dependence": ("alpha", "kendall_tau", "strength"),
-    "total correlation (nats)": ("total_correlation",),
+    "log copula density, total correlation (nats)": ("log_copula_density", "total_correlation"),
     "KS distance of u to uniform": ("ks", "ks_max"),
 }
 

@@ -27,11 +27,6 @@ class Prediction(NamedTuple):
     spread: Float[Tensor, "batch label"]
 
 
-def probabilities(logits: Float[Tensor, "*batch label"]) -> Float[Tensor, "*batch label"]:
-    """Reads one logit as binary, several as classes that exclude each other."""
-    return logits.sigmoid() if logits.shape[-1] == 1 else logits.softmax(dim=-1)
-
-
 class Model(nn.Module, ABC):
     """Maps a batch to logits and penalties.
 
@@ -39,7 +34,13 @@ class Model(nn.Module, ABC):
         encoders: Encoder of each modality, all of one ``dim``; the order fixes the columns of
             ``present``.
         labels: Number of logits.
+
+    Attributes:
+        exclusive: Whether labels exclude each other; several do until a task says otherwise, which
+            training tells the model. It is part of the state.
     """
+
+    exclusive: Tensor
 
     def __init__(self, encoders: Mapping[str, Encoder], labels: int) -> None:
         widths = {name: encoder.dim for name, encoder in encoders.items()}
@@ -52,6 +53,7 @@ class Model(nn.Module, ABC):
         self.dim = next(iter(widths.values()))
         self.labels = labels
         self._encoders = nn.ModuleList(encoders.values())
+        self.register_buffer("exclusive", torch.tensor(labels > 1))
 
     @property
     def encoders(self) -> dict[str, Encoder]:
@@ -71,15 +73,22 @@ class Model(nn.Module, ABC):
     def forward(self, batch: Batch) -> Output:
         """Returns logits, penalties by name, and logits of each modality alone."""
 
+    def probability(
+        self, logits: Float[Tensor, "*batch label"]
+    ) -> Float[Tensor, "*batch label"]:
+        """Returns the probabilities that logits stand for: of classes, or of each label."""
+        return logits.softmax(dim=-1) if bool(self.exclusive) else logits.sigmoid()
+
     @torch.no_grad()
     def predict(
         self,
         batch: Batch,
         draws: int = 10,
         *,
-        probability: Callable[[Tensor], Tensor] = probabilities,
+        probability: Callable[[Tensor], Tensor] | None = None,
     ) -> Prediction:
         """Returns probabilities; ``draws`` matters to a model that overrides this to impute."""
+        probability = probability or self.probability
         training = self.training
         self.eval()
         mean = probability(self(batch).logits)

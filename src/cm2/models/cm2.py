@@ -22,7 +22,6 @@ from cm2.models.base import (
     Model,
     Prediction,
     pieces,
-    probabilities,
     register,
     single_precision,
 )
@@ -103,7 +102,7 @@ class CM2(Model):
                 torch.manual_seed(seed)
             self.joint = CopulaJoint(*size, copula, components, coupling, shared=shared)
             self.posterior = posteriors.REGISTRY[posterior](*size)
-            self.objective = objectives.REGISTRY[objective]()
+            self.objective = objectives.REGISTRY[objective](self.joint)
             self.imputer = (
                 imputers.REGISTRY[imputation]() if isinstance(imputation, str) else imputation
             )
@@ -190,7 +189,7 @@ class CM2(Model):
         batch: Batch,
         draws: int = 10,
         *,
-        probability: Callable[[Tensor], Tensor] = probabilities,
+        probability: Callable[[Tensor], Tensor] | None = None,
     ) -> Prediction:
         """Averages probabilities over imputations (Rubin's multiple imputation).
 
@@ -199,13 +198,15 @@ class CM2(Model):
         Args:
             batch: The samples.
             draws: Number of imputations of each incomplete row.
-            probability: What turns logits into probabilities, such as a task's method.
+            probability: What turns logits into probabilities; by default what the task was in
+                training.
 
         Returns:
             Mean and standard deviation over the imputations, without dropout.
         """
         if draws < 1:
             raise ValueError(f"a prediction needs at least one imputation, but draws is {draws}")
+        probability = probability or self.probability
         training = self.training
         self.eval()
         z, present = self.embed(batch), batch.present
@@ -244,6 +245,7 @@ class CM2(Model):
                 self.joint.initialize(z, present)
                 scale = self.joint.marginals().scale
                 self.joint.marginals.set(scale=scale.clamp_min(LEAST_SCALE))
+                self.objective.initialize(self.joint, z, present)
         self.train(training)
 
     def embed_in_pieces(self, batch: Batch) -> Float[Tensor, "batch modality dim"]:

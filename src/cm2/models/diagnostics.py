@@ -35,9 +35,11 @@ def dependence(
     Returns:
         ``kendall_tau``, the mean over pairs of modalities and coordinates, and ``strength``, the
         mean of its size; ``correlation``, the mean correlation of a Gaussian copula with these tau;
-        each scalar parameter of the copula by name, averaged; ``total_correlation``, the mean log
-        copula density in nats a sample; ``ks`` and ``ks_max``, the mean and largest
-        Kolmogorov-Smirnov distance to uniform of what the copula is given.
+        each scalar parameter of the copula by name, averaged; ``log_copula_density``, its mean over
+        these embeddings in nats a sample, which is negative where the joint does not fit them;
+        ``total_correlation``, what it would be for the joint's own draws: the information that
+        modalities share by the joint, where that is in closed form; ``ks`` and ``ks_max``, the mean
+        and largest Kolmogorov-Smirnov distance to uniform of what the copula is given.
     """
     tau = joint.kendall_tau()
     size = tau.shape[-1]
@@ -48,10 +50,12 @@ def dependence(
         "kendall_tau": pairs.mean(),
         "strength": pairs.abs().mean(),
         "correlation": (pairs * torch.pi / 2).sin().mean(),
-        "total_correlation": joint.log_prob_terms(z, present)["copula"].mean(),
+        "log_copula_density": joint.log_prob_terms(z, present)["copula"].mean(),
         "ks": distance.mean(),
         "ks_max": distance.max() if len(distance) > 0 else distance.mean(),
     }
+    if joint.total_correlation_error(samples=2) == 0:
+        summary["total_correlation"] = joint.total_correlation(samples=2)
     for name, constraint in joint.copula.arg_constraints.items():
         if constraint.event_dim == 0:
             summary[name] = getattr(joint.copula, name).mean()

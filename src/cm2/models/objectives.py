@@ -10,20 +10,33 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
-import torch.distributed as dist
-import torch.distributed.nn.functional
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from cm2 import penalties
 from cm2.joint import CopulaJoint
-from cm2.marginals import GaussianMixture
+from cm2.models.matching import Matching
 from cm2.models.posteriors import Encoded
 from cm2.registry import Registry
 
 
-class Objective(ABC):
-    """Penalties that tie the encoders' embeddings to the joint."""
+class Objective(nn.Module, ABC):
+    """Penalties that tie the encoders' embeddings to the joint.
+
+    Args:
+        joint: The joint, for its sizes and its copula; it is not kept.
+    """
+
+    def __init__(self, joint: CopulaJoint) -> None:
+        super().__init__()
+
+    def initialize(
+        self,
+        joint: CopulaJoint,
+        z: Float[Tensor, "batch modality dim"],
+        present: Bool[Tensor, "batch modality"],
+    ) -> None:
+        """Starts what it remembers of embeddings from some; nothing, unless overridden."""
 
     @abstractmethod
     def penalties(
@@ -58,37 +71,6 @@ def joint_nll(
     return -(weight * log_prob).sum() / (encoded.z.shape[-1] * encoded.z.shape[-2])
 
 
-def matched(
-    z: Float[Tensor, "batch modality dim"],
-    present: Bool[Tensor, "batch modality"],
-    weight: Float[Tensor, " batch"],
-    marginals: GaussianMixture,
-) -> Float[Tensor, "batch modality dim"]:
-    """Gives each coordinate of a batch the mean and the deviation of its marginal.
-
-    Statistics are those of the present rows of all processes, and carry gradients. A modality of
-    fewer than two rows has no deviation; it is left as it is, without a gradient.
-    """
-    share = (present * weight.unsqueeze(-1)).unsqueeze(-1).to(z.dtype)
-    share = share / over_processes(share.sum(dim=0)).clamp_min(torch.finfo(z.dtype).tiny)
-    mean = over_processes((share * z).sum(dim=0))
-    variance = over_processes((share * (z - mean).square()).sum(dim=0))
-    rows = over_processes((share > 0).to(z.dtype).sum(dim=0))
-    several = (rows > 1) & (variance > torch.finfo(z.dtype).eps)
-    deviation = torch.where(several, variance, 1.0).sqrt()
-    with torch.no_grad():
-        wanted, spread = marginals.mean, marginals.variance.sqrt()
-    return torch.where(several, (z - mean) / deviation * spread + wanted, z.detach())
-
-
-def over_processes(part: Tensor) -> Tensor:
-    """Sums a tensor over the processes that train side by side, and its gradient too."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return part
-    total: Tensor = dist.nn.functional.all_reduce(part)
-    return total
-
-
 @register("alignment")
 class Alignment(Objective):
     r"""Fits the joint to detached embeddings and aligns encoders by the copula term alone.
@@ -100,9 +82,24 @@ class Alignment(Objective):
 
     Nor can they win by running ahead of the marginals, into a tail that two modalities share, where
     log c grows without end: before the copula sees it, each coordinate is moved and scaled such
-    that its mean and deviation over the batch are those of its marginal. Shared information does
-    not change under such maps, and marginals that lag behind give no gradient along them.
+    that its mean and deviation are those of its marginal (see :mod:`cm2.models.matching`). Shared
+    information does not change under such maps, and marginals that lag behind give no gradient
+    along them. Nor, with a copula of vectors, by coordinates of one modality that repeat each
+    other: they are made uncorrelated.
     """
+
+    def __init__(self, joint: CopulaJoint) -> None:
+        super().__init__(joint)
+        self.matching = Matching(joint.modalities, joint.dim, joint.copula().block)
+
+    def initialize(
+        self,
+        joint: CopulaJoint,
+        z: Float[Tensor, "batch modality dim"],
+        present: Bool[Tensor, "batch modality"],
+    ) -> None:
+        """Starts from the moments of some embeddings, and forgets those before."""
+        self.matching.initialize(z, present, joint.marginals(frozen=True))
 
     def penalties(
         self,
@@ -115,7 +112,7 @@ class Alignment(Objective):
         terms = {"joint_nll": joint_nll(joint, encoded, present, weight)}
         if torch.is_grad_enabled() and encoded.z.requires_grad:
             fixed = joint(frozen=True)
-            z = matched(encoded.z, present, weight, fixed.marginals)
+            z = self.matching(encoded.z, present, weight, fixed.marginals)
             copula = fixed.log_prob_terms(z, present)["copula"]
             coordinates = encoded.z.shape[-1] * encoded.z.shape[-2]
             terms["alignment"] = -(weight * copula).sum() / coordinates

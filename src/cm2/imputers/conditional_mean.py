@@ -1,0 +1,29 @@
+"""Deterministic imputation by the mean given what was observed, beyond the paper."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from cm2.imputers.base import Imputer, register
+
+if TYPE_CHECKING:
+    from cm2.couplings import Joint
+
+
+@register("conditional-mean")
+class ConditionalMean(Imputer):
+    """Fills missing embeddings with their mean given the present ones of the same sample."""
+
+    draws = False
+
+    def values(
+        self,
+        z: Float[Tensor, "row modality dim"],
+        present: Bool[Tensor, "row modality"],
+        joint: Joint,
+    ) -> Float[Tensor, "row modality dim"]:
+        """Returns the conditional means."""
+        return joint.conditional_mean(z, present)
