@@ -83,3 +83,15 @@ def test_mean_is_the_mean_of_the_mixture(fitted: CopulaJoint) -> None:
     z, present = torch.zeros(1, 3, 2), torch.zeros(1, 3).bool()
     mean = imputers.REGISTRY["mean"]()(z, present, fitted())
     torch.testing.assert_close(mean[0], fitted().marginals.mean.detach())
+
+
+def test_conditional_mean_is_the_mean_of_conditional_draws(fitted: CopulaJoint) -> None:
+    draws = 400
+    z, present = torch.randn(1, 3, 2), torch.tensor([[True, False, True]])
+    mean = imputers.REGISTRY["conditional-mean"]()(z, present, fitted())[0, 1]
+    many = z.expand(draws, 3, 2), present.expand(draws, 3)
+    found = imputers.REGISTRY["conditional"]()(*many, fitted())[:, 1]
+    # The mean may be one of 64 draws.
+    error = found.std(0) * (1 / draws + 1 / 64) ** 0.5
+    assert ((found.mean(0) - mean).abs() < 4 * error).all()
+    assert ((mean - fitted().marginals.mean[1]).abs() > 0.1).any()

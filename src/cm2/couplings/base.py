@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -34,6 +34,8 @@ class Joint(Distribution, ABC):
     """
 
     has_rsample = False
+    # Whether the joint has a density that integrates to one, hence an information to speak of.
+    is_density: ClassVar[bool] = True
     support = constraints.independent(constraints.real, 2)
     arg_constraints: Any = {}
 

@@ -25,6 +25,8 @@ from cm2.records import Unit
 class MultivariateCdfJoint(Joint):
     """One copula of M numbers. Its imputations are draws from the marginals, as in the paper."""
 
+    is_density = False
+
     @classmethod
     def copula_batch_shape(cls, dim: int, shared: bool) -> _size:
         return ()

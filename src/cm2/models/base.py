@@ -73,9 +73,7 @@ class Model(nn.Module, ABC):
     def forward(self, batch: Batch) -> Output:
         """Returns logits, penalties by name, and logits of each modality alone."""
 
-    def probability(
-        self, logits: Float[Tensor, "*batch label"]
-    ) -> Float[Tensor, "*batch label"]:
+    def probability(self, logits: Float[Tensor, "*batch label"]) -> Float[Tensor, "*batch label"]:
         """Returns the probabilities that logits stand for: of classes, or of each label."""
         return logits.softmax(dim=-1) if bool(self.exclusive) else logits.sigmoid()
 

@@ -54,7 +54,7 @@ def dependence(
         "ks": distance.mean(),
         "ks_max": distance.max() if len(distance) > 0 else distance.mean(),
     }
-    if joint.total_correlation_error(samples=2) == 0:
+    if joint.is_density and joint.total_correlation_error(samples=2) == 0:
         summary["total_correlation"] = joint.total_correlation(samples=2)
     for name, constraint in joint.copula.arg_constraints.items():
         if constraint.event_dim == 0:
