@@ -54,6 +54,8 @@ class CopulaJoint(nn.Module):
         torch.Size([3])
     """
 
+    settled_rank: Tensor
+
     def __init__(
         self,
         modalities: int,
@@ -73,7 +75,8 @@ class CopulaJoint(nn.Module):
         self.coupling = couplings.REGISTRY[coupling]
         self.family, self.shared = copulas.REGISTRY[copula], shared
         self.rank: int | None = None
-        if rank == "auto":
+        self._automatic = rank == "auto"
+        if self._automatic:
             # What fit settles; 0 until then.
             self.register_buffer("settled_rank", torch.tensor(0))
         self._set_rank(1 if rank == "auto" else rank)
@@ -99,7 +102,7 @@ class CopulaJoint(nn.Module):
     @property
     def settled(self) -> bool:
         """Whether the rank is known."""
-        return not hasattr(self, "settled_rank") or int(self.settled_rank) > 0
+        return not self._automatic or int(self.settled_rank) > 0
 
     def _joint(self, frozen: bool = False) -> Joint:
         return self.coupling(self.copula(frozen), self.marginals(frozen))
@@ -114,7 +117,7 @@ class CopulaJoint(nn.Module):
 
     def _load_from_state_dict(self, state: Any, prefix: str, *others: Any) -> None:
         settled = state.get(f"{prefix}settled_rank")
-        if settled is not None and int(settled) and hasattr(self, "settled_rank"):
+        if self._automatic and settled is not None and int(settled):
             self._set_rank(int(settled))
         super()._load_from_state_dict(state, prefix, *others)
 
@@ -195,7 +198,7 @@ class CopulaJoint(nn.Module):
             some = present.any(-1) & (weights > 0)
             z, present, weights = z[some], present[some], weights[some]
             weights = weights / weights.sum()
-            if hasattr(self, "settled_rank"):
+            if self._automatic:
                 self._settle_rank(z, present, weights, seed)
             self.initialize(z, present, weights=weights * len(z), seed=seed)
             _minimize(self.copula.parameters(), self._loss(z, present, weights, True), 50)
