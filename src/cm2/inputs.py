@@ -2,8 +2,8 @@
 
 Blocks are one finite, standardised array for each modality, and who has it. A modality is missing
 for a sample where its whole row is NaN, where a mask says so, or where it is not given at all.
-Columns that are partly missing are filled with the training median and flagged. Extreme values do not
-rule: see :mod:`cm2.scaling`.
+Columns that are partly missing are filled with the training median and flagged. Extreme values are
+drawn in (:mod:`cm2.scaling`).
 """
 
 from __future__ import annotations

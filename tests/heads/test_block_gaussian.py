@@ -56,7 +56,7 @@ def test_objective_is_the_log_likelihood_plus_the_log_prior() -> None:
     model, (x, present, y, _, _) = fit(strength=7.0, pull=0.0, tolerance=1e-12, max_iter=2000)
     likelihood = model.log_density(x, present)[np.arange(len(y)), y].sum()
     prior = np.linalg.slogdet(model.covariance_)[1] + np.trace(
-        np.linalg.solve(model.covariance_, model.center_.covariance)
+        np.linalg.solve(model.covariance_, model.center_)
     )
     # The stored value is one step old; steps have become smaller than the tolerance.
     np.testing.assert_allclose(model.objective_[-1], likelihood - 3.5 * prior, rtol=1e-9)

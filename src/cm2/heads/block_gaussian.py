@@ -15,34 +15,27 @@ from collections.abc import Iterator
 from typing import NamedTuple, Self
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
-from scipy.linalg import solve_triangular
-from scipy.linalg.lapack import dpotri
 
 _LOG_2PI = float(np.log(2 * np.pi))
 
+CHUNK = 2**21
+"""Numbers in the largest array that grows with the number of patterns: 16 MiB."""
 
-class Pattern(NamedTuple):
-    """The rows that observe the same coordinates, or fewer rows with the same second moments."""
 
-    observed: Int[ndarray, " seen"]
-    label: Float[ndarray, "row label"]
+class Patterns(NamedTuple):
+    """Patterns of missing blocks that observe equally many coordinates and have equally many rows.
+
+    A pattern with more rows than columns is reduced to fewer with the same second moments.
+    """
+
+    observed: Int[ndarray, "pattern seen"]
+    label: Float[ndarray, "pattern row label"]
     """Indicators of the classes, times the root of the row's weight."""
-    value: Float[ndarray, "row seen"]
+    value: Float[ndarray, "pattern row seen"]
     """Coordinates, times the root of the row's weight."""
-
-    @property
-    def weight(self) -> float:
-        """Weight of all rows."""
-        return float(np.square(self.label).sum())
-
-
-class Center(NamedTuple):
-    """What means and covariance are shrunk to."""
-
-    mean: Float[ndarray, " dim"]
-    covariance: Float[ndarray, "dim dim"]
 
 
 class Sums(NamedTuple):
@@ -74,13 +67,15 @@ class BlockGaussian:
     Attributes:
         mean_: Class means.
         covariance_: The common covariance.
-        center_: mu_0 and Sigma_0.
+        center_: Sigma_0.
+        common_: mu_0.
         objective_: Value of the penalised log likelihood at each step of EM.
     """
 
     mean_: Float[ndarray, "label dim"]
     covariance_: Float[ndarray, "dim dim"]
-    center_: Center
+    center_: Float[ndarray, "dim dim"]
+    common_: Float[ndarray, " dim"]
     objective_: list[float]
 
     def __init__(
@@ -121,44 +116,45 @@ class BlockGaussian:
         y: Int[ndarray, " n"],
         weight: Float[ndarray, " n"],
         labels: int,
-    ) -> list[Pattern]:
-        """Reduces rows to sufficient statistics: no pattern keeps more rows than it has columns."""
-        root = np.sqrt(weight)[:, None]
-        label = np.eye(labels)[y] * root
-        patterns = []
-        for seen, rows in self._patterns(present):
-            value = x[np.ix_(rows, seen)] * root[rows]
-            both = np.hstack([label[rows], value])
-            if len(both) > both.shape[1]:
+    ) -> list[Patterns]:
+        """Reduces rows to sufficient statistics, so that EM does not depend on their number."""
+        root = np.sqrt(weight)
+        parts: dict[tuple[int, ...], list[Patterns]] = {}
+        for observed, rows in self._groups(present):
+            label = np.eye(labels)[y[rows]] * root[rows][..., None]
+            value = x[rows[:, :, None], observed[:, None, :]] * root[rows][..., None]
+            both = np.concatenate([label, value], axis=2)
+            if both.shape[1] > both.shape[2]:
                 both = np.linalg.qr(both, mode="r")
-            patterns.append(Pattern(seen, both[:, :labels], both[:, labels:]))
-        return patterns
+            part = Patterns(observed, both[..., :labels], both[..., labels:])
+            parts.setdefault(both.shape[1:], []).append(part)
+        return [group for alike in parts.values() for group in _merge(alike)]
 
     def fit_statistics(
         self,
-        data: list[Pattern],
+        data: list[Patterns],
         start: BlockGaussian | None = None,
-        center: Center | None = None,
+        center: tuple[Float[ndarray, " dim"], Float[ndarray, "dim dim"]] | None = None,
     ) -> Self:
         """Fits from sufficient statistics.
 
         Args:
-            data: Patterns and their rows.
+            data: What :meth:`statistics` returns.
             start: Another fit to start at; else independent blocks, or the centre.
-            center: What to shrink to; independent blocks if there is none.
+            center: Mean and covariance to shrink to; independent blocks if there are none.
         """
         if center is None:
             self._fit_independent(data)
         else:
-            self.center_ = center
-            self.mean_ = np.tile(center.mean, (data[0].label.shape[1], 1))
-            self.covariance_ = center.covariance
+            self.common_, self.center_ = center
+            self.mean_ = np.tile(self.common_, (data[0].label.shape[2], 1))
+            self.covariance_ = self.center_
         self.objective_ = []
         if np.isinf(self.strength):
             return self
         if start is not None:
             self.mean_, self.covariance_ = start.mean_, start.covariance_
-        count = np.sum([np.square(pattern.label).sum(axis=0) for pattern in data], axis=0)
+        count = np.sum([np.square(group.label).sum(axis=(0, 1)) for group in data], axis=0)
         for _ in range(self.max_iter):
             sums = self._expect(data)
             self.objective_.append(sums.log_likelihood - self._penalty())
@@ -173,35 +169,48 @@ class BlockGaussian:
     ) -> Float[ndarray, "n label"]:
         """Log density of the blocks that are there, under each class; 0 where nothing is."""
         out = np.zeros((len(x), len(self.mean_)))
-        for seen, rows in self._patterns(present):
-            root = np.linalg.cholesky(self.covariance_[np.ix_(seen, seen)])
-            white = solve_triangular(root, x[np.ix_(rows, seen)].T, lower=True)
-            centers = solve_triangular(root, self.mean_[:, seen].T, lower=True)
-            log_root = np.log(np.diag(root)).sum() + len(seen) / 2 * _LOG_2PI
-            for label, center in enumerate(centers.T):
-                square = np.square(white - center[:, None]).sum(axis=0)
-                out[rows, label] = -0.5 * square - log_root
+        for observed, rows in self._groups(present):
+            precision, log_det = self._invert(observed)
+            value = x[rows[:, :, None], observed[:, None, :]]
+            constant = log_det + observed.shape[1] * _LOG_2PI
+            for label, mean in enumerate(self.mean_):
+                deviation = value - mean[observed][:, None]
+                square = (deviation @ precision * deviation).sum(axis=2)
+                out[rows, label] = -0.5 * (square + constant[:, None])
         return out
 
-    def _patterns(
+    def _groups(
         self, present: Bool[ndarray, "n block"]
-    ) -> Iterator[tuple[Int[ndarray, " seen"], Int[ndarray, " row"]]]:
-        """The coordinates of each pattern that has any, and its rows."""
+    ) -> Iterator[tuple[Int[ndarray, "pattern seen"], Int[ndarray, "pattern row"]]]:
+        """Coordinates and rows of patterns that have equally many of both, in chunks."""
         patterns, number = np.unique(present, axis=0, return_inverse=True)
-        order = np.argsort(number, kind="stable")
-        ends = np.cumsum(np.bincount(number, minlength=len(patterns)))
-        for pattern, rows in zip(patterns, np.split(order, ends[:-1]), strict=True):
-            seen = np.flatnonzero(pattern[self.block])
-            if len(seen):
-                yield seen, rows
+        rows = np.bincount(number, minlength=len(patterns))
+        seen = patterns @ np.asarray(self.sizes)
+        order, first = np.argsort(number, kind="stable"), np.cumsum(rows) - rows
+        for size, count in np.unique(np.stack([seen, rows], axis=1)[seen > 0], axis=0).tolist():
+            group = np.flatnonzero((seen == size) & (rows == count))
+            step = max(1, CHUNK // (size * max(size, count)))
+            for chunk in (group[i : i + step] for i in range(0, len(group), step)):
+                observed = np.nonzero(patterns[chunk][:, self.block])[1].reshape(-1, size)
+                yield observed, order[first[chunk][:, None] + np.arange(count)]
 
-    def _fit_independent(self, data: list[Pattern]) -> None:
-        """Closed form for independent blocks; sets the centre of the prior too."""
-        labels, dim = data[0].label.shape[1], len(self.block)
+    def _invert(
+        self, observed: Int[ndarray, "pattern seen"]
+    ) -> tuple[Float[ndarray, "pattern seen seen"], Float[ndarray, " pattern"]]:
+        """Inverse and log determinant of the covariance of what each pattern observes."""
+        part = self.covariance_[observed[:, :, None], observed[:, None, :]]
+        root = torch.linalg.cholesky(torch.from_numpy(part))
+        log_det = 2 * root.diagonal(dim1=1, dim2=2).log().sum(dim=1)
+        return torch.cholesky_inverse(root).numpy(), log_det.numpy()
+
+    def _fit_independent(self, data: list[Patterns]) -> None:
+        """Closed form for independent blocks; sets what is shrunk to as well."""
+        labels, dim = data[0].label.shape[2], len(self.block)
         total, column = np.zeros((labels, dim)), np.zeros((labels, dim))
-        for seen, label, value in data:
-            total[:, seen] += np.square(label).sum(axis=0)[:, None]
-            column[:, seen] += label.T @ value
+        for observed, label, value in data:
+            count = np.square(label).sum(axis=1)[:, :, None]
+            _add(total, observed, np.broadcast_to(count, (*count.shape[:2], observed.shape[1])))
+            _add(column, observed, label.swapaxes(1, 2) @ value)
         common = column.sum(axis=0) / np.maximum(total.sum(axis=0), 1e-300)
         rows = total + self.pull
         self.mean_ = np.where(
@@ -209,40 +218,39 @@ class BlockGaussian:
         )
         shift = self.mean_ - common
         scatter = self.pull * shift.T @ shift
-        for seen, label, value in data:
-            deviation = value - label @ self.mean_[:, seen]
-            scatter[np.ix_(seen, seen)] += deviation.T @ deviation
-        count = total.sum(axis=0)
-        center = scatter / np.maximum(count, 1e-300)[:, None]
-        center = np.where((self.block[:, None] == self.block) & (count > 0)[:, None], center, 0.0)
-        center[np.diag_indices_from(center)] += np.where(count > 0, self.ridge, 1.0)
-        self.center_, self.covariance_ = Center(common, center), center
+        for observed, label, value in data:
+            deviation = value - label @ self.mean_.T[observed].swapaxes(1, 2)
+            _add_square(scatter, observed, deviation.swapaxes(1, 2) @ deviation)
+        seen = total.sum(axis=0)
+        center = scatter / np.maximum(seen, 1e-300)[:, None]
+        center = np.where((self.block[:, None] == self.block) & (seen > 0)[:, None], center, 0.0)
+        center[np.diag_indices_from(center)] += np.where(seen > 0, self.ridge, 1.0)
+        self.common_, self.center_, self.covariance_ = common, center, center
 
-    def _expect(self, data: list[Pattern]) -> Sums:
+    def _expect(self, data: list[Patterns]) -> Sums:
         """The E-step, and the log likelihood at the present parameters."""
         square, linear = np.zeros_like(self.covariance_), np.zeros_like(self.mean_)
         log_likelihood = 0.0
-        for pattern in data:
-            seen, label, value = pattern
-            root = np.linalg.cholesky(self.covariance_[np.ix_(seen, seen)])
-            lower = dpotri(root, lower=1)[0]
-            precision = lower + np.tril(lower, -1).T
-            deviation = value - label @ self.mean_[:, seen]
+        for observed, label, value in data:
+            precision, log_det = self._invert(observed)
+            weight = np.square(label).sum(axis=(1, 2))
+            deviation = value - label @ self.mean_.T[observed].swapaxes(1, 2)
             solved = deviation @ precision
-            square[np.ix_(seen, seen)] += solved.T @ solved - pattern.weight * precision
-            linear[:, seen] += label.T @ solved
-            constant = 2 * np.log(np.diag(root)).sum() + len(seen) * _LOG_2PI
-            log_likelihood -= 0.5 * ((deviation * solved).sum() + pattern.weight * constant)
-        return Sums(square, linear, float(log_likelihood))
+            gradient = solved.swapaxes(1, 2) @ solved - weight[:, None, None] * precision
+            _add_square(square, observed, gradient)
+            _add(linear, observed, label.swapaxes(1, 2) @ solved)
+            constant = log_det + observed.shape[1] * _LOG_2PI
+            log_likelihood -= 0.5 * float((deviation * solved).sum() + weight @ constant)
+        return Sums(square, linear, log_likelihood)
 
     def _maximise(self, sums: Sums, count: Float[ndarray, " label"]) -> None:
         """The M-step in place, given the weight of each class."""
         covariance = self.covariance_
         completed = sums.linear @ covariance  # of deviations, summed over the rows of a class
         rows = (count + self.pull)[:, None]
-        total = count[:, None] * self.mean_ + completed + self.pull * self.center_.mean
+        total = count[:, None] * self.mean_ + completed + self.pull * self.common_
         mean = np.where(rows > 0, total / np.where(rows > 0, rows, 1.0), self.mean_)
-        moved, shift = self.mean_ - mean, mean - self.center_.mean
+        moved, shift = self.mean_ - mean, mean - self.common_
         cross = moved.T @ completed
         scatter = (
             count.sum() * covariance
@@ -251,16 +259,45 @@ class BlockGaussian:
             + cross
             + cross.T
             + self.pull * shift.T @ shift
-            + self.strength * self.center_.covariance
+            + self.strength * self.center_
         )
         scatter /= count.sum() + self.strength
         self.mean_, self.covariance_ = mean, (scatter + scatter.T) / 2
 
     def _penalty(self) -> float:
         """Minus the log prior at the present parameters, up to a constant."""
-        shift = self.mean_ - self.center_.mean
-        inner = self.strength * self.center_.covariance + self.pull * shift.T @ shift
+        shift = self.mean_ - self.common_
+        inner = self.strength * self.center_ + self.pull * shift.T @ shift
         log_det = np.linalg.slogdet(self.covariance_)[1]
         return 0.5 * float(
             self.strength * log_det + np.trace(np.linalg.solve(self.covariance_, inner))
         )
+
+
+def _add(
+    total: Float[ndarray, "label dim"],
+    observed: Int[ndarray, "pattern seen"],
+    part: Float[ndarray, "pattern label seen"],
+) -> None:
+    """Adds the rows of each pattern to the columns that it observes, in place."""
+    for label, row in enumerate(total):
+        row += np.bincount(observed.ravel(), part[:, label].ravel(), minlength=len(row))
+
+
+def _add_square(
+    total: Float[ndarray, "dim dim"],
+    observed: Int[ndarray, "pattern seen"],
+    part: Float[ndarray, "pattern seen seen"],
+) -> None:
+    """Adds the matrix of each pattern to the rows and columns that it observes, in place."""
+    index = observed[:, :, None] * len(total) + observed[:, None, :]
+    total += np.bincount(index.ravel(), part.ravel(), minlength=total.size).reshape(total.shape)
+
+
+def _merge(parts: list[Patterns]) -> Iterator[Patterns]:
+    """Patterns of the same sizes together, in chunks: a few large steps, not many small."""
+    _, rows, columns = parts[0].value.shape
+    step = max(1, CHUNK // (columns * max(columns, rows)))
+    whole = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+    for first in range(0, len(whole[0]), step):
+        yield Patterns(*(array[first : first + step] for array in whole))
