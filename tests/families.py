@@ -29,6 +29,8 @@ class Case(NamedTuple):
     sample: Callable[[int, np.random.Generator], np.ndarray]
     conditional: Callable[[np.ndarray, np.ndarray], np.ndarray]
     tau: np.ndarray
+    correlation: np.ndarray | None = None
+    """Of an elliptical law, or one that is elliptical in another form."""
 
     def __call__(self, dtype: torch.dtype = torch.float64, **overrides: Any) -> Any:
         """Builds the copula of the code under test."""
@@ -104,7 +106,28 @@ def elliptical(correlation: np.ndarray, label: str, df: float | None = None) -> 
         arguments["df"] = torch.tensor(df, dtype=torch.float64)
     tau = 2 / np.pi * np.arcsin(correlation)
     family = "gaussian" if df is None else "student"
-    return Case(family, label, dim, arguments, log_density, sample, conditional, tau)
+    return Case(family, label, dim, arguments, log_density, sample, conditional, tau, correlation)
+
+
+def factor(loading: np.ndarray, label: str) -> Case:
+    """A case of the factor copula: the Gaussian one of the correlations that its loadings mean."""
+    matrix = factor_correlation(loading, 1)
+    return elliptical(matrix, label)._replace(
+        family="factor", arguments={"loading": torch.tensor(loading)}
+    )
+
+
+def factor_correlation(loading: np.ndarray, block: int) -> np.ndarray:
+    """Correlations of normal scores that load on common factors, block by block."""
+    dim, rank = loading.shape
+    reach = np.concatenate(
+        [
+            part @ np.linalg.inv(np.linalg.cholesky(np.eye(rank) + part.T @ part).T)
+            for part in loading.reshape(-1, block, rank)
+        ]
+    )
+    number = np.arange(dim) // block
+    return np.where(number[:, None] == number, np.eye(dim), reach @ reach.T)
 
 
 def reflected(case: Case, family: str, flip: tuple[bool, ...]) -> Case:
@@ -177,6 +200,11 @@ def _table() -> list[Case]:
             cases.append(elliptical(constant(rho, dim), label))
             df = {"weak": 8.0, "mild": 2.5, "strong": 1.0, "extreme": 30.0}[label]
             cases.append(elliptical(constant(rho, dim), label, df))
+            even = np.full((dim, 1), np.sqrt(rho / (1 - rho)))
+            cases.append(factor(even, label))
+        reach = 0.8 * np.array([1.0, -0.8, 0.6, 0.9, -0.5])[:dim, None]
+        cases.append(factor(reach / np.sqrt(1 - reach**2), "irregular"))
+        cases.append(factor(np.random.default_rng(dim).normal(size=(dim, 2)), "several"))
         cases.append(elliptical(irregular(dim, 0.8), "irregular"))
         cases.append(elliptical(irregular(dim, 0.8), "irregular", 4.0))
     for df in (None, 3.0):
@@ -195,7 +223,9 @@ def _table() -> list[Case]:
 CASES = _table()
 ARCHIMEDEAN = {"gumbel": "alpha", "frank": "theta", "clayton": "theta", "joe": "alpha"}
 GENERATED = [case for case in CASES if case.family in ARCHIMEDEAN]
-MODERATE = [case for case in CASES if case.label in {"none", "mild", "irregular", "negative"}]
+MODERATE = [
+    case for case in CASES if case.label in {"none", "mild", "irregular", "several", "negative"}
+]
 
 
 def names(cases: list[Case]) -> list[str]:

@@ -6,20 +6,25 @@ marginals, then the copula, then all together.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
-from typing import Self
+from typing import Any, Literal, Self
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from cm2 import copulas, couplings
+from cm2.copulas import Copula
 from cm2.couplings import Joint
+from cm2.couplings.base import fixed_seed
 from cm2.learnable import Learnable
 from cm2.marginals import GaussianMixture
 from cm2.marginals.em import PSEUDO_OBSERVATIONS, fit_mixtures
+from cm2.numerics import normal_quantile
 
 _CHUNK_ELEMENTS = 2_000_000
+_FOLDS = 3
 
 
 class CopulaJoint(nn.Module):
@@ -28,14 +33,20 @@ class CopulaJoint(nn.Module):
     Args:
         modalities: Number M of modalities.
         dim: Number d of coordinates of an embedding.
-        copula: Name of the copula family.
+        copula: Name of the copula family. ``"factor"`` couples all coordinates at once, the others
+            coordinate j of one modality with coordinate j of the others.
         components: Number K of components of each marginal mixture.
         coupling: ``"rosenblatt"`` (exact, the default), ``"shared-components"`` (exact) or
             ``"multivariate-cdf"`` (the paper's literal form, not a density).
+        rank: Number of factors of a family that has factors, 8 if ``None``; ``"auto"`` lets
+            :meth:`fit` choose it by held-out likelihood.
         shared: Whether all coordinates share one copula, as in the paper, or each has its own.
 
+    Attributes:
+        rank: Number of factors that was asked for or settled; ``None`` for the family's own.
+
     Raises:
-        ValueError: If a name is unknown or a size is not positive.
+        ValueError: If a name is unknown, a size is not positive, or the family has no rank.
 
     Example:
         >>> joint = CopulaJoint(modalities=2, dim=4, copula="gaussian", components=1)
@@ -51,6 +62,7 @@ class CopulaJoint(nn.Module):
         components: int = 3,
         coupling: str = "rosenblatt",
         *,
+        rank: int | Literal["auto"] | None = None,
         shared: bool = False,
     ) -> None:
         super().__init__()
@@ -59,9 +71,12 @@ class CopulaJoint(nn.Module):
                 raise ValueError(f"{name} must be at least 1, got {size}")
         self.modalities, self.dim, self.components = modalities, dim, components
         self.coupling = couplings.REGISTRY[coupling]
-        family = copulas.REGISTRY[copula]
-        batch_shape = self.coupling.copula_batch_shape(dim, shared)
-        self.copula = Learnable(family, dim=modalities, **family.start(modalities, batch_shape))
+        self.family, self.shared = copulas.REGISTRY[copula], shared
+        self.rank: int | None = None
+        if rank == "auto":
+            # What fit settles; 0 until then.
+            self.register_buffer("settled_rank", torch.tensor(0))
+        self._set_rank(1 if rank == "auto" else rank)
         # Components that start equal would stay equal; fit and initialize put them where the data
         # are.
         self.marginals = Learnable(
@@ -77,7 +92,31 @@ class CopulaJoint(nn.Module):
         Args:
             frozen: Whether its parameters are constants, so that gradients pass to embeddings only.
         """
+        if not self.settled:
+            raise ValueError("the rank is 'auto' and not settled yet: call fit first")
+        return self._joint(frozen)
+
+    @property
+    def settled(self) -> bool:
+        """Whether the rank is known."""
+        return not hasattr(self, "settled_rank") or int(self.settled_rank) > 0
+
+    def _joint(self, frozen: bool = False) -> Joint:
         return self.coupling(self.copula(frozen), self.marginals(frozen))
+
+    def _set_rank(self, rank: int | None) -> None:
+        """Puts a copula of this rank in place, at its start."""
+        arguments = self.coupling.start(
+            self.family, self.modalities, self.dim, shared=self.shared, rank=rank
+        )
+        self.copula: Learnable[Copula] = Learnable(self.family, **arguments)
+        self.rank = rank
+
+    def _load_from_state_dict(self, state: Any, prefix: str, *others: Any) -> None:
+        settled = state.get(f"{prefix}settled_rank")
+        if settled is not None and int(settled) and hasattr(self, "settled_rank"):
+            self._set_rank(int(settled))
+        super()._load_from_state_dict(state, prefix, *others)
 
     @torch.no_grad()
     def initialize(
@@ -88,7 +127,10 @@ class CopulaJoint(nn.Module):
         weights: Float[Tensor, " row"] | None = None,
         seed: int = 0,
     ) -> Self:
-        """Fits the marginals by EM, each by itself, and leaves the copula as it is.
+        """Fits the marginals by EM, each by itself, and starts the copula.
+
+        A copula of vectors starts from the correlations between modalities in the rows that have
+        both; a family of coordinates is left as it is.
 
         Raises:
             ValueError: If embeddings or weights do not fit the model or are not finite, or if a
@@ -105,7 +147,23 @@ class CopulaJoint(nn.Module):
         )
         like = next(self.marginals.parameters())
         self.marginals.set(**{key: v.to(like) for key, v in parameters._asdict().items()})
+        self._start_copula(z, present, weights, seed)
         return self
+
+    def _start_copula(self, z: Tensor, present: Tensor, weights: Tensor, seed: int) -> None:
+        """Starts a copula of vectors from correlations between modalities."""
+        joint = self._joint()
+        if not joint.copula.couples_vectors:
+            return
+        with fixed_seed(z, seed):
+            unit = joint.copula_arguments(z.to(joint.marginals.loc), present)
+        scores = normal_quantile(*unit).double() * present[..., None]
+        shared = torch.einsum("nma,nkb,n->makb", scores, scores, weights.double())
+        rows = torch.einsum("nm,nk,n->mk", *2 * [present.double()], weights.double())
+        # As many rows of independence as an embedding has coordinates.
+        correlation = shared / (rows + self.dim)[:, None, :, None]
+        size = self.modalities * self.dim
+        self.copula.set(**joint.copula.near(correlation.reshape(size, size)))
 
     def fit(
         self,
@@ -137,12 +195,46 @@ class CopulaJoint(nn.Module):
             some = present.any(-1) & (weights > 0)
             z, present, weights = z[some], present[some], weights[some]
             weights = weights / weights.sum()
+            if hasattr(self, "settled_rank"):
+                self._settle_rank(z, present, weights, seed)
             self.initialize(z, present, weights=weights * len(z), seed=seed)
             _minimize(self.copula.parameters(), self._loss(z, present, weights, True), 50)
             _minimize(self.parameters(), self._loss(z, present, weights, False), steps)
         finally:
             self.to(dtype)
         return self
+
+    def _settle_rank(self, z: Tensor, present: Tensor, weights: Tensor, seed: int) -> None:
+        """Doubles the rank for as long as the likelihood of held-out rows grows.
+
+        Three folds; marginals and copula are fitted without the fold's rows.
+        """
+        most = max(1, (self.modalities - 1) * self.dim)
+        order = torch.randperm(len(z), generator=torch.Generator().manual_seed(seed))
+        fold = (order % _FOLDS).to(z.device)
+        best, rank = (math.inf, 1), 1
+        while rank <= most:
+            loss = 0.0
+            for held_out in range(_FOLDS):
+                train, test = fold != held_out, fold == held_out
+                self._set_rank(rank)
+                self.to(z)
+                self.initialize(
+                    z[train], present[train], weights=weights[train] * len(z), seed=seed
+                )
+                share = weights[train] / weights[train].sum()
+                _minimize(
+                    self.copula.parameters(), self._loss(z[train], present[train], share, True), 30
+                )
+                with torch.no_grad():
+                    terms = self._joint().log_prob_terms(z[test], present[test])
+                    loss -= float((weights[test] * terms["copula"]).sum())
+            if loss >= best[0]:
+                break
+            best, rank = (loss, rank), min(2 * rank, most) if rank < most else most + 1
+        self._set_rank(best[1])
+        self.to(z)
+        self.settled_rank.fill_(best[1])
 
     def _loss(
         self, z: Tensor, present: Tensor, weights: Tensor, frozen: bool
@@ -161,8 +253,14 @@ class CopulaJoint(nn.Module):
         strength = PSEUDO_OBSERVATIONS / len(z)
 
         def evaluate() -> float:
-            total = 0.0
-            for rows in torch.arange(len(z)).split(chunk):
+            # Pseudo-observations of independence, a row for each coordinate that a copula takes of
+            # an embedding: they bound the likelihood, and say what data do not.
+            copula = self.copula()
+            independence = strength * copula.block * copula.lautum_information().sum()
+            if independence.requires_grad:
+                independence.backward()
+            total = independence.item()
+            for rows in torch.arange(len(z), device=z.device).split(chunk):
                 joint = self.coupling(self.copula(), self.marginals(frozen))
                 part = -(weights[rows] * joint.log_prob(z[rows], present[rows])).sum()
                 part.backward()
@@ -198,7 +296,7 @@ class CopulaJoint(nn.Module):
             bad = (~finite).any(0).nonzero().flatten().tolist()
             raise ValueError(f"present embeddings of modalities {bad} are not finite")
         if weights is None:
-            weights = torch.ones(len(z))
+            weights = torch.ones(len(z), device=z.device)
         if weights.shape != z.shape[:1]:
             raise ValueError(
                 f"weights should have shape {tuple(z.shape[:1])}, got {tuple(weights.shape)}"

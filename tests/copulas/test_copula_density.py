@@ -20,8 +20,8 @@ def subset_log_density(case: Case, u: np.ndarray, keep: np.ndarray) -> float:
     """The oracle on the coordinates of one row that are kept."""
     if keep.sum() < 2:
         return 0.0
-    if "correlation" in case.arguments:
-        correlation = case.arguments["correlation"].numpy()[np.ix_(keep, keep)]
+    if case.correlation is not None:
+        correlation = case.correlation[np.ix_(keep, keep)]
         df = float(case.arguments["df"]) if "df" in case.arguments else None
         case = elliptical(correlation, case.label, df)
     return float(case.log_density(u[None, keep])[0])
@@ -98,7 +98,7 @@ def test_density_has_mass_one_by_monte_carlo(case: Case) -> None:
     assert abs(weight.mean() - 1) < 4 * error + 1e-12
 
 
-closed_cdf = [case for case in MODERATE if "correlation" not in case.arguments or case.dim == 2]
+closed_cdf = [case for case in MODERATE if case.correlation is None or case.dim == 2]
 closed_cdf_case = pytest.mark.parametrize("case", closed_cdf, ids=names(closed_cdf))
 
 
@@ -111,7 +111,7 @@ def test_density_is_the_mixed_derivative_of_the_cdf(case: Case) -> None:
     for column in columns:
         (value,) = torch.autograd.grad(value.sum(), column, create_graph=True)
     # an elliptical one is integrated numerically, and loses digits in each derivative
-    tolerance = 1e-5 if "correlation" in case.arguments else 1e-7
+    tolerance = 1e-5 if case.correlation is not None else 1e-7
     np.testing.assert_allclose(
         value.detach().log().numpy(), copula.log_prob(u).numpy(), rtol=tolerance, atol=tolerance
     )

@@ -10,10 +10,11 @@ from scipy import stats
 from torch import Tensor
 
 import oracles
-from cm2 import copulas, couplings
+from cm2 import CopulaJoint, copulas, couplings
 from cm2.couplings import Joint, multivariate_cdf
 from cm2.marginals import GaussianMixture
 from cm2.models.diagnostics import dependence
+from families import factor_correlation
 from laws import (
     EXACT,
     ORACLE,
@@ -26,7 +27,7 @@ from laws import (
 )
 
 DENSITIES = ("rosenblatt", "shared-components")
-FAMILIES = ("independence", "gaussian", "gumbel", "frank", "clayton", "joe")
+FAMILIES = ("independence", "gaussian", "factor", "gumbel", "frank", "clayton", "joe")
 every_density = pytest.mark.parametrize("coupling", DENSITIES)
 every_coupling = pytest.mark.parametrize("coupling", list(couplings.REGISTRY))
 every_family = pytest.mark.parametrize("family", FAMILIES)
@@ -48,6 +49,12 @@ def correlations(modalities: int, count: int) -> Tensor:
     return torch.tensor(matrix)
 
 
+def loadings(modalities: int, dim: int) -> Tensor:
+    """Of two factors on all coordinates, of mixed signs and sizes."""
+    rng = np.random.default_rng(3)
+    return torch.tensor(0.9 * rng.normal(size=(modalities * dim, 2)))
+
+
 def arguments(
     coupling: str, family: str, modalities: int, dim: int, components: int, shared: bool = False
 ) -> dict[str, Tensor]:
@@ -59,16 +66,19 @@ def arguments(
     strengths = {
         "independence": torch.zeros(size).double(),
         "gaussian": correlations(modalities, size),
+        # the paper's form takes one number of a modality
+        "factor": loadings(modalities, 1 if coupling == "multivariate-cdf" else dim),
         "gumbel": torch.linspace(1.3, strong, size).double(),
         "frank": torch.linspace(5.0, 2.0, size).double(),
         "clayton": torch.linspace(0.6, 2 * strong - 2, size).double(),
         "joe": torch.linspace(1.5, strong + 0.3, size).double(),
     }
+    copula = strengths[family] if count or family == "factor" else strengths[family][0]
     logits = torch.tensor(rng.normal(size=(modalities, components)) / 2)
     if coupling == "shared-components":
         logits = logits[:1].expand(modalities, -1).clone()
     return {
-        "copula": strengths[family] if count else strengths[family][0],
+        "copula": copula,
         "logits": logits,
         "loc": torch.tensor(1.5 * rng.normal(size=(modalities, components, dim))),
         "scale": torch.tensor(rng.uniform(0.6, 1.1, size=(modalities, components, dim))),
@@ -82,13 +92,17 @@ def build(
     modalities = loc.shape[0]
     key = {
         "gaussian": "correlation",
+        "factor": "loading",
         "gumbel": "alpha",
         "frank": "theta",
         "clayton": "theta",
         "joe": "alpha",
     }.get(family)
     options: dict[str, Any] = {key: copula} if key else {"batch_shape": copula.shape}
-    law = copulas.REGISTRY[family](modalities, **options)
+    size = modalities
+    if family == "factor":
+        size, options["block"] = len(copula), len(copula) // modalities
+    law = copulas.REGISTRY[family](size, **options)
     return couplings.REGISTRY[coupling](law, GaussianMixture(logits, loc, scale))
 
 
@@ -105,6 +119,13 @@ def make(
     """A joint of the code under test."""
     given = arguments(coupling, family, modalities, dim, components, shared)
     return build(coupling, family, **{name: value.to(dtype) for name, value in given.items()})
+
+
+def completed(joint: Joint, z: Tensor, present: Tensor) -> Tensor:
+    """One imputation: the paper's form has no law given what is present, and takes the marginal."""
+    if isinstance(joint, couplings.MultivariateCdfJoint):
+        return joint.marginal_complete(z, present)
+    return joint.complete(z, present)
 
 
 def mixture_of(joint: Joint, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -236,7 +257,7 @@ def test_rosenblatt_joint_is_its_formula(family: str, shared: bool) -> None:
     )
 
 
-@pytest.mark.parametrize("family", ["gumbel", "frank", "clayton", "joe", "gaussian"])
+@pytest.mark.parametrize("family", ["gumbel", "frank", "clayton", "joe", "gaussian", "factor"])
 def test_couplings_agree_where_they_must(family: str) -> None:
     """One component: shared or not is the same. One coordinate: the paper's form is Sklar's."""
     given = arguments("rosenblatt", family, 3, 2, 1)
@@ -260,20 +281,34 @@ def test_couplings_agree_where_they_must(family: str) -> None:
 
 
 def gaussian_moments(joint: Joint, correlation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (M d,) and covariance (M d, M d) of K = 1 with a Gaussian copula per coordinate."""
-    loc, scale = joint.marginals.loc[:, 0].numpy(), joint.marginals.scale[:, 0].numpy()
-    modalities, dim = loc.shape
-    covariance = np.zeros((modalities, dim, modalities, dim))
-    for j in range(dim):
-        covariance[:, j, :, j] = correlation[j] * np.outer(scale[:, j], scale[:, j])
-    return loc.reshape(-1), covariance.reshape(modalities * dim, -1)
+    """Mean (M d,) and covariance (M d, M d) of K = 1 with these correlations of all coordinates."""
+    loc, scale = (
+        part[:, 0].numpy().ravel() for part in (joint.marginals.loc, joint.marginals.scale)
+    )
+    return loc, correlation * np.outer(scale, scale)
+
+
+def correlation_of(family: str, modalities: int, dim: int) -> np.ndarray:
+    """Correlations (M d, M d) of the normal scores of all coordinates, by numpy."""
+    if family == "factor":
+        return factor_correlation(loadings(modalities, dim).numpy(), dim)
+    full = np.zeros((modalities, dim, modalities, dim))
+    for j, matrix in enumerate(correlations(modalities, dim).numpy()):
+        full[:, j, :, j] = matrix
+    return full.reshape(modalities * dim, -1)
+
+
+every_gaussian = pytest.mark.parametrize("family", ["gaussian", "factor"])
 
 
 @every_density
-def test_one_component_and_gaussian_copula_is_the_multivariate_normal(coupling: str) -> None:
+@every_gaussian
+def test_one_component_and_gaussian_copula_is_the_multivariate_normal(
+    coupling: str, family: str
+) -> None:
     modalities, dim = 3, 2
-    joint = make(coupling, "gaussian", modalities, dim, components=1)
-    mean, covariance = gaussian_moments(joint, correlations(modalities, dim).numpy())
+    joint = make(coupling, family, modalities, dim, components=1)
+    mean, covariance = gaussian_moments(joint, correlation_of(family, modalities, dim))
     z = rows(joint, 20)
     expected = stats.multivariate_normal(mean, covariance).logpdf(z.reshape(20, -1).numpy())
     np.testing.assert_allclose(joint.log_prob(z).numpy(), expected, **ORACLE)
@@ -287,10 +322,13 @@ def test_one_component_and_gaussian_copula_is_the_multivariate_normal(coupling: 
 
 
 @every_density
-def test_completions_of_the_multivariate_normal_have_its_conditional_moments(coupling: str) -> None:
+@every_gaussian
+def test_completions_of_the_multivariate_normal_have_its_conditional_moments(
+    coupling: str, family: str
+) -> None:
     modalities, dim, n = 3, 2, 20_000
-    joint = make(coupling, "gaussian", modalities, dim, components=1)
-    mean, covariance = gaussian_moments(joint, correlations(modalities, dim).numpy())
+    joint = make(coupling, family, modalities, dim, components=1)
+    mean, covariance = gaussian_moments(joint, correlation_of(family, modalities, dim))
     for pattern in ([True, False, True], [False, True, False]):
         keep = np.repeat(pattern, dim)
         z = rows(joint, 1)
@@ -299,11 +337,62 @@ def test_completions_of_the_multivariate_normal_have_its_conditional_moments(cou
         center = mean[~keep] + gain @ (given - mean[keep])
         spread = covariance[np.ix_(~keep, ~keep)] - gain @ covariance[np.ix_(keep, ~keep)]
         present = torch.tensor(pattern).expand(n, 3)
+        exact = joint.conditional_mean(z, present[:1]).reshape(-1).numpy()
+        np.testing.assert_allclose(exact[~keep], center, **ORACLE)
+        np.testing.assert_array_equal(exact[keep], given)
         drawn = joint.complete(z.expand(n, -1, -1), present).reshape(n, -1).numpy()[:, ~keep]
         deviation = np.sqrt(np.diag(spread))
         assert (np.abs(drawn.mean(0) - center) < monte_carlo(n) * deviation).all()
         size = np.outer(deviation, deviation)
         assert (np.abs(np.cov(drawn.T) - spread) < monte_carlo(n, 1.5) * size).all()
+
+
+@every_density
+@every_family
+@pytest.mark.parametrize("components", [1, 2])
+def test_conditional_means_are_those_of_draws(coupling: str, family: str, components: int) -> None:
+    n = 4000
+    joint = make(coupling, family, 3, 2, components=components)
+    z = rows(joint, 1)
+    present = torch.tensor([True, False, True])
+    drawn = joint.complete(z.expand(n, -1, -1), present.expand(n, 3))[:, 1]
+    found = joint.conditional_mean(z, present[None])[0]
+    assert torch.equal(found[present], z[0][present])
+    # where it is the mean of 64 draws, their error comes on top
+    error = drawn.std(0) * (1 / n + 1 / 64) ** 0.5
+    assert ((found[1] - drawn.mean(0)).abs() < 4.5 * error).all()
+    assert torch.equal(joint.conditional_mean(z, present[None])[0], found)
+
+
+@every_density
+@every_family
+@pytest.mark.parametrize("components", [1, 2])
+def test_total_correlation_is_the_mean_of_its_term(
+    coupling: str, family: str, components: int
+) -> None:
+    joint = make(coupling, family, 3, 2, components=components)
+    found, error = joint.total_correlation(samples=4000), joint.total_correlation_error(4000)
+    assert found.shape == error.shape == ()
+    draws = joint.log_prob_terms(joint.sample((4000,)))["copula"]
+    apart = (error**2 + draws.var() / len(draws)).sqrt()
+    assert (found - draws.mean()).abs() <= 4 * apart
+    closed = family in ("gaussian", "factor", "independence")
+    assert (error == 0) == (closed and (components == 1 or coupling == "rosenblatt"))
+
+
+@every_density
+def test_canonical_correlations_are_those_of_the_dense_matrix(coupling: str) -> None:
+    joint = make(coupling, "factor", 3, 3)
+    dense = factor_correlation(loadings(3, 3).numpy(), 3).reshape(3, 3, 3, 3)
+    found = joint.canonical_correlations()
+    assert found.shape == (3, 3, 2)
+    for m in range(3):
+        np.testing.assert_array_equal(found[m, m], 1.0)
+        for n in set(range(3)) - {m}:
+            exact = np.linalg.svd(dense[m, :, n], compute_uv=False)[:2]
+            np.testing.assert_allclose(found[m, n], exact, **ORACLE)
+    with pytest.raises(ValueError, match="Gumbel couples coordinate by coordinate"):
+        make(coupling, "gumbel", 3, 3).canonical_correlations()
 
 
 # Draws ------------------------------------------------------------------------------------------
@@ -374,13 +463,13 @@ def test_completed_rows_follow_the_joint(coupling: str, family: str) -> None:
     z = joint.sample((n,))
     present = torch.tensor(oracles.drop(n, 3, 0.5, np.random.default_rng(6)))
     hidden = torch.where(present[..., None], z, float("nan"))
-    completed = joint.complete(hidden, present)
-    assert torch.equal(completed[present], z[present])
-    u = joint.to_uniform(completed).u
+    filled = joint.complete(hidden, present)
+    assert torch.equal(filled[present], z[present])
+    u = joint.to_uniform(filled).u
     assert_uniform(u.reshape(n, -1), "completed rows")
     fresh = joint.sample((n,))
     for j in range(2):
-        pairs = [x[:, :, j] for x in (completed, fresh)]
+        pairs = [x[:, :, j] for x in (filled, fresh)]
         gaps = [torch.stack([p[:, 0] - p[:, 1], p[:, 1] - p[:, 2]], -1) for p in pairs]
         assert_same_law(gaps[0], gaps[1], f"differences of coordinate {j}")
         if coupling == "rosenblatt":
@@ -453,10 +542,10 @@ def test_junk_in_absent_entries_changes_no_value_and_no_gradient(
         for a, b in zip(gradients(log_prob, dirty, *values), clean_slopes, strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=0)
         torch.manual_seed(0)
-        completed = build(coupling, family, **given).complete(dirty, present)
+        filled = completed(build(coupling, family, **given), dirty, present)
         torch.manual_seed(0)
         torch.testing.assert_close(
-            completed, build(coupling, family, **given).complete(z, present), rtol=0, atol=0
+            filled, completed(build(coupling, family, **given), z, present), rtol=0, atol=0
         )
 
 
@@ -470,10 +559,10 @@ def test_a_modality_absent_from_the_whole_batch_and_a_batch_of_one(
         z = rows(joint, n)
         present = torch.tensor([True, True, False]).expand(n, 3)
         assert joint.log_prob(z, present).isfinite().all()
-        completed = joint.complete(z, present)
-        assert completed.shape == z.shape
-        assert completed.isfinite().all()
-        assert torch.equal(completed[:, :2], z[:, :2])
+        filled = completed(joint, z, present)
+        assert filled.shape == z.shape
+        assert filled.isfinite().all()
+        assert torch.equal(filled[:, :2], z[:, :2])
     empty = joint.log_prob(z[:0], present[:0])
     assert empty.shape == (0,)
     assert torch.equal(joint.complete(z, torch.ones(6, 3, dtype=torch.bool)), z)
@@ -486,7 +575,11 @@ def test_permuting_modalities_permutes(coupling: str, family: str) -> None:
     order = torch.tensor([2, 0, 1])
     permuted = {key: value[order] for key, value in given.items() if key != "copula"}
     copula = given["copula"]
-    permuted["copula"] = copula[:, order][:, :, order] if family == "gaussian" else copula
+    if family == "gaussian":
+        copula = copula[:, order][:, :, order]
+    elif family == "factor":
+        copula = copula.unflatten(0, (3, 2))[order].flatten(0, 1)
+    permuted["copula"] = copula
     z = rows(build(coupling, family, **given), 8)
     torch.testing.assert_close(
         build(coupling, family, **permuted).log_prob(z[:, order]),
@@ -502,8 +595,9 @@ def test_five_modalities(coupling: str, family: str) -> None:
     z = rows(joint, 7)
     present = torch.tensor(oracles.drop(7, 5, 0.5, np.random.default_rng(9)))
     assert joint.log_prob(z, present).isfinite().all()
-    assert joint.complete(z, present).isfinite().all()
+    assert completed(joint, z, present).isfinite().all()
     assert joint.sample((3,)).shape == (3, 5, 2)
+    assert joint.sample((0,)).shape == (0, 5, 2)
 
 
 @every_density
@@ -518,14 +612,15 @@ def test_margin_of_five_modalities_is_the_joint_of_the_subset(
     for kept in ([0, 1, 2, 3], [1, 3, 4], [0, 4], [2, 3]):
         present = torch.zeros(5, dtype=torch.bool)
         present[kept] = True
-        smaller = type(joint)(joint.copula.marginal(present), joint.marginals[kept])
+        coordinates = present.repeat_interleave(joint.copula.block)
+        smaller = type(joint)(joint.copula.marginal(coordinates), joint.marginals[kept])
         torch.testing.assert_close(
             joint.log_prob(z, present.expand(12, 5)), smaller.log_prob(z[:, kept]), **ORACLE
         )
 
 
 @every_coupling
-@pytest.mark.parametrize("family", ["gumbel", "frank", "clayton", "joe", "gaussian"])
+@pytest.mark.parametrize("family", ["gumbel", "frank", "clayton", "joe", "gaussian", "factor"])
 @pytest.mark.parametrize(("modalities", "dim"), [(2, 2), (5, 1), (5, 2)])
 def test_gradcheck(coupling: str, family: str, modalities: int, dim: int) -> None:
     given = arguments(coupling, family, modalities, dim, 2)
@@ -560,7 +655,7 @@ def test_extremes_in_float32_are_finite_with_finite_gradients(coupling: str, fam
     for slope in gradients(log_prob, z, *values):
         assert slope.isfinite().all()
     joint = build(coupling, family, **given)
-    drawn = joint.complete(z, torch.tensor([True, False, True]).expand(12, 3))
+    drawn = completed(joint, z, torch.tensor([True, False, True]).expand(12, 3))
     assert drawn.isfinite().all()
 
 
@@ -608,6 +703,17 @@ def test_trap_the_logged_distance_is_that_of_what_the_copula_sees(coupling: str,
         assert logged["ks_max"] < 0.1
         seen = joint.copula_arguments(z).u.reshape(4000, -1)
         assert ks_distance(seen) < 2.5 / np.sqrt(4000)
+
+
+def test_the_multivariate_cdf_refuses_what_it_cannot_give() -> None:
+    """It took draws of the marginal for draws given what is present, and said nothing."""
+    joint = make("multivariate-cdf", "gumbel", 2, 3)
+    with pytest.raises(ValueError, match="no law of what is missing given what is present"):
+        joint.complete(rows(joint, 2), torch.tensor([[True, False]]).expand(2, 2))
+    with pytest.raises(ValueError, match="no density"):
+        joint.total_correlation()
+    with pytest.raises(ValueError, match=r"makes one number of an embedding.*Factor couples vec"):
+        CopulaJoint(2, 3, copula="factor", coupling="multivariate-cdf")
 
 
 def test_the_multivariate_cdf_says_so() -> None:

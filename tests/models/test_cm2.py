@@ -23,7 +23,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"posterior": "gaussian"},
     {"posterior": "gaussian", "objective": "elbo", "imputation": "conditional"},
     {"coupling": "shared-components", "copula": "gumbel"},
-    {"coupling": "multivariate-cdf"},
+    {"coupling": "multivariate-cdf", "imputation": "marginal"},
 ]
 variants = pytest.mark.parametrize("options", VARIANTS, ids=str)
 

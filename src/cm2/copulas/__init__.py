@@ -6,6 +6,7 @@ Each family is one class in one file, found by the name it is registered under.
 from cm2.copulas.base import REGISTRY, Copula, register
 from cm2.copulas.clayton import Clayton
 from cm2.copulas.estimation import Fit, fit
+from cm2.copulas.factor import Factor
 from cm2.copulas.frank import Frank
 from cm2.copulas.gaussian import Gaussian
 from cm2.copulas.gumbel import Gumbel
@@ -23,6 +24,7 @@ __all__ = [
     "Clayton",
     "Copula",
     "Estimate",
+    "Factor",
     "Fit",
     "Frank",
     "Gaussian",

@@ -16,12 +16,14 @@ from torch.distributions import Distribution, constraints
 from torch.types import _size
 
 from cm2.copulas.measures import Estimate, spearman_from_rosenblatt
+from cm2.numerics import normal_quantile
 from cm2.records import Unit
 from cm2.registry import Registry
 
 # Entries worked on at once: few enough to stay near the processor, and enough for torch to share
 # them between threads (at 2^15 it uses one).
 CHUNK = 2**18
+_LAUTUM_POINTS = 128
 
 
 class Copula(Distribution, ABC):
@@ -41,6 +43,12 @@ class Copula(Distribution, ABC):
     arg_constraints: Any = {}
     # The most coordinates that the family can have; None if there is no limit.
     largest_dim: ClassVar[int | None] = None
+    # Whether the family couples vectors as such, or coordinates one by one.
+    couples_vectors: ClassVar[bool] = False
+    # Whether normal scores are jointly Gaussian, so that their conditional means are closed form.
+    gaussian_scores: ClassVar[bool] = False
+    # Coordinates that come from one vector; they are next to each other.
+    block: int = 1
 
     def __init__(
         self, dim: int, *, batch_shape: _size = (), validate_args: bool | None = None
@@ -84,6 +92,34 @@ class Copula(Distribution, ABC):
     @abstractmethod
     def start(cls, dim: int, batch_shape: _size = ()) -> dict[str, Any]:
         """Arguments of mild dependence from which to train."""
+
+    @classmethod
+    def start_vectors(
+        cls, modalities: int, dim: int, batch_shape: _size, rank: int | None = None
+    ) -> dict[str, Any]:
+        """All arguments from which to train a copula of vectors.
+
+        Coordinate by coordinate, unless a family says otherwise.
+
+        Args:
+            modalities: Number of vectors.
+            dim: Number of coordinates of each.
+            batch_shape: Shape of the batch of a family of coordinates.
+            rank: Number of factors of a family that has some.
+
+        Raises:
+            ValueError: If the family has no factors and a rank is given.
+        """
+        if rank is not None:
+            raise ValueError(f"{cls.__name__} couples coordinate by coordinate: it has no rank")
+        return {"dim": modalities, **cls.start(modalities, batch_shape)}
+
+    def near(self, correlation: Float[Tensor, "dim dim"]) -> dict[str, Tensor]:
+        """Parameters from which to fit data whose normal scores have these correlations.
+
+        Those that the copula has, unless a family knows better.
+        """
+        return {}
 
     @classmethod
     @abstractmethod
@@ -165,6 +201,58 @@ class Copula(Distribution, ABC):
         if samples < 2:
             raise ValueError(f"{type(self).__name__}: samples must be at least 2, got {samples}")
         return Estimate.of_mean(self._log_prob(self.sample_unit((samples,)), None))
+
+    def lautum_information(self) -> Float[Tensor, "*batch"]:
+        r"""The mean of :math:`-\log c(U)` for independent U, in nats.
+
+        The divergence of independence from the copula, which has no bound where dependence becomes
+        perfect (Palomar and Verdú 2008, "Lautum information"). Over a fixed sequence of points,
+        unless a family has a closed form.
+        """
+        like = self._like_parameters()
+        engine = torch.quasirandom.SobolEngine(self.dim, scramble=True, seed=0)
+        points = engine.draw(_LAUTUM_POINTS, dtype=torch.float64).to(like)
+        points = points.view(-1, *[1] * len(self.batch_shape), self.dim)
+        return -self._log_prob(Unit.from_u(points), None).mean(0)
+
+    def canonical_correlations(self) -> Float[Tensor, "*batch block block least"]:
+        """Canonical correlations of every two vectors, descending.
+
+        Raises:
+            ValueError: If the family does not couple vectors.
+        """
+        raise ValueError(
+            f"{type(self).__name__} couples coordinate by coordinate: canonical correlations are "
+            "those of a copula of vectors, such as 'factor'"
+        )
+
+    def log_prob_normal(
+        self, x: Float[Tensor, "*#shape dim"], present: Bool[Tensor, "*#shape dim"] | None = None
+    ) -> Float[Tensor, "*shape"]:
+        """:meth:`log_prob` at the point whose standard normal scores are ``x``, all finite."""
+        if present is not None:
+            self._check_present(present)
+        return self._log_prob_normal(x, present)
+
+    def complete_normal(
+        self, x: Float[Tensor, "*#shape dim"], present: Bool[Tensor, "*#shape dim"]
+    ) -> Float[Tensor, "*shape dim"]:
+        """:meth:`complete` from and to standard normal scores."""
+        self._check_present(present)
+        x = torch.where(present, x, 0.0)
+        return torch.where(present, x, self._complete_normal(x, present))
+
+    def mean_normal(
+        self, x: Float[Tensor, "*#shape dim"], present: Bool[Tensor, "*#shape dim"]
+    ) -> Float[Tensor, "*shape dim"]:
+        """The means of missing standard normal scores given the present ones.
+
+        Raises:
+            ValueError: If they have no closed form (see ``gaussian_scores``).
+        """
+        self._check_present(present)
+        x = torch.where(present, x, 0.0)
+        return torch.where(present, x, self._mean_normal(x, present))
 
     def log_prob(
         self,
@@ -261,6 +349,18 @@ class Copula(Distribution, ABC):
 
     @abstractmethod
     def _conditional_cdf(self, unit: Unit, present: Tensor) -> Unit: ...
+
+    def _log_prob_normal(self, x: Tensor, present: Tensor | None) -> Tensor:
+        x = x if present is None else torch.where(present, x, 0.0)
+        return self._log_prob(Unit.from_normal(x), present)
+
+    def _complete_normal(self, x: Tensor, present: Tensor) -> Tensor:
+        return normal_quantile(*self._complete(Unit.from_normal(x), present))
+
+    def _mean_normal(self, x: Tensor, present: Tensor) -> Tensor:
+        raise ValueError(
+            f"{type(self).__name__}: the mean of normal scores has no closed form; average draws"
+        )
 
     def _like_parameters(self) -> Tensor:
         """A tensor with the dtype and the device of the parameters."""

@@ -16,9 +16,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cm2.copulas.base import Copula, check_tau
+from cm2.copulas.patterns import distinct, pick
 from cm2.records import Unit
-
-_BITS = 62
 
 
 class Elliptical(Copula):
@@ -74,37 +73,45 @@ class Elliptical(Copula):
     # Laws --------------------------------------------------------------------------------------
 
     def _log_prob(self, unit: Unit, present: Tensor | None) -> Tensor:
+        return self._log_prob_scores(self._scores(unit), present)
+
+    def _log_prob_scores(self, scores: Tensor, present: Tensor | None) -> Tensor:
         if present is None:
-            whitening = Whitening.of(self.scale_tril)
-            scores = self._scores(unit)
-            return self._log_density(whitening, scores, self.dim)
-        scores = torch.where(present, self._scores(unit), 0.0)
-        patterns, index = self._patterns(present)
+            return self._log_density(Whitening.of(self.scale_tril), scores, self.dim)
+        scores = torch.where(present, scores, 0.0)
+        patterns, index = distinct(present, self.batch_shape)
         whitening = Whitening.of(sub_factor(self._masked(patterns))).pick(index)
         order = present.sum(-1)
         return torch.where(order > 1, self._log_density(whitening, scores, order), 0.0)
 
     def _complete(self, unit: Unit, present: Tensor) -> Unit:
-        shape = torch.broadcast_shapes(
-            unit.log_u.shape, present.shape, (*self.batch_shape, self.dim)
-        )
+        scores = self._scores(unit) if bool(present.any()) else torch.zeros_like(unit.log_u)
+        return self._draw(*self._conditioned(scores, present))
+
+    def _conditioned(self, scores: Tensor, present: Tensor) -> tuple[Tensor, Given | None]:
+        """Errors of a draw of all coordinates, and on what they are conditioned."""
+        shape = torch.broadcast_shapes(scores.shape, present.shape, (*self.batch_shape, self.dim))
         draw = multiply(
-            self.scale_tril, torch.randn(shape, dtype=unit.log_u.dtype, device=unit.log_u.device)
+            self.scale_tril, torch.randn(shape, dtype=scores.dtype, device=scores.device)
         )
         if not present.any():
-            return self._draw(draw, None)
-        scores = torch.where(present, self._scores(unit), 0.0)
-        patterns, index = self._patterns(present)
-        masked = self._masked(patterns)
-        cross = torch.where(patterns[..., None, :], self.correlation, 0.0)
-        gain = pick(torch.linalg.solve(masked, cross, left=False), index)
+            return draw, None
+        scores = torch.where(present, scores, 0.0)
+        gain, masked, index = self._regression(present)
         whitening = Whitening.of(sub_factor(masked)).pick(index)
         # Matheron: the error of the regression on what is present, at a draw from the joint.
         error = draw - multiply(gain, torch.where(present, draw, 0.0))
-        return self._draw(error, Given(scores, present.sum(-1), gain, whitening))
+        return error, Given(scores, present.sum(-1), gain, whitening)
+
+    def _regression(self, present: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """Regression of all scores on the present ones; the masked correlations and their index."""
+        patterns, index = distinct(present, self.batch_shape)
+        masked = self._masked(patterns)
+        cross = torch.where(patterns[..., None, :], self.correlation, 0.0)
+        return pick(torch.linalg.solve(masked, cross, left=False), index), masked, index
 
     def _conditional_cdf(self, unit: Unit, present: Tensor) -> Unit:
-        patterns, index = self._patterns(present)
+        patterns, index = distinct(present, self.batch_shape)
         # Present coordinates first, the missing ones after them in their order.
         rank = torch.argsort((~patterns).int(), dim=-1, stable=True)
         swap = self._eye()[rank]
@@ -119,28 +126,6 @@ class Elliptical(Copula):
         """The correlation with identity rows and columns for the missing, by pattern."""
         both = patterns[..., :, None] & patterns[..., None, :]
         return torch.where(both, self.correlation, self._eye())
-
-    def _patterns(self, present: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The distinct patterns of presence, and the index of each element in a table over them.
-
-        A table has the shape ``(pattern, *batch, ...)``. Where presence does not vary along the
-        copula's batch, whole batches are picked at once.
-        """
-        batch = len(self.batch_shape)
-        present = present[(None,) * max(0, batch + 1 - present.dim())]
-        flat = present.reshape(-1, self.dim)
-        if self.dim <= _BITS:  # far faster than rows
-            bits = 1 << torch.arange(self.dim, device=flat.device)
-            codes, index = torch.unique((flat * bits).sum(-1), return_inverse=True)
-            patterns = (codes[:, None] & bits) > 0
-        else:
-            patterns, index = torch.unique(flat, dim=0, return_inverse=True)
-        patterns = patterns.view(-1, *[1] * batch, self.dim)
-        index = index.view(present.shape[:-1])
-        if all(size == 1 for size in index.shape[index.dim() - batch :]):
-            return patterns, (index[(..., *[0] * batch)],)
-        ranges = [torch.arange(size, device=index.device) for size in self.batch_shape]
-        return patterns, (index, *torch.meshgrid(*ranges, indexing="ij"))
 
 
 class Whitening(NamedTuple):
@@ -225,13 +210,6 @@ def sub_factor(correlation: Tensor) -> Tensor:
     eye = torch.eye(correlation.shape[-1], dtype=correlation.dtype, device=correlation.device)
     factor, failed = torch.linalg.cholesky_ex(correlation + jitter[..., None, None] * eye)
     return torch.where((failed > 0)[..., None, None], torch.nan, factor)
-
-
-def pick(table: Tensor, index: tuple[Tensor, ...]) -> Tensor:
-    """Entries of a table over patterns; one index picks whole batches, with a faster gradient."""
-    if len(index) > 1:
-        return table[index]
-    return table.index_select(0, index[0].flatten()).view((*index[0].shape, *table.shape[1:]))
 
 
 def multiply(matrix: Tensor, vector: Tensor) -> Tensor:

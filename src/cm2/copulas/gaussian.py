@@ -20,6 +20,7 @@ from cm2.copulas.elliptical import (
     factor_of,
     multiply,
 )
+from cm2.copulas.measures import Estimate
 from cm2.copulas.orthant import box_probability, pair_cdf
 from cm2.numerics import normal_quantile
 from cm2.records import Unit
@@ -45,6 +46,7 @@ class Gaussian(Elliptical):
     """
 
     arg_constraints = {"scale_tril": constraints.corr_cholesky}
+    gaussian_scores = True
 
     def __init__(
         self,
@@ -79,17 +81,37 @@ class Gaussian(Elliptical):
         """0 for two different coordinates, unless they are opposite."""
         return (self.correlation <= -1).to(self.scale_tril.dtype)
 
+    def mutual_information(self, samples: int = 10_000) -> Estimate:
+        """The total correlation in nats, in closed form."""
+        value = -self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return Estimate(value, torch.zeros_like(value))
+
+    def lautum_information(self) -> Float[Tensor, "*batch"]:
+        """As in the base class, in closed form."""
+        white = Whitening.of(self.scale_tril)
+        return 0.5 * (white.matrix.square().sum((-2, -1)) - self.dim) - white.log_determinant
+
     def _scores(self, unit: Unit) -> Tensor:
         return normal_quantile(*unit)
+
+    def _log_prob_normal(self, x: Tensor, present: Tensor | None) -> Tensor:
+        return self._log_prob_scores(x, present)
+
+    def _complete_normal(self, x: Tensor, present: Tensor) -> Tensor:
+        return self._drawn(*self._conditioned(x, present))
+
+    def _mean_normal(self, x: Tensor, present: Tensor) -> Tensor:
+        return multiply(self._regression(present)[0], torch.where(present, x, 0.0))
 
     def _log_density(self, whitening: Whitening, scores: Tensor, order: Tensor | int) -> Tensor:
         white = multiply(whitening.matrix, scores)
         return 0.5 * (scores.square() - white.square()).sum(-1) + whitening.log_determinant
 
     def _draw(self, error: Tensor, given: Given | None) -> Unit:
-        return Unit.from_normal(
-            error if given is None else multiply(given.gain, given.scores) + error
-        )
+        return Unit.from_normal(self._drawn(error, given))
+
+    def _drawn(self, error: Tensor, given: Given | None) -> Tensor:
+        return error if given is None else multiply(given.gain, given.scores) + error
 
     def _conditional(self, unit: Unit, whitening: Whitening, earlier: Tensor) -> Unit:
         return Unit.from_normal(multiply(whitening.matrix, self._scores(unit)))

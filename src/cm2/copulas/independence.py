@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.types import _size
 
 from cm2.copulas.base import Copula, register
+from cm2.copulas.measures import Estimate
 from cm2.records import Unit
 
 
@@ -22,6 +23,8 @@ class Independence(Copula):
         batch_shape: Shape of the batch of copulas.
         validate_args: Whether to check arguments.
     """
+
+    gaussian_scores = True
 
     def __init__(
         self, dim: int, *, batch_shape: _size = (), validate_args: bool | None = None
@@ -58,6 +61,17 @@ class Independence(Copula):
     def upper_tail_dependence(self) -> Float[Tensor, "*batch dim dim"]:
         """None between any two coordinates."""
         return self.kendall_tau()
+
+    def mutual_information(self, samples: int = 10_000) -> Estimate:
+        """Zero, exactly."""
+        return Estimate(torch.zeros(self.batch_shape), torch.zeros(self.batch_shape))
+
+    def lautum_information(self) -> Float[Tensor, "*batch"]:
+        """Zero, exactly."""
+        return torch.zeros(self.batch_shape)
+
+    def _mean_normal(self, x: Tensor, present: Tensor) -> Tensor:
+        return torch.zeros_like(x)
 
     def _conditional_cdf(self, unit: Unit, present: Tensor) -> Unit:
         shape = torch.broadcast_shapes(

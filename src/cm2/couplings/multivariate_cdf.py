@@ -9,10 +9,13 @@ Quesada-Molina and Rodriguez-Lallena 1995).
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.types import _size
 
+from cm2.copulas import Copula, Estimate
 from cm2.couplings.base import Joint, register
 from cm2.numerics import logsumexp
 from cm2.records import Unit
@@ -25,6 +28,17 @@ class MultivariateCdfJoint(Joint):
     @classmethod
     def copula_batch_shape(cls, dim: int, shared: bool) -> _size:
         return ()
+
+    @classmethod
+    def start(
+        cls, family: type[Copula], modalities: int, dim: int, *, shared: bool, rank: int | None
+    ) -> dict[str, Any]:
+        if family.couples_vectors:
+            raise ValueError(
+                f"the coupling 'multivariate-cdf' makes one number of an embedding, and "
+                f"{family.__name__} couples vectors; use 'rosenblatt' or 'shared-components'"
+            )
+        return family.start_vectors(modalities, dim, cls.copula_batch_shape(dim, shared), rank)
 
     def log_prob_terms(self, value: Tensor, present: Tensor | None = None) -> dict[str, Tensor]:
         z, present = self._prepare(value, present)
@@ -44,4 +58,12 @@ class MultivariateCdfJoint(Joint):
         return self.to_scalar(z).map(lambda part: part.unsqueeze(-1))
 
     def _draw(self, z: Tensor, present: Tensor) -> Tensor:
+        if bool(present.any()):
+            raise ValueError(
+                "the coupling 'multivariate-cdf' has no law of what is missing given what is "
+                "present; use imputation='marginal', as the paper does"
+            )
         return self.marginals.sample(z.shape[:1])
+
+    def _total_correlation(self, samples: int) -> Estimate:
+        raise ValueError("the coupling 'multivariate-cdf' is no density: it has no information")

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.types import _size
 
-from cm2.copulas import Copula
-from cm2.couplings.base import Joint, register
+from cm2.copulas import Copula, Estimate
+from cm2.couplings.base import Joint, fixed_seed, register
 from cm2.marginals import GaussianMixture
-from cm2.numerics import logsumexp, normal_quantile
+from cm2.marginals.standard import standardize
+from cm2.numerics import logsumexp
 from cm2.records import Unit
 
 
@@ -48,13 +49,18 @@ class SharedComponentsJoint(Joint):
 
     def _by_component(self, z: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Log densities by component: of each modality (*, M, K), and of the copula (*, K)."""
-        x = self.marginals.standardize(z)
-        log_marginal = self.marginals.log_components(x).sum(-1)
+        x, square = self._scores(z)
+        log_marginal = self.marginals.log_density_at(square.mT)
         log_marginal = torch.where(present[..., None], log_marginal, 0.0)
-        mask = None if present.all() else present[..., None, None, :]
-        by_coordinate = self.copula.log_prob(Unit.from_normal(x.movedim(-3, -1)), mask)
-        shape = (*z.shape[:-2], x.shape[-2], x.shape[-1])
-        return log_marginal, by_coordinate.expand(shape).sum(-1)
+        mask = None if present.all() else self._mask(present).unsqueeze(-3)
+        by_copula = self.copula.log_prob_normal(self._points(x), mask)
+        shape = (*z.shape[:-2], x.shape[-3], x.shape[-1] // self.copula.block)
+        return log_marginal, by_copula.expand(shape).sum(-1)
+
+    def _scores(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions within the components, (*, K, M, d), and their squared lengths (*, K, M)."""
+        loc, scale = (part.movedim(-2, -3) for part in (self.marginals.loc, self.marginals.scale))
+        return standardize(z, loc, scale)
 
     def copula_arguments(self, value: Tensor, present: Tensor | None = None) -> Unit:
         """Positions within a component that is drawn given all that is present."""
@@ -62,10 +68,14 @@ class SharedComponentsJoint(Joint):
         loc, scale = self._drawn_component(z, present)
         return Unit.from_normal((z - loc) / scale)
 
+    def _log_posterior(self, z: Tensor, present: Tensor) -> Tensor:
+        """Log probabilities (*, K) of the components given what is present."""
+        log_marginal, log_copula = self._by_component(z, present)
+        return (self._log_weights() + log_marginal.sum(-2) + log_copula).log_softmax(-1)
+
     def _drawn_component(self, z: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Means and scales (*, M, d) of a component drawn from its posterior."""
-        log_marginal, log_copula = self._by_component(z, present)
-        posterior = self._log_weights() + log_marginal.sum(-2) + log_copula
+        posterior = self._log_posterior(z, present)
         component = torch.distributions.Categorical(logits=posterior).sample()
         index = component[..., None, None, None].expand(*z.shape[:-1], 1, z.shape[-1])
         loc, scale = (
@@ -76,6 +86,22 @@ class SharedComponentsJoint(Joint):
 
     def _draw(self, z: Tensor, present: Tensor) -> Tensor:
         loc, scale = self._drawn_component(z, present)
-        unit = Unit.from_normal(((z - loc) / scale).mT)
-        drawn = self.copula.complete_unit(unit, present[:, None, :])
-        return loc + scale * normal_quantile(*drawn).mT
+        points = self._points((z - loc) / scale)
+        drawn = self._vectors(self.copula.complete_normal(points, self._mask(present)))
+        return loc + scale * drawn
+
+    def _conditional_mean(self, z: Tensor, present: Tensor) -> Tensor:
+        if not self.copula.gaussian_scores:
+            return super()._conditional_mean(z, present)
+        points = self._points(self._scores(z)[0])
+        scores = self.copula.mean_normal(points, self._mask(present).unsqueeze(-3))
+        inside = self._vectors(scores).movedim(-3, -2)  # (*, M, K, d)
+        weight = self._log_posterior(z, present).exp()[..., None, :, None]
+        return (weight * (self.marginals.loc + self.marginals.scale * inside)).sum(-2)
+
+    @torch.no_grad()
+    def _total_correlation(self, samples: int) -> Estimate:
+        if self.marginals.logits.shape[-1] == 1:
+            return super()._total_correlation(samples)
+        with fixed_seed(self.marginals.loc):
+            return Estimate.of_mean(self.log_prob_terms(self.sample((samples,)))["copula"])

@@ -107,16 +107,17 @@ class GaussianMixture(Distribution):
         """Distance from each component's mean in its standard deviations."""
         return (value[..., None, :] - self.loc) / self.scale
 
-    def log_components(
-        self, x: Float[Tensor, "*shape component dim"]
-    ) -> Float[Tensor, "*shape component dim"]:
-        """Log density of each coordinate under each component, at standardized ``x``."""
-        return -0.5 * x.square() - (self.scale.log() + 0.5 * math.log(2 * math.pi))
+    def log_density_at(
+        self, square: Float[Tensor, "*shape component"]
+    ) -> Float[Tensor, "*shape component"]:
+        """Log density under each component, at the squared length of standardized points."""
+        constant = self.scale.log().sum(-1) + 0.5 * math.log(2 * math.pi) * self.scale.shape[-1]
+        return -0.5 * square - constant
 
     def log_prob(self, value: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape"]:
         """Log density."""
         self._check(value)
-        log_components = self.log_components(self.standardize(value)).sum(-1)
+        log_components = self.log_density_at(self.standardize(value).square().sum(-1))
         return logsumexp(self.logits.log_softmax(-1) + log_components, -1)
 
     def to_uniform(self, value: Float[Tensor, "*shape dim"]) -> Unit:

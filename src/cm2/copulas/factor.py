@@ -1,0 +1,441 @@
+r"""The factor copula: a Gaussian copula of coordinates in blocks that hang together by few factors.
+
+A vector copula in the sense of Fan and Henry (2023), "Vector copulas": every block is exactly
+standard normal in itself, and blocks depend on each other through r factors. With loadings
+:math:`A_m` (d x r), :math:`R_m` upper triangular, :math:`R_m'R_m = I + A_m'A_m`, and
+:math:`L_m = A_m R_m^{-1}`, the normal scores of block m are
+
+.. math:: s_m = L_m w + (I - L_m L_m')^{1/2} e_m, \quad w \sim N(0, I_r).
+
+:math:`L_m` is a strict contraction and every one can be reached, so that two blocks can have any
+Gaussian dependence if r = d. Density, conditional laws and draws need r x r matrices only, and one
+Cholesky factor for each pattern of presence.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple, Self
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.distributions import constraints
+from torch.types import _size
+
+from cm2.copulas.base import Copula, check_tau, register
+from cm2.copulas.gaussian import Gaussian
+from cm2.copulas.measures import Estimate
+from cm2.copulas.patterns import distinct, pick
+from cm2.numerics import normal_quantile
+from cm2.records import Unit
+
+RANK = 8
+"""Number of factors of vectors, unless another is asked for."""
+
+_START = 0.3
+# The largest canonical correlation with the factors from which to start.
+_LARGEST = 0.98
+_STEPS = 10
+
+
+class _Blocks(NamedTuple):
+    """The matrices of each block, of shape ``(*batch, block, ..)``."""
+
+    loading: Tensor
+    """A, d x r."""
+    root: Tensor
+    """R, r x r, upper triangular."""
+    reach: Tensor
+    """L, d x r."""
+    information: Tensor
+    """R R' - I, its precision on the factors, r x r."""
+
+
+@register("factor")
+class Factor(Copula):
+    """A Gaussian copula of factor form, of coordinates or of vectors.
+
+    Args:
+        dim: Number of coordinates of all blocks together.
+        loading: Loadings A of all coordinates on the factors, block after block; any real numbers.
+        block: Number of coordinates of a block. Those of one block are independent of each other;
+            with 1 it is the r-factor Gaussian copula of coordinates.
+        validate_args: Whether to check parameters and arguments.
+
+    Raises:
+        ValueError: If the loading has not ``dim`` rows, or blocks do not divide them.
+
+    Example:
+        >>> copula = Factor(dim=4, loading=torch.tensor([[1.0], [0.0], [0.0], [1.0]]), block=2)
+        >>> copula.canonical_correlations()[0, 1]
+        tensor([0.5000])
+    """
+
+    arg_constraints = {"loading": constraints.independent(constraints.real, 2)}
+    couples_vectors = True
+    gaussian_scores = True
+
+    def __init__(
+        self,
+        dim: int,
+        loading: Float[Tensor, "*batch dim rank"],
+        block: int = 1,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.loading, self.block = torch.as_tensor(loading), block
+        if self.loading.dim() < 2 or self.loading.shape[-2] != dim or not self.loading.shape[-1]:
+            raise ValueError(
+                f"Factor: the loading must have shape ({dim}, rank) for dim={dim}, "
+                f"got {tuple(self.loading.shape)}"
+            )
+        if block < 1 or dim % block:
+            raise ValueError(f"Factor: blocks of {block} do not divide {dim} coordinates")
+        super().__init__(dim, batch_shape=self.loading.shape[:-2], validate_args=validate_args)
+
+    @property
+    def rank(self) -> int:
+        """Number r of factors."""
+        return self.loading.shape[-1]
+
+    @property
+    def correlation(self) -> Float[Tensor, "*batch dim dim"]:
+        """The correlation matrix of the normal scores."""
+        reach = self._blocks().reach.flatten(-3, -2)
+        blocks = torch.arange(self.dim, device=reach.device) // self.block
+        same = blocks[:, None] == blocks
+        eye = torch.eye(self.dim, dtype=reach.dtype, device=reach.device)
+        return torch.where(same, eye, reach @ reach.mT)
+
+    # Construction ----------------------------------------------------------------------------
+
+    @classmethod
+    def start(
+        cls, dim: int, batch_shape: _size = (), *, block: int = 1, rank: int = 1
+    ) -> dict[str, Any]:
+        """Small loadings that differ, so that no two factors stay alike."""
+        generator = torch.Generator().manual_seed(0)
+        loading = torch.randn(dim, rank, generator=generator) * _START / max(block, rank) ** 0.5
+        return {"loading": loading.expand(*batch_shape, dim, rank), "block": block}
+
+    @classmethod
+    def start_vectors(
+        cls, modalities: int, dim: int, batch_shape: _size, rank: int | None = None
+    ) -> dict[str, Any]:
+        """All coordinates at once, by one copula."""
+        most = max(1, (modalities - 1) * dim)
+        rank = min(RANK, most) if rank is None else rank
+        if rank < 1:
+            raise ValueError(f"Factor: the rank must be at least 1, got {rank}")
+        size = modalities * dim
+        return {"dim": size, **cls.start(size, block=dim, rank=rank)}
+
+    @classmethod
+    def from_kendall_tau(cls, tau: float | Tensor, dim: int = 2) -> Self:
+        """One factor, on which all coordinates have the same loading."""
+        lowest = -1.0 if dim == 2 else 0.0
+        rho = torch.sin(check_tau("Factor", tau, lowest, 1.0) * math.pi / 2)[..., None, None]
+        size = (rho.abs() / (1 - rho.abs())).sqrt().expand(*rho.shape[:-2], dim, 1)
+        sign = torch.ones_like(size)
+        sign[..., 1:, :] = torch.where(rho < 0, -1.0, 1.0).to(rho)
+        return cls(dim, sign * size)
+
+    @torch.no_grad()
+    def near(self, correlation: Float[Tensor, "dim dim"]) -> dict[str, Tensor]:
+        """Arguments of a copula of this rank near a correlation matrix between blocks.
+
+        Principal factors, block by block (Harman 1976, "Modern factor analysis", chapter 8); the
+        entries inside blocks are not read. Noise of a hundredth keeps factors that find nothing
+        from standing still.
+        """
+        size, rank = self.dim, self.rank
+        blocks = torch.arange(size, device=correlation.device) // self.block
+        same = blocks[:, None] == blocks
+        reach = correlation.new_zeros(size, rank)
+        for _ in range(_STEPS):
+            target = torch.where(same, reach @ reach.mT, correlation)
+            values, vectors = torch.linalg.eigh(target)
+            kept = values[-rank:].clamp_min(0.0).sqrt() * vectors[:, -rank:]
+            left, singular, right = torch.linalg.svd(self._split(kept), full_matrices=False)
+            reach = torch.zeros_like(reach)
+            reach[:, : kept.shape[1]] = (
+                (left * singular.clamp_max(_LARGEST)[..., None, :]) @ right
+            ).flatten(0, 1)
+        noise = self.start(size, block=self.block, rank=rank)["loading"].to(reach)
+        return {"loading": self._loading_of(reach) + 0.01 / _START * noise}
+
+    def _loading_of(self, reach: Tensor) -> Tensor:
+        """A from L: the inverse of L = A R^-1."""
+        parts = self._split(reach)
+        eye = torch.eye(parts.shape[-1], dtype=parts.dtype, device=parts.device)
+        product = torch.linalg.inv(eye - parts.mT @ parts)
+        root = torch.linalg.cholesky(product.flip(-1, -2)).flip(-1, -2)  # upper, R R' = product
+        return (parts @ root).flatten(-3, -2)
+
+    def marginal(self, present: Bool[Tensor, " dim"]) -> Copula:
+        whole = _whole(self._split_last(present))
+        if whole is None:
+            return self._dense().marginal(present)
+        loading = self.loading[..., present, :]
+        return type(self)(loading.shape[-2], loading, self.block, validate_args=False)
+
+    def _like(self, parameters: dict[str, Tensor]) -> Self:
+        return type(self)(self.dim, parameters["loading"], self.block, validate_args=False)
+
+    # Dependence ------------------------------------------------------------------------------
+
+    def kendall_tau(self) -> Float[Tensor, "*batch dim dim"]:
+        return self._dense().kendall_tau()
+
+    def spearman_rho(self) -> Float[Tensor, "*batch dim dim"]:
+        return self._dense().spearman_rho()
+
+    def lower_tail_dependence(self) -> Float[Tensor, "*batch dim dim"]:
+        """0 for two different coordinates."""
+        return self._dense().lower_tail_dependence()
+
+    def upper_tail_dependence(self) -> Float[Tensor, "*batch dim dim"]:
+        """0 for two different coordinates."""
+        return self._dense().upper_tail_dependence()
+
+    def mixed_tail_dependence(self) -> Float[Tensor, "*batch dim dim"]:
+        """0 for two different coordinates."""
+        return self._dense().mixed_tail_dependence()
+
+    def canonical_correlations(self) -> Float[Tensor, "*batch block block least"]:
+        """Canonical correlations of every two blocks, descending; 1 of a block with itself.
+
+        They are the singular values of ``L_m L_n'``, as many as the smaller of d and r.
+        """
+        reach = self._blocks().reach
+        corner = torch.linalg.qr(reach).R  # (*batch, block, least, r)
+        cross = corner.unsqueeze(-3) @ corner.unsqueeze(-4).mT
+        blocks = corner.shape[-3]
+        same = torch.eye(blocks, dtype=torch.bool, device=reach.device)[..., None]
+        return torch.where(same, 1.0, torch.linalg.svdvals(cross))
+
+    def mutual_information(self, samples: int = 10_000) -> Estimate:
+        r"""The total correlation in nats, in closed form.
+
+        :math:`\sum_m \log |R_m| - \tfrac12 \log |I + \sum_m (R_m R_m' - I)|`
+        """
+        parts = self._blocks()
+        value = _log_det(parts.root).sum(-1) - _log_det(self._precision_tril(parts, None))
+        return Estimate(value, torch.zeros_like(value))
+
+    def lautum_information(self) -> Float[Tensor, "*batch"]:
+        """As in the base class, in closed form."""
+        parts = self._blocks()
+        inside = parts.information
+        tril = self._precision_tril(parts, None)
+        said = inside.sum(-3) + (inside @ inside).sum(-3)  # covariance of b under independence
+        explained = torch.cholesky_solve(said, tril).diagonal(dim1=-2, dim2=-1).sum(-1)
+        trace = inside.diagonal(dim1=-2, dim2=-1).sum((-2, -1))
+        return 0.5 * (trace - explained) + _log_det(tril) - _log_det(parts.root).sum(-1)
+
+    # Laws ------------------------------------------------------------------------------------
+
+    def _log_prob(self, unit: Unit, present: Tensor | None) -> Tensor:
+        return self._log_prob_normal(normal_quantile(*unit), present)
+
+    def _log_prob_normal(self, x: Tensor, present: Tensor | None) -> Tensor:
+        r"""With w0 the mean of the factors and :math:`e = s - L w_0` for the present blocks.
+
+        .. math:: \tfrac12 \sum \left( |s|^2 - |e|^2 - |A'e|^2 \right) - \tfrac12 |w_0|^2
+            - \tfrac12 \log |P| + \sum \log |R|
+
+        It is a quadratic form at its least point in the factors, so that an error of w0 enters
+        squared, and w0 needs no gradient. The difference of two quadratic forms that textbooks have
+        loses all digits of float32 where dependence is strong.
+        """
+        here = None if present is None else _whole(self._split_last(present))
+        if present is not None and here is None:
+            return self._dense()._log_prob_normal(x, present)
+        parts, s = self._blocks(), self._split_last(x)
+        index: tuple[Tensor, ...] = ()
+        if here is None:
+            tril = self._precision_tril(parts, None)
+        else:
+            patterns, index = distinct(here, self.batch_shape)
+            tril = self._precision_tril(parts, patterns)
+        with torch.no_grad():
+            said, mean = self._factor_mean(parts, s, here, pick(tril, index) if index else tril)
+        share = said.new_ones(()) if here is None else here[..., None].to(said.dtype)
+        explained, *_ = _Explained.apply(s, said, mean, share, parts.loading, parts.reach)
+        log_tril, log_root = _log_det(tril), _log_det(parts.root)
+        value = explained.sum(-1) - 0.5 * mean.square().sum(-1)
+        if here is None:
+            return value - log_tril + log_root.sum(-1)
+        roots = torch.where(patterns, log_root, 0.0).sum(-1)
+        value = value + pick(roots - log_tril, index)
+        return torch.where(here.sum(-1) > 1, value, 0.0)
+
+    def _complete(self, unit: Unit, present: Tensor) -> Unit:
+        return Unit.from_normal(self._complete_normal(normal_quantile(*unit), present))
+
+    def _complete_normal(self, x: Tensor, present: Tensor) -> Tensor:
+        """Of ``s = L (w + R^-T v - L'e) + e``: no root of a d x d matrix, and nothing cancels."""
+        here = _whole(self._split_last(present))
+        if here is None:
+            return self._dense()._complete_normal(x, present)
+        parts = self._blocks()
+        s = self._split_last(x)
+        mean, tril = self._given(parts, s, here)
+        lead, blocks = mean.shape[:-1], s.shape[-2]
+        noise, inside, error = (
+            torch.randn((*lead, *size), dtype=x.dtype, device=x.device)
+            for size in ((self.rank,), (blocks, self.rank), (blocks, self.block))
+        )
+        w = mean + _solve(tril.mT, noise, upper=True)
+        spread = _solve(parts.root.mT, inside, upper=False)
+        back = torch.einsum("...md,...mdr->...mr", error, parts.reach)
+        inner = w.unsqueeze(-2) + spread - back
+        drawn = torch.einsum("...mr,...mdr->...md", inner, parts.reach) + error
+        return drawn.flatten(-2)
+
+    def _mean_normal(self, x: Tensor, present: Tensor) -> Tensor:
+        here = _whole(self._split_last(present))
+        if here is None:
+            return self._dense()._mean_normal(x, present)
+        parts = self._blocks()
+        s = self._split_last(x)
+        mean, _ = self._given(parts, s, here)
+        return _times(mean, parts.reach.flatten(-3, -2).mT)
+
+    def _cdf(self, unit: Unit) -> Tensor:
+        return self._dense()._cdf(unit)
+
+    def _conditional_cdf(self, unit: Unit, present: Tensor) -> Unit:
+        return self._dense()._conditional_cdf(unit, present)
+
+    def _dense(self) -> Gaussian:
+        """The same copula by its correlation matrix, for what has no shorter way."""
+        return Gaussian(self.dim, correlation=self.correlation, validate_args=False)
+
+    # Matrices --------------------------------------------------------------------------------
+
+    def _split(self, matrix: Tensor) -> Tensor:
+        """Rows of a matrix by block."""
+        return matrix.unflatten(-2, (-1, self.block))
+
+    def _split_last(self, value: Tensor) -> Tensor:
+        """Coordinates by block."""
+        return value.unflatten(-1, (-1, self.block))
+
+    def _blocks(self) -> _Blocks:
+        loading = self._split(self.loading)
+        eye = torch.eye(self.rank, dtype=loading.dtype, device=loading.device)
+        root = torch.linalg.cholesky(eye + loading.mT @ loading, upper=True)
+        reach = torch.linalg.solve_triangular(root, loading, upper=True, left=False)
+        return _Blocks(loading, root, reach, root @ root.mT - eye)
+
+    def _precision_tril(self, parts: _Blocks, patterns: Tensor | None) -> Tensor:
+        """Cholesky factor of P = I + sum (R_m R_m' - I), over all blocks or by pattern."""
+        eye = torch.eye(self.rank, dtype=parts.root.dtype, device=parts.root.device)
+        inside = parts.information
+        if patterns is not None:
+            inside = torch.where(patterns[..., None, None], inside, 0.0)
+        factor, _ = torch.linalg.cholesky_ex(eye + inside.sum(-3))
+        return factor
+
+    def _given(self, parts: _Blocks, s: Tensor, here: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and Cholesky factor of the precision of the factors given what is present."""
+        patterns, index = distinct(here, self.batch_shape)
+        tril = pick(self._precision_tril(parts, patterns), index)
+        return self._factor_mean(parts, s, here, tril)[1], tril
+
+    def _factor_mean(
+        self, parts: _Blocks, s: Tensor, here: Tensor | None, tril: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """``L's`` of the present blocks, and the mean of the factors given these."""
+        loaded = _by_block(s, parts.loading)
+        if here is not None:
+            loaded = torch.where(here[..., None], loaded, 0.0)
+        said = torch.einsum("...mrq,...mq->...r", parts.root, loaded)
+        mean = _solve(tril.mT, _solve(tril, said, upper=False), upper=True)
+        return _solve(parts.root.mT, loaded, upper=False), mean
+
+
+class _Explained(torch.autograd.Function):
+    """Half of ``|s|^2 - |e|^2 - |A'e|^2`` by block, with ``e = s - L w``.
+
+    Its gradient is that at the factors w of least ``|e|^2 + |A'e|^2``, summed over blocks, plus
+    ``|w|^2``: that way none in w is needed. Blocks count by their share, 1 or 0.
+    """
+
+    @staticmethod
+    def forward(
+        s: Tensor, said: Tensor, mean: Tensor, share: Tensor, loading: Tensor, reach: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        mean = mean.unsqueeze(-2) * share.expand_as(said)
+        error = s - _by_block(mean, reach.mT)
+        inner = _by_block(error, loading) * share
+        square = (_by_block(mean, reach.mT @ reach) * mean).sum(-1)
+        value = (mean * said).sum(-1) - 0.5 * (square + inner.square().sum(-1))
+        return value, error, torch.cat([mean, -inner], -1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+        _, error, both = output
+        ctx.mark_non_differentiable(error, both)
+        ctx.size = inputs[0].shape
+        ctx.save_for_backward(error, both, *inputs[-2:])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        error, both, loading, reach = ctx.saved_tensors
+        rank, batch_shape = loading.shape[-1], loading.shape[:-3]
+        mean, inner = both[..., :rank], both[..., rank:]
+        both = both * grad[..., None]
+        in_s = _by_block(both, torch.cat([reach, loading], -1).mT)
+        summed = _sum_outer(error, both, batch_shape)
+        in_reach = summed[..., :rank] - loading @ _sum_outer(
+            inner, mean * grad[..., None], batch_shape
+        )
+        return in_s.sum_to_size(ctx.size), None, None, None, summed[..., rank:], in_reach
+
+
+def _by_block(
+    x: Float[Tensor, "*shape block a"], matrix: Float[Tensor, "*batch block a b"]
+) -> Tensor:
+    """Rows of each block times its matrix, ``(*shape, block, b)``."""
+    if matrix.dim() > 3:
+        return (x.unsqueeze(-2) @ matrix).squeeze(-2)
+    rows = x.reshape(-1, *x.shape[-2:]).transpose(0, 1)
+    return (rows @ matrix).transpose(0, 1).reshape(*x.shape[:-1], matrix.shape[-1])
+
+
+def _sum_outer(
+    x: Float[Tensor, "*shape block a"], y: Float[Tensor, "*shape block b"], batch_shape: _size
+) -> Float[Tensor, "*batch block a b"]:
+    """Outer products of rows, summed over all that is not in the batch."""
+    size = (*batch_shape, x.shape[-2])
+    x, y = (part.reshape(-1, *size, part.shape[-1]).movedim(0, -2) for part in (x, y))
+    return x.mT @ y
+
+
+def _whole(present: Bool[Tensor, "*shape block coordinate"]) -> Bool[Tensor, "*shape block"] | None:
+    """Which blocks are present; None if a block is there in part."""
+    every = present.all(-1)
+    return every if bool((every == present.any(-1)).all()) else None
+
+
+def _times(x: Tensor, matrix: Tensor) -> Tensor:
+    """Rows times a matrix, which may have a batch of its own."""
+    if matrix.dim() == 2:
+        return x @ matrix
+    return (x.unsqueeze(-2) @ matrix).squeeze(-2)
+
+
+def _solve(triangle: Tensor, x: Tensor, *, upper: bool) -> Tensor:
+    """Solves triangular systems for vectors; one that many vectors share in one go."""
+    if triangle.dim() == 2 and x.dim() > 1:
+        return torch.linalg.solve_triangular(triangle.mT, x, upper=not upper, left=False)
+    return torch.linalg.solve_triangular(triangle, x.unsqueeze(-1), upper=upper).squeeze(-1)
+
+
+def _log_det(triangle: Tensor) -> Tensor:
+    """Log determinant of a triangular matrix with a positive diagonal."""
+    return triangle.diagonal(dim1=-2, dim2=-1).log().sum(-1)
