@@ -176,6 +176,7 @@ class CopulaJoint(nn.Module):
         weights: Float[Tensor, " row"] | None = None,
         seed: int = 0,
         steps: int = 20,
+        quiet: bool = False,
     ) -> Self:
         """Maximum likelihood on what is present.
 
@@ -186,6 +187,8 @@ class CopulaJoint(nn.Module):
             seed: Seed of the marginals' start.
             steps: The most iterations over all parameters together, after the two stages; 0 leaves
                 the two-stage estimate.
+            quiet: Whether to say nothing of dependence whose sign the family lacks, as where the
+                signs of coordinates are arbitrary.
 
         Raises:
             ValueError: If embeddings or weights do not fit the model or are not finite, or if a
@@ -203,7 +206,8 @@ class CopulaJoint(nn.Module):
             self.initialize(z, present, weights=weights * len(z), seed=seed)
             _minimize(self.copula.parameters(), self._loss(z, present, weights, True), 50)
             _minimize(self.parameters(), self._loss(z, present, weights, False), steps)
-            self._check_signs(z, present)
+            if not quiet:
+                self._check_signs(z, present)
         finally:
             self.to(dtype)
         return self

@@ -210,6 +210,7 @@ class CopulaLaws(Laws):
             weights=torch.cat([weights[used], share]),
             seed=self.seed,
             steps=0,
+            quiet=True,
         )
         # What does not vary says nothing on the class: the same law for all of them.
         flat = torch.from_numpy(~self.varies)[:, None]
