@@ -9,7 +9,7 @@ from typing import Literal
 
 
 def prepare(
-    source: Literal["mimic3", "mimic4", "eicu"],
+    source: Literal["mimic3", "mimic4", "eicu", "physionet2012"],
     *,
     raw: Path,
     out: Path,
@@ -32,7 +32,7 @@ def prepare(
     memory_limit: str | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Turns raw MIMIC-III, MIMIC-IV or eICU tables into samples ready for training.
+    """Turns raw MIMIC-III, MIMIC-IV, eICU or PhysioNet 2012 tables into samples for training.
 
     Raw tables are CSV, CSV.GZ or Parquet files in any case of letters, or one DuckDB file. The
     output folder appears when it is complete; a run that finds the same result there does nothing.

@@ -9,13 +9,24 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 # Each registers its source.
-from cm2.prepare import eicu_source, folder, manifest, mimic3, mimic4, splits, summary  # noqa: F401
+from cm2.prepare import (  # noqa: F401
+    collection,
+    eicu_source,
+    folder,
+    manifest,
+    mimic3,
+    mimic4,
+    physionet2012,
+    splits,
+    summary,
+)
+from cm2.prepare.collection import COLLECTIONS
 from cm2.prepare.engine import Engine, start
 from cm2.prepare.errors import MissingError, TableError
 from cm2.prepare.options import Options
@@ -46,7 +57,7 @@ def prepare(
     """Prepares a data set, or finds that it is there already.
 
     Args:
-        source: ``"mimic3"``, ``"mimic4"`` or ``"eicu"``.
+        source: ``"mimic3"``, ``"mimic4"``, ``"eicu"`` or ``"physionet2012"``.
         raw: Folder of the raw tables, or one DuckDB file.
         out: Folder to make.
         options: What decides the result.
@@ -66,6 +77,11 @@ def prepare(
         TableError: Options, tables or folders are not usable.
     """
     options, raw, out = options or Options(), Path(raw), Path(out)
+    if source in COLLECTIONS:
+        for name, value in {"notes": notes, "images": images, "meds": options.meds}.items():
+            if value:
+                raise TableError(f"{source} has no use for --{name}")
+        return _collect(source, raw, out, options, split_file, overwrite=overwrite, say=say)
     kind = SOURCES[source]
     if options.task not in kind.tasks:
         raise TableError(
@@ -82,12 +98,8 @@ def prepare(
         files = tables.files
     key = _key(source, options, files, given)
     synthetic = manifest.is_synthetic(raw, files.values())
-    found = manifest.read(out)
-    if found is not None and not overwrite:
-        _refuse_other(out, found, key)
-        say(f"{out}: holds this result already; nothing was done")
-        return found
-    with folder.building(out, owned=manifest.NAME) as partial:
+
+    def make(partial: Path) -> dict[str, Any]:
         work = partial / WORK
         work.mkdir()
         backend = start(engine, threads=threads, memory_limit=memory_limit, folder=work)
@@ -101,7 +113,56 @@ def prepare(
         content["unreadable"] = dict(sorted(tables.unreadable.items()))
         content["synthetic"] = synthetic
         content["source_version"] = manifest.source_version(raw)
-        made = manifest.write(partial, {**content, **key})
+        return content
+
+    return _made(out, key, make, overwrite=overwrite, say=say)
+
+
+def _collect(
+    source: str,
+    raw: Path,
+    out: Path,
+    options: Options,
+    split_file: Path | None,
+    *,
+    overwrite: bool,
+    say: Say,
+) -> dict[str, Any]:
+    """Prepares a data set whose samples are given."""
+    kind = COLLECTIONS[source]
+    if options.task not in kind.tasks:
+        raise TableError(f"{source} tells {', '.join(kind.tasks)} only, not {options.task}")
+    given = splits.read(split_file) if split_file else None
+    folder.refuse(out, raw)
+    data = kind(raw)
+    key = _key(source, options, data.files(), given)
+
+    def make(partial: Path) -> dict[str, Any]:
+        say("reading")
+        content = collection.write(data.collect(options, given), partial, options)
+        content["synthetic"] = manifest.is_synthetic(raw, data.files().values())
+        content["source_version"] = manifest.source_version(raw)
+        return content
+
+    return _made(out, key, make, overwrite=overwrite, say=say)
+
+
+def _made(
+    out: Path,
+    key: Mapping[str, Any],
+    make: Callable[[Path], dict[str, Any]],
+    *,
+    overwrite: bool,
+    say: Say,
+) -> dict[str, Any]:
+    """Makes a folder, or finds that it is there already, and returns its manifest."""
+    found = manifest.read(out)
+    if found is not None and not overwrite:
+        _refuse_other(out, found, key)
+        say(f"{out}: holds this result already; nothing was done")
+        return found
+    with folder.building(out, owned=manifest.NAME) as partial:
+        made = manifest.write(partial, {**make(partial), **key})
     say(summary.text(made))
     return made
 

@@ -9,12 +9,8 @@ from typing import Any
 
 import ibis
 import ibis.expr.types as ir
-import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from cm2 import removal
 from cm2.prepare import cohort as cohorts
 from cm2.prepare import events, labels, meds, modalities, splits
 from cm2.prepare.engine import Engine
@@ -22,6 +18,7 @@ from cm2.prepare.errors import TableError
 from cm2.prepare.modalities import Written
 from cm2.prepare.options import Options
 from cm2.prepare.source import Source
+from cm2.prepare.stays import by_split, check_training, write_stays
 
 __all__ = ["Run", "Say"]
 
@@ -85,8 +82,8 @@ class Run:
             )
         written = dict(self._modalities(cohort.kept, frame, accepted, pictures))
         counts |= {name: one.counts for name, one in written.items()}
-        counts["stays"] = _parts(frame)
-        removed = self._write_stays(frame, written)
+        counts["stays"] = by_split(frame)
+        removed = write_stays(frame, written, self.out, self.options)
         positive = frame.loc[frame["label"] == 1, "kind"]
         return {
             "flow": [[step, number] for step, number in cohort.flow] + [["stays kept", len(frame)]],
@@ -143,11 +140,7 @@ class Run:
         subjects = frame["subject_id"].unique().tolist()
         parts = given or splits.assign(subjects, self.options.fractions, seed=self.options.seed)
         frame["split"] = [parts[subject] for subject in frame["subject_id"]]
-        if not (frame["split"] == "train").any():
-            raise TableError(
-                f"none of the {len(frame)} stays that are left is of the training split, on which"
-                " the normalisation is fitted; choose another seed, or give a file of splits"
-            )
+        check_training(frame)
         return frame
 
     def _modalities(
@@ -210,40 +203,3 @@ class Run:
         for name, lines in self.source.lines(stays, options.hours).items():
             self.say(name)
             yield name, modalities.write_lines(self.engine, lines, name, self.out)
-
-    def _write_stays(self, frame: pd.DataFrame, written: Mapping[str, Written]) -> dict[str, int]:
-        """Writes `stays.parquet`, and returns of how many stays each modality was removed."""
-        columns: dict[str, pa.Array] = {
-            name: pa.array(frame[name].to_numpy("int64"))
-            for name in ("stay_id", "subject_id", "hadm_id")
-        }
-        columns["split"] = pa.array(frame["split"].tolist(), pa.string())
-        columns["label"] = pa.array(frame["label"].to_numpy("int64"))
-        columns["age"] = pa.array(frame["age"].to_numpy("float64"))
-        # In the order of those who read the folder, so that the same removal can be made there.
-        names = sorted(written, key=lambda name: (written[name].facts["kind"] != "series", name))
-        has = np.stack([frame["stay_id"].isin(written[name].stays) for name in names], axis=1)
-        left = removal.kept(
-            has,
-            frame["stay_id"].to_numpy(np.int64),
-            names,
-            self.options.missing_rate,
-            "others",
-            self.options.seed,
-        )
-        columns |= {f"has_{name}": pa.array(left[:, k]) for k, name in enumerate(names)}
-        pq.write_table(pa.table(columns), self.out / "stays.parquet", compression="zstd")
-        gone = (has & ~left).sum(axis=0).tolist()
-        return dict(zip(names, gone, strict=True))
-
-
-def _parts(frame: pd.DataFrame) -> dict[str, dict[str, int]]:
-    return {
-        part: {
-            "stays": len(rows),
-            "patients": int(rows["subject_id"].nunique()),
-            "positive": int(rows["label"].sum()),
-        }
-        for part in splits.PARTS
-        for rows in [frame[frame["split"] == part]]
-    }
