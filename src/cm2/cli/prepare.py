@@ -24,6 +24,7 @@ def prepare(
     seed: int = 0,
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15),
     splits: Path | None = None,
+    split_by: Literal["hospital", "region", "year", "anchor_year_group"] | None = None,
     notes: Path | None = None,
     images: Path | None = None,
     meds: bool = False,
@@ -53,6 +54,8 @@ def prepare(
         seed: Of the split by patients, and of the removal.
         fractions: Expected shares of training, validation and test patients.
         splits: CSV file with the columns subject_id and split, in the place of a seed.
+        split_by: Test on other hospitals or regions (eICU), or on later years (eICU, MIMIC-IV's
+            anchor_year_group), than in training.
         notes: Folder of the notes, where they are not in RAW/note.
         images: Folder of MIMIC-CXR-JPG, where it is not RAW/cxr.
         meds: Write the events in the Medical Event Data Standard too.
@@ -87,6 +90,7 @@ def prepare(
             fractions=tuple(fractions),
             missing_rate=missing_rate,
             seed=seed,
+            split_by=split_by,
             meds=meds,
         ),
         split_file=splits,

@@ -12,7 +12,7 @@ import ibis.expr.types as ir
 import pandas as pd
 
 from cm2.prepare import cohort as cohorts
-from cm2.prepare import events, labels, meds, modalities, splits
+from cm2.prepare import events, grouped, labels, meds, modalities, splits
 from cm2.prepare.engine import Engine
 from cm2.prepare.errors import TableError
 from cm2.prepare.modalities import Written
@@ -64,6 +64,7 @@ class Run:
         )
         if given is not None:
             self._pick(cohort, list(given))
+        dealt = self._deal(cohort) if self.options.split_by else None
         counts: dict[str, Any] = {}
         left_out: dict[str, dict[str, int]] = {}
         measurements = self.source.measurements()
@@ -73,7 +74,7 @@ class Run:
             accepted, left_out = self._measure(measurements, cohort)
             counts["events"] = modalities.write_events(self.engine, accepted, self.out)
         cohort.kept = self.engine.keep("stays_final", cohort.kept)
-        frame = self._frame(cohort, labelled, given)
+        frame = self._frame(cohort, labelled, given, dealt)
         if self.options.meds and accepted is not None:
             self.say("meds")
             long = pd.read_parquet(self.out / "events.parquet")
@@ -110,6 +111,24 @@ class Run:
             cohort.kept.semi_join(listed, "subject_id"),
         )
 
+    def _deal(self, cohort: cohorts.Cohort) -> dict[int, str]:
+        """Splits along a group of stays; patients of two parts are excluded and counted."""
+        by, groups = str(self.options.split_by), self.source.groups()
+        if groups is None or by not in self.source.grouping:
+            reason = self.source.ungrouped.get(by, "its tables do not have it")
+            raise TableError(f"{self.source.name} cannot be split by {by}: {reason}")
+        kept = cohort.kept.select("stay_id", "subject_id").inner_join(groups, "stay_id")
+        frame = self.engine.frame(kept.order_by("stay_id"))
+        frame["part"] = grouped.assign(frame, by, self.options.fractions, seed=self.options.seed)
+        frame = frame.dropna(subset="part")
+        listed = self.engine.keep("dealt", ibis.memtable(frame[["stay_id"]]))
+        cohort.exclude(
+            self.engine,
+            f"patient with stays of two parts by {by}",
+            cohort.kept.semi_join(listed, "stay_id"),
+        )
+        return dict(zip(frame["stay_id"].tolist(), frame["part"].tolist(), strict=True))
+
     def _measure(
         self, measurements: ir.Table, cohort: cohorts.Cohort
     ) -> tuple[ir.Table, dict[str, dict[str, int]]]:
@@ -130,9 +149,15 @@ class Run:
         return accepted, left_out
 
     def _frame(
-        self, cohort: cohorts.Cohort, labelled: ir.Table, given: Mapping[int, str] | None
+        self,
+        cohort: cohorts.Cohort,
+        labelled: ir.Table,
+        given: Mapping[int, str] | None,
+        dealt: Mapping[int, str] | None,
     ) -> pd.DataFrame:
         stays = cohort.kept.select("stay_id", "subject_id", "hadm_id", "age", "intime")
+        if (groups := self.source.groups()) is not None:
+            stays = stays.left_join(groups, "stay_id").drop("stay_id_right")
         frame = self.engine.frame(stays.inner_join(labelled, "stay_id").order_by("stay_id"))
         if frame.empty:
             steps = "; ".join(f"{step}: {number}" for step, number in cohort.flow)
@@ -140,6 +165,8 @@ class Run:
         subjects = frame["subject_id"].unique().tolist()
         parts = given or splits.assign(subjects, self.options.fractions, seed=self.options.seed)
         frame["split"] = [parts[subject] for subject in frame["subject_id"]]
+        if dealt is not None:
+            frame["split"] = frame["stay_id"].map(dict(dealt))
         check_training(frame)
         return frame
 

@@ -103,6 +103,8 @@ class Source(ABC):
         modalities: What can be made of it.
         tasks: What its tables tell the outcome of.
         untold: Why they do not tell that of another task.
+        grouping: Columns of `groups`.
+        ungrouped: Why there is no other such column.
         text: The modality that `documents` are.
     """
 
@@ -114,6 +116,8 @@ class Source(ABC):
     modalities: ClassVar[tuple[str, ...]]
     tasks: ClassVar[tuple[str, ...]] = ("in-hospital-mortality", "readmission")
     untold: ClassVar[Mapping[str, str]] = {}
+    grouping: ClassVar[tuple[str, ...]] = ()
+    ungrouped: ClassVar[Mapping[str, str]] = {"year": "its dates are shifted by patient"}
     text: ClassVar[str] = "notes"
 
     def __init__(self, raw: Raw) -> None:
@@ -122,6 +126,10 @@ class Source(ABC):
     @abstractmethod
     def stays(self) -> ir.Table:
         """Returns stays in intensive care, with the columns of `STAYS`."""
+
+    def groups(self) -> ir.Table | None:
+        """Returns ``stay_id`` and what stays can be told apart by: texts, null where unknown."""
+        return None
 
     @abstractmethod
     def measurements(self) -> ir.Table | None:

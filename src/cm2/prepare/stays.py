@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from cm2 import removal
 from cm2.prepare import splits
 from cm2.prepare.errors import TableError
+from cm2.prepare.grouped import GROUPS
 from cm2.prepare.modalities import Written
 from cm2.prepare.options import Options
 
@@ -42,6 +43,11 @@ def write_stays(
     """
     columns = {
         name: pa.array(frame[name], kind, from_pandas=True) for name, kind in COLUMNS.items()
+    }
+    columns |= {
+        name: pa.array(frame[name], pa.string(), from_pandas=True)
+        for name in GROUPS
+        if name in frame
     }
     # In the order of those who read the folder, so that the same removal can be made there.
     names = sorted(written, key=lambda name: (written[name].facts["kind"] != "series", name))
