@@ -103,6 +103,8 @@ class MIMIC4(Source):
     optional = frozenset({"labevents", "radiology", METADATA, CHEXPERT})
     lazy = frozenset({"chartevents", "labevents", "radiology"})
     subfolders = ("hosp", "icu", "note", "cxr")
+    note_tables = ("radiology",)
+    image_tables = (METADATA, CHEXPERT)
 
     modalities = ("series", "cxr", "report")
     grouping = ("anchor_year_group",)

@@ -214,6 +214,7 @@ def write_images(
         "file": "images.npy",
         "index": "images.parquet",
         "shape": [pictures.SIDE, pictures.SIDE],
+        "pictures": pictures.fingerprint(root, out),
     }
     return Written(facts, _stays(out / "images.parquet"), counts)
 

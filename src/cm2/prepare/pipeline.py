@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,11 @@ from cm2.prepare import (  # noqa: F401
     mimic3,
     mimic4,
     physionet2012,
+    places,
     splits,
     summary,
 )
+from cm2.prepare import images as pictures
 from cm2.prepare.collection import COLLECTIONS
 from cm2.prepare.engine import Engine, start
 from cm2.prepare.errors import MissingError, TableError
@@ -37,6 +39,8 @@ from cm2.prepare.tables import Tables
 __all__ = ["Options", "prepare"]
 
 WORK = "work"
+SHOWN = 10
+"""Tables that a message names."""
 
 
 def prepare(
@@ -95,12 +99,17 @@ def prepare(
         )
     given = splits.read(split_file) if split_file else None
     folder.refuse(out, raw)
-    places = [place for place in (notes, images) if place]
-    for place in places:
-        if not place.is_dir():
-            raise MissingError(f"{place}: no such folder of notes or images")
-    with _open(kind, raw, places) as tables:
+    elsewhere: dict[str, Path] = {}
+    if notes is not None:
+        elsewhere |= places.notes(Path(notes), kind.note_tables, source)
+    if images is not None:
+        images = Path(images)
+        elsewhere |= places.tables_of_images(images, kind.image_tables, source)
+    with _open(kind, raw, elsewhere) as tables:
         files = tables.files
+        if images is not None and kind.image_tables[0] not in tables:
+            raise MissingError(f"{images}: the table {kind.image_tables[0]} is not in it")
+    root = places.pictures(images, raw / "cxr")
     key = _key(source, options, files, given)
     synthetic = manifest.is_synthetic(raw, files.values())
 
@@ -109,18 +118,23 @@ def prepare(
         work.mkdir()
         backend = start(engine, threads=threads, memory_limit=memory_limit, folder=work)
         try:
-            tables = _open(kind, raw, places, backend)
+            tables = _open(kind, raw, elsewhere, backend)
             run = Run(kind(tables), options, backend, partial, threads, say)
-            content = run.write(given, images or raw / "cxr", synthetic=synthetic)
+            content = run.write(given, root, synthetic=synthetic)
         finally:
             backend.close()
         shutil.rmtree(work)
+        if images is not None:
+            _refuse_none(images, root, content["counts"]["cxr"])
         content["unreadable"] = dict(sorted(tables.unreadable.items()))
         content["synthetic"] = synthetic
         content["source_version"] = manifest.source_version(raw)
         return content
 
-    return _made(out, key, make, overwrite=overwrite, say=say)
+    def compare(found: Mapping[str, Any]) -> None:
+        _refuse_other_pictures(out, found, root)
+
+    return _made(out, key, make, compare, overwrite=overwrite, say=say)
 
 
 def _collect(
@@ -156,6 +170,7 @@ def _made(
     out: Path,
     key: Mapping[str, Any],
     make: Callable[[Path], dict[str, Any]],
+    compare: Callable[[Mapping[str, Any]], None] = lambda found: None,
     *,
     overwrite: bool,
     say: Say,
@@ -164,6 +179,7 @@ def _made(
     found = manifest.read(out)
     if found is not None and not overwrite:
         _refuse_other(out, found, key)
+        compare(found)
         say(f"{out}: holds this result already; nothing was done")
         return found
     with folder.building(out, owned=manifest.NAME) as partial:
@@ -173,16 +189,27 @@ def _made(
 
 
 def _open(
-    kind: type[Source], raw: Path, places: Sequence[Path], engine: Engine | None = None
+    kind: type[Source], raw: Path, given: Mapping[str, Path], engine: Engine | None = None
 ) -> Tables:
     return Tables(
         raw,
         kind.wanted,
         optional=kind.optional,
         lazy=kind.lazy,
-        subfolders=[*places, *kind.subfolders],
+        subfolders=kind.subfolders,
+        given=given,
         engine=engine,
     )
+
+
+def _refuse_none(images: Path, root: Path, counts: Mapping[str, int]) -> None:
+    """Refuses a folder of images in which not one of those chosen is."""
+    if counts["chosen"] and counts["missing"] == counts["chosen"]:
+        one = f"{root / places.level(root)}/pNN/pSUBJECT/sSTUDY/IMAGE.jpg"
+        raise MissingError(
+            f"{images}: none of the {counts['chosen']} chosen images is there; the first path tried"
+            f" was like {one}"
+        )
 
 
 def _key(
@@ -200,13 +227,39 @@ def _key(
 
 
 def _refuse_other(out: Path, found: Mapping[str, Any], key: Mapping[str, Any]) -> None:
-    if differ := sorted(name for name in key if found.get(name) != key[name]):
+    if differ := [
+        _difference(name, found.get(name), key[name])
+        for name in sorted(key)
+        if found.get(name) != key[name]
+    ]:
         raise TableError(
-            f"{out}: holds a result that differs in {', '.join(differ)}; choose another folder, or"
+            f"{out}: holds a result that differs in {'; '.join(differ)}. Choose another folder, or"
             " replace it with --overwrite"
         )
     if found.get("cm2_version") != version("cm2") or found.get("files") != manifest.checksums(out):
         raise TableError(
             f"{out}: was changed since, or made by another version of cm2; replace it with"
             " --overwrite"
+        )
+
+
+def _difference(name: str, there: Any, now: Any) -> str:
+    """Says what differs: which options, and which tables."""
+    if not (isinstance(there, dict) and isinstance(now, dict)):
+        return name
+    parts = [part for part in sorted({*there, *now}) if there.get(part) != now.get(part)]
+    if name == "options":
+        changes = (f"{part}: {there.get(part)} there, {now.get(part)} now" for part in parts)
+        return f"options ({', '.join(changes)})"
+    return f"{name} ({', '.join(parts[:SHOWN])}{', ...' if len(parts) > SHOWN else ''})"
+
+
+def _refuse_other_pictures(out: Path, found: Mapping[str, Any], root: Path) -> None:
+    """Refuses a result whose pictures are others now: they came later, or were replaced."""
+    held = found["modalities"].get("cxr", {}).get("pictures")
+    if held is not None and held != pictures.fingerprint(root, out):
+        raise TableError(
+            f"{out}: holds a result that differs in its pictures: {pictures.arrived(root, out)}"
+            " that were missing are there now, others may be replaced. Choose another folder, or"
+            " replace it with --overwrite"
         )

@@ -100,6 +100,8 @@ class Source(ABC):
         optional: Tables that may be absent.
         lazy: Tables too large to be copied.
         subfolders: Where tables lie beside the folder itself.
+        note_tables: Tables that may lie in a folder of notes that is named.
+        image_tables: Tables that may lie in a folder of images that is named.
         modalities: What can be made of it.
         tasks: What its tables tell the outcome of.
         untold: Why they do not tell that of another task.
@@ -113,6 +115,8 @@ class Source(ABC):
     optional: ClassVar[frozenset[str]] = frozenset()
     lazy: ClassVar[frozenset[str]] = frozenset()
     subfolders: ClassVar[tuple[str, ...]] = ()
+    note_tables: ClassVar[tuple[str, ...]] = ()
+    image_tables: ClassVar[tuple[str, ...]] = ()
     modalities: ClassVar[tuple[str, ...]]
     tasks: ClassVar[tuple[str, ...]] = ("in-hospital-mortality", "readmission")
     untold: ClassVar[Mapping[str, str]] = {}
