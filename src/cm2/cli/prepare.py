@@ -13,7 +13,9 @@ def prepare(
     *,
     raw: Path,
     out: Path,
-    task: Literal["in-hospital-mortality", "readmission"] = "in-hospital-mortality",
+    task: Literal[
+        "in-hospital-mortality", "readmission", "length-of-stay", "none"
+    ] = "in-hospital-mortality",
     hours: float = 48.0,
     hours_per_bin: float = 1.0,
     readmission: Literal["survivors", "or-death"] = "survivors",
@@ -42,7 +44,7 @@ def prepare(
         source: Which data set the tables are.
         raw: Folder of the raw tables, or a DuckDB file.
         out: Folder to make.
-        task: What is predicted.
+        task: What is predicted; none for patients whose outcome is not known yet.
         hours: Length of the window from admission to the intensive care unit.
         hours_per_bin: Length of a bin of the time series.
         readmission: Within 30 days, of patients discharged alive; or-death counts deaths in

@@ -100,7 +100,7 @@ class EICU(Source):
         "diagnosis",
     )
     grouping = ("hospital", "region", "year")
-    tasks = ("in-hospital-mortality",)
+    tasks = ("in-hospital-mortality", "length-of-stay", "none")
     untold: ClassVar[Mapping[str, str]] = {
         "readmission": "eICU does not say when a patient's other hospital admissions were, and"
         " admissions with more than one stay in the unit are not in the cohort"

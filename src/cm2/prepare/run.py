@@ -56,11 +56,16 @@ class Run:
             synthetic: Whether the tables are made up.
         """
         self.say("cohort")
-        cohort = cohorts.root(self.engine, self.source.stays())
+        cohort = cohorts.root(self.engine, self.source.stays(), told=self.options.task != "none")
         root = cohort.kept
         cohorts.whole_window(self.engine, cohort, self.options.hours)
         labelled = labels.label(
-            self.engine, cohort, root, self.options.task, self.options.readmission
+            self.engine,
+            cohort,
+            root,
+            self.options.task,
+            self.options.readmission,
+            self.options.hours,
         )
         if given is not None:
             self._pick(cohort, list(given))
@@ -85,9 +90,11 @@ class Run:
         counts |= {name: one.counts for name, one in written.items()}
         counts["stays"] = by_split(frame)
         removed = write_stays(frame, written, self.out, self.options)
-        positive = frame.loc[frame["label"] == 1, "kind"]
+        known = frame["label"].notna() & (self.options.task == "length-of-stay")
+        positive = frame.loc[(frame["label"] > 0) | known, "kind"]
         return {
             "flow": [[step, number] for step, number in cohort.flow] + [["stays kept", len(frame)]],
+            "classes": labels.CLASSES.get(self.options.task),
             "positives": {kind: int((positive == kind).sum()) for kind in sorted(set(positive))},
             "counts": counts,
             "measurements_left_out": left_out,

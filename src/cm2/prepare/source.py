@@ -118,7 +118,12 @@ class Source(ABC):
     note_tables: ClassVar[tuple[str, ...]] = ()
     image_tables: ClassVar[tuple[str, ...]] = ()
     modalities: ClassVar[tuple[str, ...]]
-    tasks: ClassVar[tuple[str, ...]] = ("in-hospital-mortality", "readmission")
+    tasks: ClassVar[tuple[str, ...]] = (
+        "in-hospital-mortality",
+        "readmission",
+        "length-of-stay",
+        "none",
+    )
     untold: ClassVar[Mapping[str, str]] = {}
     grouping: ClassVar[tuple[str, ...]] = ()
     ungrouped: ClassVar[Mapping[str, str]] = {"year": "its dates are shifted by patient"}

@@ -29,6 +29,9 @@ COLUMNS = {
 }
 """What every table of stays has; a label or age that is not known is null."""
 
+REMAINING = "remaining_hours"
+"""How long the stay lasts beyond the window, where that is the outcome."""
+
 
 def write_stays(
     frame: pd.DataFrame, written: Mapping[str, Written], out: Path, options: Options
@@ -49,6 +52,8 @@ def write_stays(
         for name in GROUPS
         if name in frame
     }
+    if REMAINING in frame:
+        columns[REMAINING] = pa.array(frame[REMAINING], pa.float64(), from_pandas=True)
     # In the order of those who read the folder, so that the same removal can be made there.
     names = sorted(written, key=lambda name: (written[name].facts["kind"] != "series", name))
     has = np.stack([frame["stay_id"].isin(written[name].stays) for name in names], axis=1)
