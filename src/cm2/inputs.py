@@ -2,7 +2,8 @@
 
 Blocks are one finite, standardised array for each modality, and who has it. A modality is missing
 for a sample where its whole row is NaN, where a mask says so, or where it is not given at all.
-Columns that are partly missing are filled with the training median and flagged.
+Columns that are partly missing are filled with the training median and flagged. Extreme values are
+drawn in (:mod:`cm2.scaling`).
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_array
+
+from cm2.scaling import RobustScaler
 
 Groups = Mapping[str, Any]
 """Columns of each modality in one two-dimensional array: slices, positions or column names."""
@@ -47,7 +49,7 @@ class Blocks(NamedTuple):
 class Reader(BaseEstimator):  # type: ignore[misc]
     """Turns the user's tables into :class:`Blocks`.
 
-    It learns columns, medians and scales from the first.
+    It learns columns, medians and robust scales from the first.
 
     Args:
         modalities: Columns of each modality, if samples come as one two-dimensional array.
@@ -221,7 +223,7 @@ class Reader(BaseEstimator):  # type: ignore[misc]
 def _scaler() -> Pipeline:
     return make_pipeline(
         SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True),
-        StandardScaler(),
+        RobustScaler(),
     )
 
 

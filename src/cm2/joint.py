@@ -6,7 +6,7 @@ marginals, then the copula, then all together.
 
 from __future__ import annotations
 
-import math
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, Self
 
@@ -54,6 +54,8 @@ class CopulaJoint(nn.Module):
         torch.Size([3])
     """
 
+    settled_rank: Tensor
+
     def __init__(
         self,
         modalities: int,
@@ -73,7 +75,8 @@ class CopulaJoint(nn.Module):
         self.coupling = couplings.REGISTRY[coupling]
         self.family, self.shared = copulas.REGISTRY[copula], shared
         self.rank: int | None = None
-        if rank == "auto":
+        self._automatic = rank == "auto"
+        if self._automatic:
             # What fit settles; 0 until then.
             self.register_buffer("settled_rank", torch.tensor(0))
         self._set_rank(1 if rank == "auto" else rank)
@@ -99,7 +102,7 @@ class CopulaJoint(nn.Module):
     @property
     def settled(self) -> bool:
         """Whether the rank is known."""
-        return not hasattr(self, "settled_rank") or int(self.settled_rank) > 0
+        return not self._automatic or int(self.settled_rank) > 0
 
     def _joint(self, frozen: bool = False) -> Joint:
         return self.coupling(self.copula(frozen), self.marginals(frozen))
@@ -114,7 +117,7 @@ class CopulaJoint(nn.Module):
 
     def _load_from_state_dict(self, state: Any, prefix: str, *others: Any) -> None:
         settled = state.get(f"{prefix}settled_rank")
-        if settled is not None and int(settled) and hasattr(self, "settled_rank"):
+        if self._automatic and settled is not None and int(settled):
             self._set_rank(int(settled))
         super()._load_from_state_dict(state, prefix, *others)
 
@@ -173,6 +176,7 @@ class CopulaJoint(nn.Module):
         weights: Float[Tensor, " row"] | None = None,
         seed: int = 0,
         steps: int = 20,
+        quiet: bool = False,
     ) -> Self:
         """Maximum likelihood on what is present.
 
@@ -183,6 +187,8 @@ class CopulaJoint(nn.Module):
             seed: Seed of the marginals' start.
             steps: The most iterations over all parameters together, after the two stages; 0 leaves
                 the two-stage estimate.
+            quiet: Whether to say nothing of dependence whose sign the family lacks, as where the
+                signs of coordinates are arbitrary.
 
         Raises:
             ValueError: If embeddings or weights do not fit the model or are not finite, or if a
@@ -195,46 +201,75 @@ class CopulaJoint(nn.Module):
             some = present.any(-1) & (weights > 0)
             z, present, weights = z[some], present[some], weights[some]
             weights = weights / weights.sum()
-            if hasattr(self, "settled_rank"):
+            if self._automatic:
                 self._settle_rank(z, present, weights, seed)
             self.initialize(z, present, weights=weights * len(z), seed=seed)
             _minimize(self.copula.parameters(), self._loss(z, present, weights, True), 50)
             _minimize(self.parameters(), self._loss(z, present, weights, False), steps)
+            if not quiet:
+                self._check_signs(z, present)
         finally:
             self.to(dtype)
         return self
 
-    def _settle_rank(self, z: Tensor, present: Tensor, weights: Tensor, seed: int) -> None:
-        """Doubles the rank for as long as the likelihood of held-out rows grows.
+    @torch.no_grad()
+    def _check_signs(self, z: Tensor, present: Tensor) -> None:
+        """Warns of dependence whose sign the family cannot have."""
+        joint = self._joint()
+        missing = [s for s in (-1, 1) if not joint.copula.reaches(0.1 * s, self.modalities)]
+        if not missing or not joint.copula.parameters:
+            return
+        with fixed_seed(z):
+            scores = normal_quantile(*joint.copula_arguments(z, present))
+        scores = torch.where(present[..., None], scores, 0.0)
+        rows = torch.einsum("nm,nk->mk", *2 * [present.to(z)]).clamp_min(1.0)[..., None]
+        mean = torch.einsum("nmd,nkd->mkd", scores, scores) / rows
+        off = ~torch.eye(self.modalities, dtype=torch.bool, device=z.device)[..., None]
+        for sign, name in zip((-1, 1), ("negative", "positive"), strict=True):
+            found = ((sign * mean > 4 * rows.rsqrt()) & off).flatten(0, 1).any(0)
+            if sign in missing and found.any():
+                warnings.warn(
+                    f"{self.family.__name__} has no {name} dependence between {self.modalities} "
+                    f"modalities, but coordinates {found.nonzero().flatten().tolist()} have some, "
+                    "which stays unseen; 'factor' and 'gaussian' have both signs",
+                    UserWarning,
+                    stacklevel=3,
+                )
 
-        Three folds; marginals and copula are fitted without the fold's rows.
-        """
-        most = max(1, (self.modalities - 1) * self.dim)
+    def _settle_rank(self, z: Tensor, present: Tensor, weights: Tensor, seed: int) -> None:
+        """Raises the rank for as long as held-out rows gain by more than a standard error."""
         order = torch.randperm(len(z), generator=torch.Generator().manual_seed(seed))
         fold = (order % _FOLDS).to(z.device)
-        best, rank = (math.inf, 1), 1
-        while rank <= most:
-            loss = 0.0
-            for held_out in range(_FOLDS):
-                train, test = fold != held_out, fold == held_out
-                self._set_rank(rank)
-                self.to(z)
-                self.initialize(
-                    z[train], present[train], weights=weights[train] * len(z), seed=seed
-                )
-                share = weights[train] / weights[train].sum()
-                _minimize(
-                    self.copula.parameters(), self._loss(z[train], present[train], share, True), 30
-                )
-                with torch.no_grad():
-                    terms = self._joint().log_prob_terms(z[test], present[test])
-                    loss -= float((weights[test] * terms["copula"]).sum())
-            if loss >= best[0]:
+        best, settled = z.new_zeros(len(z)), 0
+        for rank in _ranks(max(1, (self.modalities - 1) * self.dim)):
+            terms = self._held_out(z, present, weights, fold, rank, seed)
+            gain = terms - best
+            mean = (weights * gain).sum()
+            error = (weights * (gain - mean)).square().sum().sqrt()
+            if settled and mean <= error:
                 break
-            best, rank = (loss, rank), min(2 * rank, most) if rank < most else most + 1
-        self._set_rank(best[1])
+            best, settled = terms, rank
+        self._set_rank(settled)
         self.to(z)
-        self.settled_rank.fill_(best[1])
+        self.settled_rank.fill_(settled)
+
+    def _held_out(
+        self, z: Tensor, present: Tensor, weights: Tensor, fold: Tensor, rank: int, seed: int
+    ) -> Float[Tensor, " row"]:
+        """Log copula terms of all rows, by fits without the row's fold."""
+        terms = z.new_zeros(len(z))
+        for held_out in range(_FOLDS):
+            train, test = fold != held_out, fold == held_out
+            share = weights[train] / weights[train].sum()
+            self._set_rank(rank)
+            self.to(z)
+            self.initialize(z[train], present[train], weights=share * len(share), seed=seed)
+            _minimize(
+                self.copula.parameters(), self._loss(z[train], present[train], share, True), 30
+            )
+            with torch.no_grad():
+                terms[test] = self._joint().log_prob_terms(z[test], present[test])["copula"]
+        return terms
 
     def _loss(
         self, z: Tensor, present: Tensor, weights: Tensor, frozen: bool
@@ -251,18 +286,21 @@ class CopulaJoint(nn.Module):
         start = self.marginals(frozen=True)
         inside = (start.weights[..., None] * start.scale.square()).sum(-2, keepdim=True)
         strength = PSEUDO_OBSERVATIONS / len(z)
+        # Alone, a copula is fitted by the rows that have two modalities: the search must not end
+        # early where these are few.
+        share = len(z) / (present.sum(-1) > 1).sum().clamp_min(1).item() if frozen else 1.0
 
         def evaluate() -> float:
             # Pseudo-observations of independence, a row for each coordinate that a copula takes of
             # an embedding: they bound the likelihood, and say what data do not.
             copula = self.copula()
-            independence = strength * copula.block * copula.lautum_information().sum()
+            independence = share * strength * copula.block * copula.lautum_information().sum()
             if independence.requires_grad:
                 independence.backward()
             total = independence.item()
             for rows in torch.arange(len(z), device=z.device).split(chunk):
                 joint = self.coupling(self.copula(), self.marginals(frozen))
-                part = -(weights[rows] * joint.log_prob(z[rows], present[rows])).sum()
+                part = -share * (weights[rows] * joint.log_prob(z[rows], present[rows])).sum()
                 part.backward()
                 total += part.item()
             if frozen:
@@ -311,6 +349,12 @@ class CopulaJoint(nn.Module):
         if len(z) and not (weights.to(z.device)[present.any(-1)] > 0).any():
             raise ValueError("the weights of all rows that have a modality are zero")
         return z, present, weights.to(z)
+
+
+def _ranks(most: int) -> list[int]:
+    """Numbers of factors to try: 1, 2, 3, 4, 6, 8, 12, 16, .. up to the most."""
+    steps = [2**k for k in range(12)] + [3 * 2**k for k in range(11)]
+    return [*sorted(rank for rank in steps if rank < most), most]
 
 
 def _minimize(parameters: Iterable[nn.Parameter], loss: Callable[[], float], steps: int) -> None:

@@ -22,7 +22,7 @@ from cm2.files import replacing
 
 M = TypeVar("M", bound=nn.Module)
 
-_OWN = ("cm2.estimator.", "cm2.heads.", "cm2.inputs.")
+_OWN = ("cm2.estimator.", "cm2.heads.", "cm2.inputs.", "cm2.scaling.")
 _FOREIGN = {"numpy.dtype", "sklearn.tree._tree.Tree"}
 _FORMAT = 1
 _HEADER = "cm2.json"

@@ -58,6 +58,21 @@ def test_xor_views_tell_nothing_alone_and_the_product_does() -> None:
     assert 0.53 < roc_auc_score(y, X["c"][:, 0]) < 0.65
 
 
+def test_across_ranks_a_second_view_tells_beside_the_first_of_the_modality_before() -> None:
+    X, y = make_world("cross-rank", 4000)
+    first = np.stack([block[:, 0] - block[:, 1] for block in X.values()], axis=1) / 2
+    second = np.stack([block[:, 4] - block[:, 5] for block in X.values()], axis=1) / 2
+    # Standard error of an AUROC of 1/2 from n/2 against n/2.
+    error = 4 * np.sqrt(1 / (3 * 4000))
+    assert max(abs(roc_auc_score(y, view) - 0.5) for view in first.T) < error
+    assert max(roc_auc_score(y, view) for view in second.T) < 0.65
+    assert roc_auc_score(y, (second - np.roll(first, 1, axis=1)).sum(axis=1)) > 0.97
+    # Components of one rank say nothing of one another.
+    for views in (first, second):
+        centred = views - np.stack([views[y == c].mean(axis=0) for c in (0, 1)])[y]
+        assert (np.abs(np.corrcoef(centred.T)[np.triu_indices(4, 1)]) < monte_carlo(4000)).all()
+
+
 @pytest.mark.parametrize("rate", [0.0, 0.3, 0.7])
 def test_removal_drops_whole_rows_at_the_rate_and_keeps_one(rate: float) -> None:
     n = 5000

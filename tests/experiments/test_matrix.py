@@ -70,12 +70,15 @@ def test_experiment_runs(name: Path, prepared: dict[str, Path], tmp_path: Path) 
     assert all(share == 1 for share in shares.values()) == paired
 
 
-@pytest.mark.skipif(not (DATA / "mimiciii-demo").is_dir(), reason="needs the MIMIC-III demo")
-def test_series_of_the_real_mimic_demo(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("source", "demo"), [("mimic3", "mimiciii-demo"), ("mimic4", "mimiciv-demo")]
+)
+def test_series_of_the_real_mimic_demos(source: str, demo: str, tmp_path: Path) -> None:
+    if not (DATA / demo).is_dir():
+        pytest.skip(f"needs {demo}")
     out = tmp_path / "demo"
-    command = ["prepare", "mimic3", "--raw", str(DATA / "mimiciii-demo"), "--out", str(out)]
-    assert cli.main(command) == 0
-    path = CONFIGS / "mimic3" / "mortality-partial.yaml"
+    assert cli.main(["prepare", source, "--raw", str(DATA / demo), "--out", str(out)]) == 0
+    path = CONFIGS / source / "mortality-partial.yaml"
     experiment = config.load(
         path,
         [

@@ -32,8 +32,10 @@ def scalars(
 
 def by_hand(head: JointHead, blocks: Blocks) -> np.ndarray:
     """The posterior from the head's means, margins and correlations, one row at a time."""
-    z, means = head.embed(blocks)[..., 0], head.means_.numpy()[..., 0]
-    laws = [joint() for joint in head.joints_] * (len(means) if len(head.joints_) == 1 else 1)
+    z, means = head.embed(blocks)[..., 0], head.laws_.means_.numpy()[..., 0]
+    laws = [joint() for joint in head.laws_.joints_] * (
+        len(means) if len(head.laws_.joints_) == 1 else 1
+    )
     density = np.empty((len(z), len(means)))
     for c, law in enumerate(laws):
         scale = law.marginals.scale.detach().numpy()[:, 0, 0]
@@ -49,9 +51,9 @@ def by_hand(head: JointHead, blocks: Blocks) -> np.ndarray:
 @pytest.mark.parametrize("pooling", [1.0, 0.3, 0.0])
 def test_one_gaussian_coordinate_gives_discriminant_analysis(pooling: float) -> None:
     """Linear with a shared law, quadratic with one a class; rows may lack modalities."""
-    head = JointHead(poolings=(pooling,)).fit(*scalars(300, 0, labels=3))
+    head = JointHead("gaussian", poolings=(pooling,)).fit(*scalars(300, 0, labels=3))
     test, _ = scalars(60, 1, missing=0.4, labels=3)
-    assert len(head.joints_) == (1 if pooling == 1.0 else 3)
+    assert len(head.laws_.joints_) == (1 if pooling == 1.0 else 3)
     found = head.predict_log_proba(test)
     np.testing.assert_allclose(found, by_hand(head, test), rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(np.exp(found).sum(axis=1), 1.0)
@@ -60,7 +62,7 @@ def test_one_gaussian_coordinate_gives_discriminant_analysis(pooling: float) -> 
 def test_the_fitted_laws_are_those_of_the_data() -> None:
     """Means shrink by one row at the overall mean; scales by one row of variance one."""
     data, y = scalars(1500, 0)
-    head = JointHead(poolings=(1.0,)).fit(data, y)
+    head = JointHead("gaussian", poolings=(1.0,)).fit(data, y)
     x = np.hstack(list(data.values.values())).astype(np.float64)
     z = (x - x.mean(axis=0)) / x.std(axis=0, ddof=1)
     sign = np.sign((head.embed(data)[..., 0] * z).sum(axis=0))  # components have a free sign
@@ -68,9 +70,9 @@ def test_the_fitted_laws_are_those_of_the_data() -> None:
     np.testing.assert_allclose(head.embed(data)[..., 0], z, rtol=1e-3, atol=1e-4)
     count = np.bincount(y)
     means = np.stack([z[y == c].sum(axis=0) for c in (0, 1)]) / (count[:, None] + 1)
-    np.testing.assert_allclose(head.means_.numpy()[..., 0], means, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(head.laws_.means_.numpy()[..., 0], means, rtol=1e-3, atol=1e-4)
     deviation = z - means[y]
-    law = head.joints_[0]()
+    law = head.laws_.joints_[0]()
     scale = np.sqrt(((deviation**2).sum(axis=0) + 1.0) / (len(y) + 1))
     np.testing.assert_allclose(law.marginals.scale.detach()[:, 0, 0], scale, rtol=2e-3)
     within = np.corrcoef(deviation.T)
@@ -88,7 +90,7 @@ def alone(blocks: Blocks, m: int) -> Blocks:
     return Blocks(blocks.values, blocks.present & (np.arange(3) == m))
 
 
-@pytest.mark.parametrize("copula", ["independence", "gaussian"])
+@pytest.mark.parametrize("copula", ["independence", "gaussian", "factor"])
 def test_evidence_adds_up_only_without_dependence(copula: str) -> None:
     head = JointHead(copula=copula, poolings=(1.0,)).fit(*scalars(400, 0))
     test, _ = scalars(50, 1)
@@ -110,7 +112,7 @@ def test_no_modality_gives_the_prior() -> None:
     np.testing.assert_allclose(np.exp(head.predict_log_proba(test)), [head.prior_] * 4, rtol=1e-6)
 
 
-@pytest.mark.parametrize("copula", ["gaussian", "gumbel", "frank"])
+@pytest.mark.parametrize("copula", ["factor", "gaussian", "gumbel", "frank"])
 def test_what_stands_in_absent_rows_changes_nothing(copula: str) -> None:
     data, y = scalars(120, 0, missing=0.4)
     test, _ = scalars(40, 1, missing=0.4)
@@ -183,9 +185,9 @@ def fitted_auroc(
     X: dict[str, np.ndarray], y: np.ndarray, fresh: dict[str, np.ndarray], truth: np.ndarray
 ) -> tuple[float, int]:
     reader = Reader()
-    head = JointHead(poolings=(1.0,)).fit(reader.fit_blocks(X), y)
+    head = JointHead(dim=8, poolings=(1.0,)).fit(reader.fit_blocks(X), y)
     log_proba = head.predict_log_proba(reader.blocks(fresh))
-    return float(roc_auc_score(truth, log_proba[:, 1])), head.means_.shape[-1]
+    return float(roc_auc_score(truth, log_proba[:, 1])), head.embed(reader.blocks(fresh)).shape[-1]
 
 
 def test_same_seed_same_laws_and_clones() -> None:
@@ -226,14 +228,15 @@ def fitted(name: str, rows: int, rate: float, copula: str) -> tuple[JointHead, f
 
 
 def test_dependence_pays_where_modalities_share_nuisance() -> None:
-    _, joint = fitted("shared", 600, 0.3, "gaussian")
     _, independent = fitted("shared", 600, 0.3, "independence")
-    assert joint > independent + 0.05
+    for copula in ("factor", "gaussian"):
+        _, joint = fitted("shared", 600, 0.3, copula)
+        assert joint > independent + 0.05
 
 
-def test_exclusive_or_needs_a_law_for_each_class() -> None:
+@pytest.mark.parametrize("copula", ["factor", "gaussian"])
+def test_exclusive_or_needs_a_law_for_each_class(copula: str) -> None:
     """Two signs whose product is the class: means say nothing, dependence does."""
-    head, auroc = fitted("xor", 1500, 0.0, "gaussian")
+    head, auroc = fitted("xor", 1500, 0.0, copula)
     assert head.pooling_ < 1.0
-    assert len(head.joints_) == 2
     assert auroc > 0.7

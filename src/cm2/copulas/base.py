@@ -43,6 +43,8 @@ class Copula(Distribution, ABC):
     arg_constraints: Any = {}
     # The most coordinates that the family can have; None if there is no limit.
     largest_dim: ClassVar[int | None] = None
+    # Whether every two coordinates can have a correlation of their own, of either sign.
+    free_correlations: ClassVar[bool] = False
     # Whether the family couples vectors as such, or coordinates one by one.
     couples_vectors: ClassVar[bool] = False
     # Whether normal scores are jointly Gaussian, so that their conditional means are closed form.
@@ -113,6 +115,14 @@ class Copula(Distribution, ABC):
         if rank is not None:
             raise ValueError(f"{cls.__name__} couples coordinate by coordinate: it has no rank")
         return {"dim": modalities, **cls.start(modalities, batch_shape)}
+
+    @classmethod
+    def reaches(cls, tau: float, dim: int) -> bool:
+        """Whether the family can have this Kendall's tau between coordinates."""
+        try:
+            return cls.free_correlations or bool(cls.from_kendall_tau(tau, dim))
+        except ValueError:
+            return False
 
     def near(self, correlation: Float[Tensor, "dim dim"]) -> dict[str, Tensor]:
         """Parameters from which to fit data whose normal scores have these correlations.
@@ -213,6 +223,7 @@ class Copula(Distribution, ABC):
         engine = torch.quasirandom.SobolEngine(self.dim, scramble=True, seed=0)
         points = engine.draw(_LAUTUM_POINTS, dtype=torch.float64).to(like)
         points = points.view(-1, *[1] * len(self.batch_shape), self.dim)
+        points = points.expand(-1, *self.batch_shape, -1)
         return -self._log_prob(Unit.from_u(points), None).mean(0)
 
     def canonical_correlations(self) -> Float[Tensor, "*batch block block least"]:

@@ -28,6 +28,8 @@ class Elliptical(Copula):
 
     scale_tril: Tensor
 
+    free_correlations = True
+
     @property
     def correlation(self) -> Float[Tensor, "*batch dim dim"]:
         """The correlation matrix."""

@@ -75,6 +75,7 @@ class Factor(Copula):
 
     arg_constraints = {"loading": constraints.independent(constraints.real, 2)}
     couples_vectors = True
+    free_correlations = True
     gaussian_scores = True
 
     def __init__(

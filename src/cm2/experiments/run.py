@@ -70,6 +70,8 @@ def train(experiment: Experiment, out: Path, *, resume: bool = False) -> dict[st
         found: dict[str, Any] = json.loads((out / "test.json").read_text(encoding="utf-8"))
         return found
     parts = {split: _data(experiment, split) for split in ("train", "validation")}
+    if any(data.target is None for data in parts.values()):
+        raise InputError(f"{experiment.data['root']}: has stays without a label, to learn from")
     model = build(experiment, parts["train"].shape, parts["train"].classes)
     if first:
         _open(experiment, out, _environment(parts))
@@ -152,6 +154,10 @@ def evaluate(run: Path, *, split: str = "test", replicates: int = 1000) -> dict[
     experiment, model = restore(run)
     data = _data(experiment, split)
     _same_data(Path(run), data.checksum)
+    if data.target is None:
+        raise InputError(
+            f"{experiment.data['root']}: has stays without a label, to measure against"
+        )
     found = _predictions(experiment, model, data)
     result = {
         "name": experiment.name,

@@ -3,39 +3,49 @@
 x | y ~ N(mu_y, Sigma). The prior on Sigma is inverse Wishart, centred on the block-diagonal
 covariance, so its strength moves the model between naive Bayes over blocks and a free covariance.
 EM with missing data: Dempster, Laird, Rubin (1977); Little and Rubin (2019), chapter 11.
+
+With K_p the inverse covariance of what pattern p observes, zero elsewhere, completed deviations are
+Sigma K_p d and what stays uncertain is Sigma - Sigma K_p Sigma. So a step of EM needs two sums over
+patterns, of K d d' K - K and of K d, and no more memory for many patterns than for one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple, Self
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 _LOG_2PI = float(np.log(2 * np.pi))
 
-
-class Statistics(NamedTuple):
-    """All that EM needs of the data: weight, mean and scatter of each pattern of missing blocks."""
-
-    observed: Bool[ndarray, "pattern dim"]
-    weight: Float[ndarray, "pattern label"]
-    mean: Float[ndarray, "pattern label dim"]
-    scatter: Float[ndarray, "pattern dim dim"]
-    """About the mean of pattern and class, summed over classes; zero where not observed."""
+CHUNK = 2**21
+"""Numbers in the largest array that grows with the number of patterns: 16 MiB."""
 
 
-class Step(NamedTuple):
-    """The conditional law of the missing coordinates given the observed ones, by pattern."""
+class Patterns(NamedTuple):
+    """Patterns of missing blocks that observe equally many coordinates and have equally many rows.
 
-    precision: Float[ndarray, "pattern dim dim"]
-    """Inverse covariance of the observed coordinates, zero elsewhere."""
-    log_det: Float[ndarray, " pattern"]
-    completion: Float[ndarray, "pattern dim dim"]
-    """Linear map from observed deviations to all: identity on what is observed."""
-    residual: Float[ndarray, "pattern dim dim"]
-    """Covariance of what is missing given what is observed, zero elsewhere."""
+    A pattern with more rows than columns is reduced to fewer with the same second moments.
+    """
+
+    observed: Int[ndarray, "pattern seen"]
+    label: Float[ndarray, "pattern row label"]
+    """Indicators of the classes, times the root of the row's weight."""
+    value: Float[ndarray, "pattern row seen"]
+    """Coordinates, times the root of the row's weight."""
+
+
+class Sums(NamedTuple):
+    """What a step of EM adds up over patterns, with d = x - mu_y."""
+
+    square: Float[ndarray, "dim dim"]
+    """Of K d d' K - K over rows: the gradient of the log likelihood in Sigma, doubled."""
+    linear: Float[ndarray, "label dim"]
+    """Of K d over the rows of a class."""
+    log_likelihood: float
 
 
 class BlockGaussian:
@@ -43,14 +53,14 @@ class BlockGaussian:
 
     Maximises log likelihood - strength/2 (log|Sigma| + tr Sigma^-1 Sigma_0)
     - pull/2 sum_y (mu_y - mu_0)' Sigma^-1 (mu_y - mu_0), where Sigma_0 is the block-diagonal
-    covariance and mu_0 the mean of the rows that have the block.
+    covariance and mu_0 the mean of the rows that have the block, unless a centre is given.
 
     Args:
         sizes: Number of coordinates of each block, in order.
         strength: Weight of Sigma_0 in rows; ``inf`` keeps blocks independent given the class, in
             which case nothing is iterated.
         pull: Rows' worth of shrinkage of class means to the common mean.
-        ridge: Added to the variances of Sigma_0.
+        ridge: Added to the variances of the block-diagonal Sigma_0.
         tolerance: EM stops when the objective gains less than this a row.
         max_iter: Largest number of EM steps.
 
@@ -58,12 +68,14 @@ class BlockGaussian:
         mean_: Class means.
         covariance_: The common covariance.
         center_: Sigma_0.
+        common_: mu_0.
         objective_: Value of the penalised log likelihood at each step of EM.
     """
 
     mean_: Float[ndarray, "label dim"]
     covariance_: Float[ndarray, "dim dim"]
     center_: Float[ndarray, "dim dim"]
+    common_: Float[ndarray, " dim"]
     objective_: list[float]
 
     def __init__(
@@ -104,135 +116,188 @@ class BlockGaussian:
         y: Int[ndarray, " n"],
         weight: Float[ndarray, " n"],
         labels: int,
-    ) -> Statistics:
+    ) -> list[Patterns]:
         """Reduces rows to sufficient statistics, so that EM does not depend on their number."""
-        patterns, number = np.unique(present, axis=0, return_inverse=True)
-        observed = patterns[:, self.block]
-        x = np.where(observed[number], x, 0.0)
-        cell = number * labels + y
-        cells = len(patterns) * labels
-        total = np.bincount(cell, weight, minlength=cells)
-        column = np.stack([np.bincount(cell, weight * c, minlength=cells) for c in x.T], axis=1)
-        mean = column / np.where(total > 0, total, 1.0)[:, None]
-        deviation = x - mean[cell]
-        scatter = np.stack(
-            [
-                (deviation[rows] * weight[rows, None]).T @ deviation[rows]
-                for rows in (np.flatnonzero(number == p) for p in range(len(patterns)))
-            ]
-        )
-        return Statistics(
-            observed,
-            total.reshape(len(patterns), labels),
-            mean.reshape(len(patterns), labels, x.shape[1]),
-            scatter,
-        )
+        root = np.sqrt(weight)
+        parts: dict[tuple[int, ...], list[Patterns]] = {}
+        for observed, rows in self._groups(present):
+            label = np.eye(labels)[y[rows]] * root[rows][..., None]
+            value = x[rows[:, :, None], observed[:, None, :]] * root[rows][..., None]
+            both = np.concatenate([label, value], axis=2)
+            if both.shape[1] > both.shape[2]:
+                both = np.linalg.qr(both, mode="r")
+            part = Patterns(observed, both[..., :labels], both[..., labels:])
+            parts.setdefault(both.shape[1:], []).append(part)
+        return [group for alike in parts.values() for group in _merge(alike)]
 
-    def fit_statistics(self, data: Statistics, start: BlockGaussian | None = None) -> Self:
-        """Fits from sufficient statistics, starting at another fit or at independent blocks."""
-        common = self._fit_independent(data)
+    def fit_statistics(
+        self,
+        data: list[Patterns],
+        start: BlockGaussian | None = None,
+        center: tuple[Float[ndarray, " dim"], Float[ndarray, "dim dim"]] | None = None,
+    ) -> Self:
+        """Fits from sufficient statistics.
+
+        Args:
+            data: What :meth:`statistics` returns.
+            start: Another fit to start at; else independent blocks, or the centre.
+            center: Mean and covariance to shrink to; independent blocks if there are none.
+        """
+        if center is None:
+            self._fit_independent(data)
+        else:
+            self.common_, self.center_ = center
+            self.mean_ = np.tile(self.common_, (data[0].label.shape[2], 1))
+            self.covariance_ = self.center_
         self.objective_ = []
         if np.isinf(self.strength):
             return self
         if start is not None:
-            self.mean_, self.covariance_ = start.mean_.copy(), start.covariance_.copy()
-        rows = max(float(data.weight.sum()), 1.0)
+            self.mean_, self.covariance_ = start.mean_, start.covariance_
+        count = np.sum([np.square(group.label).sum(axis=(0, 1)) for group in data], axis=0)
         for _ in range(self.max_iter):
-            step = _condition(self.covariance_, data.observed)
-            self.objective_.append(self._objective(data, step, common))
+            sums = self._expect(data)
+            self.objective_.append(sums.log_likelihood - self._penalty())
             gain = np.diff(self.objective_[-2:])
-            if len(gain) and gain[0] < self.tolerance * rows:
+            if len(gain) and gain[0] < self.tolerance * max(count.sum(), 1.0):
                 break
-            self._maximise(data, step, common)
+            self._maximise(sums, count)
         return self
 
     def log_density(
         self, x: Float[ndarray, "n dim"], present: Bool[ndarray, "n block"]
     ) -> Float[ndarray, "n label"]:
         """Log density of the blocks that are there, under each class; 0 where nothing is."""
-        patterns, number = np.unique(present, axis=0, return_inverse=True)
-        observed = patterns[:, self.block]
-        step = _condition(self.covariance_, observed)
-        out = np.empty((len(x), len(self.mean_)))
-        for p in range(len(patterns)):
-            rows = np.flatnonzero(number == p)
-            seen = observed[p]
-            deviation = x[rows][:, None, seen] - self.mean_[:, seen]
-            square = np.einsum(
-                "ncd,de,nce->nc", deviation, step.precision[p][np.ix_(seen, seen)], deviation
-            )
-            out[rows] = -0.5 * (square + step.log_det[p] + seen.sum() * _LOG_2PI)
+        out = np.zeros((len(x), len(self.mean_)))
+        for observed, rows in self._groups(present):
+            precision, log_det = self._invert(observed)
+            value = x[rows[:, :, None], observed[:, None, :]]
+            constant = log_det + observed.shape[1] * _LOG_2PI
+            for label, mean in enumerate(self.mean_):
+                deviation = value - mean[observed][:, None]
+                square = (deviation @ precision * deviation).sum(axis=2)
+                out[rows, label] = -0.5 * (square + constant[:, None])
         return out
 
-    def _fit_independent(self, data: Statistics) -> Float[ndarray, " dim"]:
-        """Closed form for independent blocks; sets the centre of the prior, returns mu_0."""
-        weight = data.weight[:, :, None] * data.observed[:, None, :]
-        total = weight.sum(axis=0)
-        column = (weight * data.mean).sum(axis=0)
-        common = column.sum(axis=0) / np.maximum(total.sum(axis=0), 1e-300)
-        self.mean_ = np.where(
-            total + self.pull > 0,
-            (column + self.pull * common) / np.where(total + self.pull > 0, total + self.pull, 1.0),
-            common,
-        )
-        between = (data.mean - self.mean_) * data.observed[:, None, :]
-        shift = self.mean_ - common
-        scatter = (
-            data.scatter.sum(axis=0)
-            + np.einsum("pc,pcd,pce->de", data.weight, between, between)
-            + self.pull * shift.T @ shift
-        )
-        rows = total.sum(axis=0)
-        center = scatter / np.maximum(rows, 1e-300)[:, None]
-        center = np.where((self.block[:, None] == self.block) & (rows > 0)[:, None], center, 0.0)
-        center[np.diag_indices_from(center)] += np.where(rows > 0, self.ridge, 1.0)
-        self.center_, self.covariance_ = center, center.copy()
-        return common
+    def _groups(
+        self, present: Bool[ndarray, "n block"]
+    ) -> Iterator[tuple[Int[ndarray, "pattern seen"], Int[ndarray, "pattern row"]]]:
+        """Coordinates and rows of patterns that have equally many of both, in chunks."""
+        patterns, number = np.unique(present, axis=0, return_inverse=True)
+        rows = np.bincount(number, minlength=len(patterns))
+        seen = patterns @ np.asarray(self.sizes)
+        order, first = np.argsort(number, kind="stable"), np.cumsum(rows) - rows
+        for size, count in np.unique(np.stack([seen, rows], axis=1)[seen > 0], axis=0).tolist():
+            group = np.flatnonzero((seen == size) & (rows == count))
+            step = max(1, CHUNK // (size * max(size, count)))
+            for chunk in (group[i : i + step] for i in range(0, len(group), step)):
+                observed = np.nonzero(patterns[chunk][:, self.block])[1].reshape(-1, size)
+                yield observed, order[first[chunk][:, None] + np.arange(count)]
 
-    def _maximise(self, data: Statistics, step: Step, common: Float[ndarray, " dim"]) -> None:
-        """One E-step and M-step in place."""
-        deviation = (data.mean - self.mean_) * data.observed[:, None, :]
-        completed = self.mean_ + np.einsum("pde,pce->pcd", step.completion, deviation)
-        rows = data.weight.sum(axis=0)[:, None] + self.pull
-        total = np.einsum("pc,pcd->cd", data.weight, completed) + self.pull * common
+    def _invert(
+        self, observed: Int[ndarray, "pattern seen"]
+    ) -> tuple[Float[ndarray, "pattern seen seen"], Float[ndarray, " pattern"]]:
+        """Inverse and log determinant of the covariance of what each pattern observes."""
+        part = self.covariance_[observed[:, :, None], observed[:, None, :]]
+        root = torch.linalg.cholesky(torch.from_numpy(part))
+        log_det = 2 * root.diagonal(dim1=1, dim2=2).log().sum(dim=1)
+        return torch.cholesky_inverse(root).numpy(), log_det.numpy()
+
+    def _fit_independent(self, data: list[Patterns]) -> None:
+        """Closed form for independent blocks; sets what is shrunk to as well."""
+        labels, dim = data[0].label.shape[2], len(self.block)
+        total, column = np.zeros((labels, dim)), np.zeros((labels, dim))
+        for observed, label, value in data:
+            count = np.square(label).sum(axis=1)[:, :, None]
+            _add(total, observed, np.broadcast_to(count, (*count.shape[:2], observed.shape[1])))
+            _add(column, observed, label.swapaxes(1, 2) @ value)
+        common = column.sum(axis=0) / np.maximum(total.sum(axis=0), 1e-300)
+        rows = total + self.pull
+        self.mean_ = np.where(
+            rows > 0, (column + self.pull * common) / np.where(rows > 0, rows, 1.0), common
+        )
+        shift = self.mean_ - common
+        scatter = self.pull * shift.T @ shift
+        for observed, label, value in data:
+            deviation = value - label @ self.mean_.T[observed].swapaxes(1, 2)
+            _add_square(scatter, observed, deviation.swapaxes(1, 2) @ deviation)
+        seen = total.sum(axis=0)
+        center = scatter / np.maximum(seen, 1e-300)[:, None]
+        center = np.where((self.block[:, None] == self.block) & (seen > 0)[:, None], center, 0.0)
+        center[np.diag_indices_from(center)] += np.where(seen > 0, self.ridge, 1.0)
+        self.common_, self.center_, self.covariance_ = common, center, center
+
+    def _expect(self, data: list[Patterns]) -> Sums:
+        """The E-step, and the log likelihood at the present parameters."""
+        square, linear = np.zeros_like(self.covariance_), np.zeros_like(self.mean_)
+        log_likelihood = 0.0
+        for observed, label, value in data:
+            precision, log_det = self._invert(observed)
+            weight = np.square(label).sum(axis=(1, 2))
+            deviation = value - label @ self.mean_.T[observed].swapaxes(1, 2)
+            solved = deviation @ precision
+            gradient = solved.swapaxes(1, 2) @ solved - weight[:, None, None] * precision
+            _add_square(square, observed, gradient)
+            _add(linear, observed, label.swapaxes(1, 2) @ solved)
+            constant = log_det + observed.shape[1] * _LOG_2PI
+            log_likelihood -= 0.5 * float((deviation * solved).sum() + weight @ constant)
+        return Sums(square, linear, log_likelihood)
+
+    def _maximise(self, sums: Sums, count: Float[ndarray, " label"]) -> None:
+        """The M-step in place, given the weight of each class."""
+        covariance = self.covariance_
+        completed = sums.linear @ covariance  # of deviations, summed over the rows of a class
+        rows = (count + self.pull)[:, None]
+        total = count[:, None] * self.mean_ + completed + self.pull * self.common_
         mean = np.where(rows > 0, total / np.where(rows > 0, rows, 1.0), self.mean_)
-        distance, shift = completed - mean, mean - common
+        moved, shift = self.mean_ - mean, mean - self.common_
+        cross = moved.T @ completed
         scatter = (
-            (step.completion @ data.scatter @ step.completion.swapaxes(1, 2)).sum(axis=0)
-            + np.einsum("pc,pcd,pce->de", data.weight, distance, distance)
-            + np.einsum("p,pde->de", data.weight.sum(axis=1), step.residual)
+            count.sum() * covariance
+            + covariance @ sums.square @ covariance
+            + (moved * count[:, None]).T @ moved
+            + cross
+            + cross.T
             + self.pull * shift.T @ shift
             + self.strength * self.center_
         )
-        covariance = scatter / (data.weight.sum() + self.strength)
-        self.mean_, self.covariance_ = mean, (covariance + covariance.T) / 2
+        scatter /= count.sum() + self.strength
+        self.mean_, self.covariance_ = mean, (scatter + scatter.T) / 2
 
-    def _objective(self, data: Statistics, step: Step, common: Float[ndarray, " dim"]) -> float:
-        """The penalised log likelihood at the present parameters."""
-        deviation = (data.mean - self.mean_) * data.observed[:, None, :]
-        square = np.einsum("pde,pde->", step.precision, data.scatter) + np.einsum(
-            "pc,pcd,pde,pce->", data.weight, deviation, step.precision, deviation, optimize=True
+    def _penalty(self) -> float:
+        """Minus the log prior at the present parameters, up to a constant."""
+        shift = self.mean_ - self.common_
+        inner = self.strength * self.center_ + self.pull * shift.T @ shift
+        log_det = np.linalg.slogdet(self.covariance_)[1]
+        return 0.5 * float(
+            self.strength * log_det + np.trace(np.linalg.solve(self.covariance_, inner))
         )
-        constant = step.log_det + data.observed.sum(axis=1) * _LOG_2PI
-        likelihood = -0.5 * (square + data.weight.sum(axis=1) @ constant)
-        shift = self.mean_ - common
-        penalty = self.strength * (
-            np.linalg.slogdet(self.covariance_)[1]
-            + np.trace(np.linalg.solve(self.covariance_, self.center_))
-        ) + self.pull * np.trace(np.linalg.solve(self.covariance_, shift.T @ shift))
-        return float(likelihood - 0.5 * penalty)
 
 
-def _condition(
-    covariance: Float[ndarray, "dim dim"], observed: Bool[ndarray, "pattern dim"]
-) -> Step:
-    """Regression of missing on observed coordinates, for all patterns at once."""
-    both = observed[:, :, None] & observed[:, None, :]
-    unit = np.eye(len(covariance))
-    padded = np.where(both, covariance, unit)
-    precision = np.where(both, np.linalg.inv(padded), 0.0)
-    log_det = np.linalg.slogdet(padded)[1]
-    completion = np.where(observed[:, :, None], unit * observed[:, None, :], covariance @ precision)
-    neither = ~observed[:, :, None] & ~observed[:, None, :]
-    explained = covariance @ precision @ covariance
-    return Step(precision, log_det, completion, np.where(neither, covariance - explained, 0.0))
+def _add(
+    total: Float[ndarray, "label dim"],
+    observed: Int[ndarray, "pattern seen"],
+    part: Float[ndarray, "pattern label seen"],
+) -> None:
+    """Adds the rows of each pattern to the columns that it observes, in place."""
+    for label, row in enumerate(total):
+        row += np.bincount(observed.ravel(), part[:, label].ravel(), minlength=len(row))
+
+
+def _add_square(
+    total: Float[ndarray, "dim dim"],
+    observed: Int[ndarray, "pattern seen"],
+    part: Float[ndarray, "pattern seen seen"],
+) -> None:
+    """Adds the matrix of each pattern to the rows and columns that it observes, in place."""
+    index = observed[:, :, None] * len(total) + observed[:, None, :]
+    total += np.bincount(index.ravel(), part.ravel(), minlength=total.size).reshape(total.shape)
+
+
+def _merge(parts: list[Patterns]) -> Iterator[Patterns]:
+    """Patterns of the same sizes together, in chunks: a few large steps, not many small."""
+    _, rows, columns = parts[0].value.shape
+    step = max(1, CHUNK // (columns * max(columns, rows)))
+    whole = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+    for first in range(0, len(whole[0]), step):
+        yield Patterns(*(array[first : first + step] for array in whole))

@@ -46,6 +46,7 @@ class Fusion(Head):
         components: Number of components of each marginal mixture.
         embedding_dim: Width of an embedding.
         coupling: Name of the way in which the copula couples the marginals.
+        rank: Number of factors of a copula that has some; its own default if ``None``.
         imputation: Name of the imputer.
         imputations: Imputations of each incomplete row at prediction.
         fusion: Name of the fusion.
@@ -75,6 +76,7 @@ class Fusion(Head):
         imputation: str = "conditional",
         imputations: int = 10,
         *,
+        rank: int | None = None,
         fusion: str = "lstm",
         posterior: str = "point",
         objective: str = "alignment",
@@ -94,6 +96,7 @@ class Fusion(Head):
         self.components = components
         self.embedding_dim = embedding_dim
         self.coupling = coupling
+        self.rank = rank
         self.imputation = imputation
         self.imputations = imputations
         self.fusion = fusion
@@ -269,6 +272,7 @@ class Fusion(Head):
                 copula=self.copula,
                 components=self.components,
                 coupling=self.coupling,
+                rank=self.rank,
                 imputation=self.imputation,
                 fusion=self.fusion,
                 posterior=self.posterior,

@@ -54,6 +54,7 @@ class CM2(Model):
         copula: Name of the copula family.
         components: Number of components of each marginal mixture.
         coupling: Name of the way in which the copula couples the marginals.
+        rank: Number of factors of a copula that has some; its own default if ``None``.
         imputation: Name of an imputer, or one.
         fusion: Name of a fusion, or one.
         posterior: ``"point"`` or ``"gaussian"``.
@@ -82,6 +83,7 @@ class CM2(Model):
         copula: str = "gaussian",
         components: int = 3,
         coupling: str = "rosenblatt",
+        rank: int | None = None,
         imputation: str | imputers.Imputer = "conditional",
         fusion: str | fusions.Fusion = "lstm",
         posterior: str = "point",
@@ -100,7 +102,7 @@ class CM2(Model):
         with torch.random.fork_rng(devices=[], enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed)
-            self.joint = CopulaJoint(*size, copula, components, coupling, shared=shared)
+            self.joint = CopulaJoint(*size, copula, components, coupling, rank=rank, shared=shared)
             self.posterior = posteriors.REGISTRY[posterior](*size)
             self.objective = objectives.REGISTRY[objective](self.joint)
             self.imputer = (

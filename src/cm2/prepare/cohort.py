@@ -72,12 +72,14 @@ def count(engine: Engine, table: ir.Table) -> int:
     return int(engine.frame(table.agg(rows=table.count()))["rows"].iloc[0])
 
 
-def root(engine: Engine, stays: ir.Table) -> Cohort:
+def root(engine: Engine, stays: ir.Table, *, told: bool = True) -> Cohort:
     """Applies the exclusions that do not depend on the task.
 
     Args:
         engine: Where the work is done.
         stays: Normalised stays, as they come from a source.
+        told: Whether discharge and outcome must be known; they are not of patients who are still
+            there.
 
     Raises:
         TableError: Rows with one stay id differ, or no stay is left.
@@ -94,9 +96,10 @@ def root(engine: Engine, stays: ir.Table) -> Cohort:
             | rows.hadm_id.isnull()
             | rows.subject_id.isnull(),
             "no time of admission to the unit or of discharge": rows.intime.isnull()
-            | rows.outtime.isnull(),
+            | (rows.outtime.isnull() & told),
             "discharge from the unit not after admission": rows.outtime <= rows.intime,
-            "outcome of the hospital admission unknown": ~rows.died.isin([0, 1]).fill_null(False),
+            "outcome of the hospital admission unknown": ~rows.died.isin([0, 1]).fill_null(False)
+            & told,
         },
     )
     cohort.every = cohort.kept

@@ -6,6 +6,8 @@ spills to a folder, Spark writes Parquet there. The same Ibis expressions run on
 
 from __future__ import annotations
 
+import glob
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,10 +25,12 @@ from cm2.prepare.errors import TableError
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-__all__ = ["DATABASES", "DuckDB", "Engine", "Spark", "start"]
+__all__ = ["DATABASES", "DuckDB", "Engine", "Spark", "escape", "is_parquet", "parts", "start"]
 
 DATABASES = (".duckdb", ".db")
 ROWS = 1 << 17
+# What Spark's file system reads as a pattern.
+HADOOP = re.compile(r"[*?\[\]{}\\]")
 
 
 class Engine(ABC):
@@ -46,12 +50,12 @@ class Engine(ABC):
         """Opens a file without reading it; the columns of a CSV file are text.
 
         Args:
-            path: The file.
+            path: The file, or a folder of Parquet files that are one table.
             header: The names in the first line of a CSV file.
         """
         self.files.append(path)
         with self.guard(path):
-            if path.suffix.lower() == ".parquet":
+            if is_parquet(path):
                 return self._parquet(path)
             return self._csv(path, header)
 
@@ -88,7 +92,8 @@ class Engine(ABC):
             yield
         except self.failures as error:
             text = str(error)
-            place = path or next((file for file in self.files if str(file) in text), "raw tables")
+            named = (file for file in self.files if str(file) in text or escape(file) in text)
+            place = path or next(named, "raw tables")
             raise TableError(f"{place}: {reason(error)}") from None
 
     def close(self) -> None:
@@ -159,7 +164,7 @@ class DuckDB(Engine):
     def _csv(self, path: Path, header: Sequence[str]) -> ir.Table:
         # The form is known, so that DuckDB need not guess it from a sample.
         return self.backend.read_csv(
-            path,
+            escape(path),
             columns=dict.fromkeys(_unique(header), "varchar"),
             auto_detect=False,
             header=True,
@@ -170,7 +175,7 @@ class DuckDB(Engine):
         )
 
     def _parquet(self, path: Path) -> ir.Table:
-        return self.backend.read_parquet(path)
+        return self.backend.read_parquet([escape(part) for part in parts(path)])
 
 
 class Spark(Engine):
@@ -213,7 +218,7 @@ class Spark(Engine):
 
     def _csv(self, path: Path, header: Sequence[str]) -> ir.Table:
         return self.backend.read_csv(
-            str(path),
+            HADOOP.sub(r"\\\g<0>", str(path)),
             header=True,
             inferSchema=False,
             sep=",",
@@ -224,7 +229,7 @@ class Spark(Engine):
         )
 
     def _parquet(self, path: Path) -> ir.Table:
-        return self.backend.read_parquet(str(path))
+        return self.backend.read_parquet(HADOOP.sub(r"\\\g<0>", str(path)))
 
 
 ENGINES: dict[str, type[DuckDB | Spark]] = {"duckdb": DuckDB, "spark": Spark}
@@ -244,6 +249,35 @@ def start(
     if name not in ENGINES:
         raise ValueError(f"unknown engine {name!r}; there are {', '.join(ENGINES)}")
     return ENGINES[name](threads, memory_limit, folder)
+
+
+def escape(path: Path) -> str:
+    """Writes a path so that no part of it is read as a pattern of file names.
+
+    Args:
+        path: Such as one in a folder named ``mimic[12]``.
+    """
+    return glob.escape(str(path))
+
+
+def is_parquet(path: Path) -> bool:
+    """Tells whether a table is in Parquet: in one file, or in a folder of parts.
+
+    Args:
+        path: Of the table.
+    """
+    return path.is_dir() or path.suffix.lower() == ".parquet"
+
+
+def parts(path: Path) -> list[Path]:
+    """Lists the Parquet files of a table: itself, or all that lie in its folder.
+
+    Args:
+        path: Of the table.
+    """
+    if not path.is_dir():
+        return [path]
+    return sorted(file for file in path.rglob("*") if file.suffix.lower() == ".parquet")
 
 
 def _unique(header: Sequence[str]) -> list[str]:

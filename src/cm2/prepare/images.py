@@ -22,10 +22,20 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from cm2.prepare import manifest, places
 from cm2.prepare.engine import Engine
 from cm2.prepare.notes import SELECTIONS
 
-__all__ = ["CHEXPERT", "SIDE", "decode", "select", "studies", "write_images"]
+__all__ = [
+    "CHEXPERT",
+    "SIDE",
+    "arrived",
+    "decode",
+    "fingerprint",
+    "select",
+    "studies",
+    "write_images",
+]
 
 SIDE = 256
 """Pixels of a side of the images that are kept."""
@@ -165,8 +175,8 @@ def write_images(
 ) -> dict[str, int]:
     """Writes the image of each stay that has one.
 
-    An image that is missing or cannot be decoded counts as absent and is listed, by its path
-    relative to ``root`` and what went wrong, in ``images-unreadable.csv``.
+    An image that is missing or cannot be decoded counts as absent and is listed, by its path in
+    the data set and what went wrong, in ``images-unreadable.csv``.
 
     Args:
         engine: Where the choice is computed.
@@ -174,7 +184,7 @@ def write_images(
         images: Normalised images.
         root: Folder that the images' paths are relative to.
         out: Folder for ``images.npy`` (pixels), ``images.parquet`` (the stay of each row, its
-            hour, view and labels) and the list of unreadable images.
+            hour, view, path and labels) and the list of unreadable images.
         hours: As in ``select``; so the next two.
         selection: Which images.
         views: Which views.
@@ -185,9 +195,7 @@ def write_images(
     """
     untimed = images.semi_join(stays, "subject_id").filter(lambda t: t.time.isnull()).count()
     chosen = select(stays, images, hours, selection=selection, views=views).order_by("stay_id")
-    table = pa.Table.from_batches(
-        (batch.cast(_schema(path=True)) for batch in engine.batches(chosen)), _schema(path=True)
-    )
+    table = pa.Table.from_batches((batch.cast(SCHEMA) for batch in engine.batches(chosen)), SCHEMA)
     paths = table["path"].to_pylist()
     failures: list[tuple[str, str]] = []
     kept = []
@@ -201,7 +209,7 @@ def write_images(
             kept.append(row)
         file.seek(0)
         _header(file, len(kept))
-    rows = table.take(pa.array(kept, pa.int64())).drop_columns("path")
+    rows = table.take(pa.array(kept, pa.int64()))
     rows = rows.add_column(1, "row", pa.array(range(len(kept)), pa.int64()))
     pq.write_table(rows, out / "images.parquet", compression="zstd")
     with (out / UNREADABLE).open("w", newline="") as file:
@@ -217,14 +225,53 @@ def write_images(
 
 
 MISSING = "no such file"
+SCHEMA = pa.schema(
+    {"stay_id": pa.int64(), "hour": pa.float64(), "view": pa.string(), "path": pa.string()}
+    | dict.fromkeys(CHEXPERT, pa.float64())
+)
+
+
+def fingerprint(root: Path, out: Path) -> str:
+    """Describes the pictures that were chosen, as they are now.
+
+    Args:
+        root: The folder of the pictures.
+        out: What ``write_images`` wrote.
+    """
+    written = pq.read_table(out / "images.parquet", columns=["path"])["path"].to_pylist()
+    paths = [*written, *(path for path, _ in _failures(out))]
+    return manifest.fingerprint_of_many(root, _below(root, paths))
+
+
+def arrived(root: Path, out: Path) -> int:
+    """Counts pictures that were missing and are there now.
+
+    Args:
+        root: The folder of the pictures.
+        out: What ``write_images`` wrote.
+    """
+    missing = [path for path, reason in _failures(out) if reason == MISSING]
+    return sum((root / path).is_file() for path in _below(root, missing))
+
+
+def _failures(out: Path) -> list[tuple[str, str]]:
+    with (out / UNREADABLE).open(newline="") as file:
+        return [(path, reason) for path, reason in list(csv.reader(file))[1:]]
 
 
 def _decoded(
     pool: ThreadPoolExecutor, root: Path, paths: Sequence[str]
 ) -> Iterator[NDArray[np.uint8] | str]:
     """Pixels in the order of the paths, or why there are none; a bounded number ahead."""
-    for start in range(0, len(paths), BATCH):
-        yield from pool.map(_attempt, [root / path for path in paths[start : start + BATCH]])
+    files = [root / path for path in _below(root, paths)]
+    for start in range(0, len(files), BATCH):
+        yield from pool.map(_attempt, files[start : start + BATCH])
+
+
+def _below(root: Path, paths: Sequence[str]) -> list[str]:
+    """The paths from a folder that may be that of the data set, or its `files`."""
+    level = places.level(root)
+    return [level + path.removeprefix("files/") for path in paths]
 
 
 def _attempt(path: Path) -> NDArray[np.uint8] | str:
@@ -279,9 +326,3 @@ def _study_time(date: ir.StringValue, time: ir.StringValue) -> ir.TimestampValue
 def _path(subject: ir.StringValue, study: ir.StringValue, dicom: ir.StringValue) -> ir.StringValue:
     group = ibis.literal("files/p") + subject.substr(0, 2)
     return group + "/p" + subject + "/s" + study + "/" + dicom + ".jpg"
-
-
-def _schema(*, path: bool) -> pa.Schema:
-    names = {"stay_id": pa.int64(), "hour": pa.float64(), "view": pa.string()}
-    names |= {"path": pa.string()} if path else {}
-    return pa.schema(names | {label: pa.float64() for label in CHEXPERT})

@@ -18,6 +18,7 @@ __all__ = [
     "checksums",
     "digest",
     "fingerprint",
+    "fingerprint_of_many",
     "is_synthetic",
     "read",
     "source_version",
@@ -38,16 +39,31 @@ def fingerprint(files: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
     Returns:
         For each table its size in bytes and a digest of size, beginning and end.
     """
-    found = {}
-    for table, path in sorted(files.items()):
-        size = path.stat().st_size
-        digest = hashlib.blake2b(str(size).encode(), digest_size=16)
-        with path.open("rb") as file:
-            digest.update(file.read(EDGE))
-            file.seek(max(size - EDGE, 0))
-            digest.update(file.read(EDGE))
-        found[table] = {"bytes": size, "digest": digest.hexdigest()}
-    return found
+    return {table: _edges(path) for table, path in sorted(files.items())}
+
+
+def fingerprint_of_many(root: Path, paths: Iterable[str]) -> str:
+    """Describes many small files in one digest; one that is not there counts as such.
+
+    Args:
+        root: The folder of the files.
+        paths: From there.
+    """
+    every = hashlib.blake2b(digest_size=16)
+    for path in sorted(paths):
+        there = (root / path).is_file()
+        every.update(f"{path},{_edges(root / path)['digest'] if there else 'missing'}\n".encode())
+    return every.hexdigest()
+
+
+def _edges(path: Path) -> dict[str, Any]:
+    size = path.stat().st_size
+    digest = hashlib.blake2b(str(size).encode(), digest_size=16)
+    with path.open("rb") as file:
+        digest.update(file.read(EDGE))
+        file.seek(max(size - EDGE, 0))
+        digest.update(file.read(EDGE))
+    return {"bytes": size, "digest": digest.hexdigest()}
 
 
 def digest(content: Mapping[int, str]) -> str:

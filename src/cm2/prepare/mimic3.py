@@ -86,6 +86,7 @@ class MIMIC3(Source):
     }
     optional = frozenset({"labevents", "noteevents"})
     lazy = frozenset({"chartevents", "labevents", "noteevents"})
+    note_tables = ("noteevents",)
 
     modalities = ("series", "notes")
 

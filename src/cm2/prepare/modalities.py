@@ -115,9 +115,20 @@ def write_series(
         hours=hours,
         hours_per_bin=hours_per_bin,
     )
+    return of_series(written, "series.parquet", hours_per_bin)
+
+
+def of_series(written: grid.Series, file: str, hours_per_bin: float) -> Written:
+    """Returns what the manifest says of a grid.
+
+    Args:
+        written: The grid.
+        file: Its name.
+        hours_per_bin: Length of a bin.
+    """
     facts = {
         "kind": "series",
-        "file": "series.parquet",
+        "file": file,
         "bins": written.bins,
         "hours_per_bin": hours_per_bin,
         "columns": list(written.columns),
@@ -203,6 +214,7 @@ def write_images(
         "file": "images.npy",
         "index": "images.parquet",
         "shape": [pictures.SIDE, pictures.SIDE],
+        "pictures": pictures.fingerprint(root, out),
     }
     return Written(facts, _stays(out / "images.parquet"), counts)
 

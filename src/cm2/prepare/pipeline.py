@@ -9,13 +9,26 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 # Each registers its source.
-from cm2.prepare import eicu_source, folder, manifest, mimic3, mimic4, splits, summary  # noqa: F401
+from cm2.prepare import (  # noqa: F401
+    collection,
+    eicu_source,
+    folder,
+    manifest,
+    mimic3,
+    mimic4,
+    physionet2012,
+    places,
+    splits,
+    summary,
+)
+from cm2.prepare import images as pictures
+from cm2.prepare.collection import COLLECTIONS
 from cm2.prepare.engine import Engine, start
 from cm2.prepare.errors import MissingError, TableError
 from cm2.prepare.options import Options
@@ -26,6 +39,8 @@ from cm2.prepare.tables import Tables
 __all__ = ["Options", "prepare"]
 
 WORK = "work"
+SHOWN = 10
+"""Tables that a message names."""
 
 
 def prepare(
@@ -46,7 +61,7 @@ def prepare(
     """Prepares a data set, or finds that it is there already.
 
     Args:
-        source: ``"mimic3"``, ``"mimic4"`` or ``"eicu"``.
+        source: ``"mimic3"``, ``"mimic4"``, ``"eicu"`` or ``"physionet2012"``.
         raw: Folder of the raw tables, or one DuckDB file.
         out: Folder to make.
         options: What decides the result.
@@ -66,6 +81,16 @@ def prepare(
         TableError: Options, tables or folders are not usable.
     """
     options, raw, out = options or Options(), Path(raw), Path(out)
+    if source in COLLECTIONS:
+        for name, value in {
+            "notes": notes,
+            "images": images,
+            "meds": options.meds,
+            "split-by": options.split_by,
+        }.items():
+            if value:
+                raise TableError(f"{source} has no use for --{name}")
+        return _collect(source, raw, out, options, split_file, overwrite=overwrite, say=say)
     kind = SOURCES[source]
     if options.task not in kind.tasks:
         raise TableError(
@@ -74,49 +99,117 @@ def prepare(
         )
     given = splits.read(split_file) if split_file else None
     folder.refuse(out, raw)
-    places = [place for place in (notes, images) if place]
-    for place in places:
-        if not place.is_dir():
-            raise MissingError(f"{place}: no such folder of notes or images")
-    with _open(kind, raw, places) as tables:
+    elsewhere: dict[str, Path] = {}
+    if notes is not None:
+        elsewhere |= places.notes(Path(notes), kind.note_tables, source)
+    if images is not None:
+        images = Path(images)
+        elsewhere |= places.tables_of_images(images, kind.image_tables, source)
+    with _open(kind, raw, elsewhere) as tables:
         files = tables.files
+        if images is not None and kind.image_tables[0] not in tables:
+            raise MissingError(f"{images}: the table {kind.image_tables[0]} is not in it")
+    root = places.pictures(images, raw / "cxr")
     key = _key(source, options, files, given)
     synthetic = manifest.is_synthetic(raw, files.values())
-    found = manifest.read(out)
-    if found is not None and not overwrite:
-        _refuse_other(out, found, key)
-        say(f"{out}: holds this result already; nothing was done")
-        return found
-    with folder.building(out, owned=manifest.NAME) as partial:
+
+    def make(partial: Path) -> dict[str, Any]:
         work = partial / WORK
         work.mkdir()
         backend = start(engine, threads=threads, memory_limit=memory_limit, folder=work)
         try:
-            tables = _open(kind, raw, places, backend)
+            tables = _open(kind, raw, elsewhere, backend)
             run = Run(kind(tables), options, backend, partial, threads, say)
-            content = run.write(given, images or raw / "cxr", synthetic=synthetic)
+            content = run.write(given, root, synthetic=synthetic)
         finally:
             backend.close()
         shutil.rmtree(work)
+        if images is not None:
+            _refuse_none(images, root, content["counts"]["cxr"])
         content["unreadable"] = dict(sorted(tables.unreadable.items()))
         content["synthetic"] = synthetic
         content["source_version"] = manifest.source_version(raw)
-        made = manifest.write(partial, {**content, **key})
+        return content
+
+    def compare(found: Mapping[str, Any]) -> None:
+        _refuse_other_pictures(out, found, root)
+
+    return _made(out, key, make, compare, overwrite=overwrite, say=say)
+
+
+def _collect(
+    source: str,
+    raw: Path,
+    out: Path,
+    options: Options,
+    split_file: Path | None,
+    *,
+    overwrite: bool,
+    say: Say,
+) -> dict[str, Any]:
+    """Prepares a data set whose samples are given."""
+    kind = COLLECTIONS[source]
+    if options.task not in kind.tasks:
+        raise TableError(f"{source} tells {', '.join(kind.tasks)} only, not {options.task}")
+    given = splits.read(split_file) if split_file else None
+    folder.refuse(out, raw)
+    data = kind(raw)
+    key = _key(source, options, data.files(), given)
+
+    def make(partial: Path) -> dict[str, Any]:
+        say("reading")
+        content = collection.write(data.collect(options, given), partial, options)
+        content["synthetic"] = manifest.is_synthetic(raw, data.files().values())
+        content["source_version"] = manifest.source_version(raw)
+        return content
+
+    return _made(out, key, make, overwrite=overwrite, say=say)
+
+
+def _made(
+    out: Path,
+    key: Mapping[str, Any],
+    make: Callable[[Path], dict[str, Any]],
+    compare: Callable[[Mapping[str, Any]], None] = lambda found: None,
+    *,
+    overwrite: bool,
+    say: Say,
+) -> dict[str, Any]:
+    """Makes a folder, or finds that it is there already, and returns its manifest."""
+    found = manifest.read(out)
+    if found is not None and not overwrite:
+        _refuse_other(out, found, key)
+        compare(found)
+        say(f"{out}: holds this result already; nothing was done")
+        return found
+    with folder.building(out, owned=manifest.NAME) as partial:
+        made = manifest.write(partial, {**make(partial), **key})
     say(summary.text(made))
     return made
 
 
 def _open(
-    kind: type[Source], raw: Path, places: Sequence[Path], engine: Engine | None = None
+    kind: type[Source], raw: Path, given: Mapping[str, Path], engine: Engine | None = None
 ) -> Tables:
     return Tables(
         raw,
         kind.wanted,
         optional=kind.optional,
         lazy=kind.lazy,
-        subfolders=[*places, *kind.subfolders],
+        subfolders=kind.subfolders,
+        given=given,
         engine=engine,
     )
+
+
+def _refuse_none(images: Path, root: Path, counts: Mapping[str, int]) -> None:
+    """Refuses a folder of images in which not one of those chosen is."""
+    if counts["chosen"] and counts["missing"] == counts["chosen"]:
+        one = f"{root / places.level(root)}/pNN/pSUBJECT/sSTUDY/IMAGE.jpg"
+        raise MissingError(
+            f"{images}: none of the {counts['chosen']} chosen images is there; the first path tried"
+            f" was like {one}"
+        )
 
 
 def _key(
@@ -134,13 +227,39 @@ def _key(
 
 
 def _refuse_other(out: Path, found: Mapping[str, Any], key: Mapping[str, Any]) -> None:
-    if differ := sorted(name for name in key if found.get(name) != key[name]):
+    if differ := [
+        _difference(name, found.get(name), key[name])
+        for name in sorted(key)
+        if found.get(name) != key[name]
+    ]:
         raise TableError(
-            f"{out}: holds a result that differs in {', '.join(differ)}; choose another folder, or"
+            f"{out}: holds a result that differs in {'; '.join(differ)}. Choose another folder, or"
             " replace it with --overwrite"
         )
     if found.get("cm2_version") != version("cm2") or found.get("files") != manifest.checksums(out):
         raise TableError(
             f"{out}: was changed since, or made by another version of cm2; replace it with"
             " --overwrite"
+        )
+
+
+def _difference(name: str, there: Any, now: Any) -> str:
+    """Says what differs: which options, and which tables."""
+    if not (isinstance(there, dict) and isinstance(now, dict)):
+        return name
+    parts = [part for part in sorted({*there, *now}) if there.get(part) != now.get(part)]
+    if name == "options":
+        changes = (f"{part}: {there.get(part)} there, {now.get(part)} now" for part in parts)
+        return f"options ({', '.join(changes)})"
+    return f"{name} ({', '.join(parts[:SHOWN])}{', ...' if len(parts) > SHOWN else ''})"
+
+
+def _refuse_other_pictures(out: Path, found: Mapping[str, Any], root: Path) -> None:
+    """Refuses a result whose pictures are others now: they came later, or were replaced."""
+    held = found["modalities"].get("cxr", {}).get("pictures")
+    if held is not None and held != pictures.fingerprint(root, out):
+        raise TableError(
+            f"{out}: holds a result that differs in its pictures: {pictures.arrived(root, out)}"
+            " that were missing are there now, others may be replaced. Choose another folder, or"
+            " replace it with --overwrite"
         )

@@ -9,19 +9,16 @@ from typing import Any
 
 import ibis
 import ibis.expr.types as ir
-import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from cm2 import removal
 from cm2.prepare import cohort as cohorts
-from cm2.prepare import events, labels, meds, modalities, splits
+from cm2.prepare import events, grouped, labels, meds, modalities, splits
 from cm2.prepare.engine import Engine
 from cm2.prepare.errors import TableError
 from cm2.prepare.modalities import Written
 from cm2.prepare.options import Options
 from cm2.prepare.source import Source
+from cm2.prepare.stays import by_split, check_training, write_stays
 
 __all__ = ["Run", "Say"]
 
@@ -59,14 +56,20 @@ class Run:
             synthetic: Whether the tables are made up.
         """
         self.say("cohort")
-        cohort = cohorts.root(self.engine, self.source.stays())
+        cohort = cohorts.root(self.engine, self.source.stays(), told=self.options.task != "none")
         root = cohort.kept
         cohorts.whole_window(self.engine, cohort, self.options.hours)
         labelled = labels.label(
-            self.engine, cohort, root, self.options.task, self.options.readmission
+            self.engine,
+            cohort,
+            root,
+            self.options.task,
+            self.options.readmission,
+            self.options.hours,
         )
         if given is not None:
             self._pick(cohort, list(given))
+        dealt = self._deal(cohort) if self.options.split_by else None
         counts: dict[str, Any] = {}
         left_out: dict[str, dict[str, int]] = {}
         measurements = self.source.measurements()
@@ -76,7 +79,7 @@ class Run:
             accepted, left_out = self._measure(measurements, cohort)
             counts["events"] = modalities.write_events(self.engine, accepted, self.out)
         cohort.kept = self.engine.keep("stays_final", cohort.kept)
-        frame = self._frame(cohort, labelled, given)
+        frame = self._frame(cohort, labelled, given, dealt)
         if self.options.meds and accepted is not None:
             self.say("meds")
             long = pd.read_parquet(self.out / "events.parquet")
@@ -85,11 +88,13 @@ class Run:
             )
         written = dict(self._modalities(cohort.kept, frame, accepted, pictures))
         counts |= {name: one.counts for name, one in written.items()}
-        counts["stays"] = _parts(frame)
-        removed = self._write_stays(frame, written)
-        positive = frame.loc[frame["label"] == 1, "kind"]
+        counts["stays"] = by_split(frame)
+        removed = write_stays(frame, written, self.out, self.options)
+        known = frame["label"].notna() & (self.options.task == "length-of-stay")
+        positive = frame.loc[(frame["label"] > 0) | known, "kind"]
         return {
             "flow": [[step, number] for step, number in cohort.flow] + [["stays kept", len(frame)]],
+            "classes": labels.CLASSES.get(self.options.task),
             "positives": {kind: int((positive == kind).sum()) for kind in sorted(set(positive))},
             "counts": counts,
             "measurements_left_out": left_out,
@@ -113,6 +118,24 @@ class Run:
             cohort.kept.semi_join(listed, "subject_id"),
         )
 
+    def _deal(self, cohort: cohorts.Cohort) -> dict[int, str]:
+        """Splits along a group of stays; patients of two parts are excluded and counted."""
+        by, groups = str(self.options.split_by), self.source.groups()
+        if groups is None or by not in self.source.grouping:
+            reason = self.source.ungrouped.get(by, "its tables do not have it")
+            raise TableError(f"{self.source.name} cannot be split by {by}: {reason}")
+        kept = cohort.kept.select("stay_id", "subject_id").inner_join(groups, "stay_id")
+        frame = self.engine.frame(kept.order_by("stay_id"))
+        frame["part"] = grouped.assign(frame, by, self.options.fractions, seed=self.options.seed)
+        frame = frame.dropna(subset="part")
+        listed = self.engine.keep("dealt", ibis.memtable(frame[["stay_id"]]))
+        cohort.exclude(
+            self.engine,
+            f"patient with stays of two parts by {by}",
+            cohort.kept.semi_join(listed, "stay_id"),
+        )
+        return dict(zip(frame["stay_id"].tolist(), frame["part"].tolist(), strict=True))
+
     def _measure(
         self, measurements: ir.Table, cohort: cohorts.Cohort
     ) -> tuple[ir.Table, dict[str, dict[str, int]]]:
@@ -133,9 +156,15 @@ class Run:
         return accepted, left_out
 
     def _frame(
-        self, cohort: cohorts.Cohort, labelled: ir.Table, given: Mapping[int, str] | None
+        self,
+        cohort: cohorts.Cohort,
+        labelled: ir.Table,
+        given: Mapping[int, str] | None,
+        dealt: Mapping[int, str] | None,
     ) -> pd.DataFrame:
         stays = cohort.kept.select("stay_id", "subject_id", "hadm_id", "age", "intime")
+        if (groups := self.source.groups()) is not None:
+            stays = stays.left_join(groups, "stay_id").drop("stay_id_right")
         frame = self.engine.frame(stays.inner_join(labelled, "stay_id").order_by("stay_id"))
         if frame.empty:
             steps = "; ".join(f"{step}: {number}" for step, number in cohort.flow)
@@ -143,11 +172,9 @@ class Run:
         subjects = frame["subject_id"].unique().tolist()
         parts = given or splits.assign(subjects, self.options.fractions, seed=self.options.seed)
         frame["split"] = [parts[subject] for subject in frame["subject_id"]]
-        if not (frame["split"] == "train").any():
-            raise TableError(
-                f"none of the {len(frame)} stays that are left is of the training split, on which"
-                " the normalisation is fitted; choose another seed, or give a file of splits"
-            )
+        if dealt is not None:
+            frame["split"] = frame["stay_id"].map(dict(dealt))
+        check_training(frame)
         return frame
 
     def _modalities(
@@ -210,40 +237,3 @@ class Run:
         for name, lines in self.source.lines(stays, options.hours).items():
             self.say(name)
             yield name, modalities.write_lines(self.engine, lines, name, self.out)
-
-    def _write_stays(self, frame: pd.DataFrame, written: Mapping[str, Written]) -> dict[str, int]:
-        """Writes `stays.parquet`, and returns of how many stays each modality was removed."""
-        columns: dict[str, pa.Array] = {
-            name: pa.array(frame[name].to_numpy("int64"))
-            for name in ("stay_id", "subject_id", "hadm_id")
-        }
-        columns["split"] = pa.array(frame["split"].tolist(), pa.string())
-        columns["label"] = pa.array(frame["label"].to_numpy("int64"))
-        columns["age"] = pa.array(frame["age"].to_numpy("float64"))
-        # In the order of those who read the folder, so that the same removal can be made there.
-        names = sorted(written, key=lambda name: (written[name].facts["kind"] != "series", name))
-        has = np.stack([frame["stay_id"].isin(written[name].stays) for name in names], axis=1)
-        left = removal.kept(
-            has,
-            frame["stay_id"].to_numpy(np.int64),
-            names,
-            self.options.missing_rate,
-            "others",
-            self.options.seed,
-        )
-        columns |= {f"has_{name}": pa.array(left[:, k]) for k, name in enumerate(names)}
-        pq.write_table(pa.table(columns), self.out / "stays.parquet", compression="zstd")
-        gone = (has & ~left).sum(axis=0).tolist()
-        return dict(zip(names, gone, strict=True))
-
-
-def _parts(frame: pd.DataFrame) -> dict[str, dict[str, int]]:
-    return {
-        part: {
-            "stays": len(rows),
-            "patients": int(rows["subject_id"].nunique()),
-            "positive": int(rows["label"].sum()),
-        }
-        for part in splits.PARTS
-        for rows in [frame[frame["split"] == part]]
-    }

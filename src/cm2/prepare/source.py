@@ -100,9 +100,13 @@ class Source(ABC):
         optional: Tables that may be absent.
         lazy: Tables too large to be copied.
         subfolders: Where tables lie beside the folder itself.
+        note_tables: Tables that may lie in a folder of notes that is named.
+        image_tables: Tables that may lie in a folder of images that is named.
         modalities: What can be made of it.
         tasks: What its tables tell the outcome of.
         untold: Why they do not tell that of another task.
+        grouping: Columns of `groups`.
+        ungrouped: Why there is no other such column.
         text: The modality that `documents` are.
     """
 
@@ -111,9 +115,18 @@ class Source(ABC):
     optional: ClassVar[frozenset[str]] = frozenset()
     lazy: ClassVar[frozenset[str]] = frozenset()
     subfolders: ClassVar[tuple[str, ...]] = ()
+    note_tables: ClassVar[tuple[str, ...]] = ()
+    image_tables: ClassVar[tuple[str, ...]] = ()
     modalities: ClassVar[tuple[str, ...]]
-    tasks: ClassVar[tuple[str, ...]] = ("in-hospital-mortality", "readmission")
+    tasks: ClassVar[tuple[str, ...]] = (
+        "in-hospital-mortality",
+        "readmission",
+        "length-of-stay",
+        "none",
+    )
     untold: ClassVar[Mapping[str, str]] = {}
+    grouping: ClassVar[tuple[str, ...]] = ()
+    ungrouped: ClassVar[Mapping[str, str]] = {"year": "its dates are shifted by patient"}
     text: ClassVar[str] = "notes"
 
     def __init__(self, raw: Raw) -> None:
@@ -122,6 +135,10 @@ class Source(ABC):
     @abstractmethod
     def stays(self) -> ir.Table:
         """Returns stays in intensive care, with the columns of `STAYS`."""
+
+    def groups(self) -> ir.Table | None:
+        """Returns ``stay_id`` and what stays can be told apart by: texts, null where unknown."""
+        return None
 
     @abstractmethod
     def measurements(self) -> ir.Table | None:

@@ -9,17 +9,17 @@ from __future__ import annotations
 import csv
 import gzip
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ibis
 import ibis.expr.types as ir
 
-from cm2.prepare.engine import DATABASES, DuckDB, Engine
+from cm2.prepare.engine import DATABASES, DuckDB, Engine, is_parquet, parts
 from cm2.prepare.errors import MissingError, TableError
 
-__all__ = ["Tables"]
+__all__ = ["SUFFIXES", "Tables", "look"]
 
 SUFFIXES = (".parquet", ".csv", ".csv.gz")
 NUMBERS = ("int64", "float64")
@@ -29,9 +29,10 @@ UNREADABLE = "__unreadable"
 class Tables:
     """The wanted tables of a raw data set; ``tables["patient"]`` is a typed Ibis table.
 
-    Tables are found by name without regard to case, as ``.parquet``, ``.csv`` or ``.csv.gz``, or in
-    one DuckDB file, with the wanted columns only. A small table is read when first asked for, once.
-    A table of ``lazy`` is not read: it is a view, read by whatever is computed from it.
+    Tables are found by name without regard to case, as ``.parquet``, ``.csv`` or ``.csv.gz``, as a
+    folder of Parquet files, or in one DuckDB file, with the wanted columns only. A small table is
+    read when first asked for, once. A table of ``lazy`` is not read: it is a view, read by whatever
+    is computed from it.
 
     Args:
         folder: Where the files are, or a DuckDB file.
@@ -39,7 +40,8 @@ class Tables:
             ``"string"``, ``"timestamp"``), all lower case.
         optional: Tables that may be absent; ``name in tables`` says whether one is there.
         lazy: Tables too large to be copied.
-        subfolders: Further folders to look into, relative to ``folder`` or absolute.
+        subfolders: Further folders to look into, below ``folder``.
+        given: Files of tables that were found elsewhere, and take the place of any other.
         engine: Where the work is done; None for a DuckDB of one thread, closed with the tables.
 
     Attributes:
@@ -55,7 +57,8 @@ class Tables:
         *,
         optional: Collection[str] = (),
         lazy: Collection[str] = (),
-        subfolders: Collection[str | Path] = (),
+        subfolders: Collection[str] = (),
+        given: Mapping[str, Path] | None = None,
         engine: Engine | None = None,
     ) -> None:
         self.folder = Path(folder)
@@ -63,13 +66,13 @@ class Tables:
         self._wanted = wanted
         self._lazy = frozenset(lazy)
         places = [self.folder, *(self.folder / name for name in subfolders)]
-        self._files, self._owned = {}, engine is None
-        if self.folder.suffix.lower() not in DATABASES:
-            self._files = _find(places, tuple(wanted), frozenset(optional))
+        self._files, self._owned = dict(given or {}), engine is None
+        rest = tuple(name for name in wanted if name not in self._files)
+        self._database = self.folder.suffix.lower() in DATABASES
+        if not self._database:
+            self._files |= _find(places, rest, frozenset(optional))
         self.engine = engine or DuckDB()
-        self._raw = (
-            {} if self._files else _tables(self.engine, self.folder, tuple(wanted), optional)
-        )
+        self._raw = _tables(self.engine, self.folder, rest, optional) if self._database else {}
         self._spelling = {
             name: _spelling(name, self._place(name), self._header(name), columns)
             for name, columns in wanted.items()
@@ -98,8 +101,14 @@ class Tables:
 
     @property
     def files(self) -> dict[str, Path]:
-        """The file of each table, or the one database."""
-        return dict(self._files) or {"database": self.folder}
+        """The file of each table, each file of one in parts, and the database."""
+        found = {"database": self.folder} if self._database else {}
+        for name, path in self._files.items():
+            if path.is_dir():
+                found |= {f"{name}/{p.relative_to(path).as_posix()}": p for p in parts(path)}
+            else:
+                found[name] = path
+        return found
 
     def path(self, name: str) -> Path:
         """Returns the file a table is in."""
@@ -112,11 +121,10 @@ class Tables:
         if name in self._raw:
             return self._raw[name]
         path = self._files[name]
-        parquet = path.suffix.lower() == ".parquet"
-        return self.engine.read(path, () if parquet else _csv_header(path))
+        return self.engine.read(path, () if is_parquet(path) else _csv_header(path))
 
     def _header(self, name: str) -> list[str]:
-        if name in self._raw or self._files[name].suffix.lower() == ".parquet":
+        if name in self._raw or is_parquet(self._files[name]):
             return list(self._open(name).columns)
         return _csv_header(self._files[name])
 
@@ -183,23 +191,34 @@ def _typed(raw: ir.Table, text: Mapping[str, Any], types: Mapping[str, str]) -> 
     return raw.select(**columns)
 
 
-def _find(places: list[Path], names: tuple[str, ...], optional: Collection[str]) -> dict[str, Path]:
-    folder = places[0]
-    if not folder.is_dir():
-        raise MissingError(f"{folder}: no such folder of raw tables")
-    there = {
-        path.name.lower(): path
-        for place in reversed(places)
-        if place.is_dir()
-        for path in sorted(place.iterdir())
-        if path.is_file()
-    }
-    found = {
+def look(places: Sequence[Path], names: Collection[str]) -> dict[str, Path]:
+    """Finds the files of tables; an earlier place wins, then Parquet, then plain CSV.
+
+    Args:
+        places: Folders, which may be absent.
+        names: The tables, lower case.
+    """
+    there: dict[str, Path] = {}
+    for place in reversed(places):
+        for path in sorted(place.iterdir()) if place.is_dir() else []:
+            name = path.name.lower()
+            if path.is_file():
+                there[name] = path
+            elif name.removesuffix(".parquet") in names and parts(path):
+                there[name.removesuffix(".parquet") + ".parquet"] = path
+    return {
         name: there[name + suffix]
         for suffix in reversed(SUFFIXES)
         for name in names
         if name + suffix in there
     }
+
+
+def _find(places: list[Path], names: tuple[str, ...], optional: Collection[str]) -> dict[str, Path]:
+    folder = places[0]
+    if not folder.is_dir():
+        raise MissingError(f"{folder}: no such folder of raw tables")
+    found = look(places, names)
     if missing := [name for name in names if name not in found and name not in optional]:
         raise MissingError(
             f"{folder}: no file for table(s) {', '.join(missing)}"

@@ -80,7 +80,7 @@ class Variable(NamedTuple):
     Attributes:
         name: Its name in ``events.parquet``.
         unit: The unit after conversion.
-        normal: The value before the first observation of a stay.
+        normal: The value before the first observation of a stay; NaN where none is known.
         codes: Its categories, in the order of their columns; empty for a continuous variable.
     """
 

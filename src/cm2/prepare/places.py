@@ -1,0 +1,92 @@
+"""Folders that were named beside the raw tables: what is taken from each.
+
+What was named must be of use: a folder that holds nothing stops the run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from cm2.prepare.errors import MissingError
+from cm2.prepare.tables import SUFFIXES, look
+
+__all__ = ["level", "notes", "pictures", "tables_of_images"]
+
+GROUP = re.compile("p[0-9]{2}")
+
+
+def notes(folder: Path, names: Collection[str], source: str) -> dict[str, Path]:
+    """Finds the tables of notes in a folder that was named, or in `note` below it.
+
+    Args:
+        folder: As it was named.
+        names: The tables that are looked for.
+        source: Who looks for them.
+
+    Raises:
+        MissingError: None is there.
+    """
+    _check(folder, "notes", names, source)
+    found = look([folder, folder / "note"], names)
+    if not found:
+        raise MissingError(_nothing(folder, "notes", folder / (min(names) + SUFFIXES[0])))
+    return found
+
+
+def tables_of_images(folder: Path, names: Collection[str], source: str) -> dict[str, Path]:
+    """Finds the tables of images in a folder that was named; it may hold pictures alone.
+
+    Args:
+        folder: As it was named.
+        names: The tables that are looked for.
+        source: Who looks for them.
+
+    Raises:
+        MissingError: Neither tables nor pictures are there.
+    """
+    _check(folder, "images", names, source)
+    # The tables lie beside the folder `files`, which may be the one that was named.
+    found = look([folder, *([folder.parent] if folder.name == "files" else [])], names)
+    if not found and not _has_pictures(folder):
+        raise MissingError(_nothing(folder, "images", folder / "files"))
+    return found
+
+
+def pictures(named: Path | None, usual: Path) -> Path:
+    """Returns the folder of the pictures: the one that was named, unless it has tables alone.
+
+    Args:
+        named: As it was named.
+        usual: Where they are otherwise.
+    """
+    if named is None or (not _has_pictures(named) and _has_pictures(usual)):
+        return usual
+    return named
+
+
+def level(root: Path) -> str:
+    """Returns what the paths of pictures begin with below a folder: `files/`, or nothing.
+
+    Args:
+        root: The folder of the pictures.
+    """
+    return "files/" if (root / "files").is_dir() else ""
+
+
+def _has_pictures(folder: Path) -> bool:
+    if not folder.is_dir():
+        return False
+    return bool(level(folder)) or any(GROUP.fullmatch(path.name) for path in folder.iterdir())
+
+
+def _check(folder: Path, option: str, names: Collection[str], source: str) -> None:
+    if not names:
+        raise MissingError(f"{source} has no {option} in a folder of their own; leave --{option}")
+    if not folder.is_dir():
+        raise MissingError(f"{folder}: no such folder of {option}")
+
+
+def _nothing(folder: Path, option: str, first: Path) -> str:
+    return f"{folder}: holds nothing of use as --{option}; the first path tried was {first}"

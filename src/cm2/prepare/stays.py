@@ -1,0 +1,101 @@
+"""`stays.parquet`: one row a stay, with its split, its outcome and which modalities it has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cm2 import removal
+from cm2.prepare import splits
+from cm2.prepare.errors import TableError
+from cm2.prepare.grouped import GROUPS
+from cm2.prepare.modalities import Written
+from cm2.prepare.options import Options
+
+__all__ = ["by_split", "check_training", "write_stays"]
+
+COLUMNS = {
+    "stay_id": pa.int64(),
+    "subject_id": pa.int64(),
+    "hadm_id": pa.int64(),
+    "split": pa.string(),
+    "label": pa.int64(),
+    "age": pa.float64(),
+}
+"""What every table of stays has; a label or age that is not known is null."""
+
+REMAINING = "remaining_hours"
+"""How long the stay lasts beyond the window, where that is the outcome."""
+
+
+def write_stays(
+    frame: pd.DataFrame, written: Mapping[str, Written], out: Path, options: Options
+) -> dict[str, int]:
+    """Writes `stays.parquet`, and returns of how many stays each modality was removed.
+
+    Args:
+        frame: The stays, sorted by ``stay_id``, with what `COLUMNS` names.
+        written: The modalities.
+        out: The folder.
+        options: Say how many modalities are removed at random.
+    """
+    columns = {
+        name: pa.array(frame[name], kind, from_pandas=True) for name, kind in COLUMNS.items()
+    }
+    columns |= {
+        name: pa.array(frame[name], pa.string(), from_pandas=True)
+        for name in GROUPS
+        if name in frame
+    }
+    if REMAINING in frame:
+        columns[REMAINING] = pa.array(frame[REMAINING], pa.float64(), from_pandas=True)
+    # In the order of those who read the folder, so that the same removal can be made there.
+    names = sorted(written, key=lambda name: (written[name].facts["kind"] != "series", name))
+    has = np.stack([frame["stay_id"].isin(written[name].stays) for name in names], axis=1)
+    left = removal.kept(
+        has,
+        frame["stay_id"].to_numpy(np.int64),
+        names,
+        options.missing_rate,
+        "others",
+        options.seed,
+    )
+    columns |= {f"has_{name}": pa.array(left[:, k]) for k, name in enumerate(names)}
+    pq.write_table(pa.table(columns), out / "stays.parquet", compression="zstd")
+    gone = (has & ~left).sum(axis=0).tolist()
+    return dict(zip(names, gone, strict=True))
+
+
+def check_training(frame: pd.DataFrame) -> None:
+    """Refuses stays of which none is of the training split.
+
+    Args:
+        frame: Has ``split``.
+    """
+    if not (frame["split"] == "train").any():
+        raise TableError(
+            f"none of the {len(frame)} stays that are left is of the training split, on which"
+            " the normalisation is fitted; choose another seed, or give a file of splits"
+        )
+
+
+def by_split(frame: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Counts stays, patients and positives of each split.
+
+    Args:
+        frame: Has ``split``, ``subject_id`` and ``label``.
+    """
+    return {
+        part: {
+            "stays": len(rows),
+            "patients": int(rows["subject_id"].nunique()),
+            "positive": int((rows["label"] > 0).sum()),
+        }
+        for part in splits.PARTS
+        for rows in [frame[frame["split"] == part]]
+    }
