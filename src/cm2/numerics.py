@@ -234,7 +234,11 @@ def log_polynomial(
         coefficients: Row n is the polynomial of degree n; its constant term is 0 unless n = 0.
         log_x: Logarithm of the argument, broadcast against the batch.
         degree: Which row: one for all, or one for each element.
+
+    Returns:
+        In the dtype of ``log_x``; the coefficients may have a wider one.
     """
+    dtype, log_x = log_x.dtype, log_x.to(coefficients.dtype)
     powers: range
     if isinstance(degree, int):
         powers = range(min(degree, 1), degree + 1)
@@ -247,7 +251,7 @@ def log_polynomial(
             coefficients[..., k].expand(*shape, -1).gather(-1, index).squeeze(-1) for k in powers
         ]
     if len(columns) == 1:
-        return columns[0].log() + powers[0] * log_x
+        return (columns[0].log() + powers[0] * log_x).to(dtype)
     with torch.no_grad():
         shift = torch.stack(
             [c.log() + k * log_x for c, k in zip(columns, powers, strict=True)]
@@ -256,4 +260,4 @@ def log_polynomial(
     terms = [
         c * (k * log_x - shift).clamp_max(80.0).exp() for c, k in zip(columns, powers, strict=True)
     ]
-    return shift + torch.stack(terms).sum(0).log()
+    return (shift + torch.stack(terms).sum(0).log()).to(dtype)

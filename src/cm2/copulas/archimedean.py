@@ -23,6 +23,11 @@ from cm2.numerics import log_cloglog, log_neg_log, logsumexp
 from cm2.records import Unit
 
 _SOLVER_STEPS = 60
+# Coefficients of derivatives grow like (dim - 1)!, and gradients by as much again: up to here that
+# is within the range of float32.
+_SINGLE = 16
+LARGEST_DIM = 80
+"""Up to here the coefficients and their gradients are within the range of float64."""
 
 
 class _Given(NamedTuple):
@@ -60,6 +65,10 @@ class Archimedean(Copula):
     @abstractmethod
     def _tau(self) -> Tensor:
         """Kendall's tau, of the batch shape."""
+
+    def _wide(self, value: Tensor) -> Tensor:
+        """In a dtype whose range holds the coefficients of derivatives of every order."""
+        return value if self.dim <= _SINGLE else value.double()
 
     # Dependence, the same for every two coordinates ----------------------------------------------
 
@@ -143,7 +152,8 @@ class Archimedean(Copula):
     def sample(self, sample_shape: _size = Size()) -> Float[Tensor, "*shape dim"]:
         first = Size(sample_shape).numel()
         rows = max(1, CHUNK // max(1, self.batch_shape.numel() * self.dim))
-        parts = [self.sample_unit((min(rows, first - start),)).u for start in range(0, first, rows)]
+        starts = range(0, max(first, 1), rows)  # one piece at least, be it empty
+        parts = [self.sample_unit((min(rows, first - start),)).u for start in starts]
         shape = self._extended_shape(Size(sample_shape))
         return torch.cat([part.contiguous() for part in parts]).reshape(shape)
 

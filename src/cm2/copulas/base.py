@@ -7,10 +7,12 @@ a leading shape. Nelsen (2006), "An Introduction to Copulas", is the general ref
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Size, Tensor
 from torch.distributions import Distribution, constraints
 from torch.types import _size
@@ -25,12 +27,19 @@ from cm2.registry import Registry
 CHUNK = 2**18
 _LAUTUM_POINTS = 128
 
+Points = Shaped[Tensor, "*#shape dim"] | Unit | np.ndarray | Sequence[Any]
+"""Points of the cube: a tensor of any real dtype, both logarithms, an array or a list."""
+Presence = Bool[Tensor, "*#shape dim"] | np.ndarray | Sequence[Any]
+"""Which coordinates of points are there."""
+
 
 class Copula(Distribution, ABC):
     """A copula of ``dim`` coordinates.
 
     Points of the cube are given as a tensor in [0, 1] or, where an end of the interval matters, as
-    :class:`~cm2.records.Unit`. Coordinates whose ``present`` is False are not read and may hold
+    :class:`~cm2.records.Unit`; arrays and lists are read as tensors. Their dtype and that of the
+    parameters promote as in :class:`torch.distributions.Normal`, whole numbers and half precision
+    to torch's default at least. Coordinates whose ``present`` is False are not read and may hold
     anything; densities are then those of the margin on the present ones.
 
     Args:
@@ -60,6 +69,10 @@ class Copula(Distribution, ABC):
             raise ValueError(
                 f"{type(self).__name__}: dim must be a positive whole number, got {dim!r}"
             )
+        if self.largest_dim is not None and dim > self.largest_dim:
+            raise ValueError(
+                f"{type(self).__name__}: dim must be at most {self.largest_dim}, got {dim}"
+            )
         self.dim = dim
         super().__init__(Size(batch_shape), Size((dim,)), validate_args=False)
         self._validate_args = (
@@ -77,6 +90,11 @@ class Copula(Distribution, ABC):
     def parameters(self) -> dict[str, Tensor]:
         """The tensors that determine the copula, by the names of the constructor's arguments."""
         return {name: getattr(self, name) for name in self.arg_constraints}
+
+    @property
+    def redundant(self) -> int:
+        """How many numbers of the parameters could be left out, as turns of factors could."""
+        return 0
 
     @property
     def mean(self) -> Float[Tensor, "*batch dim"]:
@@ -265,42 +283,36 @@ class Copula(Distribution, ABC):
         x = torch.where(present, x, 0.0)
         return torch.where(present, x, self._mean_normal(x, present))
 
-    def log_prob(
-        self,
-        value: Float[Tensor, "*#shape dim"] | Unit,
-        present: Bool[Tensor, "*#shape dim"] | None = None,
-    ) -> Float[Tensor, "*shape"]:
+    def log_prob(self, value: Points, present: Presence | None = None) -> Float[Tensor, "*shape"]:
         """Log density; with ``present``, of the margin on the present coordinates.
 
         Raises:
             ValueError: If a present coordinate is NaN or outside [0, 1].
         """
-        value, present = self._check(value, present)
+        copula, points = self._promoted(value)
+        mask = None if present is None else torch.as_tensor(present)
         # Piece by piece, so that what is computed on the way stays in the processor's cache.
-        pieces = self._pieces(value, present)
-        parts = [self._log_prob(_to_unit(points), mask) for points, mask in pieces]
+        pieces = copula._pieces(*copula._check(points, mask))
+        parts = [copula._log_prob(_to_unit(piece), part) for piece, part in pieces]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def cdf(self, value: Float[Tensor, "*#shape dim"] | Unit) -> Float[Tensor, "*shape"]:
+    def cdf(self, value: Points) -> Float[Tensor, "*shape"]:
         """Probability of the box below ``value``."""
-        unit, _ = self._prepare(value, None)
-        return self._cdf(unit)
+        copula, points = self._promoted(value)
+        unit, _ = copula._prepare(points, None)
+        return copula._cdf(unit)
 
-    def complete(
-        self, value: Float[Tensor, "*#shape dim"], present: Bool[Tensor, "*#shape dim"]
-    ) -> Float[Tensor, "*shape dim"]:
+    def complete(self, value: Points, present: Presence) -> Float[Tensor, "*shape dim"]:
         """Draws the missing coordinates given the present ones, reparameterised.
 
         Present coordinates are returned unchanged, bit for bit.
         """
-        unit, _ = self._prepare(value, present)
-        return torch.where(present, value, self._complete(unit, present).u)
+        copula, points = self._promoted(value)
+        mask = torch.as_tensor(present)
+        unit, _ = copula._prepare(points, mask)
+        return torch.where(mask, _to_point(points), copula._complete(unit, mask).u)
 
-    def conditional_cdf(
-        self,
-        value: Float[Tensor, "*#shape dim"] | Unit,
-        present: Bool[Tensor, "*#shape dim"],
-    ) -> Float[Tensor, "*shape dim"]:
+    def conditional_cdf(self, value: Points, present: Presence) -> Float[Tensor, "*shape dim"]:
         """Distribution function of each missing coordinate, given the present and earlier ones.
 
         A coordinate that is not present is replaced by its distribution function given the present
@@ -315,16 +327,19 @@ class Copula(Distribution, ABC):
         Raises:
             ValueError: If a coordinate is NaN or outside [0, 1].
         """
-        self._check_present(present)
-        unit, _ = self._prepare(value, None)
-        given = value.u if isinstance(value, Unit) else value
-        return torch.where(present, given, self._conditional_cdf(unit, present).u)
+        copula, points = self._promoted(value)
+        mask = torch.as_tensor(present)
+        self._check_present(mask)
+        unit, _ = copula._prepare(points, None)
+        return torch.where(mask, _to_point(points), copula._conditional_cdf(unit, mask).u)
 
-    def complete_unit(self, unit: Unit, present: Bool[Tensor, "*#shape dim"]) -> Unit:
+    def complete_unit(self, unit: Unit, present: Presence) -> Unit:
         """:meth:`complete` from and to :class:`~cm2.records.Unit`."""
-        unit, _ = self._prepare(unit, present)
-        drawn = self._complete(unit, present)
-        return unit.map(lambda given, new: torch.where(present, given, new), drawn)
+        copula, unit = self._promoted(unit)
+        mask = torch.as_tensor(present)
+        unit, _ = copula._prepare(unit, mask)
+        drawn = copula._complete(unit, mask)
+        return unit.map(lambda given, new: torch.where(mask, given, new), drawn)
 
     def sample_unit(self, sample_shape: _size = ()) -> Unit:
         """Draws points, as :class:`~cm2.records.Unit`."""
@@ -376,6 +391,18 @@ class Copula(Distribution, ABC):
     def _like_parameters(self) -> Tensor:
         """A tensor with the dtype and the device of the parameters."""
         return next(iter(self.parameters.values()), torch.empty(()))
+
+    def _promoted(self, value: Any) -> tuple[Copula, Any]:
+        """The copula and points in their common dtype."""
+        value = value.map(as_float) if isinstance(value, Unit) else as_float(value)
+        dtype = _dtype_of(value)
+        for part in self.parameters.values():
+            if part.dim():  # single numbers follow tensors, as everywhere in torch
+                dtype = torch.promote_types(dtype, part.dtype)
+        value = _cast(value, dtype)
+        if all(part.dtype == dtype for part in self.parameters.values()):
+            return self, value
+        return self._like({name: part.to(dtype) for name, part in self.parameters.items()}), value
 
     def _prepare(self, value: Tensor | Unit, present: Tensor | None) -> tuple[Unit, Tensor | None]:
         """Checks the arguments and puts 1/2 where nothing is present."""
@@ -437,17 +464,48 @@ class Copula(Distribution, ABC):
     def _check_parameters(self) -> None:
         for name, constraint in self.arg_constraints.items():
             value = getattr(self, name)
-            valid = constraint.check(value)
-            if not valid.all():
-                bad = value[~valid][0]
-                text = f"{bad.item():g}" if bad.dim() == 0 else str(bad.tolist())
-                raise ValueError(
-                    f"{type(self).__name__}: {name} must be {_described(constraint)}, got {text}"
-                )
+            event = value.dim() - constraint.event_dim
+            finite = value.isfinite()[..., None].flatten(event).all(-1)
+            laws = {_described(constraint): constraint.check(value), "finite": finite}
+            for wanted, valid in laws.items():
+                if not valid.all():
+                    bad = value[~valid][0]
+                    text = f"{bad.item():g}" if bad.dim() == 0 else str(bad.tolist())
+                    raise ValueError(f"{type(self).__name__}: {name} must be {wanted}, got {text}")
+
+
+def as_float(value: Any) -> Float[Tensor, ...]:
+    """Numbers as a tensor in single precision at least, which the formulas need.
+
+    Raises:
+        ValueError: If they are complex.
+    """
+    if isinstance(value, np.ndarray):
+        value = np.array(value)  # torch warns of memory that must not be written to
+    tensor = torch.as_tensor(value)
+    if tensor.is_complex():
+        raise ValueError(f"real numbers are needed, got {tensor.dtype}")
+    if not tensor.is_floating_point():
+        return tensor.to(torch.get_default_dtype())
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _to_unit(value: Tensor | Unit) -> Unit:
     return value if isinstance(value, Unit) else Unit.from_u(value)
+
+
+def _to_point(value: Tensor | Unit) -> Tensor:
+    return value.u if isinstance(value, Unit) else value
+
+
+def _dtype_of(value: Tensor | Unit) -> torch.dtype:
+    if isinstance(value, Unit):
+        return torch.promote_types(value.log_u.dtype, value.log_1mu.dtype)
+    return value.dtype
+
+
+def _cast(value: Tensor | Unit, dtype: torch.dtype) -> Tensor | Unit:
+    return value.map(lambda part: part.to(dtype)) if isinstance(value, Unit) else value.to(dtype)
 
 
 def _by_column(value: Tensor, rows: int) -> list[Tensor]:
@@ -492,14 +550,13 @@ REGISTRY = Registry[Copula]("copula")
 register = REGISTRY.register
 
 
-def check_tau(family: str, tau: float | Tensor, low: float, high: float) -> Tensor:
+def check_tau(family: str, tau: Any, low: float, high: float) -> Tensor:
     """Kendall's tau as a tensor, if it lies in ``[low, high)``.
 
     Raises:
         ValueError: Naming the family, the value and the range.
     """
-    value = torch.as_tensor(tau)
-    value = value if value.is_floating_point() else value.to(torch.get_default_dtype())
+    value = as_float(tau)
     if not ((value >= low) & (value < high)).all():
         raise ValueError(f"{family}: Kendall's tau must be in [{low}, {high}), got {tau}")
     return value

@@ -10,14 +10,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import biject_to, constraints
 
 from cm2.copulas.base import Copula
 
-# Beyond these no family differs from its limit by what data can show (exp(-20), exp(10), tanh).
+# Beyond these no family differs from its limit by what data can show: exp(-20) and exp(10), and
+# correlations given others that are 4e-9 from 1 (tanh).
 _RANGE = (-20.0, 10.0)
+_CORRELATIONS = (-10.0, 10.0)
+# The logistic function comes within 2e-9 of both its ends.
+_INTERVAL = (-20.0, 20.0)
 
 
 class Chart(ABC):
@@ -28,11 +33,15 @@ class Chart(ABC):
         names: Names of the natural parameters.
         lower: Ends of the natural parameters' ranges that are independence or another limit
             (``-inf`` where there is none).
+        low: Least unconstrained numbers; smaller ones stand for these.
+        high: Greatest ones.
     """
 
     start: Tensor
     names: tuple[str, ...]
     lower: Tensor
+    low: Tensor
+    high: Tensor
 
     @abstractmethod
     def copula(self, x: Tensor) -> Copula:
@@ -57,11 +66,15 @@ class Declared(Chart):
             for name in copula.parameters
         ]
         flat, names, lower = [torch.zeros(0).double()], [], [torch.zeros(0).double()]
+        low, high = [], []
         self._shapes = []
         for name, transform, constraint in self._parts:
             x = transform.inv(copula.parameters[name].detach().double())
             self._shapes.append(x.shape)
             flat.append(x.flatten())
+            ends = _ends(constraint)
+            low += [ends[0]] * x.numel()
+            high += [ends[1]] * x.numel()
             labels = _labels(name, constraint, copula)
             names += labels
             end = getattr(constraint, "lower_bound", -torch.inf)
@@ -69,6 +82,7 @@ class Declared(Chart):
         self.start = torch.cat([part.to(flat[-1].device) for part in flat])
         self.names = tuple(names)
         self.lower = torch.cat(lower).to(self.start.device)
+        self.low, self.high = (self.start.new_tensor(ends) for ends in (low, high))
 
     def copula(self, x: Tensor) -> Copula:
         return self._template._like(self._values(x))
@@ -81,14 +95,13 @@ class Declared(Chart):
         return torch.cat([x[:0], *parts])
 
     def _values(self, x: Tensor) -> dict[str, Tensor]:
-        pieces = x.split([shape.numel() for shape in self._shapes])
-        values = {}
-        for (name, transform, constraint), piece, shape in zip(
-            self._parts, pieces, self._shapes, strict=True
-        ):
-            inside = piece if constraint is constraints.real else piece.clamp(*_RANGE)
-            values[name] = transform(inside.view(shape))
-        return values
+        pieces = x.clamp(self.low, self.high).split([shape.numel() for shape in self._shapes])
+        return {
+            name: transform(piece.view(shape))
+            for (name, transform, _), piece, shape in zip(
+                self._parts, pieces, self._shapes, strict=True
+            )
+        }
 
 
 class Exchangeable(Chart):
@@ -111,9 +124,13 @@ class Exchangeable(Chart):
         self.start = torch.cat([self._transform.inv(mean)[None], self._inner.start[size:]])
         self.names = ("correlation", *self._inner.names[size:])
         self.lower = torch.cat([mean.new_full((1,), -torch.inf), self._inner.lower[size:]])
+        self.low, self.high = (
+            torch.cat([mean.new_tensor([end]), rest[size:]])
+            for end, rest in zip(_INTERVAL, (self._inner.low, self._inner.high), strict=True)
+        )
 
     def copula(self, x: Tensor) -> Copula:
-        rho = self._transform(x[0].clamp(*_RANGE))
+        rho = self._transform(x[0].clamp(*_INTERVAL))
         matrix = self._eye + rho * (1 - self._eye)
         values = self._inner._values(torch.cat([x.new_zeros(self._rest), x[1:]]))
         template = self._inner._template
@@ -121,7 +138,16 @@ class Exchangeable(Chart):
 
     def natural(self, x: Tensor) -> Tensor:
         rest = self._inner.natural(torch.cat([x.new_zeros(self._rest), x[1:]]))[self._rest :]
-        return torch.cat([self._transform(x[0].clamp(*_RANGE))[None], rest])
+        return torch.cat([self._transform(x[0].clamp(*_INTERVAL))[None], rest])
+
+
+def _ends(constraint: constraints.Constraint) -> tuple[float, float]:
+    """The range of the unconstrained numbers of a parameter."""
+    while isinstance(constraint, constraints.independent):
+        constraint = constraint.base_constraint
+    if constraint is constraints.real:
+        return -torch.inf, torch.inf
+    return _CORRELATIONS if constraint is constraints.corr_cholesky else _RANGE
 
 
 def _below(dim: int) -> tuple[list[int], list[int]]:
@@ -136,6 +162,8 @@ def _labels(name: str, constraint: constraints.Constraint, copula: Copula) -> li
         return [f"{label}[{i}, {j}]" for i, j in zip(*_below(copula.dim), strict=True)]
     if value.dim() == 0:
         return [name]
+    if value.dim() == 2:
+        return [f"{name}[{i}, {j}]" for i, j in np.ndindex(*value.shape)]
     size = value.numel() - (constraint is constraints.simplex)
     return [f"{name}[{i}]" for i in range(size)]
 

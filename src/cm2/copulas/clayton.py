@@ -17,7 +17,7 @@ from torch.distributions import constraints
 from torch.types import _size
 
 from cm2.copulas.archimedean import Archimedean
-from cm2.copulas.base import check_tau, register
+from cm2.copulas.base import as_float, check_tau, register
 from cm2.numerics import log_cloglog, log_expm1, log_neg_log, log_softplus, softplus
 from cm2.records import Unit
 
@@ -39,9 +39,7 @@ class Clayton(Archimedean):
     arg_constraints = {"theta": constraints.positive}
 
     def __init__(self, dim: int, theta: float | Tensor, validate_args: bool | None = None) -> None:
-        self.theta = torch.as_tensor(
-            theta, dtype=None if torch.is_tensor(theta) else torch.get_default_dtype()
-        )
+        self.theta = as_float(theta)
         super().__init__(dim, batch_shape=self.theta.shape, validate_args=validate_args)
 
     @classmethod

@@ -15,9 +15,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cm2.copulas.base import Copula, check_tau
+from cm2.copulas.base import Copula, as_float, check_tau
 from cm2.copulas.patterns import distinct, pick
 from cm2.records import Unit
+
+# What single precision may have taken from the entries of a matrix of correlations.
+_ROUNDING = 1e-5
 
 
 class Elliptical(Copula):
@@ -162,29 +165,46 @@ def factor_of(
 ) -> Tensor:
     """The Cholesky factor of the correlation matrix that a constructor was given.
 
+    Either form may be rounded as single precision is, whatever its dtype.
+
     Raises:
         ValueError: If it was given both forms or none, or no correlation matrix of size ``dim``.
     """
     if (correlation is None) == (scale_tril is None):
         raise ValueError(f"{family}: give either correlation or scale_tril")
-    matrix = torch.as_tensor(correlation if scale_tril is None else scale_tril)
+    matrix = as_float(correlation if scale_tril is None else scale_tril)
     if matrix.shape[-2:] != (dim, dim):
         raise ValueError(
             f"{family}: the matrix must be {dim} x {dim} for dim={dim}, got {tuple(matrix.shape)}"
         )
     if scale_tril is not None:
-        return matrix
-    diagonal = matrix.diagonal(dim1=-2, dim2=-1)
-    factor, failed = torch.linalg.cholesky_ex(matrix)
-    if (
-        failed.any()
-        or not torch.allclose(diagonal, torch.ones_like(diagonal), atol=1e-5)
-        or not torch.allclose(matrix, matrix.mT, atol=1e-5)
-    ):
+        norm = matrix.norm(dim=-1, keepdim=True)
+        # Rows of length 1 but for rounding get it; the constraint judges all others.
+        return torch.where((norm - 1).abs() < _ROUNDING, matrix / norm, matrix)
+    factor = _rounded_factor(matrix.double())
+    if factor is None:
         raise ValueError(
             f"{family}: correlation must be symmetric, positive definite, with diagonal 1"
         )
-    return factor
+    return factor.to(matrix.dtype)
+
+
+def _rounded_factor(matrix: Tensor) -> Tensor | None:
+    """Cholesky factor of a correlation matrix; None if rounding does not explain what it lacks."""
+    eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+    scale = matrix.diagonal(dim1=-2, dim2=-1).clamp_min(0.5).rsqrt()
+    symmetric = 0.5 * (matrix + matrix.mT)
+    whole = scale[..., :, None] * symmetric * scale[..., None, :]
+    lacking = torch.stack([matrix - matrix.mT, eye * (matrix - 1)]).abs().amax()
+    if not lacking < _ROUNDING or ((whole - eye).abs() >= 1).any():
+        return None
+    factor, failed = torch.linalg.cholesky_ex(whole)
+    if not failed.any():
+        return factor
+    # Rounding moves eigenvalues by the size of the matrix times half a unit in the last place.
+    shift = matrix.shape[-1] * torch.finfo(torch.float32).eps
+    factor, failed = torch.linalg.cholesky_ex((whole + shift * eye) / (1 + shift))
+    return None if failed.any() else factor
 
 
 def exchangeable(family: str, tau: float | Tensor, dim: int) -> Tensor:

@@ -2,36 +2,33 @@
 
 The likelihood of a row is that of the copula's margin on the entries it has, so that rows missing
 at random bias nothing (Rubin 1976). Standard errors come from the observed information (Efron and
-Hinkley 1978) and treat ``u`` as known: with ranks in place of known margins they are too small or
-too large by a factor that depends on the family (Genest, Ghoudi and Rivest 1995).
+Hinkley 1978), or if ``u`` are ranks from the sandwich of Genest, Ghoudi and Rivest (1995).
 """
 
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from cm2.copulas.base import REGISTRY, Copula
 from cm2.copulas.charts import Chart, Declared, Exchangeable
-from cm2.copulas.ranks import as_rows, kendall_matrix
-from cm2.records import Unit
+from cm2.copulas.observations import Data, check_pairs, mean_tau, read
+from cm2.copulas.uncertainty import AT_END, Likelihood, certainty
 
-_STEPS = 200
+_STEPS = 500
 _BAD = 1e10
 # Where the search starts at the weakest and at the strongest dependence.
 _WEAKEST, _STRONGEST = 0.02, 0.95
-# As near to the end of its range a parameter counts as being there, and stands where it does then.
-_AT_END = 1e-4
-_LOG_END = math.log(1e-6)
-# An unconstrained parameter with a standard error above this is not determined by the data: a
-# logarithm that may be wrong by a factor of 50.
-_UNDETERMINED = 4.0
+# Unconstrained numbers near the end of a range: little dependence, and where a parameter that is
+# at the end stands.
+_WEAK, _LOG_END = -4.0, -18.0
 
 
 @dataclass(frozen=True)
@@ -42,12 +39,15 @@ class Fit:
         copula: The fitted copula, in float64.
         family: What was fitted.
         parameters: Estimates by name.
-        standard_errors: Their standard errors; NaN at a boundary.
-        covariance: Covariance of the estimates in the order of their names; NaN at a boundary.
+        standard_errors: Their standard errors; NaN at a boundary, and where the data do not
+            determine a parameter or no maximum was found.
+        covariance: Covariance of the estimates in the order of their names; NaN as their errors.
         boundary: Names of parameters whose likelihood still grows at the end of their range:
-            independence, a limit of the family, or an end that the data cannot tell from it.
+            independence, a limit of the family, or an end that the data cannot tell from it. An
+            entry of a correlation matrix stands for the one given the columns before it.
         log_likelihood: The largest log likelihood.
         observations: Rows with at least two entries.
+        converged: Whether it is a maximum; False where the likelihood grows without bound.
     """
 
     copula: Copula
@@ -58,16 +58,22 @@ class Fit:
     boundary: tuple[str, ...]
     log_likelihood: float
     observations: int
+    converged: bool
+
+    @property
+    def degrees_of_freedom(self) -> int:
+        """Number of parameters, less those that change nothing."""
+        return len(self.parameters) - self.copula.redundant
 
     @property
     def aic(self) -> float:
         """Akaike's criterion, smaller is better."""
-        return 2 * len(self.parameters) - 2 * self.log_likelihood
+        return 2 * self.degrees_of_freedom - 2 * self.log_likelihood
 
     @property
     def bic(self) -> float:
         """Schwarz's criterion, smaller is better."""
-        return math.log(self.observations) * len(self.parameters) - 2 * self.log_likelihood
+        return math.log(self.observations) * self.degrees_of_freedom - 2 * self.log_likelihood
 
     def __repr__(self) -> str:
         head = (
@@ -78,8 +84,11 @@ class Fit:
         lines = [head]
         for name, value in self.parameters.items():
             error = self.standard_errors[name]
-            end = "at the boundary" if name in self.boundary else f"+- {error:.4g}"
+            end = "not determined" if math.isnan(error) else f"+- {error:.4g}"
+            end = "at the boundary" if name in self.boundary else end
             lines.append(f"  {name:<{width}}  {value:>9.4f}  {end}")
+        if not self.converged:
+            lines.append("  no maximum was found: the likelihood may grow without bound")
         return "\n".join(lines)
 
 
@@ -88,7 +97,8 @@ def fit(u: Any, family: str | type[Copula] | Copula, *, exchangeable: bool = Fal
 
     Args:
         u: Data in (0, 1) of shape ``(row, dim)``, NaN where missing: a tensor, or anything that
-            numpy reads as an array. :func:`pseudo_observations` makes them from any data.
+            numpy reads as an array. :func:`pseudo_observations` makes them from any data; standard
+            errors then account for the margins' being unknown.
         family: A registered name, a class, or a copula from whose parameters to start (a mixture,
             say).
         exchangeable: Whether an elliptical family has one correlation for every two coordinates.
@@ -110,63 +120,6 @@ def fit(u: Any, family: str | type[Copula] | Copula, *, exchangeable: bool = Fal
     return fit_prepared(read(u), family, exchangeable=exchangeable)
 
 
-class Data(NamedTuple):
-    """The rows that say something about dependence.
-
-    Attributes:
-        unit: Points, 1/2 where nothing is present.
-        present: What they have; ``None`` if that is everything.
-        tau: Kendall's tau of every two columns; NaN where no row has both.
-    """
-
-    unit: Unit
-    present: Bool[Tensor, "row dim"] | None
-    tau: Float[Tensor, "dim dim"]
-
-
-def read(u: Any) -> Data:
-    """Checks data and keeps the rows with at least two entries.
-
-    Raises:
-        ValueError: Naming what is wrong with ``u``.
-    """
-    rows = as_rows(u, "u")
-    present = ~rows.isnan()
-    wrong = present & ~((rows > 0) & (rows < 1))
-    if wrong.any():
-        where = tuple(wrong.nonzero()[0].tolist())
-        raise ValueError(
-            f"u must lie inside (0, 1), or be NaN where missing; {int(wrong.sum())} entries do "
-            f"not, the first at {where}. pseudo_observations maps any data inside"
-        )
-    useful = present.sum(-1) >= 2
-    rows, present = rows[useful], present[useful]
-    if len(rows) < 2:
-        raise ValueError(
-            f"u has {len(rows)} rows with two entries or more (of {len(useful)}); "
-            "dependence needs at least 2"
-        )
-    tau = kendall_matrix(rows)
-    together = present.double().mT @ present.double()
-    for i, j in zip(*torch.tril_indices(len(tau), len(tau), -1).tolist(), strict=True):
-        if len(rows) > 2 and tau[i, j].abs() == 1 and _monotone(rows[:, [j, i]]):
-            raise ValueError(
-                f"columns {j} and {i} of u determine each other (Kendall's tau "
-                f"{tau[i, j]:.0f}); the likelihood has no maximum"
-            )
-    tau = torch.where(together > 0, tau, torch.nan)
-    everything = bool(present.all())
-    unit = Unit.from_u(torch.where(present, rows, 0.5))
-    return Data(unit, None if everything else present, tau)
-
-
-def _monotone(pair: Float[Tensor, "row 2"]) -> bool:
-    """Whether one column is a monotone function of the other."""
-    pair = pair[~pair.isnan().any(-1)]
-    steps = pair[pair[:, 0].argsort(), 1].diff()
-    return bool((steps >= 0).all() or (steps <= 0).all())
-
-
 def fit_prepared(
     data: Data, family: str | type[Copula] | Copula, *, exchangeable: bool = False
 ) -> Fit:
@@ -175,26 +128,21 @@ def fit_prepared(
     Raises:
         ValueError: If the family is unknown or the data cannot determine its parameters.
     """
-    unit, present, tau = data
-    copula, name = _start(family, tau)
-    if exchangeable and "scale_tril" not in copula.parameters:
+    copulas, name = _starts(family, data.tau)
+    elliptical = "scale_tril" in copulas[0].parameters
+    if exchangeable and not elliptical:
         raise ValueError(f"{name} has no correlation matrix: exchangeable has no meaning for it")
-    chart = Exchangeable(copula) if exchangeable else Declared(copula)
-    apart = tau.isnan().triu(1)
-    if not exchangeable and "scale_tril" in copula.parameters and apart.any():
-        i, j = apart.nonzero()[0].tolist()
-        raise ValueError(
-            f"columns {i} and {j} of u have no row in common: {name} cannot know their "
-            "correlation (exchangeable=True can)"
-        )
-    unit = Unit(*(part.to(chart.start.device) for part in unit))
-    likelihood = _Likelihood(chart, unit, present)
-    x = _maximise(likelihood, _off_the_end(likelihood, chart))
-    return _report(likelihood, chart, x, name)
+    if elliptical and not exchangeable:
+        check_pairs(data, name)
+    charts: list[Chart] = [Exchangeable(c) if exchangeable else Declared(c) for c in copulas]
+    starts = [chart.start for chart in charts]
+    starts.append(torch.where(charts[0].lower.isfinite(), _WEAK, starts[0]))
+    likelihood = Likelihood(charts[0], data)
+    return _report(likelihood, _best(likelihood, starts), name)
 
 
-def _start(family: str | type[Copula] | Copula, tau: Tensor) -> tuple[Copula, str]:
-    """The member of the family to start from, and its name."""
+def _starts(family: str | type[Copula] | Copula, tau: Tensor) -> tuple[list[Copula], str]:
+    """Members of the family to start from, the most promising first, and its name."""
     dim = len(tau)
     if isinstance(family, Copula):
         if family.dim != dim or family.batch_shape:
@@ -202,23 +150,26 @@ def _start(family: str | type[Copula] | Copula, tau: Tensor) -> tuple[Copula, st
                 f"{type(family).__name__} must have {dim} coordinates and no batch to be fitted "
                 f"to u, got {family.dim} and batch shape {tuple(family.batch_shape)}"
             )
-        return family.expand(()), type(family).__name__
+        return [family.expand(())], type(family).__name__
     cls = REGISTRY[family] if isinstance(family, str) else family
     name = family if isinstance(family, str) else cls.__name__
-    arguments = cls.start(dim)
+    arguments = _double(cls.start(dim))
     if "scale_tril" in arguments:
-        arguments["scale_tril"] = _factor(tau)
-        return cls(dim, **_double(arguments)), name
+        near = arguments | {"scale_tril": _factor(tau)}
+        return [cls(dim, **near), cls(dim, **arguments)], name
     if not arguments or "batch_shape" in arguments:
-        return cls(dim), name
+        return [cls(dim)], name
+    parameters = cls(dim, **arguments).near(_correlation(tau))
+    if parameters:
+        return [cls(dim, **(arguments | parameters))], name
     mean = mean_tau(tau)
-    size = max(abs(mean), _WEAKEST)
-    for value in (math.copysign(size, mean), _WEAKEST, -_WEAKEST):
-        try:
-            return cls.from_kendall_tau(torch.tensor(min(value, _STRONGEST)).double(), dim), name
-        except ValueError:
-            continue
-    return cls(dim, **_double(arguments)), name
+    strong = math.copysign(min(max(abs(mean), _WEAKEST), _STRONGEST), mean)
+    copulas = []
+    for value in (strong, _WEAKEST, -_WEAKEST):
+        # A value of the wrong sign for the family says nothing; others are there for it.
+        with suppress(ValueError):
+            copulas.append(cls.from_kendall_tau(torch.tensor(value).double(), dim))
+    return copulas or [cls(dim, **arguments)], name
 
 
 def _double(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -228,65 +179,30 @@ def _double(arguments: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def mean_tau(tau: Float[Tensor, "dim dim"]) -> float:
-    """The mean over the pairs that have one."""
-    off = tau[~torch.eye(len(tau), dtype=torch.bool, device=tau.device)]
-    return float(off.nanmean())
-
-
 def _factor(tau: Tensor) -> Tensor:
     """Cholesky factor of the nearest easy correlation matrix with these Kendall's taus."""
+    return torch.linalg.cholesky(_correlation(tau))
+
+
+def _correlation(tau: Tensor) -> Tensor:
+    """The nearest easy correlation matrix with these Kendall's taus."""
     rho = torch.sin(tau.nan_to_num() * math.pi / 2).clamp(-0.99, 0.99)
     values, vectors = torch.linalg.eigh(rho - torch.diag(rho.diagonal()) + _eye(rho))
     matrix = (vectors * values.clamp_min(0.01)) @ vectors.mT
     scale = matrix.diagonal().rsqrt()
-    return torch.linalg.cholesky(scale[:, None] * matrix * scale)
+    return scale[:, None] * matrix * scale
 
 
 def _eye(like: Tensor) -> Tensor:
     return torch.eye(len(like), dtype=like.dtype, device=like.device)
 
 
-class _Likelihood:
-    """Mean negative log likelihood in unconstrained parameters."""
-
-    def __init__(self, chart: Chart, unit: Unit, present: Tensor | None) -> None:
-        self.chart, self.unit, self.present = chart, unit, present
-        self.rows = len(unit.log_u)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        value: Tensor = -self.chart.copula(x)._log_prob(self.unit, self.present).mean()
-        return value
-
-    def gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Value and gradient."""
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            value = self(x)
-            (slope,) = torch.autograd.grad(value, x)
-        return value.detach(), slope
-
-    def hessian(self, x: Tensor) -> Tensor:
-        """Central differences of the exact gradient.
-
-        A second backward pass would need every formula to be twice differentiable by autograd; some
-        have hand-written gradients.
-        """
-        step = 1e-5 * (1 + x.abs())
-        columns = [
-            (self.gradient(x + h)[1] - self.gradient(x - h)[1]) / (2 * h.sum())
-            for h in torch.diag(step)
-        ]
-        hessian = torch.stack(columns)
-        return (hessian + hessian.mT) / 2
-
-
-def _off_the_end(likelihood: _Likelihood, chart: Chart) -> Tensor:
+def _off_the_end(likelihood: Likelihood, x: Tensor) -> Tensor:
     """The start, or the end of the range where the likelihood falls from it.
 
     For a single parameter with an end, that at which the family is independence, say.
     """
-    x = chart.start
+    chart = likelihood.chart
     if len(x) != 1 or not chart.lower.isfinite().all():
         return x
     end = torch.full_like(x, _LOG_END)
@@ -296,9 +212,28 @@ def _off_the_end(likelihood: _Likelihood, chart: Chart) -> Tensor:
     return x
 
 
-def _maximise(likelihood: _Likelihood, x: Tensor) -> Tensor:
+def _best(likelihood: Likelihood, starts: list[Tensor]) -> Tensor:
+    """The maximum from the first start, or of all where that is worse than independence.
+
+    Very strong dependence makes cliffs at which a search stops.
+    """
+    found = []
+    for start in starts:
+        x = _maximise(likelihood, _off_the_end(likelihood, start))
+        value = float(likelihood(x)) if len(x) else 0.0
+        found.append((value if math.isfinite(value) else math.inf, x))
+        if value <= 0:
+            break
+    value, x = min(found, key=lambda pair: pair[0])
+    lower = likelihood.chart.lower
+    if value > 0 and len(x) == 1 and lower.isfinite().all():
+        return torch.full_like(x, _LOG_END)
+    return x
+
+
+def _maximise(likelihood: Likelihood, x: Tensor) -> Tensor:
     """Quasi-Newton steps with a line search."""
-    if not len(x) or (likelihood.chart.natural(x) - likelihood.chart.lower < _AT_END).all():
+    if not len(x) or (likelihood.chart.natural(x) - likelihood.chart.lower < AT_END).all():
         return x
     # Here, so that importing cm2 stays light; torch's own needs seconds to start, for its compiler.
     from scipy.optimize import minimize
@@ -321,10 +256,11 @@ def _maximise(likelihood: _Likelihood, x: Tensor) -> Tensor:
     return torch.from_numpy(found.x).to(x)
 
 
-def _report(likelihood: _Likelihood, chart: Chart, x: Tensor, name: str) -> Fit:
+def _report(likelihood: Likelihood, x: Tensor, name: str) -> Fit:
+    chart = likelihood.chart
     natural, jacobian = _jacobian(chart, x)
-    covariance, ended = _covariance(likelihood, chart, x, natural, jacobian)
-    errors = covariance.diagonal().sqrt()
+    known = certainty(likelihood, x, natural, jacobian)
+    errors = known.covariance.diagonal().sqrt()
     with torch.no_grad():
         total = -likelihood.rows * float(likelihood(x)) if len(x) else 0.0
         copula = chart.copula(x)
@@ -333,10 +269,11 @@ def _report(likelihood: _Likelihood, chart: Chart, x: Tensor, name: str) -> Fit:
         family=name,
         parameters=dict(zip(chart.names, natural.tolist(), strict=True)),
         standard_errors=dict(zip(chart.names, errors.tolist(), strict=True)),
-        covariance=covariance,
-        boundary=tuple(n for n, end in zip(chart.names, ended.tolist(), strict=True) if end),
+        covariance=known.covariance,
+        boundary=tuple(n for n, end in zip(chart.names, known.ended.tolist(), strict=True) if end),
         log_likelihood=total,
-        observations=likelihood.rows,
+        observations=likelihood.data.observations,
+        converged=known.converged,
     )
 
 
@@ -347,26 +284,3 @@ def _jacobian(chart: Chart, x: Tensor) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
         jacobian = torch.autograd.functional.jacobian(chart.natural, x)
     return chart.natural(x), jacobian
-
-
-def _covariance(
-    likelihood: _Likelihood, chart: Chart, x: Tensor, natural: Tensor, jacobian: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Covariance of the natural parameters, and which of them are at a boundary.
-
-    Those are held fixed for the covariance of the others. The charts map the parameters with a
-    range of their own one by one, so that the same positions are meant on both sides.
-    """
-    covariance = torch.full_like(jacobian, torch.nan)
-    ended = natural - chart.lower < _AT_END
-    if not len(x):
-        return covariance, ended
-    information = likelihood.rows * likelihood.hessian(x)
-    error = information.diagonal().clamp_min(0.0).rsqrt()
-    alone = chart.lower.isfinite()
-    ended = ended | (alone & (error > _UNDETERMINED) & (natural - chart.lower > 1))
-    free = ~ended
-    inverse = torch.linalg.pinv(information[free][:, free], hermitian=True)
-    inner = jacobian[free][:, free]
-    covariance[free[:, None] & free] = (inner @ inverse @ inner.mT).flatten()
-    return covariance, ended

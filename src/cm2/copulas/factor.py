@@ -101,6 +101,13 @@ class Factor(Copula):
         return self.loading.shape[-1]
 
     @property
+    def redundant(self) -> int:
+        """Turns of the factors, and loadings beyond the number of correlations."""
+        numbers, rank = self.dim * self.rank, self.rank
+        correlations = self.dim * (self.dim - self.block) // 2
+        return numbers - min(numbers - rank * (rank - 1) // 2, correlations)
+
+    @property
     def correlation(self) -> Float[Tensor, "*batch dim dim"]:
         """The correlation matrix of the normal scores."""
         reach = self._blocks().reach.flatten(-3, -2)
@@ -164,7 +171,10 @@ class Factor(Copula):
                 (left * singular.clamp_max(_LARGEST)[..., None, :]) @ right
             ).flatten(0, 1)
         noise = self.start(size, block=self.block, rank=rank)["loading"].to(reach)
-        return {"loading": self._loading_of(reach) + 0.01 / _START * noise}
+        loading = self._loading_of(reach) + 0.01 / _START * noise
+        # A factor may be turned round: its largest loading is positive.
+        largest = loading.abs().argmax(0, keepdim=True)
+        return {"loading": loading * loading.gather(0, largest).sign()}
 
     def _loading_of(self, reach: Tensor) -> Tensor:
         """A from L: the inverse of L = A R^-1."""

@@ -15,8 +15,8 @@ from torch import Size, Tensor
 from torch.distributions import constraints
 from torch.types import _size
 
-from cm2.copulas.archimedean import Archimedean
-from cm2.copulas.base import check_tau, register
+from cm2.copulas.archimedean import LARGEST_DIM, Archimedean
+from cm2.copulas.base import as_float, check_tau, register
 from cm2.numerics import log1mexp, log_cloglog, log_neg_log1mexp, log_polynomial, log_softplus
 from cm2.records import Unit
 
@@ -42,10 +42,10 @@ class Frank(Archimedean):
         tensor(True)
     """
 
+    largest_dim = LARGEST_DIM
+
     def __init__(self, dim: int, theta: float | Tensor, validate_args: bool | None = None) -> None:
-        self.theta = torch.as_tensor(
-            theta, dtype=None if torch.is_tensor(theta) else torch.get_default_dtype()
-        )
+        self.theta = as_float(theta)
         self.arg_constraints = {"theta": constraints.real if dim == 2 else constraints.positive}
         super().__init__(dim, batch_shape=self.theta.shape, validate_args=validate_args)
         self._theta = self.theta.abs().clamp_min(_SMALLEST_THETA)
@@ -59,19 +59,23 @@ class Frank(Archimedean):
     def from_kendall_tau(cls, tau: float | Tensor, dim: int = 2) -> Self:
         value = check_tau("Frank", tau, -1.0 if dim == 2 else 0.0, 1.0)
         size = value.abs().double()
-        low, high = torch.zeros_like(size), torch.full_like(size, 1e5)
-        # Bisection: tau grows with theta, and the inverse has no closed form.
+        # Bisection: tau grows with theta, and the inverse has no closed form. Tau is at most
+        # theta / 9, and 1 - 4 / theta at least.
+        low, high = 9 * size, (9 * size).maximum(4 / (1 - size))
         for _ in range(100):
             middle = (low + high) / 2
-            below = _debye_tau(middle.clamp_min(_SMALLEST_THETA)) < size
+            below = _debye_tau(middle) < size
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-        return cls(dim, (value.sign() * high).to(value.dtype))
+        if dim == 2:
+            return cls(dim, (value.sign() * high).to(value.dtype))
+        # Independence itself is the limit; the smallest theta stands for it.
+        return cls(dim, high.to(value.dtype).clamp_min(torch.finfo(value.dtype).tiny ** 0.5))
 
     def _tau(self) -> Tensor:
-        return self.theta.sign() * _debye_tau(self._theta)
+        return _debye_tau(self.theta)
 
     def _spearman(self) -> Tensor:
-        return self.theta.sign() * _debye_rho(self._theta)
+        return _debye_rho(self.theta)
 
     def _log_frailty(self, shape: Size) -> Tensor:
         # The logarithmic series law: Kemp (1981), "Efficient generation of...".
@@ -151,7 +155,7 @@ class Frank(Archimedean):
         log_z = self._log_p - log_t.exp()
         # 1 - z = exp(-theta) + p (1 - exp(-t)), a sum of positive terms.
         log_1mz = torch.logaddexp(-self._theta, self._log_p + log_cloglog(log_t))
-        table = _polylogarithm_coefficients(self.dim).to(log_t)
+        table = _polylogarithm_coefficients(self.dim).to(self._wide(log_t))
         derivative = log_polynomial(table, log_z - log_1mz, order)
         if not isinstance(order, int):
             derivative = torch.where(order == 0, _log_neg_log(log_z, log_1mz), derivative)
@@ -204,19 +208,20 @@ def _debye(theta: Tensor, order: int) -> Tensor:
 
 
 def _debye_tau(theta: Tensor) -> Tensor:
-    r"""Kendall's tau, :math:`1 - 4 (1 - D_1(\theta)) / \theta`."""
+    r"""Kendall's tau, :math:`1 - 4 (1 - D_1(\theta)) / \theta`; odd in theta."""
     dtype, theta = theta.dtype, theta.double()
     series = theta / 9 * (1 - theta.square() / 100)
-    small = theta < 1e-2  # where the closed form cancels
-    large = torch.where(small, 1.0, theta)
-    return torch.where(small, series, 1 - 4 / large * (1 - _debye(large, 1))).to(dtype)
+    small = theta.abs() < 1e-2  # where the closed form cancels
+    large = torch.where(small, 1.0, theta.abs())
+    closed = 1 - 4 / large * (1 - _debye(large, 1))
+    return torch.where(small, series, theta.sign() * closed).to(dtype)
 
 
 def _debye_rho(theta: Tensor) -> Tensor:
-    r"""Spearman's rho, :math:`1 - 12 (D_1(\theta) - D_2(\theta)) / \theta` (Nelsen 1986)."""
+    r"""Spearman's rho, :math:`1 - 12 (D_1(\theta) - D_2(\theta)) / \theta` (Nelsen 1986); odd."""
     dtype, theta = theta.dtype, theta.double()
     series = theta / 6 * (1 - theta.square() / 75)
-    small = theta < 1e-2
-    large = torch.where(small, 1.0, theta)
+    small = theta.abs() < 1e-2
+    large = torch.where(small, 1.0, theta.abs())
     closed = 1 - 12 / large * (_debye(large, 1) - _debye(large, 2))
-    return torch.where(small, series, closed).to(dtype)
+    return torch.where(small, series, theta.sign() * closed).to(dtype)

@@ -16,8 +16,8 @@ from torch import Size, Tensor
 from torch.distributions import constraints
 from torch.types import _size
 
-from cm2.copulas.archimedean import Archimedean
-from cm2.copulas.base import check_tau, register
+from cm2.copulas.archimedean import LARGEST_DIM, Archimedean
+from cm2.copulas.base import as_float, check_tau, register
 from cm2.numerics import log_cloglog, log_neg_log, log_polynomial
 from cm2.records import Unit
 
@@ -37,11 +37,10 @@ class Gumbel(Archimedean):
     """
 
     arg_constraints = {"alpha": constraints.greater_than_eq(1.0)}
+    largest_dim = LARGEST_DIM
 
     def __init__(self, dim: int, alpha: float | Tensor, validate_args: bool | None = None) -> None:
-        self.alpha = torch.as_tensor(
-            alpha, dtype=None if torch.is_tensor(alpha) else torch.get_default_dtype()
-        )
+        self.alpha = as_float(alpha)
         super().__init__(dim, batch_shape=self.alpha.shape, validate_args=validate_args)
 
     @classmethod
@@ -84,7 +83,7 @@ class Gumbel(Archimedean):
 
     def log_derivative(self, log_t: Tensor, order: Tensor | int) -> Tensor:
         log_x = log_t / self.alpha
-        coefficients = _derivative_coefficients(1 / self.alpha, self.dim)
+        coefficients = _derivative_coefficients(self._wide(1 / self.alpha), self.dim)
         polynomial = log_polynomial(coefficients, log_x, order)
         return polynomial - log_x.exp() - order * log_t
 

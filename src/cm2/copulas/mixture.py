@@ -7,6 +7,7 @@ laws are averages over that posterior (McLachlan and Peel 2000, "Finite mixture 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any, Self
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.types import _size
 
-from cm2.copulas.base import Copula
+from cm2.copulas.base import Copula, as_float
 from cm2.copulas.measures import kendall_from_rosenblatt
 from cm2.numerics import logsumexp
 from cm2.records import Unit
@@ -65,17 +66,24 @@ class Mixture(Copula):
             raise ValueError("Mixture: give weights or logits, not both")
         if weights is None:
             like = next((c for c in copulas if c.parameters), copulas[0])._like_parameters()
-            weights = (like.new_zeros(len(copulas)) if logits is None else logits).softmax(-1)
+            logits = like.new_zeros(len(copulas)) if logits is None else as_float(logits)
+            weights = logits.softmax(-1)
+        weights = as_float(weights)
         if weights.shape[-1:] != (len(copulas),):
             raise ValueError(
                 f"Mixture: {len(copulas)} components need as many weights, "
                 f"got shape {tuple(weights.shape)}"
             )
-        copulas = [
-            copula._like({n: parameters.get(f"{n}_{k}", v) for n, v in copula.parameters.items()})
-            if copula.parameters
-            else copula
+        values = [
+            {n: as_float(parameters.get(f"{n}_{k}", v)) for n, v in copula.parameters.items()}
             for k, copula in enumerate(copulas)
+        ]
+        every = [weights, *(value for part in values for value in part.values())]
+        dtype = reduce(torch.promote_types, (value.dtype for value in every))
+        weights = weights.to(dtype)
+        copulas = [
+            copula._like({n: v.to(dtype) for n, v in part.items()}) if part else copula
+            for copula, part in zip(copulas, values, strict=True)
         ]
         shape = torch.broadcast_shapes(weights.shape[:-1], *(c.batch_shape for c in copulas))
         self.copulas = tuple(copula.expand(shape) for copula in copulas)

@@ -208,8 +208,8 @@ class Rotation(Reflection):
 
     @classmethod
     def _flip(cls, dim: int) -> tuple[bool, ...]:
-        if cls.largest_dim is not None and dim != cls.largest_dim:
-            raise ValueError(f"{cls.__name__}: dim must be {cls.largest_dim}, got {dim}")
+        if cls.degrees != 180 and dim != 2:
+            raise ValueError(f"{cls.__name__}: dim must be 2, got {dim}")
         first, second = _ROTATIONS[cls.degrees]
         return (first, *[second] * (dim - 1))
 
@@ -240,7 +240,7 @@ def _rotation(family: type[Copula], degrees: int) -> type[Rotation]:
         "family": family,
         "degrees": degrees,
         "arg_constraints": family.arg_constraints,
-        "largest_dim": None if degrees == 180 else 2,
+        "largest_dim": family.largest_dim if degrees == 180 else 2,
     }
     cls: type[Rotation] = type(name, (Rotation,), body)
     return register(f"{word}-{family.__name__.lower()}")(cls)

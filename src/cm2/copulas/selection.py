@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cm2.copulas.base import REGISTRY, Copula
-from cm2.copulas.estimation import Data, Fit, fit_prepared, mean_tau, read
+from cm2.copulas.estimation import Fit, fit_prepared
+from cm2.copulas.observations import Data, mean_tau, read
 
 Family = str | type[Copula] | Copula
 
@@ -17,7 +18,7 @@ class Selection:
     """Families ranked by a criterion.
 
     Attributes:
-        table: Fits from the best to the worst.
+        table: Fits from the best to the worst; those without a maximum come last.
         criterion: ``"bic"`` or ``"aic"``.
     """
 
@@ -45,8 +46,9 @@ class Selection:
         for fit in self.table:
             score = self.score(fit)
             lines.append(
-                f"{fit.family:<{width}}  {len(fit.parameters):>10}  {fit.log_likelihood:>14.2f}  "
+                f"{fit.family:<{width}}  {fit.degrees_of_freedom:>10}  {fit.log_likelihood:>14.2f}  "
                 f"{score:>10.2f}  {score - self.score(self.best):>10.2f}"
+                + ("" if fit.converged else "  no maximum")
             )
         return "\n".join(lines)
 
@@ -89,7 +91,8 @@ def select(
     if not chosen:
         raise ValueError("there is no family to select from")
     fits = [fit_prepared(data, family) for family in chosen]
-    fits.sort(key=lambda fit: fit.aic if criterion == "aic" else fit.bic)
+    # Of a likelihood without bound a search finds as much as it has patience for.
+    fits.sort(key=lambda fit: (not fit.converged, fit.aic if criterion == "aic" else fit.bic))
     return Selection(tuple(fits), criterion)
 
 
@@ -101,9 +104,11 @@ def _able(data: Data) -> list[Family]:
     Clayton) that thousands of points do not tell them apart for certain.
     """
     dim = len(data.tau)
+    determined = data.observations >= dim and not data.tau.isnan().any()
     mean = mean_tau(data.tau)
     # Two standard errors of tau under independence, 2 / (3 sqrt n): its sign may be either.
-    unsure = 4 / 3 / len(data.unit.log_u) ** 0.5
+    shared = data.together[data.together > 0].min()
+    unsure = 4 / 3 / float(shared) ** 0.5
     signs = {mean, -mean} if abs(mean) < unsure else {mean}
     return [
         name
@@ -111,16 +116,16 @@ def _able(data: Data) -> list[Family]:
         if name == "independence"
         or (
             not name.startswith("survival-")
-            and any(_reaches(REGISTRY[name], tau, dim) for tau in signs)
+            and any(_reaches(REGISTRY[name], tau, dim, determined) for tau in signs)
         )
     ]
 
 
-def _reaches(family: type[Copula], tau: float, dim: int) -> bool:
+def _reaches(family: type[Copula], tau: float, dim: int, determined: bool) -> bool:
     try:
-        # A correlation matrix takes every data's signs; exchangeably it could not.
+        # A correlation matrix takes every data's signs, if every two columns tell theirs.
         if "scale_tril" in family.start(dim):
-            return True
+            return determined
         family.from_kendall_tau(tau, dim)
     except ValueError:
         return False

@@ -80,7 +80,9 @@ def log_slope(v: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def to_normal(
-    y: Float[Tensor, "*shape"], df: Float[Tensor, ...], order: Int[Tensor, ...] | None = None
+    y: Float[Tensor, "*#shape"],
+    df: Float[Tensor, "*#shape"],
+    order: Int[Tensor, "*#shape"] | None = None,
 ) -> Float[Tensor, "*shape"]:
     r"""The normal score of a point of the t law: :math:`\Phi^{-1}(F(y))`.
 
@@ -89,18 +91,22 @@ def to_normal(
         df: Degrees of freedom, positive, broadcast against ``y``.
         order: Small whole numbers that are added to ``df``, one for each point.
     """
-    z: Tensor = _Score.apply(y, df, order, True)
+    shape = torch.broadcast_shapes(y.shape, df.shape, () if order is None else order.shape)
+    z: Tensor = _Score.apply(y.expand(shape), df, order, True)
     return z
 
 
-def to_student(z: Float[Tensor, "*shape"], df: Float[Tensor, ...]) -> Float[Tensor, "*shape"]:
+def to_student(
+    z: Float[Tensor, "*#shape"], df: Float[Tensor, "*#shape"]
+) -> Float[Tensor, "*shape"]:
     """The signed root deviance of the point of the t law at a normal score; inverts `to_normal`.
 
     Args:
         z: Normal score.
         df: Degrees of freedom, positive, broadcast against ``z``.
     """
-    y: Tensor = _Score.apply(z, df, None, False)
+    shape = torch.broadcast_shapes(z.shape, df.shape)
+    y: Tensor = _Score.apply(z.expand(shape), df, None, False)
     return y
 
 

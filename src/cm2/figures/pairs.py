@@ -103,7 +103,7 @@ def pairs(
     labels = [f"$u_{{{i + 1}}}$" for i in range(dim)] if names is None else list(names)
     if len(labels) != dim:
         raise ValueError(f"there are {len(labels)} names for {dim} coordinates")
-    of_data, of_copula = kendall_matrix(rows, 2000), copula.kendall_tau()
+    of_data, of_copula = kendall_matrix(rows), copula.kendall_tau()
     figure = Figure(figsize=(1.9 * dim, 1.9 * dim), layout="constrained")
     axes = figure.subplots(dim, dim, squeeze=False)
     for i in range(dim):
