@@ -46,8 +46,8 @@ class Selection:
         for fit in self.table:
             score = self.score(fit)
             lines.append(
-                f"{fit.family:<{width}}  {fit.degrees_of_freedom:>10}  {fit.log_likelihood:>14.2f}  "
-                f"{score:>10.2f}  {score - self.score(self.best):>10.2f}"
+                f"{fit.family:<{width}}  {fit.degrees_of_freedom:>10}  "
+                f"{fit.log_likelihood:>14.2f}  {score:>10.2f}  {score - self.score(self.best):>10.2f}"
                 + ("" if fit.converged else "  no maximum")
             )
         return "\n".join(lines)
@@ -63,8 +63,8 @@ def select(
     Args:
         u: Data in (0, 1) of shape ``(row, dim)``, NaN where missing; see :func:`fit`.
         families: Names, classes or copulas to start from; by default all registered families
-            that can have dependence of the sign in the data, but for survival copulas. All of them
-            are ``list(copulas.REGISTRY)``.
+            that can have dependence of the sign in the data, but for survival and factor copulas.
+            All of them are ``list(copulas.REGISTRY)``.
         criterion: ``"bic"`` or ``"aic"``. Where one family contains another (Student-t the
             Gaussian), the first finds the smaller one as data grow; the second takes the larger in
             about one case of twelve, however many data there are.
@@ -97,11 +97,12 @@ def select(
 
 
 def _able(data: Data) -> list[Family]:
-    """Families whose Kendall's tau can be near that of the data, but for survival copulas.
+    """Families whose Kendall's tau can be near that of the data, but for two kinds.
 
     Others, a Gumbel copula for negative dependence, say, would be fitted by independence. Survival
     copulas have to be asked for: that of Joe is so near to Clayton's copula (and Joe's to that of
-    Clayton) that thousands of points do not tell them apart for certain.
+    Clayton) that thousands of points do not tell them apart for certain. So has the factor copula,
+    which is the Gaussian one up to three coordinates.
     """
     dim = len(data.tau)
     determined = data.observations >= dim and not data.tau.isnan().any()
@@ -116,17 +117,9 @@ def _able(data: Data) -> list[Family]:
         if name == "independence"
         or (
             not name.startswith("survival-")
-            and any(_reaches(REGISTRY[name], tau, dim, determined) for tau in signs)
+            and not REGISTRY[name].couples_vectors
+            # A correlation matrix takes every data's signs, if every two columns tell theirs.
+            and (determined or not REGISTRY[name].free_correlations)
+            and any(REGISTRY[name].reaches(tau, dim) for tau in signs)
         )
     ]
-
-
-def _reaches(family: type[Copula], tau: float, dim: int, determined: bool) -> bool:
-    try:
-        # A correlation matrix takes every data's signs, if every two columns tell theirs.
-        if "scale_tril" in family.start(dim):
-            return determined
-        family.from_kendall_tau(tau, dim)
-    except ValueError:
-        return False
-    return True
