@@ -47,7 +47,8 @@ class Selection:
             score = self.score(fit)
             lines.append(
                 f"{fit.family:<{width}}  {fit.degrees_of_freedom:>10}  "
-                f"{fit.log_likelihood:>14.2f}  {score:>10.2f}  {score - self.score(self.best):>10.2f}"
+                f"{fit.log_likelihood:>14.2f}  "
+                f"{score:>10.2f}  {score - self.score(self.best):>10.2f}"
                 + ("" if fit.converged else "  no maximum")
             )
         return "\n".join(lines)

@@ -24,10 +24,12 @@ class Imputer(nn.Module, ABC):
     """Fills in the embeddings of missing modalities.
 
     ``draws`` is false for an imputer that returns the same values every time, so that a prediction
-    need not be repeated.
+    need not be repeated. ``conditions`` is true for one that needs the law of what is missing given
+    what is present.
     """
 
     draws: bool = True
+    conditions: bool = False
 
     def forward(
         self,

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 class Conditional(Imputer):
     """Draws missing embeddings given the present ones of the same sample."""
 
+    conditions = True
+
     def values(
         self,
         z: Float[Tensor, "row modality dim"],

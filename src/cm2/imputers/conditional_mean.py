@@ -18,6 +18,7 @@ class ConditionalMean(Imputer):
     """Fills missing embeddings with their mean given the present ones of the same sample."""
 
     draws = False
+    conditions = True
 
     def values(
         self,

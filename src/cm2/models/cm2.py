@@ -120,6 +120,11 @@ class CM2(Model):
                 nn.Linear(width, labels),
             )
             self.auxiliary = nn.ModuleList(nn.Linear(self.dim, labels) for _ in encoders)
+        if self.imputer.conditions and not self.joint.coupling.is_density:
+            raise ValueError(
+                f"the coupling {coupling!r} has no law of what is missing given what is present; "
+                "use imputation='marginal', as the paper does"
+            )
         if posterior == "point" and objective == "elbo":
             raise ValueError("objective='elbo' needs posterior='gaussian', but it is 'point'")
 
