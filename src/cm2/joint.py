@@ -6,12 +6,13 @@ marginals, then the copula, then all together.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, Self
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from cm2 import copulas, couplings
@@ -75,11 +76,15 @@ class CopulaJoint(nn.Module):
         self.coupling = couplings.REGISTRY[coupling]
         self.family, self.shared = copulas.REGISTRY[copula], shared
         self.rank: int | None = None
+        if rank is not None and rank != "auto" and not isinstance(rank, int):
+            raise ValueError(f"rank must be a whole number or 'auto', got {rank!r}")
         self._automatic = rank == "auto"
         if self._automatic:
             # What fit settles; 0 until then.
             self.register_buffer("settled_rank", torch.tensor(0))
         self._set_rank(1 if rank == "auto" else rank)
+        if self._automatic:
+            self.rank = None
         # Components that start equal would stay equal; fit and initialize put them where the data
         # are.
         self.marginals = Learnable(
@@ -117,8 +122,9 @@ class CopulaJoint(nn.Module):
 
     def _load_from_state_dict(self, state: Any, prefix: str, *others: Any) -> None:
         settled = state.get(f"{prefix}settled_rank")
-        if self._automatic and settled is not None and int(settled):
-            self._set_rank(int(settled))
+        if self._automatic and settled is not None:
+            self._set_rank(max(1, int(settled)))
+            self.copula.to(next(self.marginals.parameters()))
         super()._load_from_state_dict(state, prefix, *others)
 
     @torch.no_grad()
@@ -207,26 +213,27 @@ class CopulaJoint(nn.Module):
             _minimize(self.copula.parameters(), self._loss(z, present, weights, True), 50)
             _minimize(self.parameters(), self._loss(z, present, weights, False), steps)
             if not quiet:
-                self._check_signs(z, present)
+                self._check_signs(z, present, weights)
         finally:
             self.to(dtype)
         return self
 
-    @torch.no_grad()
-    def _check_signs(self, z: Tensor, present: Tensor) -> None:
+    def _check_signs(self, z: Tensor, present: Tensor, weights: Tensor) -> None:
         """Warns of dependence whose sign the family cannot have."""
         joint = self._joint()
         missing = [s for s in (-1, 1) if not joint.copula.reaches(0.1 * s, self.modalities)]
         if not missing or not joint.copula.parameters:
             return
-        with fixed_seed(z):
+        with fixed_seed(z), torch.no_grad():
             scores = normal_quantile(*joint.copula_arguments(z, present))
         scores = torch.where(present[..., None], scores, 0.0)
-        rows = torch.einsum("nm,nk->mk", *2 * [present.to(z)]).clamp_min(1.0)[..., None]
-        mean = torch.einsum("nmd,nkd->mkd", scores, scores) / rows
+        both = torch.einsum("nm,nk,n->nmk", *2 * [present.to(z)], weights)
+        total = both.sum(0).clamp_min(torch.finfo(z.dtype).tiny)
+        mean = torch.einsum("nmd,nkd,n->mkd", scores, scores, weights) / total[..., None]
+        error = both.square().sum(0).sqrt() / total
         off = ~torch.eye(self.modalities, dtype=torch.bool, device=z.device)[..., None]
         for sign, name in zip((-1, 1), ("negative", "positive"), strict=True):
-            found = ((sign * mean > 4 * rows.rsqrt()) & off).flatten(0, 1).any(0)
+            found = ((sign * mean > 4 * error[..., None]) & off).flatten(0, 1).any(0)
             if sign in missing and found.any():
                 warnings.warn(
                     f"{self.family.__name__} has no {name} dependence between {self.modalities} "
@@ -237,39 +244,45 @@ class CopulaJoint(nn.Module):
                 )
 
     def _settle_rank(self, z: Tensor, present: Tensor, weights: Tensor, seed: int) -> None:
-        """Raises the rank for as long as held-out rows gain by more than a standard error."""
-        order = torch.randperm(len(z), generator=torch.Generator().manual_seed(seed))
-        fold = (order % _FOLDS).to(z.device)
-        best, settled = z.new_zeros(len(z)), 0
-        for rank in _ranks(max(1, (self.modalities - 1) * self.dim)):
-            terms = self._held_out(z, present, weights, fold, rank, seed)
-            gain = terms - best
-            mean = (weights * gain).sum()
-            error = (weights * (gain - mean)).square().sum().sqrt()
-            if settled and mean <= error:
-                break
-            best, settled = terms, rank
+        """Raises the rank for as long as held-out rows gain by more than a standard error.
+
+        From one factor on; that is all where a fold would leave too few rows of a modality.
+        """
+        fold = _folds(present, seed)
+        parts = [(fold != k, fold == k) for k in range(_FOLDS)]
+        settled = 1
+        if all((present[train].sum(0) >= self.components).all() for train, _ in parts):
+            marginals = []
+            for train, _ in parts:
+                self.initialize(z[train], present[train], weights=weights[train], seed=seed)
+                marginals.append(copy.deepcopy(self.marginals))
+            best, settled = z.new_zeros(len(z)), 0
+            for rank in _ranks(max(1, (self.modalities - 1) * self.dim)):
+                terms = z.new_zeros(len(z))
+                for (train, test), law in zip(parts, marginals, strict=True):
+                    self.marginals = law
+                    self._fit_rank(z[train], present[train], weights[train], rank, seed)
+                    with torch.no_grad():
+                        given = self._joint().log_prob_terms(z[test], present[test])
+                    terms[test] = given["copula"]
+                gain = terms - best
+                mean = (weights * gain).sum()
+                error = (weights * (gain - mean)).square().sum().sqrt()
+                if settled and mean <= error:
+                    break
+                best, settled = terms, rank
         self._set_rank(settled)
         self.to(z)
         self.settled_rank.fill_(settled)
 
-    def _held_out(
-        self, z: Tensor, present: Tensor, weights: Tensor, fold: Tensor, rank: int, seed: int
-    ) -> Float[Tensor, " row"]:
-        """Log copula terms of all rows, by fits without the row's fold."""
-        terms = z.new_zeros(len(z))
-        for held_out in range(_FOLDS):
-            train, test = fold != held_out, fold == held_out
-            share = weights[train] / weights[train].sum()
-            self._set_rank(rank)
-            self.to(z)
-            self.initialize(z[train], present[train], weights=share * len(share), seed=seed)
-            _minimize(
-                self.copula.parameters(), self._loss(z[train], present[train], share, True), 30
-            )
-            with torch.no_grad():
-                terms[test] = self._joint().log_prob_terms(z[test], present[test])["copula"]
-        return terms
+    def _fit_rank(self, z: Tensor, present: Tensor, weights: Tensor, rank: int, seed: int) -> None:
+        """Fits a copula of this rank, and leaves the marginals."""
+        self._set_rank(rank)
+        self.to(z)
+        weights = weights / weights.sum()
+        with torch.no_grad():
+            self._start_copula(z, present, weights * len(z), seed)
+        _minimize(self.copula.parameters(), self._loss(z, present, weights, True), 30)
 
     def _loss(
         self, z: Tensor, present: Tensor, weights: Tensor, frozen: bool
@@ -291,10 +304,10 @@ class CopulaJoint(nn.Module):
         share = len(z) / (present.sum(-1) > 1).sum().clamp_min(1).item() if frozen else 1.0
 
         def evaluate() -> float:
-            # Pseudo-observations of independence, a row for each coordinate that a copula takes of
-            # an embedding: they bound the likelihood, and say what data do not.
+            # A pseudo-observation of independence: it bounds the likelihood where the rows could
+            # be explained by perfect dependence, and speaks where they say nothing.
             copula = self.copula()
-            independence = share * strength * copula.block * copula.lautum_information().sum()
+            independence = share * strength * copula.lautum_information().sum()
             if independence.requires_grad:
                 independence.backward()
             total = independence.item()
@@ -349,6 +362,17 @@ class CopulaJoint(nn.Module):
         if len(z) and not (weights.to(z.device)[present.any(-1)] > 0).any():
             raise ValueError("the weights of all rows that have a modality are zero")
         return z, present, weights.to(z)
+
+
+def _folds(present: Tensor, seed: int) -> Int[Tensor, " row"]:
+    """The fold of each row; the rows of each pattern of presence are dealt evenly."""
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = torch.randperm(len(present), generator=generator, device="cpu").to(present.device)
+    _, pattern = torch.unique(present[shuffled], dim=0, return_inverse=True)
+    order = shuffled[pattern.argsort(stable=True)]
+    fold = torch.empty_like(order)
+    fold[order] = torch.arange(len(order), device=order.device) % _FOLDS
+    return fold
 
 
 def _ranks(most: int) -> list[int]:

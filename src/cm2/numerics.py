@@ -74,6 +74,18 @@ class _FlipLogNegLog(torch.autograd.Function):
         return -grad * (y - value + (value.exp() - y.exp())).exp()
 
 
+def refuse_second_derivatives(what: str) -> None:
+    """For the backward pass of a function whose gradient is written out once.
+
+    Raises:
+        RuntimeError: If the gradient is to be differentiated again, which would be wrong.
+    """
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            f"{what} has no second derivatives by autograd; take differences of its gradients"
+        )
+
+
 def log1mexp(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """``log(1 - exp(x))`` for negative ``x``."""
     value: Tensor = _Log1mExp.apply(x)

@@ -258,18 +258,21 @@ class Copula(Distribution, ABC):
     def log_prob_normal(
         self, x: Float[Tensor, "*#shape dim"], present: Bool[Tensor, "*#shape dim"] | None = None
     ) -> Float[Tensor, "*shape"]:
-        """:meth:`log_prob` at the point whose standard normal scores are ``x``, all finite."""
+        """:meth:`log_prob` at the point whose standard normal scores are ``x``."""
+        copula, x = self._promoted(x)
         if present is not None:
             self._check_present(present)
-        return self._log_prob_normal(x, present)
+            x = torch.where(present, x, 0.0)
+        return copula._log_prob_normal(x, present)
 
     def complete_normal(
         self, x: Float[Tensor, "*#shape dim"], present: Bool[Tensor, "*#shape dim"]
     ) -> Float[Tensor, "*shape dim"]:
         """:meth:`complete` from and to standard normal scores."""
+        copula, x = self._promoted(x)
         self._check_present(present)
         x = torch.where(present, x, 0.0)
-        return torch.where(present, x, self._complete_normal(x, present))
+        return torch.where(present, x, copula._complete_normal(x, present))
 
     def mean_normal(
         self, x: Float[Tensor, "*#shape dim"], present: Bool[Tensor, "*#shape dim"]
@@ -279,9 +282,10 @@ class Copula(Distribution, ABC):
         Raises:
             ValueError: If they have no closed form (see ``gaussian_scores``).
         """
+        copula, x = self._promoted(x)
         self._check_present(present)
         x = torch.where(present, x, 0.0)
-        return torch.where(present, x, self._mean_normal(x, present))
+        return torch.where(present, x, copula._mean_normal(x, present))
 
     def log_prob(self, value: Points, present: Presence | None = None) -> Float[Tensor, "*shape"]:
         """Log density; with ``present``, of the margin on the present coordinates.
@@ -290,7 +294,7 @@ class Copula(Distribution, ABC):
             ValueError: If a present coordinate is NaN or outside [0, 1].
         """
         copula, points = self._promoted(value)
-        mask = None if present is None else torch.as_tensor(present)
+        mask = None if present is None else as_tensor(present)
         # Piece by piece, so that what is computed on the way stays in the processor's cache.
         pieces = copula._pieces(*copula._check(points, mask))
         parts = [copula._log_prob(_to_unit(piece), part) for piece, part in pieces]
@@ -308,7 +312,7 @@ class Copula(Distribution, ABC):
         Present coordinates are returned unchanged, bit for bit.
         """
         copula, points = self._promoted(value)
-        mask = torch.as_tensor(present)
+        mask = as_tensor(present)
         unit, _ = copula._prepare(points, mask)
         return torch.where(mask, _to_point(points), copula._complete(unit, mask).u)
 
@@ -328,7 +332,7 @@ class Copula(Distribution, ABC):
             ValueError: If a coordinate is NaN or outside [0, 1].
         """
         copula, points = self._promoted(value)
-        mask = torch.as_tensor(present)
+        mask = as_tensor(present)
         self._check_present(mask)
         unit, _ = copula._prepare(points, None)
         return torch.where(mask, _to_point(points), copula._conditional_cdf(unit, mask).u)
@@ -336,7 +340,7 @@ class Copula(Distribution, ABC):
     def complete_unit(self, unit: Unit, present: Presence) -> Unit:
         """:meth:`complete` from and to :class:`~cm2.records.Unit`."""
         copula, unit = self._promoted(unit)
-        mask = torch.as_tensor(present)
+        mask = as_tensor(present)
         unit, _ = copula._prepare(unit, mask)
         drawn = copula._complete(unit, mask)
         return unit.map(lambda given, new: torch.where(mask, given, new), drawn)
@@ -377,7 +381,6 @@ class Copula(Distribution, ABC):
     def _conditional_cdf(self, unit: Unit, present: Tensor) -> Unit: ...
 
     def _log_prob_normal(self, x: Tensor, present: Tensor | None) -> Tensor:
-        x = x if present is None else torch.where(present, x, 0.0)
         return self._log_prob(Unit.from_normal(x), present)
 
     def _complete_normal(self, x: Tensor, present: Tensor) -> Tensor:
@@ -474,15 +477,22 @@ class Copula(Distribution, ABC):
                     raise ValueError(f"{type(self).__name__}: {name} must be {wanted}, got {text}")
 
 
+def as_tensor(value: Any) -> Shaped[Tensor, ...]:
+    """Arrays and lists as tensors; a tensor stays where it is, whatever the default device."""
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, np.ndarray):
+        value = np.array(value)  # torch warns of memory that must not be written to
+    return torch.as_tensor(value)
+
+
 def as_float(value: Any) -> Float[Tensor, ...]:
     """Numbers as a tensor in single precision at least, which the formulas need.
 
     Raises:
         ValueError: If they are complex.
     """
-    if isinstance(value, np.ndarray):
-        value = np.array(value)  # torch warns of memory that must not be written to
-    tensor = torch.as_tensor(value)
+    tensor = as_tensor(value)
     if tensor.is_complex():
         raise ValueError(f"real numbers are needed, got {tensor.dtype}")
     if not tensor.is_floating_point():

@@ -20,15 +20,15 @@ from typing import Any, NamedTuple, Self
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.distributions import constraints
 from torch.types import _size
 
-from cm2.copulas.base import Copula, check_tau, register
+from cm2.copulas.base import Copula, as_float, check_tau, register
+from cm2.copulas.elliptical import multiply, sub_factor
 from cm2.copulas.gaussian import Gaussian
 from cm2.copulas.measures import Estimate
 from cm2.copulas.patterns import distinct, pick
-from cm2.numerics import normal_quantile
+from cm2.numerics import normal_quantile, refuse_second_derivatives
 from cm2.records import Unit
 
 RANK = 8
@@ -85,7 +85,7 @@ class Factor(Copula):
         block: int = 1,
         validate_args: bool | None = None,
     ) -> None:
-        self.loading, self.block = torch.as_tensor(loading), block
+        self.loading, self.block = as_float(loading), block
         if self.loading.dim() < 2 or self.loading.shape[-2] != dim or not self.loading.shape[-1]:
             raise ValueError(
                 f"Factor: the loading must have shape ({dim}, rank) for dim={dim}, "
@@ -111,8 +111,7 @@ class Factor(Copula):
     def correlation(self) -> Float[Tensor, "*batch dim dim"]:
         """The correlation matrix of the normal scores."""
         reach = self._blocks().reach.flatten(-3, -2)
-        blocks = torch.arange(self.dim, device=reach.device) // self.block
-        same = blocks[:, None] == blocks
+        same = self._same_block(reach)
         eye = torch.eye(self.dim, dtype=reach.dtype, device=reach.device)
         return torch.where(same, eye, reach @ reach.mT)
 
@@ -124,7 +123,11 @@ class Factor(Copula):
     ) -> dict[str, Any]:
         """Small loadings that differ, so that no two factors stay alike."""
         generator = torch.Generator().manual_seed(0)
-        loading = torch.randn(dim, rank, generator=generator) * _START / max(block, rank) ** 0.5
+        loading = (
+            torch.randn(dim, rank, generator=generator, device="cpu")
+            * _START
+            / max(block, rank) ** 0.5
+        )
         return {"loading": loading.expand(*batch_shape, dim, rank), "block": block}
 
     @classmethod
@@ -158,8 +161,7 @@ class Factor(Copula):
         from standing still.
         """
         size, rank = self.dim, self.rank
-        blocks = torch.arange(size, device=correlation.device) // self.block
-        same = blocks[:, None] == blocks
+        same = self._same_block(correlation)
         reach = correlation.new_zeros(size, rank)
         for _ in range(_STEPS):
             target = torch.where(same, reach @ reach.mT, correlation)
@@ -312,7 +314,7 @@ class Factor(Copula):
         parts = self._blocks()
         s = self._split_last(x)
         mean, _ = self._given(parts, s, here)
-        return _times(mean, parts.reach.flatten(-3, -2).mT)
+        return multiply(parts.reach.flatten(-3, -2), mean)
 
     def _cdf(self, unit: Unit) -> Tensor:
         return self._dense()._cdf(unit)
@@ -323,6 +325,11 @@ class Factor(Copula):
     def _dense(self) -> Gaussian:
         """The same copula by its correlation matrix, for what has no shorter way."""
         return Gaussian(self.dim, correlation=self.correlation, validate_args=False)
+
+    def _same_block(self, like: Tensor) -> Bool[Tensor, "dim dim"]:
+        """Which two coordinates are of one block."""
+        block = torch.arange(self.dim, device=like.device) // self.block
+        return block[:, None] == block
 
     # Matrices --------------------------------------------------------------------------------
 
@@ -337,7 +344,7 @@ class Factor(Copula):
     def _blocks(self) -> _Blocks:
         loading = self._split(self.loading)
         eye = torch.eye(self.rank, dtype=loading.dtype, device=loading.device)
-        root = torch.linalg.cholesky(eye + loading.mT @ loading, upper=True)
+        root = _cholesky(eye + loading.mT @ loading).mT
         reach = torch.linalg.solve_triangular(root, loading, upper=True, left=False)
         return _Blocks(loading, root, reach, root @ root.mT - eye)
 
@@ -347,8 +354,7 @@ class Factor(Copula):
         inside = parts.information
         if patterns is not None:
             inside = torch.where(patterns[..., None, None], inside, 0.0)
-        factor, _ = torch.linalg.cholesky_ex(eye + inside.sum(-3))
-        return factor
+        return _cholesky(eye + inside.sum(-3))
 
     def _given(self, parts: _Blocks, s: Tensor, here: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and Cholesky factor of the precision of the factors given what is present."""
@@ -394,8 +400,8 @@ class _Explained(torch.autograd.Function):
         ctx.save_for_backward(error, both, *inputs[-2:])
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        refuse_second_derivatives("the density of the factor copula")
         error, both, loading, reach = ctx.saved_tensors
         rank, batch_shape = loading.shape[-1], loading.shape[:-3]
         mean, inner = both[..., :rank], both[..., rank:]
@@ -433,18 +439,20 @@ def _whole(present: Bool[Tensor, "*shape block coordinate"]) -> Bool[Tensor, "*s
     return every if bool((every == present.any(-1)).all()) else None
 
 
-def _times(x: Tensor, matrix: Tensor) -> Tensor:
-    """Rows times a matrix, which may have a batch of its own."""
-    if matrix.dim() == 2:
-        return x @ matrix
-    return (x.unsqueeze(-2) @ matrix).squeeze(-2)
-
-
 def _solve(triangle: Tensor, x: Tensor, *, upper: bool) -> Tensor:
     """Solves triangular systems for vectors; one that many vectors share in one go."""
     if triangle.dim() == 2 and x.dim() > 1:
         return torch.linalg.solve_triangular(triangle.mT, x, upper=not upper, left=False)
     return torch.linalg.solve_triangular(triangle, x.unsqueeze(-1), upper=upper).squeeze(-1)
+
+
+def _cholesky(matrix: Tensor) -> Tensor:
+    """Lower Cholesky factor of what is at least the identity, by way of its correlations.
+
+    Where loadings are so strong that rounding makes these singular, they get a little more.
+    """
+    scale = matrix.diagonal(dim1=-2, dim2=-1).sqrt()[..., None]
+    return scale * sub_factor(matrix / scale / scale.mT)
 
 
 def _log_det(triangle: Tensor) -> Tensor:

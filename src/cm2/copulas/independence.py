@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.types import _size
 
-from cm2.copulas.base import Copula, register
+from cm2.copulas.base import Copula, as_tensor, register
 from cm2.copulas.measures import Estimate
 from cm2.records import Unit
 
@@ -37,7 +37,7 @@ class Independence(Copula):
 
     @classmethod
     def from_kendall_tau(cls, tau: float | Tensor, dim: int = 2) -> Self:
-        value = torch.as_tensor(tau)
+        value = as_tensor(tau)
         if (value != 0).any():
             raise ValueError(f"Independence: Kendall's tau must be 0, got {tau}")
         return cls(dim, batch_shape=value.shape)

@@ -221,7 +221,7 @@ class Rotation(Reflection):
     @classmethod
     def from_kendall_tau(cls, tau: float | Tensor, dim: int = 2) -> Self:
         first, second, *_ = cls._flip(dim)
-        value = torch.as_tensor(tau)
+        value = as_tensor(tau)
         try:
             inside = cls.family.from_kendall_tau(value if first == second else -value, dim)
         except ValueError as error:

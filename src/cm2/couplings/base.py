@@ -150,7 +150,8 @@ class Joint(Distribution, ABC):
         """Puts the means given the present embeddings in the place of the missing ones.
 
         In closed form where normal scores are Gaussian and the marginals' components are shared or
-        one; else it is the average of 64 draws from a fixed seed.
+        one; else it is the average of 64 draws from a fixed seed, whose error of an eighth of a
+        conditional deviation depends on the rows beside it.
 
         Raises:
             ValueError: If the shapes do not fit or a present embedding is not finite.
@@ -279,7 +280,8 @@ class Joint(Distribution, ABC):
 @contextmanager
 def fixed_seed(like: Tensor, seed: int = 0) -> Iterator[None]:
     """Draws from a seed of their own, and leaves the process's generators as they were."""
-    devices = [like.device] if like.device.type == "cuda" else []
+    # A seed is set on all devices of its kind.
+    devices = range(torch.cuda.device_count()) if like.device.type == "cuda" else ()
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield

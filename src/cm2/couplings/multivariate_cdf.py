@@ -40,7 +40,7 @@ class MultivariateCdfJoint(Joint):
                 f"the coupling 'multivariate-cdf' makes one number of an embedding, and "
                 f"{family.__name__} couples vectors; use 'rosenblatt' or 'shared-components'"
             )
-        return family.start_vectors(modalities, dim, cls.copula_batch_shape(dim, shared), rank)
+        return super().start(family, modalities, dim, shared=shared, rank=rank)
 
     def log_prob_terms(self, value: Tensor, present: Tensor | None = None) -> dict[str, Tensor]:
         z, present = self._prepare(value, present)

@@ -103,5 +103,7 @@ class SharedComponentsJoint(Joint):
     def _total_correlation(self, samples: int) -> Estimate:
         if self.marginals.logits.shape[-1] == 1:
             return super()._total_correlation(samples)
+        if samples < 2:
+            raise ValueError(f"samples must be at least 2, got {samples}")
         with fixed_seed(self.marginals.loc):
             return Estimate.of_mean(self.log_prob_terms(self.sample((samples,)))["copula"])

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from cm2.numerics import refuse_second_derivatives
 
 
 def standardize(
@@ -36,8 +37,8 @@ class _Standardize(torch.autograd.Function):
         ctx.save_for_backward(inputs[2], output[0])
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, in_x: Tensor, in_square: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        refuse_second_derivatives("the shared-components coupling")
         scale, x = ctx.saved_tensors
         slope = torch.addcmul(in_x, in_square.unsqueeze(-1), x, value=2.0).div_(scale)
         in_z, in_loc = slope.sum(-3), slope.sum_to_size(scale.shape).neg()
