@@ -9,7 +9,7 @@ classes' own; the law of deviations is shared (linear) or each class has its own
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -40,7 +40,7 @@ ROWS = 10
 """Rows a coordinate that the rarest class must have before classes get laws of their own."""
 
 LARGEST = 300
-"""Coordinates of all modalities that one covariance may have."""
+"""Coordinates of all modalities that one covariance may have; beyond, it has the factor form."""
 
 SELECTION = 5000
 """Rows by which candidates are compared, if there are more."""
@@ -59,16 +59,18 @@ class Setting(NamedTuple):
 class JointHead(Head):
     r"""Class-conditional joint laws of the modalities' principal components.
 
-    With ``copula="factor"``, one Gaussian copula of all coordinates of all modalities. Otherwise
-    the family couples coordinates of the same number. What is left open is chosen by
-    cross-validated log loss, one thing after the other.
+    With ``copula="factor"``, one Gaussian copula of all coordinates of all modalities, with a full
+    covariance or, where there are many, in factor form. Otherwise the family couples coordinates
+    of the same number. What is left open is chosen by cross-validated log loss, one thing after
+    the other.
 
     Args:
         copula: Name of the copula family.
         components: Number of components of each marginal mixture, for the other families.
         dim: Principal components of each modality; None for a choice of 2, 5, 10 and 20 (8 for the
             other families).
-        coupling: Name of the coupling, for the other families.
+        coupling: Name of the coupling, for the other families and the factor form.
+        rank: Number of factors of the factor form.
         poolings: Candidates for the weight of rows of other classes in the law of a class, from
             the largest; None for the default.
         folds: Number of folds of the inner cross-validation.
@@ -91,6 +93,7 @@ class JointHead(Head):
         components: int = 1,
         dim: int | None = None,
         coupling: str = "rosenblatt",
+        rank: int = 24,
         poolings: tuple[float, ...] | None = None,
         folds: int = 3,
         random_state: int = 0,
@@ -99,6 +102,7 @@ class JointHead(Head):
         self.components = components
         self.dim = dim
         self.coupling = coupling
+        self.rank = rank
         self.poolings = poolings
         self.folds = folds
         self.random_state = random_state
@@ -195,7 +199,7 @@ class JointHead(Head):
         first, *others = STRENGTHS
         for dim in self._sizes():
             poolings = self.poolings or POOLINGS
-            if rarest < ROWS * self.projection_.varies[:, :dim].sum():
+            if rarest < ROWS * (self.projection_.scale[:, :dim] > 0).sum():
                 poolings = poolings[:1]
             paths = (Setting(dim, "components", pooling, first) for pooling in poolings)
             yield from _while_better(paths, losses, np.inf)
@@ -207,21 +211,24 @@ class JointHead(Head):
         yield best._replace(margin="scores")
 
     def _sizes(self) -> list[int]:
-        """Numbers of components worth a try: all different, and not too many coordinates."""
-        varies = self.projection_.varies
+        """Numbers of components worth a try: all different, the first beyond one covariance last."""
+        varies = self.projection_.scale > 0
         sizes = sorted({min(dim, varies.shape[1]) for dim in self._dims()})
-        return [size for size in sizes if varies[:, :size].sum() <= LARGEST] or sizes[:1]
+        full = sum(int(varies[:, :size].sum()) <= LARGEST for size in sizes)
+        return sizes[: full + 1]
 
     def _laws(self, setting: Setting) -> Laws:
-        varies = self.projection_.varies[:, : setting.dim]
-        if self.copula == "factor":
-            return FullLaws(varies, setting.pooling, setting.strength)
-        options = {
+        scale = self.projection_.scale[:, : setting.dim]
+        if self.copula == "factor" and (scale > 0).sum() <= LARGEST:
+            return FullLaws(scale, setting.pooling, setting.strength)
+        options: dict[str, Any] = {
             "copula": self.copula,
             "components": self.components,
             "coupling": self.coupling,
         }
-        return CopulaLaws(varies, setting.pooling, options, self.random_state)
+        if self.copula == "factor":
+            options["rank"] = self.rank
+        return CopulaLaws(scale > 0, setting.pooling, options, self.random_state)
 
     def _confidence(
         self, likelihood: ndarray, y: Int[ndarray, " n"], weight: Float[ndarray, " n"]
