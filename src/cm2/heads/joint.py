@@ -33,7 +33,7 @@ POOLINGS = (1.0, 0.5, 0.25, 0.1)
 
 COPULA_POOLINGS = (1.0, 0.3, 0.0)
 
-STRENGTHS = (0.3, (1.0, float("inf")), (0.1, 0.02, 0.005))
+STRENGTHS: tuple[Any, ...] = (0.3, (1.0, float("inf")), (0.1, 0.02, 0.005))
 """Shrinkage to independent modalities, in rows a row: the first to try, then both ways from it."""
 
 ROWS = 10
@@ -53,6 +53,37 @@ class Setting(NamedTuple):
     margin: str
     pooling: float
     strength: float
+
+
+class Search:
+    """Settings with their held-out losses, and which of them to take.
+
+    A later setting is taken only if it is better by more than one standard error of the paired
+    difference (Breiman et al. 1984), so simpler ones come first.
+
+    Args:
+        weight: Weights of the rows.
+
+    Attributes:
+        best: The setting to take.
+        losses: Mean loss of each setting.
+    """
+
+    def __init__(self, weight: Float[ndarray, " row"]) -> None:
+        self.weight = weight / weight.sum()
+        self.losses: dict[Setting, float] = {}
+        self.best: Setting
+        self._rows: Float[ndarray, " row"] | None = None
+
+    def add(self, setting: Setting, rows: Float[ndarray, " row"]) -> None:
+        """Takes note of a setting and the loss of each row."""
+        self.losses[setting] = float(self.weight @ rows)
+        if self._rows is not None:
+            gain = self._rows - rows
+            mean = float(self.weight @ gain)
+            if mean <= np.sqrt(np.square(self.weight) @ np.square(gain - mean)):
+                return
+        self.best, self._rows = setting, rows
 
 
 @register("joint")
@@ -171,16 +202,18 @@ class JointHead(Head):
                 density[test] = laws.log_density(part[test], here[test])
             return density
 
-        losses: dict[Setting, float] = {}
+        search = Search(weight[rows])
         rarest = int(np.bincount(y[rows]).min())
-        for setting in self._settings(losses, rarest):
+        for setting in self._settings(search, rarest):
             density = held_out(setting, rows)
-            losses[setting] = self._confidence(density, y[rows], weight[rows])[1]
-        chosen = min(losses, key=lambda setting: losses[setting])
+            beta = self._confidence(density, y[rows], weight[rows])
+            log_proba = self._posterior(density, beta)
+            search.add(setting, -log_proba[np.arange(len(rows)), y[rows]])
+        chosen = search.best
         self.dim_, self.margin_, self.pooling_, self.strength_ = chosen
-        self.tried_ = [setting._asdict() | {"loss": loss} for setting, loss in losses.items()]
+        self.tried_ = [one._asdict() | {"loss": loss} for one, loss in search.losses.items()]
         density = held_out(chosen, np.arange(len(y)))
-        self.beta_ = self._confidence(density, y, weight)[0]
+        self.beta_ = self._confidence(density, y, weight)
         part = z[chosen.margin][:, :, : chosen.dim]
         self.laws_ = self._laws(chosen).fit(part, blocks.present, y, weight, len(self.prior_))
         return self._posterior(density, self.beta_)
@@ -190,8 +223,8 @@ class JointHead(Head):
             return (self.dim,)
         return DIMS if self.copula == "factor" else (DIM,)
 
-    def _settings(self, losses: dict[Setting, float], rarest: int) -> Iterator[Setting]:
-        """Candidates; later ones depart from the best so far, of which ``losses`` tells."""
+    def _settings(self, search: Search, rarest: int) -> Iterator[Setting]:
+        """Candidates; later ones depart from the best so far."""
         if self.copula != "factor":
             for pooling in self.poolings or COPULA_POOLINGS:
                 yield Setting(DIM if self.dim is None else self.dim, "components", pooling, 0.0)
@@ -201,17 +234,16 @@ class JointHead(Head):
             poolings = self.poolings or POOLINGS
             if rarest < ROWS * (self.projection_.scale[:, :dim] > 0).sum():
                 poolings = poolings[:1]
-            paths = (Setting(dim, "components", pooling, first) for pooling in poolings)
-            yield from _while_better(paths, losses, np.inf)
+            path = (Setting(dim, "components", pooling, first) for pooling in poolings)
+            yield from _while_better(path, search.losses, np.inf)
         for strengths in others:
-            best = min(losses, key=lambda setting: losses[setting])
-            paths = (best._replace(strength=strength) for strength in strengths)
-            yield from _while_better(paths, losses, losses[best])
-        best = min(losses, key=lambda setting: losses[setting])
-        yield best._replace(margin="scores")
+            best = search.best
+            path = (best._replace(strength=strength) for strength in strengths)
+            yield from _while_better(path, search.losses, search.losses[best])
+        yield search.best._replace(margin="scores")
 
     def _sizes(self) -> list[int]:
-        """Numbers of components worth a try: all different, the first beyond one covariance last."""
+        """Numbers of components to try: all different, at most one beyond a full covariance."""
         varies = self.projection_.scale > 0
         sizes = sorted({min(dim, varies.shape[1]) for dim in self._dims()})
         full = sum(int(varies[:, :size].sum()) <= LARGEST for size in sizes)
@@ -232,8 +264,8 @@ class JointHead(Head):
 
     def _confidence(
         self, likelihood: ndarray, y: Int[ndarray, " n"], weight: Float[ndarray, " n"]
-    ) -> tuple[float, float]:
-        """The exponent of the likelihood with the lowest log loss, shrunk to one, and that loss."""
+    ) -> float:
+        """The exponent of the likelihood with the lowest log loss, shrunk to one."""
         rows = float(weight.sum())
 
         def loss(log_beta: float) -> float:
@@ -241,8 +273,7 @@ class JointHead(Head):
             fit = -float(np.average(posterior[np.arange(len(y)), y], weights=weight))
             return fit + log_beta**2 / (2 * 0.25 * rows)
 
-        found = minimize_scalar(loss, bounds=(-4.0, 1.0), method="bounded")
-        return float(np.exp(found.x)), float(found.fun)
+        return float(np.exp(minimize_scalar(loss, bounds=(-4.0, 1.0), method="bounded").x))
 
     def _posterior(self, likelihood: ndarray, beta: float) -> Float[ndarray, "n label"]:
         return np.asarray(log_softmax(np.log(self.prior_) + beta * likelihood, axis=1))
