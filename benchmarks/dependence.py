@@ -1,4 +1,4 @@
-"""Does the copula earn its place? CM2 and its rivals on three simulated worlds.
+"""Does the copula earn its place? CM2 and its rivals on four simulated worlds.
 
     python benchmarks/dependence.py --out runs/dependence.csv            # runs what is missing
     python benchmarks/dependence.py --out runs/dependence.csv --report   # prints the tables only
@@ -41,9 +41,9 @@ NETWORK = {"n_components": 1}
 """Of the fusion head, to save time: one Gaussian a modality. All else is the default. Chosen on
 seeds below 100."""
 
-POOLED = {OURS: "gaussian", INDEPENDENT: "independence"}
+POOLED = {OURS: "factor", INDEPENDENT: "independence"}
 SINGLE = {"CM2 experts": "experts", "CM2 joint": "joint", "CM2 fusion": "fusion"}
-"""Heads of the pooled Gaussian model by themselves."""
+"""Heads of the pooled model with the copula by themselves."""
 
 RIVALS: dict[str, Callable[[int], Any]] = {
     LATE: lambda seed: LateFusion(random_state=seed),

@@ -28,6 +28,7 @@ from cm2.targets import checked_groups, checked_labels, checked_weights
 
 HEADS = ("fusion", "joint", "experts")
 COUNTS = (
+    "rank",
     "n_components",
     "embedding_dim",
     "n_imputations",
@@ -46,9 +47,10 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     naming its columns, and then scikit-learn's pipelines and searches do too.
 
     Args:
-        copula: Family that couples the modalities: ``"gaussian"``, ``"gumbel"``, ``"frank"``,
-            ``"independence"``. The scores of experts are coupled by a Gaussian copula unless it is
-            ``"independence"``.
+        copula: Family that couples the modalities. ``"factor"``, a Gaussian copula of all
+            coordinates of all modalities; ``"gaussian"``, ``"gumbel"``, ``"frank"``, .., which
+            couple coordinates of the same number; or ``"independence"``. The scores of experts are
+            coupled by a Gaussian copula unless it is ``"independence"``.
         n_components: Components of each marginal mixture in the network. The joint head, which
             works on principal components, uses one.
         embedding_dim: Coordinates of an embedding.
@@ -58,6 +60,8 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         n_imputations: Draws over which predictions are averaged.
         head: ``"pooled"``, or one head alone: ``"fusion"`` (the paper's network), ``"joint"``
             (Bayes' rule with class-conditional joints) or ``"experts"`` (a copula of experts).
+        rank: Factors of ``copula="factor"`` in the joint head, where there are too many coordinates
+            for a full covariance.
         modalities: Columns of each modality when ``X`` is one array: slices, positions or names.
         class_weight: ``None``, ``"balanced"`` or a weight for each class.
         fusion: ``"lstm"`` or ``"concat"``.
@@ -90,7 +94,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def __init__(
         self,
-        copula: str = "gaussian",
+        copula: str = "factor",
         n_components: int = 3,
         embedding_dim: int = 16,
         coupling: str = "rosenblatt",
@@ -98,6 +102,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         n_imputations: int = 10,
         head: str = "pooled",
         *,
+        rank: int = 24,
         modalities: Groups | None = None,
         class_weight: str | dict[Any, float] | None = None,
         fusion: str = "lstm",
@@ -119,6 +124,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.imputation = imputation
         self.n_imputations = n_imputations
         self.head = head
+        self.rank = rank
         self.modalities = modalities
         self.class_weight = class_weight
         self.fusion = fusion
@@ -297,10 +303,9 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
-        if self.head == "experts" and self.copula not in ("gaussian", "independence"):
-            raise ValueError(
-                f"head='experts' knows 'gaussian' and 'independence', got copula {self.copula!r}"
-            )
+        known = ("factor", "gaussian", "independence")
+        if self.head == "experts" and self.copula not in known:
+            raise ValueError(f"head='experts' knows {known}, got copula {self.copula!r}")
 
     def _encode(self, labels: ndarray) -> ndarray:
         """Turns labels into codes: (n,) classes or (n, L) zeros and ones."""
@@ -359,7 +364,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 progress=self.verbose,
             ),
             "joint": lambda: JointHead(
-                copula=self.copula, coupling=self.coupling, random_state=seed
+                copula=self.copula, coupling=self.coupling, rank=self.rank, random_state=seed
             ),
             "experts": lambda: Experts(copula=self.copula, random_state=seed),
         }

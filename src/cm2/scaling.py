@@ -1,8 +1,6 @@
-"""Columns to mean 0 and variance 1, whatever a few extreme values do.
+"""Columns to robust deviations from their centre, so that a few extreme values do not rule.
 
-Mean and standard deviation are those of the column once its values are drawn in to fences about
-the median (winsorised; Tukey 1962, "The future of data analysis"). A column without outliers is
-standardised as usual, and so is one of two values.
+Centre and scale are the median and the interquartile range, and what lies far out is clipped.
 """
 
 from __future__ import annotations
@@ -15,45 +13,47 @@ from numpy import ndarray
 from sklearn.base import BaseEstimator, TransformerMixin
 
 REACH = 5.0
-"""Deviations beyond which values are drawn in, in training for the moments and then for good."""
+"""Deviations beyond which values are clipped."""
 
 NORMAL_IQR = 1.349
 """Distance between the quartiles of the standard normal law."""
 
 
 class RobustScaler(TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Standardises columns by their winsorised moments and clips what lies far out.
+    """Centres and scales columns robustly and clips them at five deviations.
 
-    The fences stand five robust deviations from the median, where a robust deviation is the
-    interquartile range over 1.349. Where the quartiles are equal, as in a binary or mostly-zero
-    column, it is the median distance from the median of those values that differ from it; so a
-    column of two values is never fenced.
+    The centre is the median and a deviation the interquartile range over 1.349, which is the
+    standard deviation of a normal law. Where the quartiles are equal, as in a binary or mostly-zero
+    column, they are mean and standard deviation, once values further from the median than five
+    times the median distance of those that differ from it are drawn in to there. So a column of
+    two values is standardised as usual.
 
     Attributes:
-        mean_: Mean of each column inside its fences.
-        scale_: Standard deviation of each column inside its fences; 1 where nothing varies.
+        center_: Centre of each column.
+        scale_: One deviation of each column; 1 where nothing varies.
     """
 
-    mean_: Float[ndarray, " feature"]
+    center_: Float[ndarray, " feature"]
     scale_: Float[ndarray, " feature"]
 
     def fit(self, X: Float[ndarray, "n feature"], y: None = None) -> Self:
-        """Learns the moments of columns without NaN."""
-        low, center, high = np.percentile(X, [25, 50, 75], axis=0)
-        deviation = (high - low) / NORMAL_IQR
-        for column in np.flatnonzero(deviation == 0):
-            distance = np.abs(X[:, column] - center[column])
+        """Learns centres and scales of columns without NaN."""
+        low, self.center_, high = np.percentile(X, [25, 50, 75], axis=0)
+        self.scale_ = (high - low) / NORMAL_IQR
+        for column in np.flatnonzero(self.scale_ == 0):
+            center = self.center_[column]
+            distance = np.abs(X[:, column] - center)
             if (distance > 0).any():
-                deviation[column] = np.median(distance[distance > 0])
-        inside = X.clip(center - REACH * deviation, center + REACH * deviation)
-        self.mean_ = inside.mean(axis=0)
-        self.scale_ = np.where(np.ptp(inside, axis=0) > 0, inside.std(axis=0), 1.0)
+                reach = REACH * np.median(distance[distance > 0])
+                inside = X[:, column].clip(center - reach, center + reach)
+                self.center_[column], self.scale_[column] = inside.mean(), inside.std()
+            else:
+                self.scale_[column] = 1.0
         return self
 
     def transform(self, X: Float[ndarray, "n feature"]) -> Float[ndarray, "n feature"]:
-        """Deviations from the mean, at most five either way."""
+        """Deviations from the centre, at most five either way."""
         reach = REACH * self.scale_
-        # Drawn in before anything is subtracted: the largest numbers would overflow.
-        return np.asarray(
-            (X.clip(self.mean_ - reach, self.mean_ + reach) - self.mean_) / self.scale_
-        )
+        # Clipped before anything is subtracted: the largest numbers would overflow.
+        inside = X.clip(self.center_ - reach, self.center_ + reach)
+        return np.asarray((inside - self.center_) / self.scale_)

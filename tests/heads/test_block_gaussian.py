@@ -1,5 +1,7 @@
 """The incomplete-data Gaussian against scipy, against closed forms, and against the truth."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy.stats import multivariate_normal, norm
@@ -149,3 +151,51 @@ def test_one_coordinate_is_a_normal_law() -> None:
 def test_negative_strength_is_refused() -> None:
     with pytest.raises(ValueError, match="should not be negative"):
         BlockGaussian((1,), strength=-1.0)
+
+
+def test_memory_does_not_grow_with_the_number_of_patterns() -> None:
+    """Twenty modalities of ten coordinates: nearly every row is a pattern of its own."""
+    rows, modalities, dim = 1500, 20, 10
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((rows, modalities * dim)), rng.integers(0, 2, rows)
+    present = rng.random((rows, modalities)) >= 0.3
+    assert len(np.unique(present, axis=0)) > 0.95 * rows
+    model = BlockGaussian((dim,) * modalities, strength=float(rows), max_iter=1)
+    data = model.statistics(x, present, y, np.ones(rows), 2)
+    tracemalloc.start()
+    model.fit_statistics(data)
+    model.log_density(x, present)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # One array of (pattern, dim, dim) would take 480 MB.
+    assert peak < 200e6
+    # What is kept of the data is no larger than they are, but for the indicators of the classes.
+    kept = sum(array.nbytes for group in data for array in group)
+    assert kept < 2.5 * x.nbytes
+
+
+@pytest.mark.slow
+def test_twenty_thousand_rows_of_twenty_modalities_fit_in_two_gigabytes() -> None:
+    rows, modalities, dim = 20_000, 20, 10
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((rows, modalities * dim)), rng.integers(0, 2, rows)
+    present = rng.random((rows, modalities)) >= 0.3
+    tracemalloc.start()
+    model = BlockGaussian((dim,) * modalities, strength=float(rows), max_iter=2)
+    model.fit(x, present, y, np.ones(rows), 2).log_density(x, present)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2e9
+
+
+def test_a_class_is_shrunk_to_the_centre_that_is_given() -> None:
+    x, present, y, _, _ = draw(300, 0.0)
+    own = y == 0
+    mean, covariance = np.zeros(6), 2.0 * np.eye(6)
+    model = BlockGaussian(SIZES, strength=50.0, pull=0.0, tolerance=0.0)
+    data = model.statistics(x[own], present[own], 0 * y[own], np.ones(own.sum()), 1)
+    model.fit_statistics(data, center=(mean, covariance))
+    scatter = np.cov(x[own].T, bias=True) * own.sum()
+    expected = (scatter + 50.0 * covariance) / (own.sum() + 50.0)
+    np.testing.assert_allclose(model.covariance_, expected, **ORACLE)
+    np.testing.assert_allclose(model.mean_[0], x[own].mean(axis=0), **ORACLE)

@@ -203,7 +203,7 @@ def test_out_of_fold_predictions_do_not_see_the_fold() -> None:
     """Turning a fold's labels around leaves the densities of that fold as they are."""
     data, y = scalars(200, 0)
     folds = stratified_folds(y, 2, 0)
-    head = JointHead(poolings=(1.0,))
+    head = JointHead("gaussian", poolings=(1.0,))  # nothing is chosen by the labels
     first = head.cross_fit(data, y, None, folds)
     beta = head.beta_
     turned = head.cross_fit(data, np.where(folds == 0, 1 - y, y), None, folds)
@@ -240,3 +240,48 @@ def test_exclusive_or_needs_a_law_for_each_class(copula: str) -> None:
     head, auroc = fitted("xor", 1500, 0.0, copula)
     assert head.pooling_ < 1.0
     assert auroc > 0.7
+
+
+@pytest.mark.parametrize("second", [0, 1])
+def test_a_class_that_shows_in_a_correlation_of_any_two_components(second: int) -> None:
+    """The sign of the correlation is the class; the better component is the second one or not."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(2, size=2400)
+    x = rng.normal(size=(2400, 2, 2))
+    x[:, 1, second] = 0.8 * (2 * y - 1) * x[:, 0, 0] + 0.6 * x[:, 1, second]
+    # Unequal scales, so that the order of components is that of the columns.
+    columns = np.repeat(x, [3, 1], axis=2) + 0.1 * rng.normal(size=(2400, 2, 4))
+    present = np.ones((2400, 2), dtype=bool)
+    blocks = Blocks({"a": columns[:, 0], "b": columns[:, 1]}, present)
+    head = JointHead().fit(blocks.take(np.arange(1200)), y[:1200])
+    log_proba = head.predict_log_proba(blocks.take(np.arange(1200, 2400)))
+    assert head.pooling_ < 1.0
+    # Without the noise of the columns the best possible is about .90.
+    assert roc_auc_score(y[1200:], log_proba[:, 1]) > 0.85
+
+
+def test_dependence_across_ranks_is_seen() -> None:
+    """All that the class shows in lies between components of different rank."""
+    _, joint = fitted("cross-rank", 1200, 0.3, "factor")
+    _, by_rank = fitted("cross-rank", 1200, 0.3, "gaussian")
+    assert joint > by_rank + 0.05
+
+
+def test_a_row_that_stands_out_rules_nothing() -> None:
+    X, y = make_world("shared", 600, seed=3)
+    fresh, truth = make_world("shared", 800, seed=4)
+    clean = fitted_auroc(X, y, fresh, truth)[0]
+    X["a"][5, 2] = 1e20
+    fresh["b"][7, 1] = 1e20
+    assert abs(fitted_auroc(X, y, fresh, truth)[0] - clean) < 0.005
+
+
+def test_many_coordinates_take_the_factor_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cm2.heads.joint.LARGEST", 5)
+    data, y = scalars(200, 0, missing=0.2)
+    wide = Blocks(
+        {k: np.repeat(v, 2, axis=1) ** [1, 2] for k, v in data.values.items()}, data.present
+    )
+    head = JointHead(dim=2, rank=2, poolings=(1.0,)).fit(wide, y)
+    assert head.laws_.joints_[0].rank == 2
+    assert np.isfinite(head.predict_log_proba(wide)).all()

@@ -125,7 +125,7 @@ class BlockGaussian:
             value = x[rows[:, :, None], observed[:, None, :]] * root[rows][..., None]
             both = np.concatenate([label, value], axis=2)
             if both.shape[1] > both.shape[2]:
-                both = np.linalg.qr(both, mode="r")
+                both = np.asarray(np.linalg.qr(both, mode="r"))
             part = Patterns(observed, both[..., :labels], both[..., labels:])
             parts.setdefault(both.shape[1:], []).append(part)
         return [group for alike in parts.values() for group in _merge(alike)]

@@ -9,7 +9,7 @@ classes' own; the law of deviations is shared (linear) or each class has its own
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -33,14 +33,14 @@ POOLINGS = (1.0, 0.5, 0.25, 0.1)
 
 COPULA_POOLINGS = (1.0, 0.3, 0.0)
 
-STRENGTHS = (0.3, (1.0, float("inf")), (0.1, 0.02, 0.005))
+STRENGTHS: tuple[Any, ...] = (0.3, (1.0, float("inf")), (0.1, 0.02, 0.005))
 """Shrinkage to independent modalities, in rows a row: the first to try, then both ways from it."""
 
 ROWS = 10
 """Rows a coordinate that the rarest class must have before classes get laws of their own."""
 
 LARGEST = 300
-"""Coordinates of all modalities that one covariance may have."""
+"""Coordinates of all modalities that one covariance may have; beyond, it has the factor form."""
 
 SELECTION = 5000
 """Rows by which candidates are compared, if there are more."""
@@ -55,20 +55,53 @@ class Setting(NamedTuple):
     strength: float
 
 
+class Search:
+    """Settings with their held-out losses, and which of them to take.
+
+    A later setting is taken only if it is better by more than one standard error of the paired
+    difference (Breiman et al. 1984), so simpler ones come first.
+
+    Args:
+        weight: Weights of the rows.
+
+    Attributes:
+        best: The setting to take.
+        losses: Mean loss of each setting.
+    """
+
+    def __init__(self, weight: Float[ndarray, " row"]) -> None:
+        self.weight = weight / weight.sum()
+        self.losses: dict[Setting, float] = {}
+        self.best: Setting
+        self._rows: Float[ndarray, " row"] | None = None
+
+    def add(self, setting: Setting, rows: Float[ndarray, " row"]) -> None:
+        """Takes note of a setting and the loss of each row."""
+        self.losses[setting] = float(self.weight @ rows)
+        if self._rows is not None:
+            gain = self._rows - rows
+            mean = float(self.weight @ gain)
+            if mean <= np.sqrt(np.square(self.weight) @ np.square(gain - mean)):
+                return
+        self.best, self._rows = setting, rows
+
+
 @register("joint")
 class JointHead(Head):
     r"""Class-conditional joint laws of the modalities' principal components.
 
-    With ``copula="factor"``, one Gaussian copula of all coordinates of all modalities. Otherwise
-    the family couples coordinates of the same number. What is left open is chosen by
-    cross-validated log loss, one thing after the other.
+    With ``copula="factor"``, one Gaussian copula of all coordinates of all modalities, with a full
+    covariance or, where there are many, in factor form. Otherwise the family couples coordinates
+    of the same number. What is left open is chosen by cross-validated log loss, one thing after
+    the other.
 
     Args:
         copula: Name of the copula family.
         components: Number of components of each marginal mixture, for the other families.
         dim: Principal components of each modality; None for a choice of 2, 5, 10 and 20 (8 for the
             other families).
-        coupling: Name of the coupling, for the other families.
+        coupling: Name of the coupling, for the other families and the factor form.
+        rank: Number of factors of the factor form.
         poolings: Candidates for the weight of rows of other classes in the law of a class, from
             the largest; None for the default.
         folds: Number of folds of the inner cross-validation.
@@ -91,6 +124,7 @@ class JointHead(Head):
         components: int = 1,
         dim: int | None = None,
         coupling: str = "rosenblatt",
+        rank: int = 24,
         poolings: tuple[float, ...] | None = None,
         folds: int = 3,
         random_state: int = 0,
@@ -99,6 +133,7 @@ class JointHead(Head):
         self.components = components
         self.dim = dim
         self.coupling = coupling
+        self.rank = rank
         self.poolings = poolings
         self.folds = folds
         self.random_state = random_state
@@ -167,16 +202,18 @@ class JointHead(Head):
                 density[test] = laws.log_density(part[test], here[test])
             return density
 
-        losses: dict[Setting, float] = {}
+        search = Search(weight[rows])
         rarest = int(np.bincount(y[rows]).min())
-        for setting in self._settings(losses, rarest):
+        for setting in self._settings(search, rarest):
             density = held_out(setting, rows)
-            losses[setting] = self._confidence(density, y[rows], weight[rows])[1]
-        chosen = min(losses, key=lambda setting: losses[setting])
+            beta = self._confidence(density, y[rows], weight[rows])
+            log_proba = self._posterior(density, beta)
+            search.add(setting, -log_proba[np.arange(len(rows)), y[rows]])
+        chosen = search.best
         self.dim_, self.margin_, self.pooling_, self.strength_ = chosen
-        self.tried_ = [setting._asdict() | {"loss": loss} for setting, loss in losses.items()]
+        self.tried_ = [one._asdict() | {"loss": loss} for one, loss in search.losses.items()]
         density = held_out(chosen, np.arange(len(y)))
-        self.beta_ = self._confidence(density, y, weight)[0]
+        self.beta_ = self._confidence(density, y, weight)
         part = z[chosen.margin][:, :, : chosen.dim]
         self.laws_ = self._laws(chosen).fit(part, blocks.present, y, weight, len(self.prior_))
         return self._posterior(density, self.beta_)
@@ -186,8 +223,8 @@ class JointHead(Head):
             return (self.dim,)
         return DIMS if self.copula == "factor" else (DIM,)
 
-    def _settings(self, losses: dict[Setting, float], rarest: int) -> Iterator[Setting]:
-        """Candidates; later ones depart from the best so far, of which ``losses`` tells."""
+    def _settings(self, search: Search, rarest: int) -> Iterator[Setting]:
+        """Candidates; later ones depart from the best so far."""
         if self.copula != "factor":
             for pooling in self.poolings or COPULA_POOLINGS:
                 yield Setting(DIM if self.dim is None else self.dim, "components", pooling, 0.0)
@@ -195,38 +232,40 @@ class JointHead(Head):
         first, *others = STRENGTHS
         for dim in self._sizes():
             poolings = self.poolings or POOLINGS
-            if rarest < ROWS * self.projection_.varies[:, :dim].sum():
+            if rarest < ROWS * (self.projection_.scale[:, :dim] > 0).sum():
                 poolings = poolings[:1]
-            paths = (Setting(dim, "components", pooling, first) for pooling in poolings)
-            yield from _while_better(paths, losses, np.inf)
+            path = (Setting(dim, "components", pooling, first) for pooling in poolings)
+            yield from _while_better(path, search.losses, np.inf)
         for strengths in others:
-            best = min(losses, key=lambda setting: losses[setting])
-            paths = (best._replace(strength=strength) for strength in strengths)
-            yield from _while_better(paths, losses, losses[best])
-        best = min(losses, key=lambda setting: losses[setting])
-        yield best._replace(margin="scores")
+            best = search.best
+            path = (best._replace(strength=strength) for strength in strengths)
+            yield from _while_better(path, search.losses, search.losses[best])
+        yield search.best._replace(margin="scores")
 
     def _sizes(self) -> list[int]:
-        """Numbers of components worth a try: all different, and not too many coordinates."""
-        varies = self.projection_.varies
+        """Numbers of components to try: all different, at most one beyond a full covariance."""
+        varies = self.projection_.scale > 0
         sizes = sorted({min(dim, varies.shape[1]) for dim in self._dims()})
-        return [size for size in sizes if varies[:, :size].sum() <= LARGEST] or sizes[:1]
+        full = sum(int(varies[:, :size].sum()) <= LARGEST for size in sizes)
+        return sizes[: full + 1]
 
     def _laws(self, setting: Setting) -> Laws:
-        varies = self.projection_.varies[:, : setting.dim]
-        if self.copula == "factor":
-            return FullLaws(varies, setting.pooling, setting.strength)
-        options = {
+        scale = self.projection_.scale[:, : setting.dim]
+        if self.copula == "factor" and (scale > 0).sum() <= LARGEST:
+            return FullLaws(scale, setting.pooling, setting.strength)
+        options: dict[str, Any] = {
             "copula": self.copula,
             "components": self.components,
             "coupling": self.coupling,
         }
-        return CopulaLaws(varies, setting.pooling, options, self.random_state)
+        if self.copula == "factor":
+            options["rank"] = self.rank
+        return CopulaLaws(scale > 0, setting.pooling, options, self.random_state)
 
     def _confidence(
         self, likelihood: ndarray, y: Int[ndarray, " n"], weight: Float[ndarray, " n"]
-    ) -> tuple[float, float]:
-        """The exponent of the likelihood with the lowest log loss, shrunk to one, and that loss."""
+    ) -> float:
+        """The exponent of the likelihood with the lowest log loss, shrunk to one."""
         rows = float(weight.sum())
 
         def loss(log_beta: float) -> float:
@@ -234,8 +273,7 @@ class JointHead(Head):
             fit = -float(np.average(posterior[np.arange(len(y)), y], weights=weight))
             return fit + log_beta**2 / (2 * 0.25 * rows)
 
-        found = minimize_scalar(loss, bounds=(-4.0, 1.0), method="bounded")
-        return float(np.exp(found.x)), float(found.fun)
+        return float(np.exp(minimize_scalar(loss, bounds=(-4.0, 1.0), method="bounded").x))
 
     def _posterior(self, likelihood: ndarray, beta: float) -> Float[ndarray, "n label"]:
         return np.asarray(log_softmax(np.log(self.prior_) + beta * likelihood, axis=1))

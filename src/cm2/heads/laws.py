@@ -22,6 +22,13 @@ TOLERANCE = 1e-4
 """Gain in log likelihood a row below which EM stops: what follows moves no prediction."""
 
 
+RIDGE = 0.3
+"""Added to the variances that modalities' covariances are shrunk to, in variances of a column.
+
+Directions of small variance count for less, so that more of them can be taken along.
+"""
+
+
 class Laws(ABC):
     """Densities of embeddings given each class, of whatever modalities a row has."""
 
@@ -47,7 +54,8 @@ class FullLaws(Laws):
     """Gaussians with one covariance over all coordinates of all modalities.
 
     Args:
-        varies: Coordinates that are not constant; the others are left out.
+        scale: Standard deviation of each principal component, in those of a column; components
+            of none are left out.
         pooling: Weight of a row of another class in a class's covariance: 1 shares one.
         strength: Of the shrinkage to independent modalities, as a share of the number of rows.
 
@@ -58,9 +66,9 @@ class FullLaws(Laws):
     gaussians_: list[BlockGaussian]
 
     def __init__(
-        self, varies: Bool[ndarray, "modality dim"], pooling: float, strength: float
+        self, scale: Float[ndarray, "modality dim"], pooling: float, strength: float
     ) -> None:
-        self.varies = varies
+        self.scale = scale
         self.pooling = pooling
         self.strength = strength
 
@@ -78,7 +86,7 @@ class FullLaws(Laws):
         class is (S_c + k n Sigma) / (n_c + k n). For complete rows, pooling w = k / (1 + k) is the
         weight of other classes' rows in it.
         """
-        x, rows = z[:, self.varies], float(weight.sum())
+        x, rows = self._flat(z), float(weight.sum())
         shared = self._gaussian(self.strength * rows).fit(x, present, y, weight, labels)
         self.gaussians_ = [shared]
         if self.pooling < 1.0:
@@ -96,12 +104,15 @@ class FullLaws(Laws):
         self, z: Float[ndarray, "n modality dim"], present: Bool[ndarray, "n modality"]
     ) -> Float[ndarray, "n label"]:
         """Log density of what each row has, under each class."""
-        x = z[:, self.varies]
+        x = self._flat(z)
         return np.hstack([gaussian.log_density(x, present) for gaussian in self.gaussians_])
 
+    def _flat(self, z: Float[ndarray, "n modality dim"]) -> Float[ndarray, "n coordinate"]:
+        return (z * self.scale)[:, self.scale > 0]
+
     def _gaussian(self, strength: float) -> BlockGaussian:
-        sizes = tuple(self.varies.sum(axis=1).tolist())
-        return BlockGaussian(sizes, strength=strength, tolerance=TOLERANCE)
+        sizes = tuple((self.scale > 0).sum(axis=1).tolist())
+        return BlockGaussian(sizes, strength=strength, ridge=RIDGE, tolerance=TOLERANCE)
 
 
 class CopulaLaws(Laws):

@@ -53,9 +53,10 @@ class Projection:
         return self
 
     @property
-    def varies(self) -> Bool[ndarray, "modality dim"]:
-        """Which coordinates are not constant."""
-        return np.stack([(part != 0).any(axis=0) for part in self.directions_.values()])
+    def scale(self) -> Float[ndarray, "modality dim"]:
+        """Standard deviation of each coordinate before it was stretched; 0 where it is constant."""
+        length = np.stack([np.linalg.norm(part, axis=0) for part in self.directions_.values()])
+        return np.divide(1.0, length, out=np.zeros_like(length), where=length > 0)
 
     def transform(self, blocks: Blocks) -> Float[ndarray, "n modality dim"]:
         """Principal components, drawn in at five deviations.
@@ -76,7 +77,7 @@ class Projection:
         out = np.zeros_like(z)
         normal = ndtri(_probabilities())
         for m, here in enumerate(present.T):
-            for j in np.flatnonzero(self.varies[m, : z.shape[2]]):
+            for j in np.flatnonzero(self.scale[m, : z.shape[2]]):
                 # A value that many rows share gets the mean of its scores.
                 knots, knot = np.unique(self.quantiles_[:, m, j], return_inverse=True)
                 score = np.bincount(knot, normal) / np.bincount(knot)
