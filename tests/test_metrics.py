@@ -120,3 +120,12 @@ def test_bad_probabilities_are_named(probability: np.ndarray, message: str) -> N
 def test_one_run_cannot_be_compared() -> None:
     with pytest.raises(ValueError, match="at least two runs"):
         metrics.paired(np.array([0.8]), np.array([0.7]))
+
+
+def test_a_class_without_a_sample_is_left_out_of_the_mean() -> None:
+    rng = np.random.default_rng(0)
+    target = np.repeat([0, 1, 3], 20)
+    probability = rng.dirichlet(np.ones(4), len(target))
+    found = metrics.measure(target, probability)
+    own = [metrics.auroc(target == c, probability[:, c], np.ones((1, 60)))[0] for c in (0, 1, 3)]
+    assert found["auroc"][0] == pytest.approx(np.mean(own))

@@ -81,8 +81,9 @@ def measure(
 ) -> dict[str, Float[ndarray, " replicate"]]:
     """AUROC, AUPR, Brier score and log loss for each row of weights.
 
-    With more than two classes AUROC and AUPR are means over one-against-the-rest problems, and the
-    Brier score sums the squared differences over classes. For two classes it is that of class 1.
+    With more than two classes AUROC and AUPR are means over the one-against-the-rest problems of
+    those that occur, and the Brier score sums the squared differences over classes. For two classes
+    it is that of class 1.
 
     Args:
         target: Class codes.
@@ -96,8 +97,10 @@ def measure(
         weight = np.ones((1, len(target)))
     labels = proba.shape[1]
     each = range(1, 2) if labels == 2 else range(labels)
+    # A class without a sample cannot be told from the rest.
+    there = each if labels == 2 else [c for c in each if (target == c).any()]
     out = {
-        name: np.mean([rank(target == c, proba[:, c], weight) for c in each], axis=0)
+        name: np.mean([rank(target == c, proba[:, c], weight) for c in there], axis=0)
         for name, rank in RANKING.items()
     }
     out["brier"] = np.sum([brier(target == c, proba[:, c], weight) for c in each], axis=0)

@@ -13,7 +13,9 @@ def prepare(
     *,
     raw: Path,
     out: Path,
-    task: Literal["in-hospital-mortality", "readmission"] = "in-hospital-mortality",
+    task: Literal[
+        "in-hospital-mortality", "readmission", "length-of-stay", "none"
+    ] = "in-hospital-mortality",
     hours: float = 48.0,
     hours_per_bin: float = 1.0,
     readmission: Literal["survivors", "or-death"] = "survivors",
@@ -26,6 +28,7 @@ def prepare(
     seed: int = 0,
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15),
     splits: Path | None = None,
+    split_by: Literal["hospital", "region", "year", "anchor_year_group"] | None = None,
     notes: Path | None = None,
     images: Path | None = None,
     meds: bool = False,
@@ -44,7 +47,7 @@ def prepare(
         source: Which data set the tables are.
         raw: Folder of the raw tables, or a DuckDB file.
         out: Folder to make.
-        task: What is predicted.
+        task: What is predicted; none for patients whose outcome is not known yet.
         hours: Length of the window from admission to the intensive care unit.
         hours_per_bin: Length of a bin of the time series.
         readmission: Within 30 days, of patients discharged alive; or-death counts deaths in
@@ -59,6 +62,8 @@ def prepare(
         seed: Of the split by patients, and of the removal.
         fractions: Expected shares of training, validation and test patients.
         splits: CSV file with the columns subject_id and split, in the place of a seed.
+        split_by: Test on other hospitals or regions (eICU), or on later years (eICU, MIMIC-IV's
+            anchor_year_group), than in training.
         notes: Folder of the notes, where they are not in RAW/note.
         images: Folder of MIMIC-CXR-JPG, where it is not RAW/cxr.
         meds: Write the events in the Medical Event Data Standard too.
@@ -97,6 +102,7 @@ def prepare(
             fractions=tuple(fractions),
             missing_rate=missing_rate,
             seed=seed,
+            split_by=split_by,
             meds=meds,
         ),
         split_file=splits,

@@ -62,7 +62,7 @@ class Prepared(Dataset[Batch]):
         modalities: Names, in the order of ``present``.
         stays: The stays, in the order of rows.
         present: Which modalities each stay has, after removal.
-        target: The label of each stay.
+        target: The label of each stay; None where one is not known.
         shape: Arguments of each modality's encoder that follow from the data.
         classes: Number of classes.
         checksum: Of the folder's manifest.
@@ -104,8 +104,9 @@ class Prepared(Dataset[Batch]):
         self.synthetic = folder.synthetic
         self.source = str(folder.manifest.get("source", ""))
         stays = folder.stays
-        labels = np.concatenate([stays["label"], fit.stays["label"]])
-        self.classes = max(2, int(labels.max(initial=0)) + 1)
+        labels = pd.concat([stays["label"], fit.stays["label"]]).dropna()
+        told = fit.manifest.get("classes") or 2
+        self.classes = max(told, int(labels.max()) + 1 if len(labels) else 0)
         stays = stays if split is None else stays.loc[stays["split"] == split]
         has = stays[[f"has_{name}" for name in self.modalities]].to_numpy(bool)
         kept = has.all(axis=1) if setting == "paired" else has[:, 0]
@@ -132,7 +133,9 @@ class Prepared(Dataset[Batch]):
         self.shape = {name: reader.shape for name, reader in self._readers.items()}
         self._present = removal.kept(has, self._ids, self.modalities, missing_rate, removable, seed)
         self.present: Bool[Tensor, "stay modality"] = torch.from_numpy(self._present)
-        self.target: Tensor | None = torch.tensor(self.stays["label"].tolist(), dtype=torch.int64)
+        self.target: Tensor | None = None
+        if self.stays["label"].notna().all():
+            self.target = torch.tensor(self.stays["label"].tolist(), dtype=torch.int64)
 
     def __len__(self) -> int:
         """Returns the number of stays."""

@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 import yaml
 
-from cm2 import encoders, models, training
+from cm2 import models, training
 from cm2.data import embeddings
 from cm2.data.batches import loader
 from cm2.data.prepared import Prepared
@@ -70,6 +70,8 @@ def train(experiment: Experiment, out: Path, *, resume: bool = False) -> dict[st
         found: dict[str, Any] = json.loads((out / "test.json").read_text(encoding="utf-8"))
         return found
     parts = {split: _data(experiment, split) for split in ("train", "validation")}
+    if any(data.target is None for data in parts.values()):
+        raise InputError(f"{experiment.data['root']}: has stays without a label, to learn from")
     model = build(experiment, parts["train"].shape, parts["train"].classes)
     if first:
         _open(experiment, out, _environment(parts))
@@ -104,7 +106,7 @@ def build(experiment: Experiment, shape: Mapping[str, Mapping[str, int]], classe
                     f"the data have a modality {name!r}, but encoders names only "
                     f"{list(experiment.encoders)}; leave it out of data.modalities or name one"
                 )
-            cls: Any = encoders.REGISTRY[part["kind"]]
+            cls: Any = config.encoder(part["kind"])
             wanted = config.arguments(cls)
             known = {key: value for key, value in facts.items() if key in wanted}
             given = {key: value for key, value in part.items() if key != "kind"}
@@ -152,6 +154,10 @@ def evaluate(run: Path, *, split: str = "test", replicates: int = 1000) -> dict[
     experiment, model = restore(run)
     data = _data(experiment, split)
     _same_data(Path(run), data.checksum)
+    if data.target is None:
+        raise InputError(
+            f"{experiment.data['root']}: has stays without a label, to measure against"
+        )
     found = _predictions(experiment, model, data)
     result = {
         "name": experiment.name,

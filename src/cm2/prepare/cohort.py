@@ -72,7 +72,7 @@ def count(engine: Engine, table: ir.Table) -> int:
     return int(engine.frame(table.agg(rows=table.count()))["rows"].iloc[0])
 
 
-def root(engine: Engine, stays: ir.Table, *, admission: str = "only") -> Cohort:
+def root(engine: Engine, stays: ir.Table, *, admission: str = "only", told: bool = True) -> Cohort:
     """Applies the exclusions that do not depend on the length of the window.
 
     Args:
@@ -81,6 +81,8 @@ def root(engine: Engine, stays: ir.Table, *, admission: str = "only") -> Cohort:
         admission: Which stays of an admission are used: ``"only"`` one that is the only one without
             a transfer, as in the benchmark; ``"first"`` the first of any number, since whoever asks
             for a return must not drop those who came back.
+        told: Whether discharge and outcome must be known; they are not of patients who are still
+            there.
 
     Raises:
         TableError: Rows with one stay id differ, or no stay is left.
@@ -97,9 +99,10 @@ def root(engine: Engine, stays: ir.Table, *, admission: str = "only") -> Cohort:
             | rows.hadm_id.isnull()
             | rows.subject_id.isnull(),
             "no time of admission to the unit or of discharge": rows.intime.isnull()
-            | rows.outtime.isnull(),
+            | (rows.outtime.isnull() & told),
             "discharge from the unit not after admission": rows.outtime <= rows.intime,
-            "outcome of the hospital admission unknown": ~rows.died.isin([0, 1]).fill_null(False),
+            "outcome of the hospital admission unknown": ~rows.died.isin([0, 1]).fill_null(False)
+            & told,
         },
     )
     cohort.every = cohort.kept

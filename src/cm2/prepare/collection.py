@@ -125,6 +125,7 @@ def write(collected: Collected, out: Path, options: Options) -> dict[str, Any]:
     positive = int((frame["label"] == 1).sum())
     return {
         "flow": [*map(list, collected.flow), ["stays kept", len(frame)]],
+        "classes": 2,
         "positives": {collected.positive: positive} if positive else {},
         "counts": counts,
         "measurements_left_out": collected.left_out,

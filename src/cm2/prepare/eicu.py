@@ -18,6 +18,7 @@ import pandas as pd
 
 from cm2.prepare import eicu_columns as columns
 from cm2.prepare.eicu_columns import STAY
+from cm2.prepare.eicu_measured import measured
 from cm2.prepare.eicu_window import Window
 from cm2.prepare.errors import TableError
 from cm2.prepare.source import Raw
@@ -105,6 +106,7 @@ def numbers(window: Window, patient: pd.DataFrame, treatment: pd.Series) -> dict
         "exam": window.summaries(window.readings(), columns.EXAM),
         "treatment": _given(treatment),
     }
+    inputs |= measured(window)
     if window.minutes >= 24 * 60:
         inputs["apache"] = _apache(window.tables, window.kept)
     return inputs

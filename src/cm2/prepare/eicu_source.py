@@ -49,7 +49,10 @@ PATIENT = {
     **columns.WANTED["patient"],
     "patienthealthsystemstayid": "int64",
     "hospitaldischargeoffset": "float64",
+    "hospitalid": "int64",
+    "hospitaldischargeyear": "int64",
 }
+HOSPITAL = {"hospitalid": "int64", "region": "string"}
 SERIES: dict[str, dict[str, str]] = {
     "vitalperiodic": {
         STAY: "int64",
@@ -83,9 +86,10 @@ class EICU(Source):
     wanted: ClassVar[Mapping[str, Mapping[str, str]]] = {
         **columns.WANTED,
         "patient": PATIENT,
+        "hospital": HOSPITAL,
         **SERIES,
     }
-    optional = frozenset(SERIES)
+    optional = frozenset({"hospital", *SERIES})
     lazy = frozenset(SERIES)
     filled = frozenset({"patient"})
     modalities = (
@@ -94,11 +98,14 @@ class EICU(Source):
         "vitals",
         "exam",
         "treatment",
+        "lab",
+        "monitor",
         "apache",
         "notes",
         "diagnosis",
     )
-    tasks = ("in-hospital-mortality",)
+    grouping = ("hospital", "region", "year")
+    tasks = ("in-hospital-mortality", "length-of-stay", "none")
     untold: ClassVar[Mapping[str, str]] = {
         "readmission": "eICU does not say when a patient's other hospital admissions were, and"
         " admissions with more than one stay in the unit are not in the cohort"
@@ -127,6 +134,24 @@ class EICU(Source):
                 transferred=ibis.literal(False),
             ),
             STAYS,
+        )
+
+    def groups(self) -> ir.Table:
+        patient = self.raw["patient"]
+        columns = {
+            "stay_id": patient[STAY],
+            "hospital": patient.hospitalid.cast("string"),
+            "year": patient.hospitaldischargeyear.cast("string"),
+        }
+        if "hospital" not in self.raw:
+            return patient.select(**columns, region=ibis.null("string"))
+        places = self.raw["hospital"].distinct()
+        joined = patient.left_join(places, "hospitalid")
+        return joined.select(
+            stay_id=joined[STAY],
+            hospital=joined.hospitalid.cast("string"),
+            year=joined.hospitaldischargeyear.cast("string"),
+            region=joined.region,
         )
 
     def measurements(self) -> ir.Table:

@@ -301,7 +301,7 @@ def _expanded(
             place = layout.continuous.index(one.name)
             columns.append((filled.value[..., k].ravel() - mean[place]) / deviation[place])
     masked = [k for k, name in enumerate(layout.names) if name in layout.masked]
-    columns += list(~np.isnan(compact.value[:, 1:, masked]).reshape(-1, len(masked)).T)
+    columns += [~np.isnan(compact.value[:, 1:, k]).ravel() for k in masked]
     return np.stack([column.astype(np.float32) for column in columns])
 
 

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import itertools
+
 import ibis
 import ibis.expr.types as ir
 
 from cm2.prepare.cohort import Cohort
 from cm2.prepare.engine import Engine
 
-__all__ = ["READMISSIONS", "TASKS", "admission", "keeps_dead", "label"]
+__all__ = ["CLASSES", "READMISSIONS", "TASKS", "admission", "keeps_dead", "label"]
 
-TASKS = ("in-hospital-mortality", "readmission")
+TASKS = ("in-hospital-mortality", "readmission", "length-of-stay", "none")
 READMISSIONS = ("survivors", "or-death")
 DAYS = 30
 
 
-def label(engine: Engine, cohort: Cohort, root: ir.Table, task: str, readmission: str) -> ir.Table:
+ENDS = (*range(1, 9), 14)
+"""Where the classes of length of stay end, in days: up to one, two, .. eight, fourteen, and more;
+those of the MIMIC-III benchmark (Harutyunyan et al. 2019)."""
+
+CLASSES = {"in-hospital-mortality": 2, "readmission": 2, "length-of-stay": len(ENDS) + 1}
+
+
+def label(
+    engine: Engine,
+    cohort: Cohort,
+    root: ir.Table,
+    task: str,
+    readmission: str,
+    hours: float | int = 48,
+) -> ir.Table:
     """Labels the stays that are kept; those without an outcome are excluded and counted.
 
     ``in-hospital-mortality``: death in hospital during the admission. ``readmission`` within 30
@@ -27,20 +43,29 @@ def label(engine: Engine, cohort: Cohort, root: ir.Table, task: str, readmission
       of ``root`` was admitted to hospital less than 30 days after this one's discharge from
       hospital, or the patient died in hospital. Most positives are deaths.
 
+    ``length-of-stay``: the hours that the stay in the unit lasts beyond the window, in ten classes,
+    one prediction a stay. ``none``: no outcome, for patients of whom it is not known yet.
+
     Args:
         engine: Where the work is done.
         cohort: Stays; survivors are picked in place.
         root: The stays among which ``or-death`` looks for the next one.
         task: What is predicted.
         readmission: Which definition.
+        hours: Length of the window.
 
     Returns:
-        ``stay_id``, ``label`` and ``kind``, what a positive label is owed to.
+        ``stay_id``, ``label`` and ``kind``, what a positive label is owed to; of length of stay
+        ``remaining_hours`` too.
     """
     if task not in TASKS:
         raise ValueError(f"unknown task {task!r}; there are {', '.join(TASKS)}")
     if task == "in-hospital-mortality":
         return cohort.kept.select("stay_id", label="died", kind=_DIED)
+    if task == "none":
+        return cohort.kept.select("stay_id", label=ibis.null("int64"), kind=ibis.null("string"))
+    if task == "length-of-stay":
+        return engine.keep("labels", _remaining(cohort.kept, hours))
     if readmission not in READMISSIONS:
         raise ValueError(f"readmission is {' or '.join(READMISSIONS)}, not {readmission!r}")
     if readmission == "survivors":
@@ -73,6 +98,21 @@ def keeps_dead(task: str, readmission: str) -> bool:
 
 
 _DIED = ibis.literal("died in hospital")
+
+
+def _remaining(stays: ir.Table, hours: float | int) -> ir.Table:
+    """The hours beyond the window, and in which class they lie; a class begins at its first day."""
+    seconds = stays.outtime.epoch_seconds() - stays.intime.epoch_seconds() - round(hours * 3600)
+    classes = [(seconds < end * 86400, code) for code, end in enumerate(ENDS)]
+    kinds = [f"stay {a} to {b} days more" for a, b in itertools.pairwise(ENDS)]
+    names = ["stay less than a day more", *kinds, f"stay {ENDS[-1]} days or more"]
+    code = ibis.cases(*classes, else_=len(ENDS)).cast("int64")
+    return stays.select(
+        "stay_id",
+        label=code,
+        kind=code.cases(*enumerate(names), else_=ibis.null("string")),
+        remaining_hours=seconds.cast("float64") / 3600,
+    )
 
 
 def _back_in_unit(stays: ir.Table, others: ir.Table) -> ir.Table:

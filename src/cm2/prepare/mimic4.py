@@ -39,6 +39,7 @@ class MIMIC4(Source):
             "gender": "string",
             "anchor_age": "int64",
             "anchor_year": "int64",
+            "anchor_year_group": "string",
         },
         "admissions": {
             "subject_id": "int64",
@@ -107,6 +108,7 @@ class MIMIC4(Source):
     image_tables = (METADATA, CHEXPERT)
 
     modalities = ("series", "cxr", "report")
+    grouping = ("anchor_year_group",)
     text = "report"
 
     def stays(self) -> ir.Table:
@@ -124,6 +126,11 @@ class MIMIC4(Source):
             ),
             STAYS,
         )
+
+    def groups(self) -> ir.Table:
+        stays, patients = self.raw["icustays"], self.raw["patients"].distinct()
+        joined = stays.left_join(patients, "subject_id")
+        return joined.select("stay_id", "anchor_year_group").distinct()
 
     def measurements(self) -> ir.Table:
         chart = self.raw["chartevents"]

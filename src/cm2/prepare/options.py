@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from cm2.prepare import labels, splits
+from cm2.prepare import grouped, labels, splits
 from cm2.prepare.errors import TableError
 from cm2.prepare.events import KNOWN_BY
 from cm2.prepare.notes import SELECTIONS
@@ -19,7 +19,8 @@ class Options:
     """What decides the result; the manifest holds them.
 
     Attributes:
-        task: ``"in-hospital-mortality"`` or ``"readmission"``.
+        task: ``"in-hospital-mortality"``, ``"readmission"``, ``"length-of-stay"``, or ``"none"``
+            for patients without an outcome yet.
         hours: Length of the window from admission to the unit.
         hours_per_bin: Length of a bin of the grid.
         readmission: ``"survivors"`` or ``"or-death"``, see `labels.label`.
@@ -33,6 +34,7 @@ class Options:
         fractions: Expected shares of training, validation and test patients.
         missing_rate: Share of the modalities after the first that is removed.
         seed: Of the split, and of the removal.
+        split_by: A group of stays that is whole in one part, see `grouped`; None: patients.
         meds: Whether to write the events in the Medical Event Data Standard too.
     """
 
@@ -48,6 +50,7 @@ class Options:
     fractions: tuple[float, ...] = (0.7, 0.15, 0.15)
     missing_rate: float | int = 0.0
     seed: int = 0
+    split_by: str | None = None
     meds: bool = False
 
     def __post_init__(self) -> None:
@@ -72,10 +75,11 @@ class Options:
             ("readmission", labels.READMISSIONS),
             ("known_by", KNOWN_BY),
             ("selection", SELECTIONS),
+            ("split_by", (None, *grouped.GROUPS)),
         ):
             if getattr(self, name) not in allowed:
                 raise TableError(
-                    f"{name} must be {' or '.join(allowed)}, got {getattr(self, name)!r}"
+                    f"{name} must be {' or '.join(map(str, allowed))}, got {getattr(self, name)!r}"
                 )
         if not self.views:
             raise TableError("views must name at least one, such as AP or PA")

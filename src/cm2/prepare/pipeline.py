@@ -87,7 +87,12 @@ def prepare(
     """
     options, raw, out = options or Options(), Path(raw), Path(out)
     if source in COLLECTIONS:
-        for name, value in {"notes": notes, "images": images, "meds": options.meds}.items():
+        for name, value in {
+            "notes": notes,
+            "images": images,
+            "meds": options.meds,
+            "split-by": options.split_by,
+        }.items():
             if value:
                 raise TableError(f"{source} has no use for --{name}")
         return _collect(source, raw, out, options, split_file, overwrite=overwrite, say=say)

@@ -12,7 +12,7 @@ import ibis.expr.types as ir
 import pandas as pd
 
 from cm2.prepare import cohort as cohorts
-from cm2.prepare import events, labels, meds, modalities, splits
+from cm2.prepare import events, grouped, labels, meds, modalities, splits
 from cm2.prepare.engine import Engine
 from cm2.prepare.errors import TableError
 from cm2.prepare.modalities import Written
@@ -60,14 +60,21 @@ class Run:
         """
         self.say("cohort")
         options = self.options
-        admission = labels.admission(options.task, options.readmission)
-        cohort = cohorts.root(self.engine, self.source.stays(), admission=admission)
+        cohort = cohorts.root(
+            self.engine,
+            self.source.stays(),
+            admission=labels.admission(options.task, options.readmission),
+            told=options.task != "none",
+        )
         root = cohort.kept
         dead = labels.keeps_dead(options.task, options.readmission)
         cohorts.whole_window(self.engine, cohort, options.hours, dead=dead)
-        labelled = labels.label(self.engine, cohort, root, options.task, options.readmission)
+        labelled = labels.label(
+            self.engine, cohort, root, options.task, options.readmission, options.hours
+        )
         if given is not None:
             self._pick(cohort, list(given))
+        dealt = self._deal(cohort) if self.options.split_by else None
         counts: dict[str, Any] = {}
         left_out: dict[str, dict[str, int]] = {}
         measurements = self.source.measurements()
@@ -77,7 +84,7 @@ class Run:
             accepted, left_out = self._measure(measurements, cohort, counts)
             counts["events"] = modalities.write_events(self.engine, accepted, self.out)
         cohort.kept = self.engine.keep("stays_final", cohort.kept)
-        frame = self._frame(cohort, labelled, given)
+        frame = self._frame(cohort, labelled, given, dealt)
         if self.options.meds and accepted is not None:
             self.say("meds")
             long = pd.read_parquet(self.out / "events.parquet")
@@ -88,9 +95,11 @@ class Run:
         counts |= {name: one.counts for name, one in written.items()}
         counts["stays"] = by_split(frame)
         removed, sets = write_stays(frame, written, self.out, self.options)
-        positive = frame.loc[frame["label"] == 1, "kind"]
+        known = frame["label"].notna() & (self.options.task == "length-of-stay")
+        positive = frame.loc[(frame["label"] > 0) | known, "kind"]
         return {
             "flow": [[step, number] for step, number in cohort.flow] + [["stays kept", len(frame)]],
+            "classes": labels.CLASSES.get(self.options.task),
             "positives": {kind: int((positive == kind).sum()) for kind in sorted(set(positive))},
             "counts": counts,
             "measurements_left_out": left_out,
@@ -114,6 +123,24 @@ class Run:
             "patient not in the file of splits",
             cohort.kept.semi_join(listed, "subject_id"),
         )
+
+    def _deal(self, cohort: cohorts.Cohort) -> dict[int, str]:
+        """Splits along a group of stays; patients of two parts are excluded and counted."""
+        by, groups = str(self.options.split_by), self.source.groups()
+        if groups is None or by not in self.source.grouping:
+            reason = self.source.ungrouped.get(by, "its tables do not have it")
+            raise TableError(f"{self.source.name} cannot be split by {by}: {reason}")
+        kept = cohort.kept.select("stay_id", "subject_id").inner_join(groups, "stay_id")
+        frame = self.engine.frame(kept.order_by("stay_id"))
+        frame["part"] = grouped.assign(frame, by, self.options.fractions, seed=self.options.seed)
+        frame = frame.dropna(subset="part")
+        listed = self.engine.keep("dealt", ibis.memtable(frame[["stay_id"]]))
+        cohort.exclude(
+            self.engine,
+            f"patient with stays of two parts by {by}",
+            cohort.kept.semi_join(listed, "stay_id"),
+        )
+        return dict(zip(frame["stay_id"].tolist(), frame["part"].tolist(), strict=True))
 
     def _measure(
         self, measurements: ir.Table, cohort: cohorts.Cohort, counts: dict[str, Any]
@@ -154,9 +181,15 @@ class Run:
         }
 
     def _frame(
-        self, cohort: cohorts.Cohort, labelled: ir.Table, given: Mapping[int, str] | None
+        self,
+        cohort: cohorts.Cohort,
+        labelled: ir.Table,
+        given: Mapping[int, str] | None,
+        dealt: Mapping[int, str] | None,
     ) -> pd.DataFrame:
         stays = cohort.kept.select("stay_id", "subject_id", "hadm_id", "age", "intime")
+        if (groups := self.source.groups()) is not None:
+            stays = stays.left_join(groups, "stay_id").drop("stay_id_right")
         frame = self.engine.frame(stays.inner_join(labelled, "stay_id").order_by("stay_id"))
         if frame.empty:
             steps = "; ".join(f"{step}: {number}" for step, number in cohort.flow)
@@ -164,6 +197,8 @@ class Run:
         subjects = frame["subject_id"].unique().tolist()
         parts = given or splits.assign(subjects, self.options.fractions, seed=self.options.seed)
         frame["split"] = [parts[subject] for subject in frame["subject_id"]]
+        if dealt is not None:
+            frame["split"] = frame["stay_id"].map(dict(dealt))
         check_training(frame)
         return frame
 

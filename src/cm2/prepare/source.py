@@ -111,6 +111,8 @@ class Source(ABC):
         modalities: What can be made of it.
         tasks: What its tables tell the outcome of.
         untold: Why they do not tell that of another task.
+        grouping: Columns of `groups`.
+        ungrouped: Why there is no other such column.
         text: The modality that `documents` are.
     """
 
@@ -123,8 +125,15 @@ class Source(ABC):
     note_tables: ClassVar[tuple[str, ...]] = ()
     image_tables: ClassVar[tuple[str, ...]] = ()
     modalities: ClassVar[tuple[str, ...]]
-    tasks: ClassVar[tuple[str, ...]] = ("in-hospital-mortality", "readmission")
+    tasks: ClassVar[tuple[str, ...]] = (
+        "in-hospital-mortality",
+        "readmission",
+        "length-of-stay",
+        "none",
+    )
     untold: ClassVar[Mapping[str, str]] = {}
+    grouping: ClassVar[tuple[str, ...]] = ()
+    ungrouped: ClassVar[Mapping[str, str]] = {"year": "its dates are shifted by patient"}
     text: ClassVar[str] = "notes"
 
     def __init__(self, raw: Raw) -> None:
@@ -133,6 +142,10 @@ class Source(ABC):
     @abstractmethod
     def stays(self) -> ir.Table:
         """Returns stays in intensive care, with the columns of `STAYS`."""
+
+    def groups(self) -> ir.Table | None:
+        """Returns ``stay_id`` and what stays can be told apart by: texts, null where unknown."""
+        return None
 
     @abstractmethod
     def measurements(self) -> ir.Table | None:

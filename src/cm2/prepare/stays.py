@@ -15,6 +15,7 @@ from jaxtyping import Bool
 from cm2 import removal
 from cm2.prepare import splits
 from cm2.prepare.errors import TableError
+from cm2.prepare.grouped import GROUPS
 from cm2.prepare.modalities import Written
 from cm2.prepare.options import Options
 
@@ -29,6 +30,9 @@ COLUMNS = {
     "age": pa.float64(),
 }
 """What every table of stays has; a label or age that is not known is null."""
+
+REMAINING = "remaining_hours"
+"""How long the stay lasts beyond the window, where that is the outcome."""
 
 
 class Kept(NamedTuple):
@@ -57,6 +61,13 @@ def write_stays(
     columns = {
         name: pa.array(frame[name], kind, from_pandas=True) for name, kind in COLUMNS.items()
     }
+    columns |= {
+        name: pa.array(frame[name], pa.string(), from_pandas=True)
+        for name in GROUPS
+        if name in frame
+    }
+    if REMAINING in frame:
+        columns[REMAINING] = pa.array(frame[REMAINING], pa.float64(), from_pandas=True)
     # In the order of those who read the folder, so that the same removal can be made there.
     names = sorted(written, key=lambda name: (written[name].facts["kind"] != "series", name))
     has = np.stack([frame["stay_id"].isin(written[name].stays) for name in names], axis=1)

@@ -40,10 +40,14 @@ def text(manifest: Mapping[str, Any]) -> str:
 def _outcome(manifest: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     for part in PARTS:
         numbers = manifest["counts"]["stays"][part]
+        if manifest["classes"] != 2:
+            yield part, f"{numbers['stays']} stays"
+            continue
         share = 100 * numbers["positive"] / max(numbers["stays"], 1)
         yield part, f"{numbers['stays']} stays, {numbers['positive']} positive ({share:.1f}%)"
     for kind, number in manifest["positives"].items():
-        yield f"positives that {kind}", number
+        whose = "positives" if manifest["classes"] == 2 else "stays"
+        yield f"{whose} that {kind}", number
 
 
 def _modalities(manifest: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
@@ -58,7 +62,7 @@ def _modalities(manifest: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
 
 
 def _sets(manifest: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
-    for one in manifest["sets"]:
+    for one in manifest.get("sets", ()):
         yield " + ".join(one["modalities"]) or "none", f"{one['patients']} ({one['stays']} stays)"
 
 

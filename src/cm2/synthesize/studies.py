@@ -39,7 +39,8 @@ OTHERS = (
     (
         "LIVER OR GALLBLADDER US",
         "\n\nFINDINGS:\n\nLIVER:  The hepatic parenchyma is smooth.\n\n"
-        "BILE DUCTS:  The CHD measures 4 mm.\n\nGALLBLADDER:  There is no stone.\n\nIMPRESSION:\n\nNo gallstones.\n",
+        "BILE DUCTS:  The CHD measures 4 mm.\n\nGALLBLADDER:  There is no stone.\n\n"
+        "IMPRESSION:\n\nNo gallstones.\n",
     ),
     (
         "MR HEAD W/O CONTRAST",
