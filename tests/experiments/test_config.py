@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cm2.experiments import config
+from cm2.experiments import config, run
 from cm2.experiments.config import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -146,3 +146,55 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for override in ("model.copula", "=3", "seed.deep=3"):
         with pytest.raises(ConfigError):
             config.load(path, [override])
+
+
+OWN = """
+from torch import nn
+from cm2.encoders import Encoder
+
+
+class Mine(Encoder):
+    def __init__(self, dim: int, features: int, width: int = 4):
+        super().__init__(dim)
+        self.body = nn.Linear(features, dim)
+
+    def forward(self, x):
+        return self.body(x)
+
+
+class Other:
+    pass
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "own_encoders_of_a_test.py").write_text(OWN, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    return "own_encoders_of_a_test"
+
+
+def test_an_encoder_of_ones_own_is_named_by_its_module(own: str) -> None:
+    tree = {**TREE, "encoders": {"series": {"kind": f"{own}.Mine", "width": 8}}}
+    experiment = config.parse(tree)
+    assert experiment.encoders["series"] == {"kind": f"{own}.Mine", "width": 8}
+    model = run.build(experiment, {"series": {"features": 3}}, 2)
+    assert type(model.encoders["series"]).__name__ == "Mine"
+    assert model.encoders["series"].body.in_features == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Absent", "cannot be imported"),
+        ("Other", "no subclass of cm2.encoders.Encoder"),
+    ],
+)
+def test_what_is_no_encoder_is_refused(own: str, name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config.parse({**TREE, "encoders": {"series": {"kind": f"{own}.{name}"}}})
+
+
+def test_a_mistyped_argument_of_ones_own_encoder_is_named(own: str) -> None:
+    with pytest.raises(ConfigError, match=r"did you mean encoders\.series\.width"):
+        config.parse({**TREE, "encoders": {"series": {"kind": f"{own}.Mine", "widht": 8}}})

@@ -18,6 +18,7 @@ its signature, by name and type, before anything starts. There is no other list 
 from __future__ import annotations
 
 import difflib
+import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -32,7 +33,7 @@ from cm2 import encoders, models, training
 from cm2.data.prepared import Prepared
 from cm2.errors import InputError
 
-__all__ = ["ConfigError", "Experiment", "arguments", "load", "parse"]
+__all__ = ["ConfigError", "Experiment", "arguments", "encoder", "load", "parse"]
 
 
 class ConfigError(InputError):
@@ -200,12 +201,30 @@ def _part(where: str, registry: Any, given: Any, skip: set[str]) -> dict[str, An
     if not isinstance(given, Mapping) or "kind" not in given:
         raise ConfigError(f"{where} needs a kind: {', '.join(sorted(registry))}")
     try:
-        cls = registry[given["kind"]]
+        cls = encoder(given["kind"]) if registry is encoders.REGISTRY else registry[given["kind"]]
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from None
     rest = {key: value for key, value in given.items() if key != "kind"}
     fixed = {key: rest.pop(key) for key in FROM_DATA if key in rest and key in arguments(cls)}
     return {"kind": given["kind"], **_checked(where, cls, rest, skip=skip), **fixed}
+
+
+def encoder(kind: str) -> Any:
+    """Returns the class of an encoder: a registered name, or ``package.module.Class`` of one's own.
+
+    Raises:
+        ValueError: If there is no such class, or it is no encoder.
+    """
+    module, _, name = str(kind).rpartition(".")
+    if not module:
+        return encoders.REGISTRY[kind]
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{kind!r} cannot be imported: {error}") from None
+    if not (inspect.isclass(found) and issubclass(found, encoders.Encoder)):
+        raise ValueError(f"{kind!r} is no subclass of cm2.encoders.Encoder")
+    return found
 
 
 def arguments(function: Callable[..., Any]) -> list[str]:

@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 import yaml
 
-from cm2 import encoders, models, training
+from cm2 import models, training
 from cm2.data import embeddings
 from cm2.data.batches import loader
 from cm2.data.prepared import Prepared
@@ -106,7 +106,7 @@ def build(experiment: Experiment, shape: Mapping[str, Mapping[str, int]], classe
                     f"the data have a modality {name!r}, but encoders names only "
                     f"{list(experiment.encoders)}; leave it out of data.modalities or name one"
                 )
-            cls: Any = encoders.REGISTRY[part["kind"]]
+            cls: Any = config.encoder(part["kind"])
             wanted = config.arguments(cls)
             known = {key: value for key, value in facts.items() if key in wanted}
             given = {key: value for key, value in part.items() if key != "kind"}

@@ -13,12 +13,13 @@ except ImportError as error:
         "reading raw tables needs Ibis and DuckDB; install them with: pip install 'cm2[tables]'"
     ) from error
 
+from cm2.prepare.own import write
 from cm2.prepare.splits import split
 
 if TYPE_CHECKING:
     from cm2.prepare.documents import vectorize
 
-__all__ = ["split", "vectorize"]
+__all__ = ["split", "vectorize", "write"]
 
 
 def __getattr__(name: str) -> Any:

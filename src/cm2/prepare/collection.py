@@ -121,7 +121,7 @@ def write(collected: Collected, out: Path, options: Options) -> dict[str, Any]:
         )
     counts |= {name: one.counts for name, one in written.items()}
     counts["stays"] = by_split(frame)
-    removed = write_stays(frame, written, out, options)
+    removed, sets = write_stays(frame, written, out, options)
     positive = int((frame["label"] == 1).sum())
     return {
         "flow": [*map(list, collected.flow), ["stays kept", len(frame)]],
@@ -134,6 +134,7 @@ def write(collected: Collected, out: Path, options: Options) -> dict[str, Any]:
             name: {**one.facts, "stays": len(one.stays) - removed[name]}
             for name, one in written.items()
         },
+        "sets": sets,
         "removed": removed if options.missing_rate else {},
         "absent": {},
     }

@@ -2,8 +2,8 @@
 
 A folder of ``data/<split>/<n>.parquet`` (``subject_id``, ``time``, ``code``, ``numeric_value``),
 ``metadata/codes.parquet``, ``metadata/subject_splits.parquet`` and ``metadata/dataset.json``. It
-holds the admissions to the unit and what was observed in the window after them, and nothing later:
-no discharge, no death.
+holds the admissions to the unit and what was observed in the window after them (height and weight
+also shortly before), and nothing later: no discharge, no death.
 """
 
 from __future__ import annotations
