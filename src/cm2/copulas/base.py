@@ -7,28 +7,33 @@ a leading shape. Nelsen (2006), "An Introduction to Copulas", is the general ref
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float
 from torch import Size, Tensor
 from torch.distributions import Distribution, constraints
 from torch.types import _size
 
 from cm2.copulas.measures import Estimate, spearman_from_rosenblatt
+from cm2.copulas.points import (
+    Points,
+    Presence,
+    as_float,
+    by_column,
+    cast,
+    check_range,
+    described,
+    dtype_of,
+    to_point,
+    to_unit,
+)
 from cm2.records import Unit
 from cm2.registry import Registry
 
 # Entries worked on at once: few enough to stay near the processor, and enough for torch to share
 # them between threads (at 2^15 it uses one).
 CHUNK = 2**18
-
-Points = Shaped[Tensor, "*#shape dim"] | Unit | np.ndarray | Sequence[Any]
-"""Points of the cube: a tensor of any real dtype, both logarithms, an array or a list."""
-Presence = Bool[Tensor, "*#shape dim"] | np.ndarray | Sequence[Any]
-"""Which coordinates of points are there."""
 
 
 class Copula(Distribution, ABC):
@@ -189,7 +194,7 @@ class Copula(Distribution, ABC):
         mask = None if present is None else torch.as_tensor(present)
         # Piece by piece, so that what is computed on the way stays in the processor's cache.
         pieces = copula._pieces(*copula._check(points, mask))
-        parts = [copula._log_prob(_to_unit(piece), part) for piece, part in pieces]
+        parts = [copula._log_prob(to_unit(piece), part) for piece, part in pieces]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def cdf(self, value: Points) -> Float[Tensor, "*shape"]:
@@ -206,7 +211,7 @@ class Copula(Distribution, ABC):
         copula, points = self._promoted(value)
         mask = torch.as_tensor(present)
         unit, _ = copula._prepare(points, mask)
-        return torch.where(mask, _to_point(points), copula._complete(unit, mask).u)
+        return torch.where(mask, to_point(points), copula._complete(unit, mask).u)
 
     def conditional_cdf(self, value: Points, present: Presence) -> Float[Tensor, "*shape dim"]:
         """Distribution function of each missing coordinate, given the present and earlier ones.
@@ -227,7 +232,7 @@ class Copula(Distribution, ABC):
         mask = torch.as_tensor(present)
         self._check_present(mask)
         unit, _ = copula._prepare(points, None)
-        return torch.where(mask, _to_point(points), copula._conditional_cdf(unit, mask).u)
+        return torch.where(mask, to_point(points), copula._conditional_cdf(unit, mask).u)
 
     def complete_unit(self, unit: Unit, present: Presence) -> Unit:
         """:meth:`complete` from and to :class:`~cm2.records.Unit`."""
@@ -279,11 +284,11 @@ class Copula(Distribution, ABC):
     def _promoted(self, value: Any) -> tuple[Copula, Any]:
         """The copula and points in their common dtype."""
         value = value.map(as_float) if isinstance(value, Unit) else as_float(value)
-        dtype = _dtype_of(value)
+        dtype = dtype_of(value)
         for part in self.parameters.values():
             if part.dim():  # single numbers follow tensors, as everywhere in torch
                 dtype = torch.promote_types(dtype, part.dtype)
-        value = _cast(value, dtype)
+        value = cast(value, dtype)
         if all(part.dtype == dtype for part in self.parameters.values()):
             return self, value
         return self._like({name: part.to(dtype) for name, part in self.parameters.items()}), value
@@ -291,7 +296,7 @@ class Copula(Distribution, ABC):
     def _prepare(self, value: Tensor | Unit, present: Tensor | None) -> tuple[Unit, Tensor | None]:
         """Checks the arguments and puts 1/2 where nothing is present."""
         value, present = self._check(value, present)
-        return _to_unit(value), present
+        return to_unit(value), present
 
     def _pieces(
         self, value: Tensor | Unit, present: Tensor | None
@@ -304,9 +309,9 @@ class Copula(Distribution, ABC):
         entries = max(given[0].numel(), self.batch_shape.numel() * self.dim)
         rows = max(1, CHUNK // entries)
         points: list[Any] = (
-            [Unit(*pair) for pair in zip(*(_by_column(part, rows) for part in value), strict=True)]
+            [Unit(*pair) for pair in zip(*(by_column(part, rows) for part in value), strict=True)]
             if isinstance(value, Unit)
-            else _by_column(value, rows)
+            else by_column(value, rows)
         )
         if present is None or present.dim() < given.dim():
             return [(point, present) for point in points]
@@ -332,10 +337,10 @@ class Copula(Distribution, ABC):
         if isinstance(value, Unit):
             if self._validate_args:
                 for part in ("log_u", "log_1mu"):
-                    _check_range(name, part, getattr(value, part), -torch.inf, 0.0)
+                    check_range(name, part, getattr(value, part), -torch.inf, 0.0)
             return value, present
         if self._validate_args:
-            _check_range(name, "value", value, 0.0, 1.0)
+            check_range(name, "value", value, 0.0, 1.0)
         return value, present
 
     def _check_present(self, present: Tensor) -> None:
@@ -350,84 +355,12 @@ class Copula(Distribution, ABC):
             value = getattr(self, name)
             event = value.dim() - constraint.event_dim
             finite = value.isfinite()[..., None].flatten(event).all(-1)
-            laws = {_described(constraint): constraint.check(value), "finite": finite}
+            laws = {described(constraint): constraint.check(value), "finite": finite}
             for wanted, valid in laws.items():
                 if not valid.all():
                     bad = value[~valid][0]
                     text = f"{bad.item():g}" if bad.dim() == 0 else str(bad.tolist())
                     raise ValueError(f"{type(self).__name__}: {name} must be {wanted}, got {text}")
-
-
-def as_float(value: Any) -> Float[Tensor, ...]:
-    """Numbers as a tensor in single precision at least, which the formulas need.
-
-    Raises:
-        ValueError: If they are complex.
-    """
-    if isinstance(value, np.ndarray):
-        value = np.array(value)  # torch warns of memory that must not be written to
-    tensor = torch.as_tensor(value)
-    if tensor.is_complex():
-        raise ValueError(f"real numbers are needed, got {tensor.dtype}")
-    if not tensor.is_floating_point():
-        return tensor.to(torch.get_default_dtype())
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-def _to_unit(value: Tensor | Unit) -> Unit:
-    return value if isinstance(value, Unit) else Unit.from_u(value)
-
-
-def _to_point(value: Tensor | Unit) -> Tensor:
-    return value.u if isinstance(value, Unit) else value
-
-
-def _dtype_of(value: Tensor | Unit) -> torch.dtype:
-    if isinstance(value, Unit):
-        return torch.promote_types(value.log_u.dtype, value.log_1mu.dtype)
-    return value.dtype
-
-
-def _cast(value: Tensor | Unit, dtype: torch.dtype) -> Tensor | Unit:
-    return value.map(lambda part: part.to(dtype)) if isinstance(value, Unit) else value.to(dtype)
-
-
-def _by_column(value: Tensor, rows: int) -> list[Tensor]:
-    """Pieces of some rows in which the entries of a coordinate lie side by side in memory."""
-    return [part.movedim(-1, 0).contiguous().movedim(0, -1) for part in value.split(rows)]
-
-
-def _check_range(family: str, what: str, value: Tensor, low: float, high: float) -> None:
-    """Raises a ``ValueError`` with the first entry that is NaN or outside ``[low, high]``."""
-    if value.numel() == 0:
-        return
-    # One pass over memory: both ends are NaN if any entry is.
-    least, most = torch.aminmax(value.detach())
-    if least >= low and most <= high:
-        return
-    wrong = ~((value >= low) & (value <= high))
-    place = tuple(wrong.nonzero()[0].tolist())
-    raise ValueError(
-        f"{family}: {what} must lie in [{low:g}, {high:g}] and not be NaN where it is present, "
-        f"got {value[place].item():g} at index {place} ({int(wrong.sum())} such entries)"
-    )
-
-
-def _described(constraint: constraints.Constraint) -> str:
-    """A constraint in words."""
-    low, high = (getattr(constraint, end, None) for end in ("lower_bound", "upper_bound"))
-    if isinstance(constraint, constraints.greater_than_eq):
-        return f"at least {low:g}"
-    if isinstance(constraint, constraints.greater_than):
-        return f"greater than {low:g}"
-    if low is not None and high is not None:
-        return f"between {low:g} and {high:g}"
-    words = {
-        id(constraints.real): "a real number",
-        id(constraints.simplex): "non-negative numbers that sum to one",
-        id(constraints.corr_cholesky): "the Cholesky factor of a correlation matrix",
-    }
-    return words.get(id(constraint), f"in the set {constraint}")
 
 
 REGISTRY = Registry[Copula]("copula")

@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cm2.copulas.base import Copula, as_float, check_tau
+from cm2.copulas.base import Copula, check_tau
+from cm2.copulas.points import as_float
 from cm2.records import Unit
 
 _BITS = 62
