@@ -222,6 +222,18 @@ def test_no_fit_ends_below_independence(source: str, tau: float) -> None:
             assert fit.log_likelihood > 100, fit
 
 
+@pytest.mark.parametrize("family", ["rotated90-gumbel", "rotated270-gumbel", "frank", "gaussian"])
+def test_nearly_countermonotone_ranks_are_fitted(family: str) -> None:
+    """300 rows of which two pairs are in the wrong order: tau -.9999."""
+    order = np.arange(300)
+    order[[10, 11, 100, 101]] = order[[11, 10, 101, 100]]
+    u = copulas.pseudo_observations(np.stack([np.arange(300), -order], 1))
+    fit = copulas.fit(u, family)
+    assert fit.converged
+    assert fit.log_likelihood > 1300
+    assert fit.copula.kendall_tau()[0, 1] < -0.99
+
+
 def test_strong_dependence_is_found_by_exchangeable_correlations_too() -> None:
     u = copulas.Gaussian.from_kendall_tau(torch.tensor(0.999).double(), dim=3).sample((300,))
     fit = copulas.fit(u, "gaussian", exchangeable=True)

@@ -7,33 +7,38 @@ a leading shape. Nelsen (2006), "An Introduction to Copulas", is the general ref
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float
 from torch import Size, Tensor
 from torch.distributions import Distribution, constraints
 from torch.types import _size
 
 from cm2.copulas.measures import Estimate, spearman_from_rosenblatt
-from cm2.numerics import normal_quantile
+from cm2.copulas.points import (
+    Points,
+    Presence,
+    as_float,
+    as_tensor,
+    by_column,
+    cast,
+    check_range,
+    described,
+    dtype_of,
+    to_point,
+    to_unit,
+)
+from cm2.copulas.vectors import VectorCoupling
 from cm2.records import Unit
 from cm2.registry import Registry
 
 # Entries worked on at once: few enough to stay near the processor, and enough for torch to share
 # them between threads (at 2^15 it uses one).
 CHUNK = 2**18
-_LAUTUM_POINTS = 128
-
-Points = Shaped[Tensor, "*#shape dim"] | Unit | np.ndarray | Sequence[Any]
-"""Points of the cube: a tensor of any real dtype, both logarithms, an array or a list."""
-Presence = Bool[Tensor, "*#shape dim"] | np.ndarray | Sequence[Any]
-"""Which coordinates of points are there."""
 
 
-class Copula(Distribution, ABC):
+class Copula(VectorCoupling, Distribution, ABC):
     """A copula of ``dim`` coordinates.
 
     Points of the cube are given as a tensor in [0, 1] or, where an end of the interval matters, as
@@ -54,12 +59,6 @@ class Copula(Distribution, ABC):
     largest_dim: ClassVar[int | None] = None
     # Whether every two coordinates can have a correlation of their own, of either sign.
     free_correlations: ClassVar[bool] = False
-    # Whether the family couples vectors as such, or coordinates one by one.
-    couples_vectors: ClassVar[bool] = False
-    # Whether normal scores are jointly Gaussian, so that their conditional means are closed form.
-    gaussian_scores: ClassVar[bool] = False
-    # Coordinates that come from one vector; they are next to each other.
-    block: int = 1
 
     def __init__(
         self, dim: int, *, batch_shape: _size = (), validate_args: bool | None = None
@@ -114,40 +113,12 @@ class Copula(Distribution, ABC):
         """Arguments of mild dependence from which to train."""
 
     @classmethod
-    def start_vectors(
-        cls, modalities: int, dim: int, batch_shape: _size, rank: int | None = None
-    ) -> dict[str, Any]:
-        """All arguments from which to train a copula of vectors.
-
-        Coordinate by coordinate, unless a family says otherwise.
-
-        Args:
-            modalities: Number of vectors.
-            dim: Number of coordinates of each.
-            batch_shape: Shape of the batch of a family of coordinates.
-            rank: Number of factors of a family that has some.
-
-        Raises:
-            ValueError: If the family has no factors and a rank is given.
-        """
-        if rank is not None:
-            raise ValueError(f"{cls.__name__} couples coordinate by coordinate: it has no rank")
-        return {"dim": modalities, **cls.start(modalities, batch_shape)}
-
-    @classmethod
     def reaches(cls, tau: float, dim: int) -> bool:
         """Whether the family can have this Kendall's tau between coordinates."""
         try:
             return cls.free_correlations or bool(cls.from_kendall_tau(tau, dim))
         except ValueError:
             return False
-
-    def near(self, correlation: Float[Tensor, "dim dim"]) -> dict[str, Tensor]:
-        """Parameters from which to fit data whose normal scores have these correlations.
-
-        Those that the copula has, unless a family knows better.
-        """
-        return {}
 
     @classmethod
     @abstractmethod
@@ -230,63 +201,6 @@ class Copula(Distribution, ABC):
             raise ValueError(f"{type(self).__name__}: samples must be at least 2, got {samples}")
         return Estimate.of_mean(self._log_prob(self.sample_unit((samples,)), None))
 
-    def lautum_information(self) -> Float[Tensor, "*batch"]:
-        r"""The mean of :math:`-\log c(U)` for independent U, in nats.
-
-        The divergence of independence from the copula, which has no bound where dependence becomes
-        perfect (Palomar and Verdú 2008, "Lautum information"). Over a fixed sequence of points,
-        unless a family has a closed form.
-        """
-        like = self._like_parameters()
-        engine = torch.quasirandom.SobolEngine(self.dim, scramble=True, seed=0)
-        points = engine.draw(_LAUTUM_POINTS, dtype=torch.float64).to(like)
-        points = points.view(-1, *[1] * len(self.batch_shape), self.dim)
-        points = points.expand(-1, *self.batch_shape, -1)
-        return -self._log_prob(Unit.from_u(points), None).mean(0)
-
-    def canonical_correlations(self) -> Float[Tensor, "*batch block block least"]:
-        """Canonical correlations of every two vectors, descending.
-
-        Raises:
-            ValueError: If the family does not couple vectors.
-        """
-        raise ValueError(
-            f"{type(self).__name__} couples coordinate by coordinate: canonical correlations are "
-            "those of a copula of vectors, such as 'factor'"
-        )
-
-    def log_prob_normal(
-        self, x: Float[Tensor, "*#shape dim"], present: Bool[Tensor, "*#shape dim"] | None = None
-    ) -> Float[Tensor, "*shape"]:
-        """:meth:`log_prob` at the point whose standard normal scores are ``x``."""
-        copula, x = self._promoted(x)
-        if present is not None:
-            self._check_present(present)
-            x = torch.where(present, x, 0.0)
-        return copula._log_prob_normal(x, present)
-
-    def complete_normal(
-        self, x: Float[Tensor, "*#shape dim"], present: Bool[Tensor, "*#shape dim"]
-    ) -> Float[Tensor, "*shape dim"]:
-        """:meth:`complete` from and to standard normal scores."""
-        copula, x = self._promoted(x)
-        self._check_present(present)
-        x = torch.where(present, x, 0.0)
-        return torch.where(present, x, copula._complete_normal(x, present))
-
-    def mean_normal(
-        self, x: Float[Tensor, "*#shape dim"], present: Bool[Tensor, "*#shape dim"]
-    ) -> Float[Tensor, "*shape dim"]:
-        """The means of missing standard normal scores given the present ones.
-
-        Raises:
-            ValueError: If they have no closed form (see ``gaussian_scores``).
-        """
-        copula, x = self._promoted(x)
-        self._check_present(present)
-        x = torch.where(present, x, 0.0)
-        return torch.where(present, x, copula._mean_normal(x, present))
-
     def log_prob(self, value: Points, present: Presence | None = None) -> Float[Tensor, "*shape"]:
         """Log density; with ``present``, of the margin on the present coordinates.
 
@@ -297,7 +211,7 @@ class Copula(Distribution, ABC):
         mask = None if present is None else as_tensor(present)
         # Piece by piece, so that what is computed on the way stays in the processor's cache.
         pieces = copula._pieces(*copula._check(points, mask))
-        parts = [copula._log_prob(_to_unit(piece), part) for piece, part in pieces]
+        parts = [copula._log_prob(to_unit(piece), part) for piece, part in pieces]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def cdf(self, value: Points) -> Float[Tensor, "*shape"]:
@@ -314,7 +228,7 @@ class Copula(Distribution, ABC):
         copula, points = self._promoted(value)
         mask = as_tensor(present)
         unit, _ = copula._prepare(points, mask)
-        return torch.where(mask, _to_point(points), copula._complete(unit, mask).u)
+        return torch.where(mask, to_point(points), copula._complete(unit, mask).u)
 
     def conditional_cdf(self, value: Points, present: Presence) -> Float[Tensor, "*shape dim"]:
         """Distribution function of each missing coordinate, given the present and earlier ones.
@@ -335,7 +249,7 @@ class Copula(Distribution, ABC):
         mask = as_tensor(present)
         self._check_present(mask)
         unit, _ = copula._prepare(points, None)
-        return torch.where(mask, _to_point(points), copula._conditional_cdf(unit, mask).u)
+        return torch.where(mask, to_point(points), copula._conditional_cdf(unit, mask).u)
 
     def complete_unit(self, unit: Unit, present: Presence) -> Unit:
         """:meth:`complete` from and to :class:`~cm2.records.Unit`."""
@@ -380,17 +294,6 @@ class Copula(Distribution, ABC):
     @abstractmethod
     def _conditional_cdf(self, unit: Unit, present: Tensor) -> Unit: ...
 
-    def _log_prob_normal(self, x: Tensor, present: Tensor | None) -> Tensor:
-        return self._log_prob(Unit.from_normal(x), present)
-
-    def _complete_normal(self, x: Tensor, present: Tensor) -> Tensor:
-        return normal_quantile(*self._complete(Unit.from_normal(x), present))
-
-    def _mean_normal(self, x: Tensor, present: Tensor) -> Tensor:
-        raise ValueError(
-            f"{type(self).__name__}: the mean of normal scores has no closed form; average draws"
-        )
-
     def _like_parameters(self) -> Tensor:
         """A tensor with the dtype and the device of the parameters."""
         return next(iter(self.parameters.values()), torch.empty(()))
@@ -398,11 +301,11 @@ class Copula(Distribution, ABC):
     def _promoted(self, value: Any) -> tuple[Copula, Any]:
         """The copula and points in their common dtype."""
         value = value.map(as_float) if isinstance(value, Unit) else as_float(value)
-        dtype = _dtype_of(value)
+        dtype = dtype_of(value)
         for part in self.parameters.values():
             if part.dim():  # single numbers follow tensors, as everywhere in torch
                 dtype = torch.promote_types(dtype, part.dtype)
-        value = _cast(value, dtype)
+        value = cast(value, dtype)
         if all(part.dtype == dtype for part in self.parameters.values()):
             return self, value
         return self._like({name: part.to(dtype) for name, part in self.parameters.items()}), value
@@ -410,7 +313,7 @@ class Copula(Distribution, ABC):
     def _prepare(self, value: Tensor | Unit, present: Tensor | None) -> tuple[Unit, Tensor | None]:
         """Checks the arguments and puts 1/2 where nothing is present."""
         value, present = self._check(value, present)
-        return _to_unit(value), present
+        return to_unit(value), present
 
     def _pieces(
         self, value: Tensor | Unit, present: Tensor | None
@@ -423,9 +326,9 @@ class Copula(Distribution, ABC):
         entries = max(given[0].numel(), self.batch_shape.numel() * self.dim)
         rows = max(1, CHUNK // entries)
         points: list[Any] = (
-            [Unit(*pair) for pair in zip(*(_by_column(part, rows) for part in value), strict=True)]
+            [Unit(*pair) for pair in zip(*(by_column(part, rows) for part in value), strict=True)]
             if isinstance(value, Unit)
-            else _by_column(value, rows)
+            else by_column(value, rows)
         )
         if present is None or present.dim() < given.dim():
             return [(point, present) for point in points]
@@ -451,10 +354,10 @@ class Copula(Distribution, ABC):
         if isinstance(value, Unit):
             if self._validate_args:
                 for part in ("log_u", "log_1mu"):
-                    _check_range(name, part, getattr(value, part), -torch.inf, 0.0)
+                    check_range(name, part, getattr(value, part), -torch.inf, 0.0)
             return value, present
         if self._validate_args:
-            _check_range(name, "value", value, 0.0, 1.0)
+            check_range(name, "value", value, 0.0, 1.0)
         return value, present
 
     def _check_present(self, present: Tensor) -> None:
@@ -469,91 +372,12 @@ class Copula(Distribution, ABC):
             value = getattr(self, name)
             event = value.dim() - constraint.event_dim
             finite = value.isfinite()[..., None].flatten(event).all(-1)
-            laws = {_described(constraint): constraint.check(value), "finite": finite}
+            laws = {described(constraint): constraint.check(value), "finite": finite}
             for wanted, valid in laws.items():
                 if not valid.all():
                     bad = value[~valid][0]
                     text = f"{bad.item():g}" if bad.dim() == 0 else str(bad.tolist())
                     raise ValueError(f"{type(self).__name__}: {name} must be {wanted}, got {text}")
-
-
-def as_tensor(value: Any) -> Shaped[Tensor, ...]:
-    """Arrays and lists as tensors; a tensor stays where it is, whatever the default device."""
-    if isinstance(value, Tensor):
-        return value
-    if isinstance(value, np.ndarray):
-        value = np.array(value)  # torch warns of memory that must not be written to
-    return torch.as_tensor(value)
-
-
-def as_float(value: Any) -> Float[Tensor, ...]:
-    """Numbers as a tensor in single precision at least, which the formulas need.
-
-    Raises:
-        ValueError: If they are complex.
-    """
-    tensor = as_tensor(value)
-    if tensor.is_complex():
-        raise ValueError(f"real numbers are needed, got {tensor.dtype}")
-    if not tensor.is_floating_point():
-        return tensor.to(torch.get_default_dtype())
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-def _to_unit(value: Tensor | Unit) -> Unit:
-    return value if isinstance(value, Unit) else Unit.from_u(value)
-
-
-def _to_point(value: Tensor | Unit) -> Tensor:
-    return value.u if isinstance(value, Unit) else value
-
-
-def _dtype_of(value: Tensor | Unit) -> torch.dtype:
-    if isinstance(value, Unit):
-        return torch.promote_types(value.log_u.dtype, value.log_1mu.dtype)
-    return value.dtype
-
-
-def _cast(value: Tensor | Unit, dtype: torch.dtype) -> Tensor | Unit:
-    return value.map(lambda part: part.to(dtype)) if isinstance(value, Unit) else value.to(dtype)
-
-
-def _by_column(value: Tensor, rows: int) -> list[Tensor]:
-    """Pieces of some rows in which the entries of a coordinate lie side by side in memory."""
-    return [part.movedim(-1, 0).contiguous().movedim(0, -1) for part in value.split(rows)]
-
-
-def _check_range(family: str, what: str, value: Tensor, low: float, high: float) -> None:
-    """Raises a ``ValueError`` with the first entry that is NaN or outside ``[low, high]``."""
-    if value.numel() == 0:
-        return
-    # One pass over memory: both ends are NaN if any entry is.
-    least, most = torch.aminmax(value.detach())
-    if least >= low and most <= high:
-        return
-    wrong = ~((value >= low) & (value <= high))
-    place = tuple(wrong.nonzero()[0].tolist())
-    raise ValueError(
-        f"{family}: {what} must lie in [{low:g}, {high:g}] and not be NaN where it is present, "
-        f"got {value[place].item():g} at index {place} ({int(wrong.sum())} such entries)"
-    )
-
-
-def _described(constraint: constraints.Constraint) -> str:
-    """A constraint in words."""
-    low, high = (getattr(constraint, end, None) for end in ("lower_bound", "upper_bound"))
-    if isinstance(constraint, constraints.greater_than_eq):
-        return f"at least {low:g}"
-    if isinstance(constraint, constraints.greater_than):
-        return f"greater than {low:g}"
-    if low is not None and high is not None:
-        return f"between {low:g} and {high:g}"
-    words = {
-        id(constraints.real): "a real number",
-        id(constraints.simplex): "non-negative numbers that sum to one",
-        id(constraints.corr_cholesky): "the Cholesky factor of a correlation matrix",
-    }
-    return words.get(id(constraint), f"in the set {constraint}")
 
 
 REGISTRY = Registry[Copula]("copula")

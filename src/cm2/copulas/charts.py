@@ -17,9 +17,9 @@ from torch.distributions import biject_to, constraints
 
 from cm2.copulas.base import Copula
 
-# Beyond these no family differs from its limit by what data can show: exp(-20) and exp(10), and
+# Beyond these no family differs from its limit by what data can show: exp(-20) and exp(14), and
 # correlations given others that are 4e-9 from 1 (tanh).
-_RANGE = (-20.0, 10.0)
+_RANGE = (-20.0, 14.0)
 _CORRELATIONS = (-10.0, 10.0)
 # The logistic function comes within 2e-9 of both its ends.
 _INTERVAL = (-20.0, 20.0)

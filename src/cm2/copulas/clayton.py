@@ -17,7 +17,8 @@ from torch.distributions import constraints
 from torch.types import _size
 
 from cm2.copulas.archimedean import Archimedean
-from cm2.copulas.base import as_float, check_tau, register
+from cm2.copulas.base import check_tau, register
+from cm2.copulas.points import as_float
 from cm2.numerics import log_cloglog, log_expm1, log_neg_log, log_softplus, softplus
 from cm2.records import Unit
 

@@ -15,8 +15,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cm2.copulas.base import Copula, as_float, check_tau
+from cm2.copulas.base import Copula, check_tau
 from cm2.copulas.patterns import distinct, pick
+from cm2.copulas.points import as_float
 from cm2.records import Unit
 
 # What single precision may have taken from the entries of a matrix of correlations.

@@ -88,7 +88,7 @@ class Fit:
             end = "at the boundary" if name in self.boundary else end
             lines.append(f"  {name:<{width}}  {value:>9.4f}  {end}")
         if not self.converged:
-            lines.append("  no maximum was found: the likelihood may grow without bound")
+            lines.append("  no maximum was found; the likelihood may have none")
         return "\n".join(lines)
 
 

@@ -15,7 +15,7 @@ Cholesky factor for each pattern of presence.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
 from jaxtyping import Bool, Float
@@ -23,12 +23,22 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.types import _size
 
-from cm2.copulas.base import Copula, as_float, check_tau, register
-from cm2.copulas.elliptical import multiply, sub_factor
+from cm2.copulas.base import Copula, check_tau, register
+from cm2.copulas.elliptical import multiply
+from cm2.copulas.factor_algebra import (
+    Blocks,
+    Explained,
+    by_block,
+    cholesky,
+    log_det,
+    solve,
+    whole,
+)
 from cm2.copulas.gaussian import Gaussian
 from cm2.copulas.measures import Estimate
 from cm2.copulas.patterns import distinct, pick
-from cm2.numerics import normal_quantile, refuse_second_derivatives
+from cm2.copulas.points import as_float
+from cm2.numerics import normal_quantile
 from cm2.records import Unit
 
 RANK = 8
@@ -38,19 +48,6 @@ _START = 0.3
 # The largest canonical correlation with the factors from which to start.
 _LARGEST = 0.98
 _STEPS = 10
-
-
-class _Blocks(NamedTuple):
-    """The matrices of each block, of shape ``(*batch, block, ..)``."""
-
-    loading: Tensor
-    """A, d x r."""
-    root: Tensor
-    """R, r x r, upper triangular."""
-    reach: Tensor
-    """L, d x r."""
-    information: Tensor
-    """R R' - I, its precision on the factors, r x r."""
 
 
 @register("factor")
@@ -187,8 +184,8 @@ class Factor(Copula):
         return (parts @ root).flatten(-3, -2)
 
     def marginal(self, present: Bool[Tensor, " dim"]) -> Copula:
-        whole = _whole(self._split_last(present))
-        if whole is None:
+        kept = whole(self._split_last(present))
+        if kept is None:
             return self._dense().marginal(present)
         loading = self.loading[..., present, :]
         return type(self)(loading.shape[-2], loading, self.block, validate_args=False)
@@ -234,7 +231,7 @@ class Factor(Copula):
         :math:`\sum_m \log |R_m| - \tfrac12 \log |I + \sum_m (R_m R_m' - I)|`
         """
         parts = self._blocks()
-        value = _log_det(parts.root).sum(-1) - _log_det(self._precision_tril(parts, None))
+        value = log_det(parts.root).sum(-1) - log_det(self._precision_tril(parts, None))
         return Estimate(value, torch.zeros_like(value))
 
     def lautum_information(self) -> Float[Tensor, "*batch"]:
@@ -245,7 +242,7 @@ class Factor(Copula):
         said = inside.sum(-3) + (inside @ inside).sum(-3)  # covariance of b under independence
         explained = torch.cholesky_solve(said, tril).diagonal(dim1=-2, dim2=-1).sum(-1)
         trace = inside.diagonal(dim1=-2, dim2=-1).sum((-2, -1))
-        return 0.5 * (trace - explained) + _log_det(tril) - _log_det(parts.root).sum(-1)
+        return 0.5 * (trace - explained) + log_det(tril) - log_det(parts.root).sum(-1)
 
     # Laws ------------------------------------------------------------------------------------
 
@@ -262,7 +259,7 @@ class Factor(Copula):
         squared, and w0 needs no gradient. The difference of two quadratic forms that textbooks have
         loses all digits of float32 where dependence is strong.
         """
-        here = None if present is None else _whole(self._split_last(present))
+        here = None if present is None else whole(self._split_last(present))
         if present is not None and here is None:
             return self._dense()._log_prob_normal(x, present)
         parts, s = self._blocks(), self._split_last(x)
@@ -275,8 +272,8 @@ class Factor(Copula):
         with torch.no_grad():
             said, mean = self._factor_mean(parts, s, here, pick(tril, index) if index else tril)
         share = said.new_ones(()) if here is None else here[..., None].to(said.dtype)
-        explained, *_ = _Explained.apply(s, said, mean, share, parts.loading, parts.reach)
-        log_tril, log_root = _log_det(tril), _log_det(parts.root)
+        explained, *_ = Explained.apply(s, said, mean, share, parts.loading, parts.reach)
+        log_tril, log_root = log_det(tril), log_det(parts.root)
         value = explained.sum(-1) - 0.5 * mean.square().sum(-1)
         if here is None:
             return value - log_tril + log_root.sum(-1)
@@ -289,7 +286,7 @@ class Factor(Copula):
 
     def _complete_normal(self, x: Tensor, present: Tensor) -> Tensor:
         """Of ``s = L (w + R^-T v - L'e) + e``: no root of a d x d matrix, and nothing cancels."""
-        here = _whole(self._split_last(present))
+        here = whole(self._split_last(present))
         if here is None:
             return self._dense()._complete_normal(x, present)
         parts = self._blocks()
@@ -300,15 +297,15 @@ class Factor(Copula):
             torch.randn((*lead, *size), dtype=x.dtype, device=x.device)
             for size in ((self.rank,), (blocks, self.rank), (blocks, self.block))
         )
-        w = mean + _solve(tril.mT, noise, upper=True)
-        spread = _solve(parts.root.mT, inside, upper=False)
+        w = mean + solve(tril.mT, noise, upper=True)
+        spread = solve(parts.root.mT, inside, upper=False)
         back = torch.einsum("...md,...mdr->...mr", error, parts.reach)
         inner = w.unsqueeze(-2) + spread - back
         drawn = torch.einsum("...mr,...mdr->...md", inner, parts.reach) + error
         return drawn.flatten(-2)
 
     def _mean_normal(self, x: Tensor, present: Tensor) -> Tensor:
-        here = _whole(self._split_last(present))
+        here = whole(self._split_last(present))
         if here is None:
             return self._dense()._mean_normal(x, present)
         parts = self._blocks()
@@ -341,120 +338,34 @@ class Factor(Copula):
         """Coordinates by block."""
         return value.unflatten(-1, (-1, self.block))
 
-    def _blocks(self) -> _Blocks:
+    def _blocks(self) -> Blocks:
         loading = self._split(self.loading)
         eye = torch.eye(self.rank, dtype=loading.dtype, device=loading.device)
-        root = _cholesky(eye + loading.mT @ loading).mT
+        root = cholesky(eye + loading.mT @ loading).mT
         reach = torch.linalg.solve_triangular(root, loading, upper=True, left=False)
-        return _Blocks(loading, root, reach, root @ root.mT - eye)
+        return Blocks(loading, root, reach, root @ root.mT - eye)
 
-    def _precision_tril(self, parts: _Blocks, patterns: Tensor | None) -> Tensor:
+    def _precision_tril(self, parts: Blocks, patterns: Tensor | None) -> Tensor:
         """Cholesky factor of P = I + sum (R_m R_m' - I), over all blocks or by pattern."""
         eye = torch.eye(self.rank, dtype=parts.root.dtype, device=parts.root.device)
         inside = parts.information
         if patterns is not None:
             inside = torch.where(patterns[..., None, None], inside, 0.0)
-        return _cholesky(eye + inside.sum(-3))
+        return cholesky(eye + inside.sum(-3))
 
-    def _given(self, parts: _Blocks, s: Tensor, here: Tensor) -> tuple[Tensor, Tensor]:
+    def _given(self, parts: Blocks, s: Tensor, here: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and Cholesky factor of the precision of the factors given what is present."""
         patterns, index = distinct(here, self.batch_shape)
         tril = pick(self._precision_tril(parts, patterns), index)
         return self._factor_mean(parts, s, here, tril)[1], tril
 
     def _factor_mean(
-        self, parts: _Blocks, s: Tensor, here: Tensor | None, tril: Tensor
+        self, parts: Blocks, s: Tensor, here: Tensor | None, tril: Tensor
     ) -> tuple[Tensor, Tensor]:
         """``L's`` of the present blocks, and the mean of the factors given these."""
-        loaded = _by_block(s, parts.loading)
+        loaded = by_block(s, parts.loading)
         if here is not None:
             loaded = torch.where(here[..., None], loaded, 0.0)
         said = torch.einsum("...mrq,...mq->...r", parts.root, loaded)
-        mean = _solve(tril.mT, _solve(tril, said, upper=False), upper=True)
-        return _solve(parts.root.mT, loaded, upper=False), mean
-
-
-class _Explained(torch.autograd.Function):
-    """Half of ``|s|^2 - |e|^2 - |A'e|^2`` by block, with ``e = s - L w``.
-
-    Its gradient is that at the factors w of least ``|e|^2 + |A'e|^2``, summed over blocks, plus
-    ``|w|^2``: that way none in w is needed. Blocks count by their share, 1 or 0.
-    """
-
-    @staticmethod
-    def forward(
-        s: Tensor, said: Tensor, mean: Tensor, share: Tensor, loading: Tensor, reach: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        mean = mean.unsqueeze(-2) * share.expand_as(said)
-        error = s - _by_block(mean, reach.mT)
-        inner = _by_block(error, loading) * share
-        square = (_by_block(mean, reach.mT @ reach) * mean).sum(-1)
-        value = (mean * said).sum(-1) - 0.5 * (square + inner.square().sum(-1))
-        return value, error, torch.cat([mean, -inner], -1)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
-        _, error, both = output
-        ctx.mark_non_differentiable(error, both)
-        ctx.size = inputs[0].shape
-        ctx.save_for_backward(error, both, *inputs[-2:])
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        refuse_second_derivatives("the density of the factor copula")
-        error, both, loading, reach = ctx.saved_tensors
-        rank, batch_shape = loading.shape[-1], loading.shape[:-3]
-        mean, inner = both[..., :rank], both[..., rank:]
-        both = both * grad[..., None]
-        in_s = _by_block(both, torch.cat([reach, loading], -1).mT)
-        summed = _sum_outer(error, both, batch_shape)
-        in_reach = summed[..., :rank] - loading @ _sum_outer(
-            inner, mean * grad[..., None], batch_shape
-        )
-        return in_s.sum_to_size(ctx.size), None, None, None, summed[..., rank:], in_reach
-
-
-def _by_block(
-    x: Float[Tensor, "*shape block a"], matrix: Float[Tensor, "*batch block a b"]
-) -> Tensor:
-    """Rows of each block times its matrix, ``(*shape, block, b)``."""
-    if matrix.dim() > 3:
-        return (x.unsqueeze(-2) @ matrix).squeeze(-2)
-    rows = x.reshape(-1, *x.shape[-2:]).transpose(0, 1)
-    return (rows @ matrix).transpose(0, 1).reshape(*x.shape[:-1], matrix.shape[-1])
-
-
-def _sum_outer(
-    x: Float[Tensor, "*shape block a"], y: Float[Tensor, "*shape block b"], batch_shape: _size
-) -> Float[Tensor, "*batch block a b"]:
-    """Outer products of rows, summed over all that is not in the batch."""
-    size = (*batch_shape, x.shape[-2])
-    x, y = (part.reshape(-1, *size, part.shape[-1]).movedim(0, -2) for part in (x, y))
-    return x.mT @ y
-
-
-def _whole(present: Bool[Tensor, "*shape block coordinate"]) -> Bool[Tensor, "*shape block"] | None:
-    """Which blocks are present; None if a block is there in part."""
-    every = present.all(-1)
-    return every if bool((every == present.any(-1)).all()) else None
-
-
-def _solve(triangle: Tensor, x: Tensor, *, upper: bool) -> Tensor:
-    """Solves triangular systems for vectors; one that many vectors share in one go."""
-    if triangle.dim() == 2 and x.dim() > 1:
-        return torch.linalg.solve_triangular(triangle.mT, x, upper=not upper, left=False)
-    return torch.linalg.solve_triangular(triangle, x.unsqueeze(-1), upper=upper).squeeze(-1)
-
-
-def _cholesky(matrix: Tensor) -> Tensor:
-    """Lower Cholesky factor of what is at least the identity, by way of its correlations.
-
-    Where loadings are so strong that rounding makes these singular, they get a little more.
-    """
-    scale = matrix.diagonal(dim1=-2, dim2=-1).sqrt()[..., None]
-    return scale * sub_factor(matrix / scale / scale.mT)
-
-
-def _log_det(triangle: Tensor) -> Tensor:
-    """Log determinant of a triangular matrix with a positive diagonal."""
-    return triangle.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        mean = solve(tril.mT, solve(tril, said, upper=False), upper=True)
+        return solve(parts.root.mT, loaded, upper=False), mean

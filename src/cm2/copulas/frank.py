@@ -16,7 +16,8 @@ from torch.distributions import constraints
 from torch.types import _size
 
 from cm2.copulas.archimedean import LARGEST_DIM, Archimedean
-from cm2.copulas.base import as_float, check_tau, register
+from cm2.copulas.base import check_tau, register
+from cm2.copulas.points import as_float
 from cm2.numerics import log1mexp, log_cloglog, log_neg_log1mexp, log_polynomial, log_softplus
 from cm2.records import Unit
 

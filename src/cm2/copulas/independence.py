@@ -9,8 +9,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.types import _size
 
-from cm2.copulas.base import Copula, as_tensor, register
+from cm2.copulas.base import Copula, register
 from cm2.copulas.measures import Estimate
+from cm2.copulas.points import as_tensor
 from cm2.records import Unit
 
 

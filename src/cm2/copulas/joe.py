@@ -20,7 +20,8 @@ from torch.distributions import constraints
 from torch.types import _size
 
 from cm2.copulas.archimedean import LARGEST_DIM, Archimedean
-from cm2.copulas.base import as_float, check_tau, register
+from cm2.copulas.base import check_tau, register
+from cm2.copulas.points import as_float
 from cm2.numerics import flip_log_neg_log, log_cloglog, log_neg_log, log_polynomial
 from cm2.records import Unit
 

@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.types import _size
 
-from cm2.copulas.base import Copula, as_float
+from cm2.copulas.base import Copula
 from cm2.copulas.measures import kendall_from_rosenblatt
+from cm2.copulas.points import as_float
 from cm2.numerics import logsumexp
 from cm2.records import Unit
 

@@ -23,10 +23,11 @@ AT_END = 1e-4
 # An unconstrained parameter with a standard error above this is not determined by the data: a
 # logarithm that may be wrong by a factor of 50.
 _UNDETERMINED = 4.0
-# A step of Newton's method from a maximum, squared and in standard errors, is below this.
-_STEP = 1e-4
-# A log likelihood that grows by so much a row and unit beyond the end of the range has no maximum.
-_GROWS = 1e-3
+# A step of Newton's method from a maximum is below a tenth of a standard error; here its square.
+_STEP = 1e-2
+# A log likelihood that grows by so much for each unit at the end of the range has no maximum there.
+# One row where a density has a pole adds 1; limits such as the Gaussian of Student-t, nothing.
+_GROWS = 0.5
 # Directions with less information than this share of the most are not determined.
 _FLAT = 1e-9
 
@@ -112,7 +113,10 @@ def certainty(
     at_low, at_high = x <= chart.low, x >= chart.high
     alone = chart.lower.isfinite() & (natural - chart.lower > 1)
     ended = ended | at_low | at_high | (alone & (error > _UNDETERMINED))
-    growing = (at_high & (slope < -_GROWS)) | (at_low & ~_is_end(chart) & (slope > _GROWS))
+    growth = -likelihood.rows * slope
+    growing = (at_high & (growth > _GROWS)) | (
+        at_low & ~chart.lower.isfinite() & (growth < -_GROWS)
+    )
     free = ~ended
     scale = error[free].nan_to_num(1.0, 1.0, 1.0) * likelihood.rows**0.5
     values, vectors = torch.linalg.eigh(scale[:, None] * hessian[free][:, free] * scale)
@@ -169,11 +173,6 @@ def _rank_influence(likelihood: Likelihood, x: Tensor) -> Float[Tensor, "row par
         through = -above[first] / len(rows)
         influence[rows] += through - through.mean(0)
     return influence
-
-
-def _is_end(chart: Chart) -> Tensor:
-    """Whether the low end of the range of x is the end of a natural parameter's range."""
-    return chart.lower.isfinite()
 
 
 def _differences(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

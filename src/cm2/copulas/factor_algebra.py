@@ -1,0 +1,112 @@
+"""The matrices of the factor copula, and its quadratic form with a gradient that is written out."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.types import _size
+
+from cm2.copulas.elliptical import sub_factor
+from cm2.numerics import refuse_second_derivatives
+
+
+class Blocks(NamedTuple):
+    """The matrices of each block, of shape ``(*batch, block, ..)``."""
+
+    loading: Tensor
+    """A, d x r."""
+    root: Tensor
+    """R, r x r, upper triangular."""
+    reach: Tensor
+    """L, d x r."""
+    information: Tensor
+    """R R' - I, its precision on the factors, r x r."""
+
+
+class Explained(torch.autograd.Function):
+    """Half of ``|s|^2 - |e|^2 - |A'e|^2`` by block, with ``e = s - L w``.
+
+    Its gradient is that at the factors w of least ``|e|^2 + |A'e|^2``, summed over blocks, plus
+    ``|w|^2``: that way none in w is needed. Blocks count by their share, 1 or 0.
+    """
+
+    @staticmethod
+    def forward(
+        s: Tensor, said: Tensor, mean: Tensor, share: Tensor, loading: Tensor, reach: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        mean = mean.unsqueeze(-2) * share.expand_as(said)
+        error = s - by_block(mean, reach.mT)
+        inner = by_block(error, loading) * share
+        square = (by_block(mean, reach.mT @ reach) * mean).sum(-1)
+        value = (mean * said).sum(-1) - 0.5 * (square + inner.square().sum(-1))
+        return value, error, torch.cat([mean, -inner], -1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+        _, error, both = output
+        ctx.mark_non_differentiable(error, both)
+        ctx.size = inputs[0].shape
+        ctx.save_for_backward(error, both, *inputs[-2:])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        refuse_second_derivatives("the density of the factor copula")
+        error, both, loading, reach = ctx.saved_tensors
+        rank, batch_shape = loading.shape[-1], loading.shape[:-3]
+        mean, inner = both[..., :rank], both[..., rank:]
+        both = both * grad[..., None]
+        in_s = by_block(both, torch.cat([reach, loading], -1).mT)
+        summed = sum_outer(error, both, batch_shape)
+        in_reach = summed[..., :rank] - loading @ sum_outer(
+            inner, mean * grad[..., None], batch_shape
+        )
+        return in_s.sum_to_size(ctx.size), None, None, None, summed[..., rank:], in_reach
+
+
+def by_block(
+    x: Float[Tensor, "*shape block a"], matrix: Float[Tensor, "*batch block a b"]
+) -> Tensor:
+    """Rows of each block times its matrix, ``(*shape, block, b)``."""
+    if matrix.dim() > 3:
+        return (x.unsqueeze(-2) @ matrix).squeeze(-2)
+    rows = x.reshape(-1, *x.shape[-2:]).transpose(0, 1)
+    return (rows @ matrix).transpose(0, 1).reshape(*x.shape[:-1], matrix.shape[-1])
+
+
+def sum_outer(
+    x: Float[Tensor, "*shape block a"], y: Float[Tensor, "*shape block b"], batch_shape: _size
+) -> Float[Tensor, "*batch block a b"]:
+    """Outer products of rows, summed over all that is not in the batch."""
+    size = (*batch_shape, x.shape[-2])
+    x, y = (part.reshape(-1, *size, part.shape[-1]).movedim(0, -2) for part in (x, y))
+    return x.mT @ y
+
+
+def whole(present: Bool[Tensor, "*shape block coordinate"]) -> Bool[Tensor, "*shape block"] | None:
+    """Which blocks are present; None if a block is there in part."""
+    every = present.all(-1)
+    return every if bool((every == present.any(-1)).all()) else None
+
+
+def solve(triangle: Tensor, x: Tensor, *, upper: bool) -> Tensor:
+    """Solves triangular systems for vectors; one that many vectors share in one go."""
+    if triangle.dim() == 2 and x.dim() > 1:
+        return torch.linalg.solve_triangular(triangle.mT, x, upper=not upper, left=False)
+    return torch.linalg.solve_triangular(triangle, x.unsqueeze(-1), upper=upper).squeeze(-1)
+
+
+def cholesky(matrix: Tensor) -> Tensor:
+    """Lower Cholesky factor of what is at least the identity, by way of its correlations.
+
+    Where loadings are so strong that rounding makes these singular, they get a little more.
+    """
+    scale = matrix.diagonal(dim1=-2, dim2=-1).sqrt()[..., None]
+    return scale * sub_factor(matrix / scale / scale.mT)
+
+
+def log_det(triangle: Tensor) -> Tensor:
+    """Log determinant of a triangular matrix with a positive diagonal."""
+    return triangle.diagonal(dim1=-2, dim2=-1).log().sum(-1)
