@@ -21,9 +21,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 from numpy import ndarray
+from sklearn.linear_model import LogisticRegression
 
 from cm2 import CM2Classifier
 from cm2.data.worlds import remove
+from cm2.inputs import Reader
 from cm2.metrics import measure
 
 SERIES = {
@@ -106,6 +108,9 @@ METHODS = {
     "CM2 joint, independence": ("joint", "independence"),
     "CM2 experts": ("experts", "factor"),
 }
+RIVAL = "LR + dropout"
+COPIES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7)
+"""Removal rates of the copies of the rows on which the rival is trained."""
 DRAWS = 5
 """Removals of modalities from the test stays, over which values are averaged."""
 
@@ -129,15 +134,43 @@ def main() -> None:
         X, y = {name: block[:cut] for name, block in X.items()}, y[:cut]
     print("| AUROC (log loss) | " + " | ".join(f"{rate:g}" for rate in RATES) + " | CPU s |")
     print("|---" * (len(RATES) + 2) + "|")
-    for label, (head, copula) in METHODS.items():
+    models: dict[str, Any] = {
+        label: CM2Classifier(copula, head=head, random_state=0)
+        for label, (head, copula) in METHODS.items()
+    }
+    for label, model in (models | {RIVAL: LogisticDropout()}).items():
         start = time.process_time()
-        model = CM2Classifier(copula, head=head, random_state=0).fit(X, y)
+        model.fit(X, y)
         seconds = time.process_time() - start
         cells = [_cell(model, fresh, truth, rate) for rate in RATES]
         print(f"| {label} | {' | '.join(cells)} | {seconds:.0f} |", flush=True)
 
 
-def _cell(model: CM2Classifier, X: dict[str, Any], y: Int[ndarray, " n"], rate: float) -> str:
+class LogisticDropout:
+    """Logistic regression on all features, trained on copies with modalities removed.
+
+    Features are those of the heads: standardised, clipped at 5 deviations, zeros where a modality
+    is missing; and a flag a modality.
+    """
+
+    def fit(self, X: dict[str, Any], y: Int[ndarray, " n"]) -> LogisticDropout:
+        """Fits scales and weights."""
+        self.reader = Reader().fit(X)
+        copies = [self._features(remove(X, rate, 100 + i)) for i, rate in enumerate(COPIES)]
+        self.model = LogisticRegression(C=0.01, max_iter=500)
+        self.model.fit(np.concatenate(copies), np.tile(y, len(COPIES)))
+        return self
+
+    def predict_proba(self, X: dict[str, Any]) -> ndarray:
+        """Probabilities of the classes."""
+        return self.model.predict_proba(self._features(X))
+
+    def _features(self, X: dict[str, Any]) -> ndarray:
+        blocks = self.reader.blocks(X)
+        return np.concatenate([*blocks.values.values(), blocks.present], axis=1)
+
+
+def _cell(model: Any, X: dict[str, Any], y: Int[ndarray, " n"], rate: float) -> str:
     """Mean AUROC and log loss over removals at a rate."""
     found = [
         measure(y, model.predict_proba(remove(X, rate, seed)))

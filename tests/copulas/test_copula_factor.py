@@ -178,3 +178,42 @@ def test_what_is_no_factor_copula_is_refused() -> None:
         copulas.Factor(2, torch.tensor([[1.0], [float("nan")]]))
     with pytest.raises(ValueError, match=r"Factor: Kendall's tau must be in \[0\.0, 1\.0\)"):
         copulas.Factor.from_kendall_tau(-0.2, dim=3)
+
+
+def test_second_derivatives_are_refused() -> None:
+    """They came out wrong, without a word, where the incoming gradient was a constant."""
+    copula = make(3, 2, 2)
+    x = torch.randn(5, 6).double()
+
+    def value(loading: Tensor) -> Tensor:
+        law = copulas.Factor(6, loading, block=2, validate_args=False)
+        return law.log_prob_normal(x).sum()
+
+    with pytest.raises(RuntimeError, match="no second derivatives by autograd"):
+        torch.autograd.functional.hessian(value, copula.loading)
+
+
+@pytest.mark.parametrize("family", ["gaussian", "factor", "gumbel"])
+def test_normal_scores_promote_and_absent_ones_are_not_read(family: str) -> None:
+    tau = torch.tensor(0.4)
+    single = copulas.REGISTRY[family].from_kendall_tau(tau, dim=3)
+    double = copulas.REGISTRY[family].from_kendall_tau(tau.double(), dim=3)
+    x = torch.randn(4, 3).double()
+    present = torch.tensor([True, False, True])
+    torch.testing.assert_close(
+        single.log_prob_normal(x), double.log_prob_normal(x), rtol=1e-5, atol=1e-5
+    )
+    dirty = torch.where(present, x, torch.nan)
+    assert torch.equal(double.log_prob_normal(dirty, present), double.log_prob_normal(x, present))
+    assert double.complete_normal(dirty, present).isfinite().all()
+
+
+@pytest.mark.parametrize(("block", "rank", "size"), [(4, 16, 1e3), (1, 4, 1e4)])
+def test_strong_loadings_in_float32_are_finite(block: int, rank: int, size: float) -> None:
+    """More factors than coordinates: a Cholesky factor failed."""
+    loading = (size * torch.randn(12, rank)).requires_grad_()
+    copula = copulas.Factor(12, loading, block=block)
+    value = copula.log_prob_normal(torch.randn(5, 12)).sum()
+    assert value.isfinite()
+    (slope,) = torch.autograd.grad(value, loading)
+    assert slope.isfinite().all()
