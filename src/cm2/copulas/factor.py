@@ -27,9 +27,9 @@ from cm2.copulas.base import Copula, check_tau, register
 from cm2.copulas.elliptical import multiply
 from cm2.copulas.factor_algebra import (
     Blocks,
-    Explained,
     by_block,
     cholesky,
+    explained,
     log_det,
     solve,
     whole,
@@ -240,9 +240,9 @@ class Factor(Copula):
         inside = parts.information
         tril = self._precision_tril(parts, None)
         said = inside.sum(-3) + (inside @ inside).sum(-3)  # covariance of b under independence
-        explained = torch.cholesky_solve(said, tril).diagonal(dim1=-2, dim2=-1).sum(-1)
+        known = torch.cholesky_solve(said, tril).diagonal(dim1=-2, dim2=-1).sum(-1)
         trace = inside.diagonal(dim1=-2, dim2=-1).sum((-2, -1))
-        return 0.5 * (trace - explained) + log_det(tril) - log_det(parts.root).sum(-1)
+        return 0.5 * (trace - known) + log_det(tril) - log_det(parts.root).sum(-1)
 
     # Laws ------------------------------------------------------------------------------------
 
@@ -272,9 +272,9 @@ class Factor(Copula):
         with torch.no_grad():
             said, mean = self._factor_mean(parts, s, here, pick(tril, index) if index else tril)
         share = said.new_ones(()) if here is None else here[..., None].to(said.dtype)
-        explained, *_ = Explained.apply(s, said, mean, share, parts.loading, parts.reach)
+        by_part = explained(s, said, mean, share, parts.loading, parts.reach)
         log_tril, log_root = log_det(tril), log_det(parts.root)
-        value = explained.sum(-1) - 0.5 * mean.square().sum(-1)
+        value = by_part.sum(-1) - 0.5 * mean.square().sum(-1)
         if here is None:
             return value - log_tril + log_root.sum(-1)
         roots = torch.where(patterns, log_root, 0.0).sum(-1)

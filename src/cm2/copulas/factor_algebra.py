@@ -26,7 +26,7 @@ class Blocks(NamedTuple):
     """R R' - I, its precision on the factors, r x r."""
 
 
-class Explained(torch.autograd.Function):
+class _Explained(torch.autograd.Function):
     """Half of ``|s|^2 - |e|^2 - |A'e|^2`` by block, with ``e = s - L w``.
 
     Its gradient is that at the factors w of least ``|e|^2 + |A'e|^2``, summed over blocks, plus
@@ -64,6 +64,28 @@ class Explained(torch.autograd.Function):
             inner, mean * grad[..., None], batch_shape
         )
         return in_s.sum_to_size(ctx.size), None, None, None, summed[..., rank:], in_reach
+
+
+def explained(
+    s: Float[Tensor, "*#shape block coordinate"],
+    said: Float[Tensor, "*#shape block rank"],
+    mean: Float[Tensor, "*#shape rank"],
+    share: Float[Tensor, ...],
+    loading: Float[Tensor, "*batch block coordinate rank"],
+    reach: Float[Tensor, "*batch block coordinate rank"],
+) -> Tensor:
+    """What the factors explain of each block, at their mean; see :class:`Blocks` for the matrices.
+
+    Args:
+        s: Normal scores.
+        said: ``L's`` of the present blocks, 0 of the others.
+        mean: The mean of the factors given the present blocks.
+        share: 1 for a block that is present, else 0.
+        loading: A.
+        reach: L.
+    """
+    value, *_ = _Explained.apply(s, said, mean, share, loading, reach)
+    return value
 
 
 def by_block(
