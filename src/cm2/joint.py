@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Literal, Self
 
 import torch
@@ -19,7 +19,7 @@ from cm2 import copulas, couplings
 from cm2.copulas import Copula
 from cm2.couplings import Joint
 from cm2.couplings.base import fixed_seed
-from cm2.learnable import Learnable
+from cm2.learnable import Learnable, minimize
 from cm2.marginals import GaussianMixture
 from cm2.marginals.em import PSEUDO_OBSERVATIONS, fit_mixtures
 from cm2.numerics import normal_quantile
@@ -210,8 +210,8 @@ class CopulaJoint(nn.Module):
             if self._automatic:
                 self._settle_rank(z, present, weights, seed)
             self.initialize(z, present, weights=weights * len(z), seed=seed)
-            _minimize(self.copula.parameters(), self._loss(z, present, weights, True), 50)
-            _minimize(self.parameters(), self._loss(z, present, weights, False), steps)
+            minimize(self.copula.parameters(), self._loss(z, present, weights, True), 50)
+            minimize(self.parameters(), self._loss(z, present, weights, False), steps)
             if not quiet:
                 self._check_signs(z, present, weights)
         finally:
@@ -282,7 +282,7 @@ class CopulaJoint(nn.Module):
         weights = weights / weights.sum()
         with torch.no_grad():
             self._start_copula(z, present, weights * len(z), seed)
-        _minimize(self.copula.parameters(), self._loss(z, present, weights, True), 30)
+        minimize(self.copula.parameters(), self._loss(z, present, weights, True), 30)
 
     def _loss(
         self, z: Tensor, present: Tensor, weights: Tensor, frozen: bool
@@ -379,32 +379,3 @@ def _ranks(most: int) -> list[int]:
     """Numbers of factors to try: 1, 2, 3, 4, 6, 8, 12, 16, .. up to the most."""
     steps = [2**k for k in range(12)] + [3 * 2**k for k in range(11)]
     return [*sorted(rank for rank in steps if rank < most), most]
-
-
-def _minimize(parameters: Iterable[nn.Parameter], loss: Callable[[], float], steps: int) -> None:
-    """L-BFGS with a line search; ends at the best point that it saw."""
-    free = [p for p in parameters if p.numel()]
-    if not free or steps == 0:
-        return
-    optimizer = torch.optim.LBFGS(
-        free,
-        max_iter=steps,
-        tolerance_change=1e-8,
-        tolerance_grad=1e-5,
-        line_search_fn="strong_wolfe",
-    )
-    best, best_loss = [p.detach().clone() for p in free], float("inf")
-
-    def closure() -> float:
-        nonlocal best, best_loss
-        optimizer.zero_grad()
-        value = loss()
-        if value < best_loss:
-            best, best_loss = [p.detach().clone() for p in free], value
-        return value
-
-    optimizer.step(closure)
-    with torch.no_grad():
-        for parameter, value in zip(free, best, strict=True):
-            parameter.copy_(value)
-            parameter.grad = None

@@ -6,6 +6,7 @@ distributions (Rozet et al. 2022).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -65,3 +66,32 @@ class Learnable(nn.Module, Generic[D]):
 
     def _inverse(self, name: str, value: Tensor) -> Tensor:
         return self._transforms[name].inv(value).detach().clone()
+
+
+def minimize(parameters: Iterable[nn.Parameter], loss: Callable[[], float], steps: int) -> None:
+    """L-BFGS with a line search; ends at the best point that it saw."""
+    free = [p for p in parameters if p.numel()]
+    if not free or steps == 0:
+        return
+    optimizer = torch.optim.LBFGS(
+        free,
+        max_iter=steps,
+        tolerance_change=1e-8,
+        tolerance_grad=1e-5,
+        line_search_fn="strong_wolfe",
+    )
+    best, best_loss = [p.detach().clone() for p in free], float("inf")
+
+    def closure() -> float:
+        nonlocal best, best_loss
+        optimizer.zero_grad()
+        value = loss()
+        if value < best_loss:
+            best, best_loss = [p.detach().clone() for p in free], value
+        return value
+
+    optimizer.step(closure)
+    with torch.no_grad():
+        for parameter, value in zip(free, best, strict=True):
+            parameter.copy_(value)
+            parameter.grad = None

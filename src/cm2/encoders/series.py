@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
+from cm2 import recurrent
 from cm2.encoders.base import Encoder, register
 from cm2.encoders.projection import Projection
 from cm2.records import Padded
@@ -54,7 +55,7 @@ class Series(Encoder):
             )
         self.features = features
         between = dropout if layers > 1 else 0.0
-        self.recurrent = nn.LSTM(
+        self.recurrent = recurrent.LSTM(
             features, width, num_layers=layers, batch_first=True, dropout=between
         )
         self.projection = Projection(width, dim, dropout)

@@ -6,8 +6,9 @@ Source: Wu et al. (2025), Cross-modal alignment via variational copula modelling
 from __future__ import annotations
 
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
+from cm2 import recurrent
 from cm2.fusions.base import Fusion, register
 
 
@@ -32,7 +33,7 @@ class LSTM(Fusion):
 
     def __init__(self, modalities: int, dim: int, *, width: int = 64, layers: int = 2) -> None:
         super().__init__(modalities, dim, width)
-        self.recurrent = nn.LSTM(dim, width, num_layers=layers, batch_first=True)
+        self.recurrent = recurrent.LSTM(dim, width, num_layers=layers, batch_first=True)
 
     def forward(
         self, z: Float[Tensor, "batch modality dim"], present: Bool[Tensor, "batch modality"]

@@ -9,6 +9,7 @@ batch of two then has a gradient, and the right one on average.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -53,6 +54,8 @@ class Whitening(nn.Module):
         super().__init__()
         shape = (modalities, dim // block, block)
         self.window = max(WINDOW, WINDOW_OF_COORDINATE * block)
+        # How a batch's sums become those of all processes; see Matching.initialize.
+        self.reduce: Callable[[Tensor], Tensor] = over_processes
         self.register_buffer("rows", torch.zeros(modalities))
         self.register_buffer("mean", torch.zeros(shape))
         self.register_buffer("covariance", torch.zeros(*shape, block))
@@ -86,9 +89,9 @@ class Whitening(nn.Module):
     @torch.no_grad()
     def _moments(self, x: Tensor, share: Tensor) -> Moments:
         """The moments of the rows remembered and those of a batch together, of all processes."""
-        rows = over_processes((share > 0).to(x.dtype).sum(dim=0))
-        mean = over_processes(torch.einsum("bm,bmnc->mnc", share, x))
-        inside = over_processes(_outer(share[..., None, None] * (x - mean), x - mean))
+        rows = self.reduce((share > 0).to(x.dtype).sum(dim=0))
+        mean = self.reduce(torch.einsum("bm,bmnc->mnc", share, x))
+        inside = self.reduce(_outer(share[..., None, None] * (x - mean), x - mean))
         count = self.rows + rows
         new = (rows / count.clamp_min(1))[:, None, None]
         step = mean - self.mean
@@ -167,13 +170,22 @@ class Matching(nn.Module):
         present: Bool[Tensor, "batch modality"],
         marginals: GaussianMixture,
     ) -> None:
-        """Starts from the moments of some rows, and forgets those before."""
+        """Starts from the moments of some rows, and forgets those before.
+
+        All processes are given the same rows, which must not count once for each.
+        """
         training = self.training
         self.train()
-        for part in self.children():
-            part.reset()  # type: ignore[operator]
+        for part in self._parts():
+            part.reset()
+            part.reduce = _alone
         self(z.detach(), present, z.new_ones(len(z)), marginals)
+        for part in self._parts():
+            part.reduce = over_processes
         self.train(training)
+
+    def _parts(self) -> list[Whitening]:
+        return [part for part in (self.each, self.inside) if part is not None]
 
     def forward(
         self,
@@ -185,7 +197,7 @@ class Matching(nn.Module):
         """Returns embeddings at the moments of their marginals; training remembers theirs."""
         z = torch.where(present.unsqueeze(-1), z, 0.0)
         share = (present * weight.unsqueeze(-1)).to(z.dtype)
-        share = share / over_processes(share.sum(dim=0)).clamp_min(torch.finfo(z.dtype).tiny)
+        share = share / self.each.reduce(share.sum(dim=0)).clamp_min(torch.finfo(z.dtype).tiny)
         with torch.no_grad():
             mean, deviation = marginals.mean, marginals.variance.sqrt()
         z = mean + deviation * self.each(z, share)
@@ -208,6 +220,10 @@ def _component(z: Tensor, marginals: GaussianMixture) -> tuple[Tensor, Tensor]:
     drawn = torch.distributions.Categorical(logits=logits, validate_args=False).sample()
     which = torch.arange(z.shape[1], device=z.device)
     return marginals.loc[which, drawn], marginals.scale[which, drawn]
+
+
+def _alone(part: Tensor) -> Tensor:
+    return part
 
 
 def over_processes(part: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from cm2 import recurrent
 from cm2.encoders import Encoder
 from cm2.models.base import Model, register
 from cm2.records import Batch, Output
@@ -53,7 +54,7 @@ class MedFuse(Model):
         self.projections = nn.ModuleList(
             nn.Linear(self.dim, self.dim) for _ in range(len(encoders) - 1)
         )
-        self.recurrent = nn.LSTM(self.dim, width, batch_first=True)
+        self.recurrent = recurrent.LSTM(self.dim, width, batch_first=True)
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(width, labels))
 
     def forward(self, batch: Batch) -> Output:
