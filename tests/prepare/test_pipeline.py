@@ -167,7 +167,7 @@ def test_other_files_are_not_written_over(raw: Path, tmp_path: Path) -> None:
         ({"hours": 0}, "hours must be a positive number"),
         ({"hours": float("nan")}, "hours must be a positive number"),
         ({"hours_per_bin": 100}, "longer than the window"),
-        ({"task": "length-of-stay"}, "task must be in-hospital-mortality or readmission"),
+        ({"task": "sepsis"}, "task must be in-hospital-mortality or readmission"),
         ({"fractions": (0.5, 0.4, 0.3)}, "sum to 1"),
         ({"sections": ()}, "sections must be some of findings, impression"),
         ({"views": ()}, "views must name at least one"),
