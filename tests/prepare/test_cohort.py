@@ -34,9 +34,10 @@ def stay(subject: int, hadm: int, number: int, day: float, days: float = 3.0, **
 
 def labelled(rows: list[dict], definition: str) -> tuple[dict[int, int], dict[int, str]]:
     engine = DuckDB()
-    found = root(engine, rows)
+    found = root(engine, rows, labels.admission("readmission", definition))
     every = found.kept
-    cohort.whole_window(engine, found, 48)
+    dead = labels.keeps_dead("readmission", definition)
+    cohort.whole_window(engine, found, 48, dead=dead)
     made = labels.label(engine, found, every, "readmission", definition)
     frame = engine.frame(made.order_by("stay_id"))
     engine.close()
@@ -46,8 +47,9 @@ def labelled(rows: list[dict], definition: str) -> tuple[dict[int, int], dict[in
     )
 
 
-def root(engine: Engine, rows: list[dict]) -> cohort.Cohort:
-    return cohort.root(engine, shaped(ibis.memtable(pd.DataFrame(rows)), STAYS))
+def root(engine: Engine, rows: list[dict], admission: str = "only") -> cohort.Cohort:
+    stays = shaped(ibis.memtable(pd.DataFrame(rows)), STAYS)
+    return cohort.root(engine, stays, admission=admission)
 
 
 SEQUENCE = [
@@ -77,6 +79,40 @@ def test_readmission_or_death_looks_at_kept_stays_within_less_than_30_days() -> 
     assert positive == {100, 400, 600, 601}
     assert kind[400] == kind[601] == "died in hospital"
     assert kind[600] == "returned in a new admission"
+
+
+def test_readmission_or_death_counts_from_hospital_to_hospital() -> None:
+    day = pd.Timedelta(days=1)
+    rows = [
+        # Back in the unit 40 days after leaving it, but admitted 29.9 days after discharge.
+        stay(1, 10, 100, 0, dischtime=START + 8 * day),
+        stay(1, 11, 101, 43, admittime=START + 37.9 * day),
+        # Back in the unit after 27 days; the admission began 30 days after discharge, to the day.
+        stay(2, 20, 200, 0, dischtime=START + 3 * day),
+        stay(2, 21, 201, 34, admittime=START + 33 * day),
+        # Dead before the window ends, in a stay that lasts through it.
+        stay(3, 30, 300, 0, died=1, deathtime=START + 1 * day),
+    ]
+    assert labelled(rows, "or-death")[0] == {100: 1, 101: 0, 200: 0, 201: 0, 300: 1}
+
+
+def test_survivors_who_bounce_back_are_positive_and_their_first_stay_is_the_index() -> None:
+    rows = [
+        stay(1, 10, 100, 0),
+        stay(1, 10, 101, 5),
+        stay(1, 10, 102, 10),
+        stay(2, 20, 200, 0, transferred=True),  # the first, transferred: no stay of this admission
+        stay(2, 20, 201, 5),
+        stay(3, 30, 300, 0),
+    ]
+    label, kind = labelled(rows, "survivors")
+    assert label == {100: 1, 300: 0}
+    assert kind[100] == "returned in the same admission"
+    engine = DuckDB()
+    flow = dict(root(engine, rows, "first").flow)
+    engine.close()
+    assert flow["excluded: not the first stay of its admission"] == 3
+    assert flow["excluded: transferred between units or wards"] == 1
 
 
 def test_a_return_within_the_admission_is_told_apart() -> None:

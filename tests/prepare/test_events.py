@@ -367,7 +367,7 @@ def test_a_row_without_stay_belongs_by_its_admission_and_must_lie_within_the_sta
     ]
     made = Extracted(rows, [stay(length=30)])
     assert made.values("glucose") == [101, 102]
-    assert made.excluded == {("glucose", "outside stay"): 1}
+    assert made.excluded == {("glucose", "outside stay"): 1, ("glucose", "no admission named"): 1}
 
 
 def test_a_row_with_a_stay_is_not_given_to_another_of_its_admission():
@@ -388,6 +388,70 @@ def test_stays_keep_their_rows_apart():
     rows = [row("211", 70.0, stay_id=100), row("211", 80.0, stay_id=200, hadm_id=20)]
     made = Extracted(rows, stays)
     assert made.events.set_index("stay_id")["value"].to_dict() == {100: 70, 200: 80}
+
+
+# Before the window, and entered after it
+
+
+def matched(rows, **options) -> pd.DataFrame:
+    return ibis.duckdb.connect().execute(events.match(*tables(rows), hours=48, **options))
+
+
+def test_height_and_weight_are_looked_for_before_the_stay():
+    rows = [
+        row("226730", 168.0, -24.0),
+        row("226730", 169.0, -24.01),
+        row("226512", 80.0, -0.5),
+        row("226512", 81.0, -0.25, stay_id=None),
+        row("211", 90.0, -0.5),
+    ]
+    found = matched(rows, look_back=24)
+    kept = found[found["reason"].isna()].sort_values("value")
+    assert kept["value"].tolist() == [80, 81, 168]
+    assert kept["hour"].tolist() == [-0.5, -0.25, -24]
+    assert matched(rows)["reason"].eq("outside stay").all()
+    engine = ibis.duckdb.connect()
+    accepted = events.accept(
+        engine.create_table("m", events.match(*tables(rows), hours=48, look_back=24))
+    )
+    last = engine.execute(events.last_in_bin(accepted).order_by("value"))
+    assert last["bin"].tolist() == [-1, -1]
+    assert last["value"].tolist() == [81, 168]
+
+
+def test_what_is_entered_after_the_window_is_counted_or_left_out():
+    rows = [
+        row("211", 80.0, 47.0, stored=47.5),
+        row("211", 81.0, 46.0, stored=48.0),
+        row("211", 82.0, 45.0, stored=60.0),
+        row("211", 83.0, 44.0),
+    ]
+    engine = ibis.duckdb.connect()
+    for known_by, left in (("charttime", 4), ("storetime", 2)):
+        found = engine.create_table(
+            known_by, events.match(*tables(rows), hours=48, known_by=known_by)
+        )
+        counts = engine.execute(events.entered(found)).iloc[0].to_dict()
+        assert counts == {"rows": 4, "late": 2, "stays": 1, "untold": 1}
+        assert len(engine.execute(events.accept(found))) == left
+    with pytest.raises(ValueError, match="known_by is charttime or storetime"):
+        events.match(*tables(rows), hours=48, known_by="hearsay")
+
+
+def test_times_that_cannot_be_read_are_told_from_none():
+    rows = [row("211", 80.0, None), row("211", 80.0, None), row("211", 80.0, 1)]
+    measurements, stays = tables(rows)
+    measurements = measurements.mutate(
+        unreadable=(measurements.charttime.isnull()).ifelse(
+            "chartevents.charttime", ibis.null("string")
+        )
+    )
+    engine = ibis.duckdb.connect()
+    found = engine.create_table("m", events.match(measurements, stays, hours=48))
+    excluded = engine.execute(events.exclusions(found))
+    assert excluded[["reason", "rows"]].to_numpy().tolist() == [["unreadable charttime", 2]]
+    counted = engine.execute(events.unreadable(found))
+    assert counted.to_numpy().tolist() == [["chartevents.charttime", 2, 3]]
 
 
 # Leakage

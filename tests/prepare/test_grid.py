@@ -189,8 +189,8 @@ def test_from_raw_rows_to_columns(tmp_path):
     [
         ([(1, "ph", 0, 7.4, None)], [1, 1], None, "1 stay ids are there more than once"),
         ([(9, "ph", 0, 7.4, None)], [1, 2], None, "not among the given stays"),
-        ([(1, "ph", 48, 7.4, None)], [1], None, "bins outside 0 to 47"),
-        ([(1, "ph", -1, 7.4, None)], [1], None, "bins outside 0 to 47"),
+        ([(1, "ph", 48, 7.4, None)], [1], None, "bins outside -1 to 47"),
+        ([(1, "ph", -2, 7.4, None)], [1], None, "bins outside -1 to 47"),
         ([(1, "ph", 0, 7.4, None)], [1, 2], [False, True], "none of the 1 training stays"),
         ([], [1, 2], None, "none of the 2 training stays"),
     ],
@@ -198,3 +198,24 @@ def test_from_raw_rows_to_columns(tmp_path):
 def test_what_does_not_fit_is_refused(tmp_path, rows, stays, training, message):
     with pytest.raises(ValueError, match=message):
         write(tmp_path, rows, stays, training)
+
+
+def test_the_grid_starts_from_what_lies_before_the_window(tmp_path):
+    rows = [
+        (1, "weight", -1, 60.0, None),
+        (1, "weight", 2, 62.0, None),
+        (2, "heart_rate", 0, 90.0, None),
+    ]
+    made, frame = write(tmp_path, rows, [1, 2], hours=4)
+    weight = frame["weight"] * made.deviation["weight"] + made.mean["weight"]
+    np.testing.assert_allclose(
+        weight, [60, 60, 62, 62] + [variable("weight").normal] * 4, rtol=1e-6
+    )
+    assert frame["mask_weight"].tolist() == [0, 0, 1, 0, 0, 0, 0, 0]
+    assert (made.cells["weight"], made.missing["weight"], made.bins) == (1, 1, 4)
+
+
+def test_a_stay_with_nothing_but_what_lies_before_the_window_has_no_grid(tmp_path):
+    rows = [(1, "weight", -1, 60.0, None), (2, "weight", 0, 70.0, None)]
+    made, _ = write(tmp_path, rows, [1, 2], hours=4)
+    assert made.stay_id.tolist() == [2]

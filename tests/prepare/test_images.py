@@ -12,6 +12,7 @@ from PIL import Image
 
 from cm2.prepare import images
 from cm2.prepare.engine import start
+from cm2.prepare.errors import TableError
 
 INTIME = pd.Timestamp("2100-01-01 10:00:00")
 HOUR = pd.Timedelta(hours=1)
@@ -150,6 +151,45 @@ def test_every_mode_gives_the_same_picture(tmp_path: Path) -> None:
         assert np.abs(images.decode(tmp_path / f"{mode}.jpg") - wanted).max() <= 8, mode
 
 
+@pytest.mark.parametrize("white", [1.0, 255, 1023, 4095, 16383, 65535])
+def test_greys_of_every_depth_give_the_same_picture(white: float, tmp_path: Path) -> None:
+    Image.fromarray(gradient()).save(tmp_path / "L.png")
+    wanted = images.decode(tmp_path / "L.png").astype(int)
+    scaled = gradient() * (white / 255)
+    kind = np.float32 if white in (1.0, 255) else np.uint16
+    Image.fromarray(scaled.astype(kind)).save(tmp_path / "deep.tiff")
+    found = images.decode(tmp_path / "deep.tiff").astype(int)
+    # Rounding to the depth and to 256 greys, before and after the picture is scaled.
+    assert np.abs(found - wanted).max() <= 2
+
+
+def test_values_that_are_no_greys_are_refused(tmp_path: Path) -> None:
+    for name, value in (("deep", 1e6), ("nan", np.nan)):
+        Image.fromarray((gradient() + np.float32(value)).astype(np.float32)).save(
+            tmp_path / f"{name}.tiff"
+        )
+        with pytest.raises(ValueError, match="grey values beyond 16 bits"):
+            images.decode(tmp_path / f"{name}.tiff")
+
+
+def test_times_in_another_form_are_not_called_absent(engine, tmp_path: Path) -> None:
+    raw = pd.DataFrame(
+        {
+            "subject_id": "10",
+            "study_id": [str(k) for k in range(9)],
+            "dicom_id": "abc",
+            "viewposition": "AP",
+            "studydate": ["2100-01-01"] * 2 + ["21000101"] * 6 + [None],
+            "studytime": "110000",
+        }
+    )
+    with pytest.raises(TableError, match="times of studies: 2 of 9 values cannot be read"):
+        images.write_images(engine, stays(), images.studies(ibis.memtable(raw)), tmp_path, tmp_path)
+    table = images.studies(ibis.memtable(raw.iloc[1:]))
+    counts = images.write_images(engine, stays(), table, tmp_path, tmp_path)
+    assert counts["with an unreadable study time"] == counts["without a study time"] == 1
+
+
 def test_exif_orientation_is_undone(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: rotate by 270 degrees to see it upright
@@ -188,6 +228,7 @@ def test_broken_images_are_listed_and_absent(engine, folder: Path, tmp_path: Pat
     counts = images.write_images(engine, stays(5), table, folder, tmp_path)
     assert counts == {
         "without a study time": 0,
+        "with an unreadable study time": 0,
         "chosen": 5,
         "missing": 1,
         "unreadable": 2,

@@ -157,12 +157,29 @@ def test_counts(tmp_path: Path) -> None:
     assert set(about["absent"]) == {"cxr", "report"}
 
 
+def test_height_and_weight_are_charted_before_the_stay(tmp_path: Path) -> None:
+    about = prepare("mimic4", DEMO, tmp_path / "out")
+    without = about["counts"]["series"]["stays without"]
+    assert (without["height"], without["weight"]) == (15, 0)
+    none = prepare("mimic4", DEMO, tmp_path / "none", Options(look_back=0))
+    without = none["counts"]["series"]["stays without"]
+    assert (without["height"], without["weight"]) == (54, 5)
+
+
+def test_survivors_who_come_back_are_in_the_cohort(tmp_path: Path) -> None:
+    about = prepare("mimic4", DEMO, tmp_path / "out", Options(task="readmission"))
+    assert about["flow"][-1] == ["stays kept", 48]
+    assert about["positives"] == {
+        "returned in a new admission": 7,
+        "returned in the same admission": 2,
+    }
+
+
 def test_readmission_or_death_counts_deaths(tmp_path: Path) -> None:
     options = Options(task="readmission", readmission="or-death")
     about = prepare("mimic4", DEMO, tmp_path / "out", options)
     assert about["flow"][-1] == ["stays kept", 54]
-    deaths = [n for kind, n in about["positives"].items() if "died in hospital" in kind]
-    assert sum(deaths) == 9
+    assert about["positives"] == {"died in hospital": 9, "returned in a new admission": 5}
 
 
 def test_the_same_bytes_again(tmp_path: Path) -> None:

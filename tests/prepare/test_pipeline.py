@@ -2,7 +2,10 @@
 
 import dataclasses
 import gzip
+import importlib.util
 import json
+import sys
+import types
 from pathlib import Path
 
 import duckdb
@@ -11,7 +14,7 @@ import pytest
 
 import raw_mimic3
 from cm2.cli import main
-from cm2.prepare import manifest
+from cm2.prepare import folder, manifest, summary
 from cm2.prepare.errors import TableError
 from cm2.prepare.options import Options
 from cm2.prepare.pipeline import prepare
@@ -211,7 +214,7 @@ def test_a_line_of_too_many_fields_is_not_quoted(tmp_path: Path) -> None:
     raw = changed(tmp_path)
     with (raw / "CHARTEVENTS.csv").open("a") as file:
         file.write(f'1,11,101,211,{SECRET},,{SECRET},,,,,,"open\n')
-    with pytest.raises(TableError, match=r"CHARTEVENTS\.csv: cannot be read") as caught:
+    with pytest.raises(TableError, match=r"CHARTEVENTS\.csv: .*never closed") as caught:
         prepare("mimic3", raw, tmp_path / "out")
     assert SECRET not in str(caught.value)
     assert caught.value.__suppress_context__
@@ -220,8 +223,8 @@ def test_a_line_of_too_many_fields_is_not_quoted(tmp_path: Path) -> None:
 def test_bad_times_and_repeated_stays_are_counted(tmp_path: Path) -> None:
     raw = raw_mimic3.tables()
     chart, stays = raw["CHARTEVENTS"], raw["ICUSTAYS"]
-    chart["CHARTTIME"] = chart["CHARTTIME"].astype(str)
-    chart.loc[chart["ICUSTAY_ID"] == 101, "CHARTTIME"] = "yesterday"
+    chart = chart[chart["ICUSTAY_ID"] != 101].astype({"CHARTTIME": str})
+    chart.loc[chart.index[chart["ICUSTAY_ID"] == 104][:2], "CHARTTIME"] = "yesterday"
     stays = pd.concat([stays, stays.query("ICUSTAY_ID == 102")]).astype(str)
     stays.loc[stays["ICUSTAY_ID"] == "103", "INTIME"] = "?"
     folder = changed(tmp_path, CHARTEVENTS=chart, ICUSTAYS=stays)
@@ -230,8 +233,94 @@ def test_bad_times_and_repeated_stays_are_counted(tmp_path: Path) -> None:
     assert flow["excluded: a row of the same stay again"] == 1
     assert flow["excluded: no time of admission to the unit or of discharge"] == 1
     assert flow["excluded: no measurement in the window"] == 1
-    assert about["measurements_left_out"]["heart_rate"] == {"no charttime": 50}
-    assert about["unreadable"] == {"icustays.intime": 1}
+    assert about["measurements_left_out"]["heart_rate"] == {"unreadable charttime": 2}
+    assert about["unreadable"] == {"icustays.intime": 1, "chartevents.charttime": 2}
+
+
+def test_times_in_another_form_stop_the_run(tmp_path: Path) -> None:
+    chart = raw_mimic3.tables()["CHARTEVENTS"]
+    chart["CHARTTIME"] = chart["CHARTTIME"].dt.strftime("%m/%d/%Y %H:%M")
+    folder = changed(tmp_path, CHARTEVENTS=chart)
+    with pytest.raises(TableError, match=r"CHARTEVENTS\.csv: column charttime: \d+ of \d+ values"):
+        prepare("mimic3", folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_times_in_another_form_further_down_stop_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cm2.prepare.tables.SAMPLE", 1)
+    chart = raw_mimic3.tables()["CHARTEVENTS"]
+    written = chart["CHARTTIME"].dt.strftime("%m/%d/%Y %H:%M")
+    chart["CHARTTIME"] = chart["CHARTTIME"].astype(str).where(chart.index < 300, written)
+    folder = changed(tmp_path, CHARTEVENTS=chart)
+    with pytest.raises(TableError, match=r"chartevents\.charttime: \d+ of \d+ values"):
+        prepare("mimic3", folder, tmp_path / "out")
+
+
+def test_flags_written_as_words_are_read(made: Path, tmp_path: Path) -> None:
+    raw = raw_mimic3.tables()
+    flag = raw["ADMISSIONS"]["HOSPITAL_EXPIRE_FLAG"].astype(bool)
+    raw["ADMISSIONS"]["HOSPITAL_EXPIRE_FLAG"] = flag
+    prepare("mimic3", changed(tmp_path, **raw), tmp_path / "out")
+    assert (tmp_path / "out/stays.parquet").read_bytes() == (made / "stays.parquet").read_bytes()
+
+
+def test_tables_without_a_row_are_named(raw: Path, tmp_path: Path) -> None:
+    folder = changed(tmp_path)
+    header = "SUBJECT_ID,HADM_ID,ITEMID,CHARTTIME,VALUE,VALUENUM,VALUEUOM\n"
+    (folder / "LABEVENTS.csv").write_text(header)
+    lines: list[str] = []
+    about = prepare("mimic3", folder, tmp_path / "out", say=lines.append)
+    assert about["empty"] == ["labevents"]
+    assert "tables without a row: labevents" in lines
+    text = (folder / "CHARTEVENTS.csv").read_text().split("\n", 1)[0]
+    (folder / "CHARTEVENTS.csv").write_text(text + "\n")
+    with pytest.raises(TableError, match=r"CHARTEVENTS\.csv: a header and no row"):
+        prepare("mimic3", folder, tmp_path / "other")
+
+
+def test_scratch_is_where_it_is_asked_for_and_left_empty(
+    raw: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch, seen = tmp_path / "scratch", []
+    scratch.mkdir()
+    from cm2.prepare import pipeline
+
+    start = pipeline.start
+    monkeypatch.setattr(
+        pipeline, "start", lambda *a, **k: seen.append(k["folder"]) or start(*a, **k)
+    )
+    prepare("mimic3", raw, tmp_path / "out", scratch=scratch, progress=True)
+    assert seen[0].parent == scratch
+    assert not any(scratch.iterdir())
+    assert contents(tmp_path / "out") == contents(made)
+    with pytest.raises(TableError, match="no such folder for --scratch"):
+        prepare("mimic3", raw, tmp_path / "other", scratch=tmp_path / "nowhere")
+
+
+def test_sets_of_modalities_are_counted(made: Path) -> None:
+    about = json.loads((made / "manifest.json").read_text())
+    assert about["sets"] == [{"modalities": ["series"], "stays": 8, "patients": 7}]
+    assert "series  7 (8 stays)" in summary.text(about)
+
+
+def test_the_lock_needs_nothing_that_windows_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    stand_in = types.SimpleNamespace(LK_NBLCK=2, locking=lambda file, mode, n: calls.append(mode))
+    monkeypatch.setitem(sys.modules, "msvcrt", stand_in)
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    spec = importlib.util.spec_from_file_location("folder_there", folder.__file__)
+    there = importlib.util.module_from_spec(spec)
+    monkeypatch.setattr(sys, "platform", "win32")
+    spec.loader.exec_module(there)
+    monkeypatch.undo()
+    with there.building(tmp_path / "out", owned="manifest.json") as partial:
+        (partial / "manifest.json").write_text("{}")
+    assert calls == [2]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_stays_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
@@ -274,7 +363,7 @@ def test_a_given_split_is_kept(raw: Path, tmp_path: Path) -> None:
     assert dict(about["flow"])["excluded: patient not in the file of splits"] == 3
 
 
-@pytest.mark.parametrize(("definition", "positive"), [("survivors", 0), ("or-death", 3)])
+@pytest.mark.parametrize(("definition", "positive"), [("survivors", 1), ("or-death", 3)])
 def test_readmission_reports_what_its_positives_are(
     raw: Path, tmp_path: Path, definition: str, positive: int
 ) -> None:
@@ -296,9 +385,9 @@ def test_the_command_prints_the_flow(
 
 
 def test_synthetic_tables_are_marked(tmp_path: Path) -> None:
-    folder = changed(tmp_path)
-    (folder / "SYNTHETIC_NOT_PATIENT_DATA.txt").write_text("")
-    assert prepare("mimic3", folder, tmp_path / "out")["synthetic"] is True
+    raw = changed(tmp_path)
+    (raw / "SYNTHETIC_NOT_PATIENT_DATA.txt").write_text("")
+    assert prepare("mimic3", raw, tmp_path / "out")["synthetic"] is True
 
 
 def test_options_are_in_the_manifest(made: Path) -> None:

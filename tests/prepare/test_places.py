@@ -147,7 +147,7 @@ def test_a_broken_file_in_such_a_folder_is_named(tmp_path: Path) -> None:
     (folder / "plain.csv").write_text('stay\n1\n2,"open\n')
     engine = DuckDB()
     table = engine.read(folder / "plain.csv", ["stay"])
-    with pytest.raises(TableError, match=r"mimic\[12\]/plain\.csv: cannot be read"):
+    with pytest.raises(TableError, match=r"mimic\[12\]/plain\.csv: .*cannot be read"):
         engine.frame(table)
     engine.close()
 

@@ -65,11 +65,20 @@ def test_a_split_is_read_from_a_file(tmp_path: Path) -> None:
     assert read(path) == {7: "train", 8: "test"}
 
 
+def test_parts_may_have_the_names_of_others(tmp_path: Path) -> None:
+    path = tmp_path / "splits.csv"
+    names = ["val", "validate", "Valid", "tuning", "held_out", "training", "TEST"]
+    rows = "".join(f"{k},{name}\n" for k, name in enumerate(names))
+    path.write_text("subject_id,split\n" + rows)
+    parts = ["validation"] * 4 + ["test", "train", "test"]
+    assert read(path) == dict(enumerate(parts))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("subject,split\n7,train\n", r"lacks column\(s\) subject_id"),
-        ("subject_id,split\n7,training\n", "one of train, validation, test"),
+        ("subject_id,split\n7,exam\n", "one of train, validation, test"),
         ("subject_id,split\nx7,train\n", "must be a whole number"),
         ("subject_id,split\n7,train\n7,test\n", "1 patients stand in two parts"),
         ("", "cannot be read"),

@@ -8,11 +8,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from cm2.prepare.errors import TableError
 from cm2.prepare.tables import Tables
 
 WANTED = {"patient": {"stay": "int64", "age": "float64", "sex": "string"}}
 SECRET = "63.25"
 CONTENT = f"stay,Age,SEX,other\n1,{SECRET},F,x\n2,forty,,y\n3,,M,z\n4,inf,M,z\n"
+# So many rows that two unreadable values are few.
+MANY = CONTENT + "".join(f"{k},50,F,x\n" for k in range(5, 305))
 
 
 def gz(path: Path, text: str = CONTENT) -> Path:
@@ -24,11 +27,11 @@ def gz(path: Path, text: str = CONTENT) -> Path:
 def test_a_file_is_found_in_any_case(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     if name.lower().endswith(".gz"):
-        gz(path)
+        gz(path, MANY)
     else:
-        path.write_text(CONTENT)
+        path.write_text(MANY)
     with Tables(tmp_path, WANTED) as tables:
-        frame = tables["patient"].order_by("stay").execute()
+        frame = tables["patient"].order_by("stay").limit(4).execute()
         assert tables.unreadable == {"patient.age": 2}
     assert frame["stay"].tolist() == [1, 2, 3, 4]
     assert frame["age"].notna().tolist() == [True, False, False, False]
@@ -43,6 +46,68 @@ def test_parquet_is_preferred(tmp_path: Path) -> None:
         frame = tables["patient"].execute()
     assert frame["stay"].tolist() == [7]
     assert frame["age"].tolist() == [1.5]
+
+
+def test_flags_may_be_words(tmp_path: Path) -> None:
+    words = ["True", "false", "TRUE", "1", "0", "1.0", ""]
+    gz(tmp_path / "patient.csv.gz", "stay,died\n" + "".join(f"1,{w}\n" for w in words))
+    wanted = {"patient": {"stay": "int64", "died": "int8"}}
+    with Tables(tmp_path, wanted) as tables:
+        died = tables["patient"].execute()["died"]
+        assert tables.unreadable == {}
+    with Tables(tmp_path, wanted, lazy={"patient"}) as tables:
+        tables.check()
+        assert tables["patient"].execute()["died"].equals(died)
+    assert died.tolist()[:6] == [1, 0, 1, 1, 0, 1]
+    assert died.isna().tolist() == [False] * 6 + [True]
+
+
+@pytest.mark.parametrize("lazy", [True, False])
+def test_a_column_of_which_much_cannot_be_read_stops(lazy: bool, tmp_path: Path) -> None:
+    rows = "".join(f"{k},{'forty' if k < 3 else 40},F,x\n" for k in range(200))
+    gz(tmp_path / "patient.csv.gz", "stay,age,sex,other\n" + rows)
+    options = {"lazy": {"patient"}} if lazy else {}
+    with Tables(tmp_path, WANTED, **options) as tables:
+        with pytest.raises(TableError, match=r"column age: 3 of 200 values cannot be read") as e:
+            tables.check() if lazy else tables["patient"]
+        assert "forty" not in str(e.value)
+        assert "patient.csv.gz" in str(e.value)
+
+
+def test_rows_of_a_lazy_table_say_what_could_not_be_read(tmp_path: Path) -> None:
+    gz(tmp_path / "patient.csv.gz")
+    with Tables(tmp_path, WANTED, lazy={"patient"}) as tables:
+        frame = tables["patient"].order_by("stay").execute()
+    assert frame["unreadable"].fillna("").tolist() == ["", "patient.age", "", "patient.age"]
+
+
+@pytest.mark.parametrize("form", ["csv", "csv.gz", "parquet"])
+def test_a_table_without_rows_is_named(form: str, tmp_path: Path) -> None:
+    path, header = tmp_path / f"patient.{form}", "stay,age,sex\n"
+    if form == "parquet":
+        pd.DataFrame({"stay": [], "age": [], "sex": []}).to_parquet(path)
+    else:
+        path.write_bytes(gzip.compress(header.encode()) if form != "csv" else header.encode())
+    with Tables(tmp_path, WANTED) as tables:
+        assert tables.empty == ["patient"]
+    gz(tmp_path / "patient.csv.gz")
+    if form == "csv.gz":
+        with Tables(tmp_path, WANTED) as tables:
+            assert tables.empty == []
+
+
+def test_zeros_after_a_gzip_file_are_named(tmp_path: Path) -> None:
+    path = gz(tmp_path / "patient.csv.gz")
+    path.write_bytes(path.read_bytes() + b"\0" * 1000)
+    with Tables(tmp_path, WANTED) as tables, pytest.raises(TableError, match="such as zeros"):
+        tables["patient"]
+
+
+def test_a_line_without_end_is_named(tmp_path: Path) -> None:
+    rows = "1,2,F,x\n" * 400_000
+    gz(tmp_path / "patient.csv.gz", CONTENT + '5,40,"F,x\n' + rows)
+    with Tables(tmp_path, WANTED) as tables, pytest.raises(TableError, match="more than 2 MB"):
+        tables["patient"]
 
 
 def test_no_folder(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ def prepare(
     hours: float = 48.0,
     hours_per_bin: float = 1.0,
     readmission: Literal["survivors", "or-death"] = "survivors",
+    look_back: float = 24.0,
+    known_by: Literal["charttime", "storetime"] = "charttime",
     selection: Literal["window", "reference"] = "window",
     sections: tuple[str, ...] = ("findings", "impression"),
     views: tuple[str, ...] = ("AP", "PA"),
@@ -34,6 +36,7 @@ def prepare(
     engine: Literal["duckdb", "spark"] = "duckdb",
     threads: int = 2,
     memory_limit: str | None = None,
+    scratch: Path | None = None,
     overwrite: bool = False,
 ) -> None:
     """Turns raw MIMIC-III, MIMIC-IV, eICU or PhysioNet 2012 tables into samples for training.
@@ -50,6 +53,9 @@ def prepare(
         hours_per_bin: Length of a bin of the time series.
         readmission: Within 30 days, of patients discharged alive; or-death counts deaths in
             hospital as readmissions.
+        look_back: Hours before admission to the unit from which height and weight are taken.
+        known_by: Whether a value or document counts from when it was charted, or only if it was
+            also entered before the window's end.
         selection: Notes and images of the window, or as the code of Wu et al. (2025) selects them.
         sections: Sections of radiology reports to keep.
         views: Views of chest X-rays to choose from.
@@ -66,6 +72,8 @@ def prepare(
         engine: Where the tables are worked on.
         threads: Threads of the engine.
         memory_limit: Memory of the engine, such as 4GB.
+        scratch: Folder on a disk with room, for what does not fit into memory; by default beside
+            the output folder.
         overwrite: Replace another result in the output folder.
     """
     from cm2.prepare.options import Options
@@ -88,6 +96,8 @@ def prepare(
             hours=hours,
             hours_per_bin=hours_per_bin,
             readmission=readmission,
+            look_back=look_back,
+            known_by=known_by,
             selection=selection,
             sections=tuple(sections),
             views=tuple(views),
@@ -104,6 +114,8 @@ def prepare(
         engine=engine,
         threads=threads,
         memory_limit=memory_limit,
+        scratch=scratch,
+        progress=sys.stdout.isatty(),
         overwrite=overwrite,
         say=say,
     )

@@ -72,12 +72,15 @@ def count(engine: Engine, table: ir.Table) -> int:
     return int(engine.frame(table.agg(rows=table.count()))["rows"].iloc[0])
 
 
-def root(engine: Engine, stays: ir.Table, *, told: bool = True) -> Cohort:
-    """Applies the exclusions that do not depend on the task.
+def root(engine: Engine, stays: ir.Table, *, admission: str = "only", told: bool = True) -> Cohort:
+    """Applies the exclusions that do not depend on the length of the window.
 
     Args:
         engine: Where the work is done.
         stays: Normalised stays, as they come from a source.
+        admission: Which stays of an admission are used: ``"only"`` one that is the only one without
+            a transfer, as in the benchmark; ``"first"`` the first of any number, since whoever asks
+            for a return must not drop those who came back.
         told: Whether discharge and outcome must be known; they are not of patients who are still
             there.
 
@@ -104,32 +107,33 @@ def root(engine: Engine, stays: ir.Table, *, told: bool = True) -> Cohort:
     )
     cohort.every = cohort.kept
     _refuse_repeated(engine, cohort.kept)
-    unmoved = ~cohort.kept.transferred.fill_null(False)
-    stays = cohort.kept.mutate(
-        same=unmoved.cast("int64").sum().over(ibis.window(group_by="hadm_id"))
-    )
+    stays = cohort.kept
+    moved = stays.transferred.fill_null(False)
+    transferred = {"transferred between units or wards": moved}
+    if admission == "first":
+        order = ibis.window(group_by="hadm_id", order_by=["intime", "stay_id"])
+        stays = stays.mutate(place=ibis.row_number().over(order))
+        exclusions = {"not the first stay of its admission": stays.place > 0} | transferred
+    else:
+        stays = stays.mutate(
+            place=(~moved).cast("int64").sum().over(ibis.window(group_by="hadm_id"))
+        )
+        exclusions = transferred | {"another stay in the same admission": stays.place > 1}
     cohort.kept = stays
-    cohort.judge(
-        engine,
-        "stays_root",
-        {
-            "transferred between units or wards": stays.transferred.fill_null(False),
-            "another stay in the same admission": stays.same > 1,
-            "age unknown": stays.age.isnull(),
-            f"younger than {ADULT}": stays.age < ADULT,
-        },
-    )
-    cohort.kept = cohort.kept.drop("same")
+    ages = {"age unknown": stays.age.isnull(), f"younger than {ADULT}": stays.age < ADULT}
+    cohort.judge(engine, "stays_root", exclusions | ages)
+    cohort.kept = cohort.kept.drop("place")
     return cohort
 
 
-def whole_window(engine: Engine, cohort: Cohort, hours: float | int) -> None:
+def whole_window(engine: Engine, cohort: Cohort, hours: float | int, *, dead: bool = False) -> None:
     """Excludes stays that do not last through the window.
 
     Args:
         engine: Where the work is done.
         cohort: Changed in place.
         hours: Length of the window from admission to the unit.
+        dead: Whether stays with a time of death inside the window are kept.
 
     Raises:
         TableError: No stay is left.
@@ -137,18 +141,13 @@ def whole_window(engine: Engine, cohort: Cohort, hours: float | int) -> None:
     seconds = round(hours * 3600)
     stays = cohort.kept
     start = stays.intime.epoch_seconds()
-    # A few admissions carry a time of death before the end of their stay: known by then, it would
-    # leave nothing to predict.
-    cohort.judge(
-        engine,
-        "stays_kept",
-        {
-            f"left the unit before {hours:g} h": stays.outtime.epoch_seconds() - start < seconds,
-            f"died before {hours:g} h": (
-                stays.deathtime.epoch_seconds() - start < seconds
-            ).fill_null(False),
-        },
-    )
+    reasons = {f"left the unit before {hours:g} h": stays.outtime.epoch_seconds() - start < seconds}
+    if not dead:
+        # A few admissions carry a time of death before the end of their stay: known by then, it
+        # would leave nothing to predict.
+        early = stays.deathtime.epoch_seconds() - start < seconds
+        reasons[f"died before {hours:g} h"] = early.fill_null(False)
+    cohort.judge(engine, "stays_kept", reasons)
 
 
 def _judged(stays: ir.Table, reasons: Mapping[str, ir.BooleanValue]) -> ir.Table:

@@ -124,7 +124,7 @@ def write(collected: Collected, out: Path, options: Options) -> dict[str, Any]:
         )
     counts |= {name: one.counts for name, one in written.items()}
     counts["stays"] = by_split(frame)
-    removed = write_stays(frame, written, out, options)
+    removed, sets = write_stays(frame, written, out, options)
     labels = frame["label"].dropna()
     positive = int((labels > 0).sum())
     return {
@@ -138,6 +138,7 @@ def write(collected: Collected, out: Path, options: Options) -> dict[str, Any]:
             name: {**one.facts, "stays": len(one.stays) - removed[name]}
             for name, one in written.items()
         },
+        "sets": sets,
         "removed": removed if options.missing_rate else {},
         "absent": {},
     }

@@ -1,7 +1,8 @@
 """In-hospital mortality after the first day of an eICU unit stay, as modalities.
 
 Source: Pollard et al. (2018), The eICU Collaborative Research Database, Scientific Data 5:180178.
-Every row used was both measured and written down before the prediction time; no column that is
+Every row used here was both measured and written down before the prediction time (the series of
+`cm2 prepare` is made elsewhere, from rows by their time of measurement); no column that is
 known only at discharge is ever read (``docs`` of the columns: https://eicu-crd.mit.edu).
 """
 

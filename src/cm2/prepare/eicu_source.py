@@ -4,6 +4,9 @@ eICU gives minutes since admission to the unit and no dates, so that every stay 
 the same moment. It does not say how far apart the hospital admissions of a patient lie, and of an
 admission with several stays in the unit none is kept: no readmission is left to predict. The demo
 has no laboratory, monitor or nurse charting tables.
+
+The tables and lists of codes hold what was measured and entered before the prediction time; the
+series goes by the time of measurement, unless `--known-by storetime` asks for both.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from cm2.prepare import eicu_columns as columns
 from cm2.prepare.eicu_columns import STAY
 from cm2.prepare.eicu_window import Window
 from cm2.prepare.source import MEASUREMENTS, STAYS, Source, register, shaped
+from cm2.prepare.tables import unread
 
 __all__ = ["EICU", "EPOCH", "OLDEST"]
 
@@ -87,6 +91,7 @@ class EICU(Source):
     }
     optional = frozenset({"hospital", *SERIES})
     lazy = frozenset(SERIES)
+    filled = frozenset({"patient"})
     modalities = (
         "series",
         "static",
@@ -155,6 +160,7 @@ class EICU(Source):
             self._columns("patient", ibis.literal(0), ADMITTED),
             self._columns("vitalaperiodic", "observationoffset", APERIODIC),
             charted.select(
+                unreadable=ibis.null("string"),
                 stay_id=charted[STAY],
                 item=charted.respchartvaluelabel,
                 origin=ibis.literal("respiratorycharting"),
@@ -204,8 +210,9 @@ class EICU(Source):
         long = table.pivot_longer(list(items), names_to="item", values_to="number")
         long = long.filter(long.number.notnull())
         return long.select(
-            "stay_id",
-            "item",
+            unreadable=ibis.null("string"),
+            stay_id="stay_id",
+            item="item",
             origin=ibis.literal(name),
             charttime="charttime",
             storetime=ibis.null("timestamp"),
@@ -217,6 +224,7 @@ class EICU(Source):
     def _laboratory(self) -> ir.Table:
         lab = self.raw["lab"]
         return lab.select(
+            unreadable=unread(lab),
             stay_id=lab[STAY],
             item=lab.labname,
             origin=ibis.literal("lab"),
@@ -230,6 +238,7 @@ class EICU(Source):
     def _nurses(self) -> ir.Table:
         chart = self.raw["nursecharting"]
         return chart.select(
+            unreadable=unread(chart),
             stay_id=chart[STAY],
             item=chart.nursingchartcelltypevallabel + "/" + chart.nursingchartcelltypevalname,
             origin=ibis.literal("nursecharting"),

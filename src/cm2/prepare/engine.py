@@ -115,12 +115,18 @@ class DuckDB(Engine):
             agree to the last bit.
         memory_limit: Such as ``"4GB"``; None for DuckDB's own (80% of the machine's).
         folder: Where results that do not fit into memory go; None keeps all in memory.
+        progress: Whether a bar is drawn for what takes longer than two seconds.
     """
 
     failures = (duckdb.Error,)
 
     def __init__(
-        self, threads: int = 1, memory_limit: str | None = None, folder: Path | None = None
+        self,
+        threads: int = 1,
+        memory_limit: str | None = None,
+        folder: Path | None = None,
+        *,
+        progress: bool = False,
     ) -> None:
         super().__init__()
         options: dict[str, Any] = {"threads": threads, "autoinstall_known_extensions": False}
@@ -137,6 +143,8 @@ class DuckDB(Engine):
                 f"DuckDB refuses {threads} threads with a memory limit of {memory_limit!r};"
                 " a limit reads like '4GB'"
             ) from None
+        if progress:
+            self.backend.con.execute("set enable_progress_bar = true")
 
     def batches(self, table: ir.Table) -> Iterator[pa.RecordBatch]:
         # Ibis 12 asks for the reader by a name that DuckDB 2 no longer has. No other query may run
@@ -185,6 +193,7 @@ class Spark(Engine):
         threads: Cores of the local session.
         memory_limit: Memory of the local session, such as ``"4GB"``.
         folder: Where intermediate tables are stored.
+        progress: Whether the local session draws a bar.
         session: A running session to use; it stays open.
     """
 
@@ -194,6 +203,7 @@ class Spark(Engine):
         memory_limit: str | None = None,
         folder: Path | None = None,
         *,
+        progress: bool = False,
         session: SparkSession | None = None,
     ) -> None:
         super().__init__()
@@ -206,7 +216,7 @@ class Spark(Engine):
             ) from error
         self.failures = (PySparkException, Py4JError)
         self._owned = session is None
-        self.session = session or _local_session(threads, memory_limit, folder)
+        self.session = session or _local_session(threads, memory_limit, folder, progress=progress)
         self.backend = ibis.pyspark.connect(self.session)
 
     def database(self, path: Path) -> dict[str, ir.Table]:
@@ -236,7 +246,12 @@ ENGINES: dict[str, type[DuckDB | Spark]] = {"duckdb": DuckDB, "spark": Spark}
 
 
 def start(
-    name: str, *, threads: int = 1, memory_limit: str | None = None, folder: Path | None = None
+    name: str,
+    *,
+    threads: int = 1,
+    memory_limit: str | None = None,
+    folder: Path | None = None,
+    progress: bool = False,
 ) -> Engine:
     """Starts the engine of this name.
 
@@ -245,10 +260,11 @@ def start(
         threads: Threads.
         memory_limit: Such as ``"4GB"``.
         folder: Where intermediate results go.
+        progress: Whether it shows how far it is.
     """
     if name not in ENGINES:
         raise ValueError(f"unknown engine {name!r}; there are {', '.join(ENGINES)}")
-    return ENGINES[name](threads, memory_limit, folder)
+    return ENGINES[name](threads, memory_limit, folder, progress=progress)
 
 
 def escape(path: Path) -> str:
@@ -292,6 +308,13 @@ def _unique(header: Sequence[str]) -> list[str]:
 def reason(error: Exception) -> str:
     """Says what is wrong with a file in words that hold nothing of its content."""
     text = str(error).lower()
+    if "maximum line size" in text or "unterminated quote" in text:
+        return (
+            "a line of more than 2 MB, or a quotation mark that is never closed; cannot be read as"
+            " comma-separated values"
+        )
+    if "not a gzip stream" in text:
+        return "gzip file with something after its end, such as zeros; unpack and pack it again"
     if any(mark in text for mark in ("gzip", "end of input stream", "incorrect header check")):
         return "truncated or damaged gzip file"
     if "invalid unicode" in text or "not utf-8" in text:
@@ -303,7 +326,9 @@ def reason(error: Exception) -> str:
     return f"cannot be read as comma-separated values ({type(error).__name__})"
 
 
-def _local_session(threads: int, memory_limit: str | None, folder: Path | None) -> SparkSession:
+def _local_session(
+    threads: int, memory_limit: str | None, folder: Path | None, *, progress: bool
+) -> SparkSession:
     from pyspark.sql import SparkSession
 
     settings: Sequence[tuple[str, str]] = (
@@ -311,7 +336,7 @@ def _local_session(threads: int, memory_limit: str | None, folder: Path | None) 
         ("spark.sql.ansi.enabled", "false"),
         ("spark.sql.shuffle.partitions", str(max(2, threads))),
         ("spark.ui.enabled", "false"),
-        ("spark.ui.showConsoleProgress", "false"),
+        ("spark.ui.showConsoleProgress", str(progress).lower()),
         *([("spark.driver.memory", memory_limit.lower().rstrip("b"))] if memory_limit else []),
         *([("spark.sql.warehouse.dir", str(folder / "warehouse"))] if folder else []),
         *([("spark.local.dir", str(folder))] if folder else []),

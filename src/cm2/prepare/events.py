@@ -19,18 +19,38 @@ from typing import Any
 import ibis
 import ibis.expr.types as ir
 
+from cm2.prepare.tables import unread
 from cm2.prepare.variables import VARIABLES, items
 
-__all__ = ["COLUMNS", "REASONS", "accept", "exclusions", "last_in_bin", "long_form", "match"]
+__all__ = [
+    "COLUMNS",
+    "KNOWN_BY",
+    "REASONS",
+    "accept",
+    "entered",
+    "exclusions",
+    "last_in_bin",
+    "long_form",
+    "match",
+    "unreadable",
+]
 
 COLUMNS = ("stay_id", "variable", "hour", "value")
+ENTERED_LATE = "entered after the window"
+KNOWN_BY = ("charttime", "storetime")
+LOOKED_BACK = ("height", "weight")
+"""Charted at admission to the unit or shortly before; they do not change within hours."""
+
 REASONS = (
+    "no admission named",
+    "unreadable charttime",
     "no charttime",
     "outside stay",
     "error flag",
     "empty",
     "unreadable",
     "implausible",
+    ENTERED_LATE,
 )
 READ = ("item", "origin", "charttime", "storetime", "text", "number", "unit", "error")
 # One row wins over another by these, compared from left to right.
@@ -40,35 +60,57 @@ CENTIMETRES = {"cm": 1.0, "in": 2.54}
 PARTS = ("gcs_eye", "gcs_motor", "gcs_verbal")
 
 
-def match(measurements: ir.Table, stays: ir.Table, *, hours: float | int) -> ir.Table:
+def match(
+    measurements: ir.Table,
+    stays: ir.Table,
+    *,
+    hours: float | int,
+    look_back: float | int = 0,
+    known_by: str = "charttime",
+) -> ir.Table:
     """Finds the wanted measurements of the stays' first hours, converts and judges them.
 
     A row belongs to a stay by its stay id. A row without one belongs by its admission, and then it
     must lie within the stay, in the half-open ``[intime, outtime)``. Of either only the window
-    ``[0, hours)`` since ``intime`` is used.
+    ``[0, hours)`` since ``intime`` is used, and ``[-look_back, 0)`` for height and weight. A row
+    that names neither is counted where it lies in the window of its patient's stay.
 
     Args:
-        measurements: With columns ``hadm_id``, ``stay_id``, ``item``, ``origin``, ``charttime``,
-            ``storetime``, ``text``, ``number``, ``unit`` and ``error``.
-        stays: With columns ``hadm_id``, ``stay_id``, ``intime`` and ``outtime``.
+        measurements: With columns ``subject_id``, ``hadm_id``, ``stay_id``, ``item``, ``origin``,
+            ``charttime``, ``storetime``, ``text``, ``number``, ``unit`` and ``error``.
+        stays: With columns ``subject_id``, ``hadm_id``, ``stay_id``, ``intime`` and ``outtime``.
         hours: Length of the window.
+        look_back: Hours before ``intime`` from which height and weight are taken.
+        known_by: ``"storetime"`` leaves out what was entered when the window was over; a row
+            without a storetime goes by its charttime.
 
     Returns:
         ``stay_id``, ``variable``, ``hour``, ``value``, ``level`` (number of the category, null for
         a continuous variable), ``storetime``, ``rank``, ``summed`` (a part of a GCS total that the
-        chart lacks) and ``reason`` (why the row is left out; null where it is kept).
+        chart lacks), ``late`` (entered when the window was over), ``origin``, ``unreadable`` (the
+        raw column that could not be read) and ``reason`` (why the row is left out; null where it is
+        kept).
     """
     if not hours > 0:
         raise ValueError(f"the window must be longer than 0 hours, got {hours}")
+    if known_by not in KNOWN_BY:
+        raise ValueError(f"known_by is {' or '.join(KNOWN_BY)}, not {known_by!r}")
     wanted = _wanted()
     # The plain filter reaches the files below the casts; the join alone would come after them.
     rows = measurements.filter(measurements.item.isin(sorted({one.item for one in items()})))
-    rows = rows.select(*READ, key=rows.stay_id.coalesce(-rows.hadm_id))
-    rows = rows.join(wanted, ["origin", "item"]).join(_places(stays), "key")
-    seconds = rows.charttime.epoch_seconds() - rows.intime.epoch_seconds()
-    rows = rows.mutate(second=seconds, raw=_number(rows))
-    inside = (rows.second < hours * 3600) & ((rows.second >= 0) | rows.direct)
-    rows = rows.filter(rows.charttime.isnull() | inside)
+    named = ibis.cases((rows.stay_id.notnull(), 0), (rows.hadm_id.notnull(), 1), else_=2)
+    key = ibis.coalesce(rows.stay_id, rows.hadm_id, rows.subject_id)
+    rows = rows.select(*READ, unreadable=unread(rows), key=key, named=named.cast("int64"))
+    rows = rows.join(wanted, ["origin", "item"]).join(_places(stays), ["key", "named"])
+    end = round(hours * 3600)
+    rows = rows.mutate(
+        second=rows.charttime.epoch_seconds() - rows.intime.epoch_seconds(),
+        late=(rows.storetime.epoch_seconds() - rows.intime.epoch_seconds() >= end).fill_null(False),
+        raw=_number(rows),
+    )
+    back = rows.variable.isin(LOOKED_BACK) & (rows.second >= -round(look_back * 3600))
+    rows = rows.mutate(before=(rows.second < 0) & back & (rows.named < 2))
+    rows = rows.filter(_reached(rows, end))
     rows = rows.mutate(
         code_key=ibis.cases(
             (rows.conversion == "text", rows.text.strip().lower().coalesce(_whole(rows.raw))),
@@ -90,7 +132,10 @@ def match(measurements: ir.Table, stays: ir.Table, *, hours: float | int) -> ir.
         "storetime",
         "rank",
         "summed",
-        reason=_reason(rows),
+        "late",
+        "origin",
+        "unreadable",
+        reason=_reason(rows, known_by),
     )
 
 
@@ -128,7 +173,8 @@ def exclusions(matched: ir.Table) -> ir.Table:
     """Counts what was left out: ``variable``, ``reason``, ``rows``.
 
     Rows outside the window are not counted; ``"outside stay"`` are those with a stay id from before
-    its ``intime``, and those that an admission places after its ``outtime``.
+    its ``intime``, and those that an admission places after its ``outtime``. ``"no admission
+    named"`` are rows of the stay's patient, inside the stay and the window, with neither id.
 
     Args:
         matched: The result of :func:`match`.
@@ -136,6 +182,42 @@ def exclusions(matched: ir.Table) -> ir.Table:
     left_out = matched.filter(matched.reason.notnull())
     counted = left_out.group_by("variable", "reason").agg(rows=left_out.count())
     return counted.order_by("variable", "reason")
+
+
+def entered(matched: ir.Table) -> ir.Table:
+    """Counts what was entered when the window was over, among rows that are sound.
+
+    Args:
+        matched: The result of :func:`match`.
+
+    Returns:
+        One row: ``rows``, ``late``, ``stays`` that have late ones, ``untold`` rows without a
+        storetime.
+    """
+    sound = matched.filter(matched.reason.isnull() | (matched.reason == ENTERED_LATE))
+    return sound.agg(
+        rows=sound.count(),
+        late=sound.late.cast("int64").sum().coalesce(0),
+        stays=sound.stay_id.nunique(where=sound.late),
+        untold=sound.storetime.isnull().cast("int64").sum().coalesce(0),
+    )
+
+
+def unreadable(matched: ir.Table) -> ir.Table:
+    """Counts rows with a value that could not be read: ``unreadable``, ``rows``, ``every``.
+
+    Args:
+        matched: The result of :func:`match`.
+
+    Returns:
+        For each raw column its rows, beside all rows of its table; those of the cohort's stays and
+        wanted items in the window, or without a readable time.
+    """
+    every = matched.group_by("origin").agg(every=matched.count())
+    lost = matched.filter(matched.unreadable.notnull())
+    lost = lost.group_by("origin", "unreadable").agg(rows=lost.count())
+    found = lost.join(every, "origin")
+    return found.select("unreadable", "rows", "every").order_by("unreadable")
 
 
 def long_form(events: ir.Table) -> ir.Table:
@@ -153,7 +235,8 @@ def long_form(events: ir.Table) -> ir.Table:
 def last_in_bin(events: ir.Table, *, hours_per_bin: float | int = 1) -> ir.Table:
     """Keeps the last row of each stay, variable and bin.
 
-    Bin b is the half-open ``[b, b + 1) * hours_per_bin`` hours since ``intime``.
+    Bin b is the half-open ``[b, b + 1) * hours_per_bin`` hours since ``intime``; all that lies
+    before it is bin -1.
 
     Args:
         events: The result of :func:`accept`.
@@ -164,7 +247,8 @@ def last_in_bin(events: ir.Table, *, hours_per_bin: float | int = 1) -> ir.Table
     """
     if not hours_per_bin > 0:
         raise ValueError(f"a bin must be longer than 0 hours, got {hours_per_bin}")
-    binned = events.mutate(bin=(events.hour / hours_per_bin).floor().cast("int64"))
+    step = (events.hour / hours_per_bin).floor().cast("int64")
+    binned = events.mutate(bin=ibis.greatest(step, -1))
     last = _first(binned, ("stay_id", "variable", "bin"))
     return last.select("stay_id", "variable", "bin", "value", "level")
 
@@ -207,11 +291,24 @@ def _codes() -> ir.Table:
 
 
 def _places(stays: ir.Table) -> ir.Table:
-    """Lists every stay twice, under its own id and under its admission's, told apart by sign."""
+    """Lists every stay three times: under its own id, its admission's and its patient's."""
     columns = ("stay_id", "intime", "outtime")
-    own = stays.select(*columns, key="stay_id", direct=ibis.literal(True))
-    by_admission = stays.select(*columns, key=-stays.hadm_id, direct=ibis.literal(False))
-    return own.union(by_admission)
+    ids = ("stay_id", "hadm_id", "subject_id")
+    return ibis.union(
+        *(
+            stays.select(*columns, key=name, named=ibis.literal(k, "int64"))
+            for k, name in enumerate(ids)
+        )
+    )
+
+
+def _reached(rows: ir.Table, end: int) -> ir.BooleanValue:
+    """Rows of the window, those before it whose stay is named, and those without a time."""
+    window = (rows.second >= 0) & (rows.second < end)
+    theirs = window & (rows.charttime < rows.outtime).fill_null(False)
+    early = (rows.second < 0) & (rows.named == 0)
+    known = rows.charttime.isnull() | window | rows.before | early
+    return ibis.cases((rows.named == 2, theirs), else_=known).fill_null(False)
 
 
 def _number(rows: ir.Table) -> ir.FloatingValue:
@@ -249,16 +346,19 @@ def _scale(rows: ir.Table, scales: dict[str, float]) -> ir.FloatingValue:
     return ibis.cases(*own, *usual, else_=ibis.null("float64"))
 
 
-def _reason(rows: ir.Table) -> ir.StringValue:
-    late = rows.outtime.notnull() & (rows.charttime >= rows.outtime)
-    outside = (rows.second < 0) | (~rows.direct & late)
+def _reason(rows: ir.Table, known_by: str) -> ir.StringValue:
+    over = rows.outtime.notnull() & (rows.charttime >= rows.outtime)
+    outside = ((rows.second < 0) & ~rows.before) | ((rows.named > 0) & over)
     tests = (
+        rows.named == 2,
+        rows.charttime.isnull() & rows.unreadable.notnull(),
         rows.charttime.isnull(),
         outside,
         rows.error.fill_null(False),
         rows.text.isnull() & rows.number.isnull(),
         rows.value.isnull(),
         ~rows.value.between(rows.low, rows.high),
+        rows.late & (known_by == "storetime"),
     )
     return ibis.cases(*zip(tests, REASONS, strict=True), else_=ibis.null("string"))
 

@@ -6,13 +6,26 @@ run left there is removed by the next one.
 
 from __future__ import annotations
 
-import fcntl
 import shutil
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from cm2.prepare.errors import TableError
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: IO[str]) -> None:
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+else:
+    import fcntl
+
+    def _lock(file: IO[str]) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
 
 __all__ = ["building", "refuse"]
 
@@ -52,7 +65,7 @@ def building(out: Path, *, owned: str) -> Iterator[Path]:
     partial, old = (out.with_name(f".{out.name}.{end}") for end in ("partial", "replaced"))
     with out.with_name(f".{out.name}.lock").open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(lock)
         except OSError:
             raise TableError(f"{out}: another run is writing this folder") from None
         try:
@@ -71,4 +84,6 @@ def building(out: Path, *, owned: str) -> Iterator[Path]:
                 old.rename(out)
             shutil.rmtree(partial, ignore_errors=True)
             shutil.rmtree(old, ignore_errors=True)
-            out.with_name(f".{out.name}.lock").unlink(missing_ok=True)
+            # Windows does not remove a file that is open; it is in nobody's way.
+            with suppress(PermissionError):
+                out.with_name(f".{out.name}.lock").unlink(missing_ok=True)

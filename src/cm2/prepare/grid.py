@@ -1,11 +1,11 @@
 """From the last value of each bin to a dense, normalised grid in Parquet.
 
 Bin b is the half-open ``[b, b + 1)`` (times the length of a bin) hours since ``intime``. A bin
-without an observation takes the last one before it in the stay, or before the first the variable's
-normal value; a mask says which is which. Words become one column a category and system, so that
-there are the 76 columns of Harutyunyan et al. (2019): 12 continuous, 47 categories, 17 masks.
-Continuous columns are standardised by mean and deviation of the training stays' bins, after the
-filling, as there.
+without an observation takes the last one before it (of height and weight also from before
+``intime``), or before the first the variable's normal value; a mask says which is which. Words
+become one column a category and system, so that there are the 76 columns of Harutyunyan et al.
+(2019): 12 continuous, 47 categories, 17 masks. Continuous columns are standardised by mean and
+deviation of the training stays' bins, after the filling, as there.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ class Series(NamedTuple):
         mean: Mean of each continuous column over the training stays.
         deviation: Its standard deviation there.
         cells: How many bins of each variable hold an observation.
-        missing: How many of the given stays have no observation of each variable.
+        missing: How many of the given stays have no observation of each variable, not even one
+            before the window.
     """
 
     stay_id: Int64[np.ndarray, " written"]
@@ -99,7 +100,10 @@ class Series(NamedTuple):
 
 
 class _Compact(NamedTuple):
-    """One number a stay, bin and variable; NaN, and level UNSEEN, where nothing was observed."""
+    """One number a stay, bin and variable; NaN, and level UNSEEN, where nothing was observed.
+
+    In front of the bins of the window stands what was observed before it.
+    """
 
     value: Float32[np.ndarray, "stay bin variable"]
     level: Int8[np.ndarray, "stay bin variable"]
@@ -122,7 +126,8 @@ def write_series(
 
     Args:
         last: Batches of ``stay_id``, ``variable``, ``bin``, ``value`` and ``level``, in any order,
-            as :func:`cm2.prepare.events.last_in_bin` gives them.
+            as :func:`cm2.prepare.events.last_in_bin` gives them. Bin -1 lies before the window:
+            the grid starts from it, and its masks do not show it.
         stay_id: All stays.
         training: Which of them the normalisation may see.
         path: The file to write.
@@ -160,6 +165,8 @@ def write_array(
     there = ~np.isnan(values).all(axis=(1, 2))
     gaps = np.isnan(values[there & training]).any(axis=(0, 1))
     layout = Layout(variables, tuple(name for name, gap in zip(names, gaps, strict=True) if gap))
+    before = np.full_like(values[:, :1], np.nan)
+    values = np.concatenate([before, values], axis=1)
     level = np.full(values.shape, UNSEEN, dtype=np.int8)
     return _written(_Compact(values, level), stay_id, training, path, layout)
 
@@ -172,8 +179,8 @@ def _written(
     layout: Layout,
 ) -> Series:
     seen = ~np.isnan(compact.value)
-    observed = seen.any(axis=1)
-    there = observed.any(axis=1)
+    observed, inside = seen.any(axis=1), seen[:, 1:]
+    there = inside.any(axis=(1, 2))
     if not (there & training).any():
         raise ValueError(
             f"none of the {int(training.sum())} training stays has an observation in the window,"
@@ -186,11 +193,11 @@ def _written(
     names, continuous = layout.names, layout.continuous
     return Series(
         stay_id=stays[there],
-        bins=compact.value.shape[1],
+        bins=inside.shape[1],
         columns=layout.columns,
         mean=dict(zip(continuous, mean.tolist(), strict=True)),
         deviation=dict(zip(continuous, deviation.tolist(), strict=True)),
-        cells=dict(zip(names, seen.sum(axis=(0, 1)).tolist(), strict=True)),
+        cells=dict(zip(names, inside.sum(axis=(0, 1)).tolist(), strict=True)),
         missing=dict(zip(names, (~observed).sum(axis=0).tolist(), strict=True)),
     )
 
@@ -201,7 +208,7 @@ def _normal(
     """The value of each variable before its first observation; zero where none was ever made."""
     normal = np.array([one.normal for one in layout.variables], dtype=np.float32)
     for k in np.flatnonzero(np.isnan(normal)):
-        values = compact.value[training, :, k]
+        values = compact.value[training, 1:, k]
         values = values[~np.isnan(values)]
         normal[k] = np.median(values) if len(values) else 0.0
     return normal
@@ -213,7 +220,7 @@ def _scatter(
     bins: int,
     variables: tuple[str, ...],
 ) -> _Compact:
-    shape = (len(stays), bins, len(variables))
+    shape = (len(stays), 1 + bins, len(variables))
     value = np.full(shape, np.nan, dtype=np.float32)
     level = np.full(shape, UNSEEN, dtype=np.int8)
     names = pa.array(variables)
@@ -224,11 +231,11 @@ def _scatter(
             raise ValueError("the events have stay ids that are not among the given stays")
         column = pc.index_in(batch["variable"], value_set=names).to_numpy(zero_copy_only=False)
         step = batch["bin"].to_numpy(zero_copy_only=False)
-        if len(step) and (step.min() < 0 or step.max() >= bins):
-            raise ValueError(f"the events have bins outside 0 to {bins - 1}")
-        value[row, step, column] = batch["value"].to_numpy(zero_copy_only=False)
+        if len(step) and (step.min() < -1 or step.max() >= bins):
+            raise ValueError(f"the events have bins outside -1 to {bins - 1}")
+        value[row, 1 + step, column] = batch["value"].to_numpy(zero_copy_only=False)
         filled = pc.fill_null(batch["level"].cast(pa.int8()), UNSEEN)
-        level[row, step, column] = filled.to_numpy(zero_copy_only=False)
+        level[row, 1 + step, column] = filled.to_numpy(zero_copy_only=False)
     return _Compact(value, level)
 
 
@@ -240,14 +247,15 @@ def _chunks(compact: _Compact) -> Iterator[_Compact]:
 def _filled(
     compact: _Compact, normal: Float32[np.ndarray, " variable"], layout: Layout
 ) -> _Compact:
-    """Carries the last observation forward, and puts the normal value before the first."""
+    """Carries the last observation into the bins, and puts the normal value before the first."""
     seen = ~np.isnan(compact.value)
     steps = np.arange(seen.shape[1])[None, :, None]
     latest = np.maximum.accumulate(np.where(seen, steps, -1), axis=1)
     never, latest = latest < 0, np.maximum(latest, 0)
     value = np.take_along_axis(compact.value, latest, axis=1)
     level = np.take_along_axis(compact.level, latest, axis=1)
-    return _Compact(np.where(never, normal, value), np.where(never, layout.level, level))
+    filled = _Compact(np.where(never, normal, value), np.where(never, layout.level, level))
+    return _Compact(*(array[:, 1:] for array in filled))
 
 
 def _moments(
@@ -258,7 +266,7 @@ def _moments(
 ) -> tuple[Float64[np.ndarray, " continuous"], Float64[np.ndarray, " continuous"]]:
     """Computes mean and deviation of the continuous columns, in two passes over chunks."""
     where = [layout.names.index(name) for name in layout.continuous]
-    count = int(training.sum()) * compact.value.shape[1]
+    count = int(training.sum()) * (compact.value.shape[1] - 1)
 
     def total(
         centre: Float64[np.ndarray, " continuous"] | None,
@@ -293,7 +301,7 @@ def _expanded(
             place = layout.continuous.index(one.name)
             columns.append((filled.value[..., k].ravel() - mean[place]) / deviation[place])
     masked = [k for k, name in enumerate(layout.names) if name in layout.masked]
-    columns += [~np.isnan(compact.value[..., k]).ravel() for k in masked]
+    columns += [~np.isnan(compact.value[:, 1:, k]).ravel() for k in masked]
     return np.stack([column.astype(np.float32) for column in columns])
 
 
@@ -306,7 +314,7 @@ def _write(
     deviation: Float64[np.ndarray, " continuous"],
     layout: Layout,
 ) -> None:
-    bins = compact.value.shape[1]
+    bins = compact.value.shape[1] - 1
     schema = pa.schema(
         [
             ("stay_id", pa.int64()),

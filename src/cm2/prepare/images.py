@@ -25,6 +25,7 @@ from PIL import Image, ImageOps
 from cm2.prepare import manifest, places
 from cm2.prepare.engine import Engine
 from cm2.prepare.notes import SELECTIONS
+from cm2.prepare.tables import refuse_unreadable, unread
 
 __all__ = [
     "CHEXPERT",
@@ -60,6 +61,9 @@ CHEXPERT = (
 
 UNREADABLE = "images-unreadable.csv"
 
+DEPTHS = (1.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)
+"""White, in floats and in 8, 10, 12, 14 and 16 bits."""
+
 BATCH = 1024
 """Images whose pixels are held at once."""
 
@@ -79,13 +83,17 @@ def studies(metadata: ir.Table, chexpert: ir.Table | None = None) -> ir.Table:
         date or time cannot be read, and ``path`` is relative to the folder of the data set.
     """
     subject, study = metadata.subject_id, metadata.study_id
+    date, clock = metadata.studydate.cast("string"), metadata.studytime.cast("string")
+    time = _study_time(date, clock)
+    lost = time.isnull() & date.strip().nullif("").notnull() & clock.strip().nullif("").notnull()
     images = metadata.select(
         subject_id=subject.cast("int64"),
         study_id=study.cast("int64"),
         dicom_id=metadata.dicom_id.cast("string"),
-        time=_study_time(metadata.studydate.cast("string"), metadata.studytime.cast("string")),
+        time=time,
         view=metadata.viewposition.strip().upper(),
         path=_path(subject.cast("string"), study.cast("string"), metadata.dicom_id),
+        unreadable=lost.ifelse("time of the study", ibis.null("string")),
     )
     if chexpert is None:
         return images.mutate(**{label: ibis.null("float64") for label in CHEXPERT})
@@ -191,9 +199,10 @@ def write_images(
         threads: Images decoded at once.
 
     Returns:
-        Counts: images without a readable study time, images chosen, missing, unreadable, written.
+        Counts: images without a study time, with one that cannot be read, images chosen, missing,
+        unreadable, written.
     """
-    untimed = images.semi_join(stays, "subject_id").filter(lambda t: t.time.isnull()).count()
+    times = _times(engine, stays, images)
     chosen = select(stays, images, hours, selection=selection, views=views).order_by("stay_id")
     table = pa.Table.from_batches((batch.cast(SCHEMA) for batch in engine.batches(chosen)), SCHEMA)
     paths = table["path"].to_pylist()
@@ -215,12 +224,28 @@ def write_images(
     with (out / UNREADABLE).open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([("path", "reason"), *failures])
     missing = sum(reason == MISSING for _, reason in failures)
-    return {
-        "without a study time": int(engine.frame(untimed.as_table()).iloc[0, 0]),
+    return times | {
         "chosen": len(paths),
         "missing": missing,
         "unreadable": len(failures) - missing,
         "written": len(kept),
+    }
+
+
+def _times(engine: Engine, stays: ir.Table, images: ir.Table) -> dict[str, int]:
+    theirs = images.semi_join(stays, "subject_id")
+    untimed, lost = theirs.time.isnull(), unread(theirs).notnull()
+    row = engine.frame(
+        theirs.agg(
+            every=theirs.count(),
+            none=(untimed & ~lost).cast("int64").sum().coalesce(0),
+            lost=(untimed & lost).cast("int64").sum().coalesce(0),
+        )
+    ).iloc[0]
+    refuse_unreadable("table of images: times of studies", int(row["lost"]), int(row["every"]))
+    return {
+        "without a study time": int(row["none"]),
+        "with an unreadable study time": int(row["lost"]),
     }
 
 
@@ -297,10 +322,18 @@ def _grey(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(pixels: NDArray[np.float64]) -> Image.Image:
-    """Greys of 16 bits, or of any scale beyond these, from black to white."""
-    low, high = (0.0, 65535.0) if pixels.min() >= 0 else (pixels.min(), pixels.max())
-    if not np.isfinite(pixels).all() or pixels.max() > high or high <= low:
+    """Greys of any depth from black to white: by the least depth that holds the brightest one.
+
+    A file of 16 bits may hold 12, and one of floats may go from 0 to 1.
+    """
+    if not np.isfinite(pixels).all() or pixels.max() > DEPTHS[-1]:
         raise ValueError("grey values beyond 16 bits")
+    low, high = pixels.min(), next(depth for depth in DEPTHS if pixels.max() <= depth)
+    if low < 0:
+        high = pixels.max()
+        if high <= low:
+            raise ValueError("one grey value, below black")
+    low = min(low, 0.0)
     scaled = (pixels - low) * (255 / (high - low))
     return Image.fromarray(scaled.round().astype(np.uint8))
 

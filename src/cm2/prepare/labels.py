@@ -10,7 +10,7 @@ import ibis.expr.types as ir
 from cm2.prepare.cohort import Cohort
 from cm2.prepare.engine import Engine
 
-__all__ = ["CLASSES", "READMISSIONS", "TASKS", "label"]
+__all__ = ["CLASSES", "READMISSIONS", "TASKS", "admission", "keeps_dead", "label"]
 
 TASKS = ("in-hospital-mortality", "readmission", "length-of-stay", "none")
 READMISSIONS = ("survivors", "or-death")
@@ -35,12 +35,13 @@ def label(
     """Labels the stays that are kept; those without an outcome are excluded and counted.
 
     ``in-hospital-mortality``: death in hospital during the admission. ``readmission`` within 30
-    days of discharge from the unit, in one of two definitions:
+    days, in one of two definitions:
 
     - ``survivors``: of patients discharged alive from hospital; positive if any stay in intensive
-      care begins within 30 days.
-    - ``or-death``: of all; positive if the patient's next stay of ``root`` begins less than 30 days
-      after discharge from the unit, or the patient died in hospital. Most positives are deaths.
+      care begins within 30 days of discharge from the unit, in the same admission or another.
+    - ``or-death``, as in the code of Wu et al. (2025): of all; positive if the patient's next stay
+      of ``root`` was admitted to hospital less than 30 days after this one's discharge from
+      hospital, or the patient died in hospital. Most positives are deaths.
 
     ``length-of-stay``: the hours that the stay in the unit lasts beyond the window, in ten classes,
     one prediction a stay. ``none``: no outcome, for patients of whom it is not known yet.
@@ -70,10 +71,30 @@ def label(
     if readmission == "survivors":
         alive = cohort.kept.filter(cohort.kept.died == 0)
         cohort.exclude(engine, "died in hospital", alive)
-        labels = _returned(alive, _later(alive, cohort.every, days_included=True))
+        labels = _returned(alive, _back_in_unit(alive, cohort.every))
     else:
-        labels = _returned(cohort.kept, _later(cohort.kept, root, days_included=False))
+        labels = _returned(cohort.kept, _admitted_again(cohort.kept, root))
     return engine.keep("labels", labels)
+
+
+def admission(task: str, readmission: str) -> str:
+    """Says which stays of an admission the cohort of a task has, see `cohort.root`.
+
+    Args:
+        task: What is predicted.
+        readmission: Which definition.
+    """
+    return "first" if task == "readmission" and readmission == "survivors" else "only"
+
+
+def keeps_dead(task: str, readmission: str) -> bool:
+    """Says whether those with a time of death inside the window stay: so the reference does.
+
+    Args:
+        task: What is predicted.
+        readmission: Which definition.
+    """
+    return task == "readmission" and readmission == "or-death"
 
 
 _DIED = ibis.literal("died in hospital")
@@ -94,17 +115,31 @@ def _remaining(stays: ir.Table, hours: float | int) -> ir.Table:
     )
 
 
-def _later(stays: ir.Table, others: ir.Table, *, days_included: bool) -> ir.Table:
-    """Lists stays that another one of the patient follows in time."""
-    other = others.select("subject_id", next_stay="stay_id", next_hadm="hadm_id", start="intime")
-    pairs = stays.join(other, "subject_id")
+def _back_in_unit(stays: ir.Table, others: ir.Table) -> ir.Table:
+    """Lists stays after whose end another one of the patient begins within 30 days."""
+    pairs = _pairs(stays, others)
+    # Units hand over within minutes: what begins before this stay ended is no return.
     gap = pairs.start.epoch_seconds() - pairs.outtime.epoch_seconds()
-    limit = DAYS * 86400
-    soon = gap <= limit if days_included else gap < limit
-    # Units hand over within minutes: what begins after this stay began, but not after it ended, is
-    # its own continuation and no return, except to the reference, which looks at starts alone.
-    after = gap >= 0 if days_included else pairs.start > pairs.intime
-    pairs = pairs.filter(pairs.next_stay != pairs.stay_id, after, soon)
+    return _elsewhere(pairs.filter(gap.between(0, DAYS * 86400)))
+
+
+def _admitted_again(stays: ir.Table, others: ir.Table) -> ir.Table:
+    """Lists stays whose patient is admitted to hospital again less than 30 whole days later."""
+    pairs = _pairs(stays, others)
+    gap = pairs.again.epoch_seconds() - pairs.dischtime.epoch_seconds()
+    # The next stay is the one that begins next, also where its admission overlaps with this one.
+    return _elsewhere(pairs.filter(pairs.start > pairs.intime, gap < DAYS * 86400))
+
+
+def _pairs(stays: ir.Table, others: ir.Table) -> ir.Table:
+    other = others.select(
+        "subject_id", next_stay="stay_id", next_hadm="hadm_id", start="intime", again="admittime"
+    )
+    pairs = stays.join(other, "subject_id")
+    return pairs.filter(pairs.next_stay != pairs.stay_id)
+
+
+def _elsewhere(pairs: ir.Table) -> ir.Table:
     return pairs.group_by("stay_id").agg(
         elsewhere=(pairs.next_hadm != pairs.hadm_id).cast("int64").max()
     )

@@ -39,7 +39,7 @@ class MIMIC3(Source):
             "admittime": "timestamp",
             "dischtime": "timestamp",
             "deathtime": "timestamp",
-            "hospital_expire_flag": "int64",
+            "hospital_expire_flag": "int8",
         },
         "icustays": {
             "subject_id": "int64",
@@ -62,7 +62,7 @@ class MIMIC3(Source):
             "value": "string",
             "valuenum": "float64",
             "valueuom": "string",
-            "error": "int64",
+            "error": "int8",
         },
         "labevents": {
             "subject_id": "int64",
@@ -80,12 +80,13 @@ class MIMIC3(Source):
             "charttime": "timestamp",
             "storetime": "timestamp",
             "category": "string",
-            "iserror": "int64",
+            "iserror": "int8",
             "text": "string",
         },
     }
     optional = frozenset({"labevents", "noteevents"})
     lazy = frozenset({"chartevents", "labevents", "noteevents"})
+    filled = frozenset({"patients", "admissions", "icustays", "chartevents"})
     note_tables = ("noteevents",)
 
     modalities = ("series", "notes")

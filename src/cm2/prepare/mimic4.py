@@ -47,7 +47,7 @@ class MIMIC4(Source):
             "admittime": "timestamp",
             "dischtime": "timestamp",
             "deathtime": "timestamp",
-            "hospital_expire_flag": "int64",
+            "hospital_expire_flag": "int8",
         },
         "icustays": {
             "subject_id": "int64",
@@ -102,6 +102,7 @@ class MIMIC4(Source):
     }
     optional = frozenset({"labevents", "radiology", METADATA, CHEXPERT})
     lazy = frozenset({"chartevents", "labevents", "radiology"})
+    filled = frozenset({"patients", "admissions", "icustays", "chartevents"})
     subfolders = ("hosp", "icu", "note", "cxr")
     note_tables = ("radiology",)
     image_tables = (METADATA, CHEXPERT)

@@ -148,6 +148,7 @@ def write_documents(
     sections: Sequence[str],
     hours: float,
     selection: str,
+    known_by: str,
 ) -> Written:
     """Writes `notes.parquet`, or `reports.parquet` if sections are asked for.
 
@@ -159,16 +160,29 @@ def write_documents(
         sections: Sections of reports; empty for notes.
         hours: Length of the window.
         selection: Which documents.
+        known_by: By which of their times.
     """
     if sections:
         name, column = "reports.parquet", "section"
         counts = reports.write_reports(
-            engine, stays, documents, out / name, hours=hours, sections=sections
+            engine,
+            stays,
+            documents,
+            out / name,
+            hours=hours,
+            sections=sections,
+            known_by=known_by,
         )
     else:
         name, column = "notes.parquet", "category"
         counts = notes.write_notes(
-            engine, stays, documents, out / name, hours=hours, selection=selection
+            engine,
+            stays,
+            documents,
+            out / name,
+            hours=hours,
+            selection=selection,
+            known_by=known_by,
         )
     return Written({"kind": "text", "file": name, "column": column}, _stays(out / name), counts)
 

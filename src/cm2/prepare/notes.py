@@ -16,10 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cm2.prepare.engine import Engine
+from cm2.prepare.tables import refuse_unreadable, unread
 
 __all__ = ["DEIDENTIFIED", "SELECTIONS", "excluded", "select", "write_notes"]
 
 SELECTIONS = ("window", "reference")
+
+UNREADABLE_TIME = "with an unreadable time"
 
 DEIDENTIFIED = "___"
 """What stands for a removed name or date: MIMIC-IV's own mark, put in place of MIMIC-III's."""
@@ -37,6 +40,7 @@ def select(
     *,
     selection: str = "window",
     lines: bool = False,
+    known_by: str = "charttime",
 ) -> ir.Table:
     """Chooses the documents of each stay.
 
@@ -53,6 +57,8 @@ def select(
             was charted in the admission up to ``intime + hours``, that moment included and the
             time before ``intime`` too; documents of one charttime count as one; only stays with
             more than five of them, and of these the last five.
+        known_by: ``"storetime"`` takes only what was also stored before the end of the window; a
+            document without a storetime goes by its charttime.
         lines: Whether to keep line breaks, by which sections of a report are told apart.
 
     Returns:
@@ -61,6 +67,8 @@ def select(
     if selection not in SELECTIONS:
         raise ValueError(f"selection is one of {', '.join(SELECTIONS)}, not {selection!r}")
     found = _of_stays(stays, _usable(documents), hours, selection)
+    if known_by == "storetime":
+        found = found.filter(~_late(found, hours))
     text = found.text.re_replace(BRACKETS, DEIDENTIFIED)
     text = (text if lines else text.re_replace(r"\s+", " ")).strip()
     found = found.mutate(text=text, hour=_hours(found.charttime, found.intime))
@@ -88,6 +96,7 @@ def excluded(stays: ir.Table, documents: ir.Table) -> ir.Table:
         reason=ibis.cases(
             (_flagged(patients), "flagged as an error"),
             (_discharge(patients), "discharge summary"),
+            (patients.charttime.isnull() & unread(patients).notnull(), UNREADABLE_TIME),
             (patients.charttime.isnull(), "without a time"),
             (_empty(patients), "empty"),
             else_="usable",
@@ -104,13 +113,14 @@ def write_notes(
     *,
     hours: int | float = 48,
     selection: str = "window",
+    known_by: str = "charttime",
 ) -> dict[str, int]:
     """Writes the notes of each stay, sorted by stay and position.
 
     Returns:
         Counts: documents left out, by reason, and notes and stays written.
     """
-    chosen = select(stays, documents, hours, selection=selection)
+    chosen = select(stays, documents, hours, selection=selection, known_by=known_by)
     counts = exclusions(engine, stays, documents, hours, selection=selection)
     return counts | write(batches(engine, chosen), path, "category")
 
@@ -125,13 +135,27 @@ def exclusions(
 ) -> dict[str, int]:
     """Counts the documents that are left out, by reason, and those in the window.
 
-    What is in the window and is not written is a copy of another text of the stay, or passed over
+    Those that were stored when it was over are counted too, as those without a storetime are. What
+    is in the window and is not written is a copy of another text of the stay, or passed over
     by the reference's choice.
     """
     frame = engine.frame(excluded(stays, documents))
     counts = dict(zip(frame["reason"].astype(str), frame["documents"].astype(int), strict=True))
-    inside = _of_stays(stays, _usable(documents), hours, selection).count().as_table()
-    return counts | {"in the window": int(engine.frame(inside).iloc[0, 0])}
+    lost = int(counts.get(UNREADABLE_TIME, 0))
+    refuse_unreadable("table of notes or reports: times", lost, sum(counts.values()))
+    found = _of_stays(stays, _usable(documents), hours, selection)
+    row = engine.frame(
+        found.agg(
+            inside=found.count(),
+            late=_late(found, hours).cast("int64").sum().coalesce(0),
+            untold=found.storetime.isnull().cast("int64").sum().coalesce(0),
+        )
+    ).iloc[0]
+    return counts | {
+        "in the window": int(row["inside"]),
+        "stored after the window": int(row["late"]),
+        "without a storetime": int(row["untold"]),
+    }
 
 
 def schema(kind: str) -> pa.Schema:
@@ -197,6 +221,11 @@ def _of_stays(stays: ir.Table, documents: ir.Table, hours: int | float, selectio
         joined.charttime >= joined.intime,
         joined.charttime < end,
     )
+
+
+def _late(found: ir.Table, hours: int | float) -> ir.BooleanValue:
+    seconds = found.storetime.epoch_seconds() - found.intime.epoch_seconds()
+    return (seconds >= round(hours * 3600)).fill_null(False)
 
 
 def _hours(time: ir.TimestampValue, start: ir.TimestampValue) -> ir.FloatingValue:

@@ -9,6 +9,7 @@ from typing import Any
 
 from cm2.prepare import grouped, labels, splits
 from cm2.prepare.errors import TableError
+from cm2.prepare.events import KNOWN_BY
 from cm2.prepare.notes import SELECTIONS
 from cm2.prepare.reports import SECTIONS
 
@@ -25,6 +26,9 @@ class Options:
         hours: Length of the window from admission to the unit.
         hours_per_bin: Length of a bin of the grid.
         readmission: ``"survivors"`` or ``"or-death"``, see `labels.label`.
+        look_back: Hours before admission to the unit from which height and weight are taken.
+        known_by: ``"charttime"``, or ``"storetime"`` for what was also entered before the window's
+            end.
         selection: ``"window"``, or ``"reference"`` for the notes and images that the code of
             Wu et al. (2025) selects.
         sections: Sections of radiology reports that are kept.
@@ -41,6 +45,8 @@ class Options:
     hours: float | int = 48.0
     hours_per_bin: float | int = 1.0
     readmission: str = "survivors"
+    look_back: float | int = 24.0
+    known_by: str = "charttime"
     selection: str = "window"
     sections: tuple[str, ...] = ("findings", "impression")
     views: tuple[str, ...] = ("AP", "PA")
@@ -58,6 +64,9 @@ class Options:
                 raise TableError(f"{name} must be a positive number, got {value}")
             # 24 and 24.0 are the same option, also in the manifest.
             object.__setattr__(self, name, float(value))
+        if not (math.isfinite(self.look_back) and self.look_back >= 0):
+            raise TableError(f"look_back must be 0 or a number of hours, got {self.look_back}")
+        object.__setattr__(self, "look_back", float(self.look_back))
         if not 0 <= self.missing_rate < 1:
             raise TableError(f"missing_rate must be in [0, 1), got {self.missing_rate}")
         object.__setattr__(self, "missing_rate", float(self.missing_rate))
@@ -68,6 +77,7 @@ class Options:
         for name, allowed in (
             ("task", labels.TASKS),
             ("readmission", labels.READMISSIONS),
+            ("known_by", KNOWN_BY),
             ("selection", SELECTIONS),
             ("split_by", (None, *grouped.GROUPS)),
         ):

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 # Each registers its source.
@@ -39,7 +40,6 @@ from cm2.prepare.tables import Tables
 
 __all__ = ["Options", "prepare"]
 
-WORK = "work"
 SHOWN = 10
 """Tables that a message names."""
 
@@ -56,6 +56,8 @@ def prepare(
     engine: str = "duckdb",
     threads: int = 2,
     memory_limit: str | None = None,
+    scratch: Path | None = None,
+    progress: bool = False,
     overwrite: bool = False,
     say: Say = lambda line: None,
 ) -> dict[str, Any]:
@@ -72,6 +74,9 @@ def prepare(
         engine: ``"duckdb"`` or ``"spark"``.
         threads: Threads of the engine.
         memory_limit: Of the engine, such as ``"4GB"``.
+        scratch: Folder in which the engine keeps what does not fit into memory; None for one
+            beside ``out``. What it writes there is gone at the end.
+        progress: Whether the engine shows how far it is, on the standard output.
         overwrite: Whether another result in ``out`` is replaced.
         say: Is told what is done.
 
@@ -108,26 +113,37 @@ def prepare(
         elsewhere |= places.tables_of_images(images, kind.image_tables, source)
     with _open(kind, raw, elsewhere) as tables:
         files = tables.files
+        empty = tables.empty
         if images is not None and kind.image_tables[0] not in tables:
             raise MissingError(f"{images}: the table {kind.image_tables[0]} is not in it")
+    if hollow := [str(files[name]) for name in empty if name in kind.filled and name in files]:
+        raise TableError(f"{', '.join(hollow)}: a header and no row")
     root = places.pictures(images, raw / "cxr")
     key = _key(source, options, files, given)
     synthetic = manifest.is_synthetic(raw, files.values())
 
     def make(partial: Path) -> dict[str, Any]:
-        work = partial / WORK
-        work.mkdir()
-        backend = start(engine, threads=threads, memory_limit=memory_limit, folder=work)
-        try:
-            tables = _open(kind, raw, elsewhere, backend)
-            run = Run(kind(tables), options, backend, partial, threads, say)
-            content = run.write(given, root, synthetic=synthetic)
-        finally:
-            backend.close()
-        shutil.rmtree(work)
+        if empty:
+            say(f"tables without a row: {', '.join(empty)}")
+        with _workplace(partial, scratch) as work:
+            backend = start(
+                engine,
+                threads=threads,
+                memory_limit=memory_limit,
+                folder=work,
+                progress=progress,
+            )
+            try:
+                tables = _open(kind, raw, elsewhere, backend)
+                tables.check()
+                run = Run(kind(tables), options, backend, partial, threads, say)
+                content = run.write(given, root, synthetic=synthetic)
+            finally:
+                backend.close()
         if images is not None:
             _refuse_none(images, root, content["counts"]["cxr"])
-        content["unreadable"] = dict(sorted(tables.unreadable.items()))
+        content["unreadable"] = dict(sorted((tables.unreadable | run.unreadable).items()))
+        content["empty"] = empty
         content["synthetic"] = synthetic
         content["source_version"] = manifest.source_version(raw)
         return content
@@ -202,6 +218,15 @@ def _open(
         given=given,
         engine=engine,
     )
+
+
+@contextmanager
+def _workplace(partial: Path, scratch: Path | None) -> Iterator[Path]:
+    """Gives a folder to the engine, which is gone afterwards."""
+    if scratch is not None and not scratch.is_dir():
+        raise MissingError(f"{scratch}: no such folder for --scratch")
+    with TemporaryDirectory(prefix="cm2-", dir=scratch or partial) as work:
+        yield Path(work)
 
 
 def _refuse_none(images: Path, root: Path, counts: Mapping[str, int]) -> None:

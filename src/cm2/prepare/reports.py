@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import ibis.expr.types as ir
@@ -23,12 +23,48 @@ SECTIONS = ("findings", "impression")
 # A header opens a line in capitals, or is one of the names that matter, in capitals anywhere or
 # opening a line in any case; without a colon it must be alone on its line.
 NAMES = "findings?(?:[ ]*(?:and|/|&)[ ]*impressions?)?|impressions?|conclusions?"
+AFTER = "NOTIFICATIONS?|RECOMMENDATIONS?(?:[(]S[)])?|ADDENDUM|COMPARISONS?|TECHNIQUE|INDICATION"
 HEADER = re.compile(
     r"(?:^|\n)[ \t]*(?P<line>[A-Z][A-Z ()/,&.\-]{2,60}?)[ \t]*:"
     rf"|(?:^|\n)[ \t]*(?P<any>(?i:{NAMES}))[ \t]*(?::|(?=\n))"
-    rf"|(?<=\s)(?P<inside>{NAMES.upper()})[ \t]*:"
+    rf"|(?<=\s)(?P<inside>{NAMES.upper()}|{AFTER})[ \t]*:"
 )
+TOP = frozenset(
+    [
+        "addendum",
+        "attestation",
+        "clinical",
+        "comparison",
+        "comparisons",
+        "contrast",
+        "dose",
+        "exam",
+        "examination",
+        "history",
+        "indication",
+        "indications",
+        "information",
+        "notification",
+        "notifications",
+        "procedure",
+        "provisional",
+        "reason",
+        "recommendation",
+        "recommendations",
+        "study",
+        "technique",
+        "wet",
+    ]
+)
+"""Words of headers that end a section. Any other header in capitals, such as LIVER of a tomography,
+is a part of the section that it stands in."""
+
 VIEWS = re.compile(r"\b(chest|portable|views?|lateral|frontal)\b")
+OTHER = re.compile(
+    r"\b(ct|cta|mr|mri|mra|us|pet|tomography|ultrasound|doppler|sonogra\w*|echo\w*|fluoro\w*|"
+    r"abdomen|head|neck|spine|pelvis)\b"
+)
+TITLE = re.compile(r"(?:^|\n)[ \t]*(?:EXAMINATION|EXAM|STUDY|PROCEDURE)[ \t]*:[ \t\n]*([^\n]*)")
 
 
 def write_reports(
@@ -39,6 +75,7 @@ def write_reports(
     *,
     hours: int | float = 48,
     sections: Sequence[str] = ("findings", "impression"),
+    known_by: str = "charttime",
 ) -> dict[str, int]:
     """Writes the wanted sections of each stay's reports, sorted by stay and position.
 
@@ -50,18 +87,20 @@ def write_reports(
     unknown = sorted(set(sections) - set(SECTIONS))
     if unknown or not sections:
         raise ValueError(f"sections are {', '.join(SECTIONS)}; got {list(sections)}")
-    chosen = notes.batches(engine, notes.select(stays, documents, hours, lines=True))
+    found = notes.select(stays, documents, hours, lines=True, known_by=known_by)
+    chosen = notes.batches(engine, found)
     parts = (_sections(batch, sections) for batch in chosen)
     counts = notes.exclusions(engine, stays, documents, hours)
     return counts | notes.write(parts, path, "section")
 
 
 def split(report: str) -> dict[str, str]:
-    """Splits a radiology report into its findings and its impression.
+    r"""Splits a radiology report into its findings and its impression.
 
     Misspelt headers are read as the nearest name; ``findings and impression`` is an impression, and
-    a header that names views of the chest stands for findings where no other does, as in the
-    section parser of MIMIC-CXR (Johnson et al. 2019).
+    a header that names views stands for the findings of a chest film where no other does, as in the
+    section parser of MIMIC-CXR (Johnson et al. 2019). Headers within a section, which name the
+    organs in reports of tomography, magnetic resonance and ultrasound, belong to it.
 
     Returns:
         The text of the sections that are there and not empty, by name.
@@ -69,12 +108,13 @@ def split(report: str) -> dict[str, str]:
     Example:
         >>> split("INDICATION: Cough. FINDINGS: Clear lungs. IMPRESSION: Normal.")
         {'findings': 'Clear lungs.', 'impression': 'Normal.'}
+        >>> split("FINDINGS:\nLIVER: Normal.\nSPLEEN: Normal.\nIMPRESSION: Normal.")
+        {'findings': 'LIVER: Normal. SPLEEN: Normal.', 'impression': 'Normal.'}
     """
-    headers = list(HEADER.finditer(report))
-    ends = [*(header.start() for header in headers[1:]), len(report)]
+    headers = list(_headers(report))
+    ends = [*(header.start() for header, _ in headers[1:]), len(report)]
     found: dict[str, list[str]] = {}
-    for header, end in zip(headers, ends, strict=False):
-        name = _name(header["line"] or header["any"] or header["inside"])
+    for (header, name), end in zip(headers, ends, strict=False):
         body = " ".join(report[header.end() : end].split())
         if name and body:
             found.setdefault(name, []).append(body)
@@ -84,13 +124,34 @@ def split(report: str) -> dict[str, str]:
     return {name: " ".join(found[name]) for name in SECTIONS if name in found}
 
 
+def _headers(report: str) -> Iterator[tuple[re.Match[str], str | None]]:
+    """The headers that begin or end a section, and which one each begins."""
+    title = TITLE.search(report)
+    film = not (title and OTHER.search(title[1].lower()))
+    within = False
+    for header in HEADER.finditer(report):
+        text = header["line"] or header["any"] or header["inside"]
+        name = _name(text)
+        if name is None:
+            if not TOP.intersection(re.findall(r"[a-z]+", text.lower())):
+                lower = text.lower()
+                if within or not (film and VIEWS.search(lower) and not OTHER.search(lower)):
+                    continue
+                yield header, "views"
+                continue
+            within = False
+        else:
+            within = True
+        yield header, name
+
+
 def _name(header: str) -> str | None:
     """The section that a header opens; None for one that is not wanted."""
     words = re.findall(r"[a-z]+", header.lower())
     for section in ("impression", "conclusion", "findings"):
         if difflib.get_close_matches(section, words, n=1, cutoff=0.8):
             return "impression" if section == "conclusion" else section
-    return "views" if VIEWS.search(header.lower()) else None
+    return None
 
 
 def _sections(batch: pa.RecordBatch, wanted: Sequence[str]) -> pa.RecordBatch:

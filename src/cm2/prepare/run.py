@@ -19,6 +19,7 @@ from cm2.prepare.modalities import Written
 from cm2.prepare.options import Options
 from cm2.prepare.source import Source
 from cm2.prepare.stays import by_split, check_training, write_stays
+from cm2.prepare.tables import refuse_unreadable
 
 __all__ = ["Run", "Say"]
 
@@ -36,6 +37,7 @@ class Run:
         out: The folder, empty but for the work of the engine.
         threads: Images decoded at once.
         say: Is told what is done.
+        unreadable: Values of large tables that could not be read, by column; filled by `write`.
     """
 
     source: Source
@@ -44,6 +46,7 @@ class Run:
     out: Path
     threads: int
     say: Say
+    unreadable: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def write(
         self, given: Mapping[int, str] | None, pictures: Path, *, synthetic: bool
@@ -56,16 +59,15 @@ class Run:
             synthetic: Whether the tables are made up.
         """
         self.say("cohort")
-        cohort = cohorts.root(self.engine, self.source.stays(), told=self.options.task != "none")
+        options = self.options
+        admission = labels.admission(options.task, options.readmission)
+        told = options.task != "none"
+        cohort = cohorts.root(self.engine, self.source.stays(), admission=admission, told=told)
         root = cohort.kept
-        cohorts.whole_window(self.engine, cohort, self.options.hours)
+        dead = labels.keeps_dead(options.task, options.readmission)
+        cohorts.whole_window(self.engine, cohort, options.hours, dead=dead)
         labelled = labels.label(
-            self.engine,
-            cohort,
-            root,
-            self.options.task,
-            self.options.readmission,
-            self.options.hours,
+            self.engine, cohort, root, options.task, options.readmission, options.hours
         )
         if given is not None:
             self._pick(cohort, list(given))
@@ -76,7 +78,7 @@ class Run:
         accepted = None
         if measurements is not None:
             self.say("measurements")
-            accepted, left_out = self._measure(measurements, cohort)
+            accepted, left_out = self._measure(measurements, cohort, counts)
             counts["events"] = modalities.write_events(self.engine, accepted, self.out)
         cohort.kept = self.engine.keep("stays_final", cohort.kept)
         frame = self._frame(cohort, labelled, given, dealt)
@@ -89,7 +91,7 @@ class Run:
         written = dict(self._modalities(cohort.kept, frame, accepted, pictures))
         counts |= {name: one.counts for name, one in written.items()}
         counts["stays"] = by_split(frame)
-        removed = write_stays(frame, written, self.out, self.options)
+        removed, sets = write_stays(frame, written, self.out, self.options)
         known = frame["label"].notna() & (self.options.task == "length-of-stay")
         positive = frame.loc[(frame["label"] > 0) | known, "kind"]
         return {
@@ -102,6 +104,7 @@ class Run:
                 name: {**one.facts, "stays": len(one.stays) - removed[name]}
                 for name, one in written.items()
             },
+            "sets": sets,
             "removed": removed if self.options.missing_rate else {},
             "absent": {
                 name: "its tables are not there"
@@ -137,14 +140,24 @@ class Run:
         return dict(zip(frame["stay_id"].tolist(), frame["part"].tolist(), strict=True))
 
     def _measure(
-        self, measurements: ir.Table, cohort: cohorts.Cohort
+        self, measurements: ir.Table, cohort: cohorts.Cohort, counts: dict[str, Any]
     ) -> tuple[ir.Table, dict[str, dict[str, int]]]:
         """Reads the large tables, once, and leaves out stays without a measurement."""
-        hours = self.options.hours
-        found = events.match(measurements, cohort.kept, hours=hours)
+        found = events.match(
+            measurements,
+            cohort.kept,
+            hours=self.options.hours,
+            look_back=self.options.look_back,
+            known_by=self.options.known_by,
+        )
         matched = self.engine.keep("matched", found)
+        for row in self.engine.frame(events.unreadable(matched)).itertuples():
+            refuse_unreadable(str(row.unreadable), int(row.rows), int(row.every))
+            self.unreadable[str(row.unreadable)] = int(row.rows)
+        counts["entered"] = self._entered(matched)
         accepted = self.engine.keep("accepted", events.accept(matched))
-        measured = self.engine.keep("measured", accepted.select("stay_id").distinct())
+        inside = accepted.filter(accepted.hour >= 0)
+        measured = self.engine.keep("measured", inside.select("stay_id").distinct())
         cohort.exclude(
             self.engine,
             "no measurement in the window",
@@ -154,6 +167,15 @@ class Run:
         for row in self.engine.frame(events.exclusions(matched)).itertuples():
             left_out.setdefault(str(row.variable), {})[str(row.reason)] = int(row.rows)
         return accepted, left_out
+
+    def _entered(self, matched: ir.Table) -> dict[str, int]:
+        row = self.engine.frame(events.entered(matched)).iloc[0]
+        return {
+            "rows": int(row["rows"]),
+            "after the window": int(row["late"]),
+            "stays with such rows": int(row["stays"]),
+            "without a storetime": int(row["untold"]),
+        }
 
     def _frame(
         self,
@@ -211,6 +233,7 @@ class Run:
                     sections=options.sections if self.source.text == "report" else (),
                     hours=options.hours,
                     selection=options.selection,
+                    known_by=options.known_by,
                 ),
             )
         if (images := self.source.images()) is not None:

@@ -15,6 +15,7 @@ import ibis.expr.types as ir
 import pandas as pd
 
 from cm2.prepare.images import CHEXPERT
+from cm2.prepare.tables import UNREAD, unread
 from cm2.registry import Registry
 
 __all__ = ["DOCUMENTS", "IMAGES", "MEASUREMENTS", "STAYS", "Raw", "Source", "register"]
@@ -48,9 +49,11 @@ MEASUREMENTS = {
     "number": "float64",
     "unit": "string",
     "error": "boolean",
+    "unreadable": "string",
 }
 """One row a measurement; `item` is the identifier in the raw table `origin`, and `error` marks rows
-that were taken back. `stay_id`, `hadm_id`, both times, `text`, `number` and `unit` may be null."""
+that were taken back. `unreadable` names a column of the raw row (`chartevents.charttime`) that
+could not be read. `stay_id`, `hadm_id`, both times, `text`, `number` and `unit` may be null."""
 
 DOCUMENTS = {
     "subject_id": "int64",
@@ -61,6 +64,7 @@ DOCUMENTS = {
     "category": "string",
     "text": "string",
     "error": "boolean",
+    "unreadable": "string",
 }
 """One row a note or report; a note known by its day alone has no `charttime`."""
 
@@ -71,6 +75,7 @@ IMAGES = {
     "time": "timestamp",
     "view": "string",
     "path": "string",
+    "unreadable": "string",
     **dict.fromkeys(CHEXPERT, "float64"),
 }
 """One row a picture; `path` is relative to the folder of the pictures, and a CheXpert label is 1,
@@ -99,6 +104,7 @@ class Source(ABC):
         wanted: For each table its columns and their types.
         optional: Tables that may be absent.
         lazy: Tables too large to be copied.
+        filled: Tables without which, if they have no row, nothing can be made.
         subfolders: Where tables lie beside the folder itself.
         note_tables: Tables that may lie in a folder of notes that is named.
         image_tables: Tables that may lie in a folder of images that is named.
@@ -114,6 +120,7 @@ class Source(ABC):
     wanted: ClassVar[Mapping[str, Mapping[str, str]]]
     optional: ClassVar[frozenset[str]] = frozenset()
     lazy: ClassVar[frozenset[str]] = frozenset()
+    filled: ClassVar[frozenset[str]] = frozenset()
     subfolders: ClassVar[tuple[str, ...]] = ()
     note_tables: ClassVar[tuple[str, ...]] = ()
     image_tables: ClassVar[tuple[str, ...]] = ()
@@ -186,6 +193,9 @@ def shaped(table: ir.Table, columns: Mapping[str, str]) -> ir.Table:
         columns: `STAYS`, `MEASUREMENTS`, `DOCUMENTS` or `IMAGES`.
     """
     types = {name: ibis.dtype(kind) for name, kind in columns.items()}
+    if UNREAD in types:
+        # A source that reads no text has nothing that could not be read.
+        table = table.mutate(**{UNREAD: unread(table)})
     return table.select(
         **{
             name: table[name] if table[name].type() == kind else table[name].cast(kind)

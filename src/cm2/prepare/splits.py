@@ -21,6 +21,14 @@ __all__ = ["PARTS", "assign", "read", "split"]
 
 PARTS = ("train", "validation", "test")
 
+NAMES = {
+    **{part: part for part in PARTS},
+    "training": "train",
+    **dict.fromkeys(("val", "valid", "validate", "dev", "tuning"), "validation"),
+    "held_out": "test",
+}
+"""What the parts are called in files of others, MIMIC-CXR and MEDS among them."""
+
 FOLDS = 20
 
 
@@ -109,6 +117,8 @@ def _uniform(subject: int, seed: int) -> float:
 def read(path: Path) -> dict[int, str]:
     """Reads a split from a CSV file with the columns ``subject_id`` and ``split``.
 
+    A part may also be called as in `NAMES`, in any case of letters.
+
     Raises:
         MissingError: There is no such file.
         TableError: Columns are missing, a part is unknown, or a patient is in two parts.
@@ -123,12 +133,13 @@ def read(path: Path) -> dict[int, str]:
     if missing := [c for c in ("subject_id", "split") if c not in frame.columns]:
         raise TableError(f"{path}: a file of splits lacks column(s) {', '.join(missing)}")
     subjects = pd.to_numeric(frame["subject_id"], errors="coerce")
-    if not (subjects.notna() & frame["split"].isin(PARTS)).all():
+    parts = frame["split"].str.strip().str.lower().map(NAMES)
+    if not (subjects.notna() & parts.notna()).all():
         raise TableError(
-            f"{path}: subject_id must be a whole number and split one of {', '.join(PARTS)}"
+            f"{path}: subject_id must be a whole number and split one of {', '.join(NAMES)}"
             " in every row"
         )
-    pairs = set(zip(subjects.astype("int64"), frame["split"], strict=True))
+    pairs = set(zip(subjects.astype("int64"), parts, strict=True))
     found = {int(subject): str(part) for subject, part in pairs}
     if len(found) < len(pairs):
         raise TableError(f"{path}: {len(pairs) - len(found)} patients stand in two parts")

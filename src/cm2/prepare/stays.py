@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from jaxtyping import Bool
 
 from cm2 import removal
 from cm2.prepare import splits
@@ -33,10 +35,22 @@ REMAINING = "remaining_hours"
 """How long the stay lasts beyond the window, where that is the outcome."""
 
 
+class Kept(NamedTuple):
+    """What is left of the modalities.
+
+    Attributes:
+        removed: Of how many stays each was removed.
+        sets: Stays and patients of each set of modalities, the largest first.
+    """
+
+    removed: dict[str, int]
+    sets: list[dict[str, Any]]
+
+
 def write_stays(
     frame: pd.DataFrame, written: Mapping[str, Written], out: Path, options: Options
-) -> dict[str, int]:
-    """Writes `stays.parquet`, and returns of how many stays each modality was removed.
+) -> Kept:
+    """Writes `stays.parquet`, and returns what is left.
 
     Args:
         frame: The stays, sorted by ``stay_id``, with what `COLUMNS` names.
@@ -68,7 +82,22 @@ def write_stays(
     columns |= {f"has_{name}": pa.array(left[:, k]) for k, name in enumerate(names)}
     pq.write_table(pa.table(columns), out / "stays.parquet", compression="zstd")
     gone = (has & ~left).sum(axis=0).tolist()
-    return dict(zip(names, gone, strict=True))
+    return Kept(dict(zip(names, gone, strict=True)), _sets(frame, names, left))
+
+
+def _sets(
+    frame: pd.DataFrame, names: Sequence[str], left: Bool[np.ndarray, "stay modality"]
+) -> list[dict[str, Any]]:
+    patterns, which = np.unique(left, axis=0, return_inverse=True)
+    found = [
+        {
+            "modalities": [name for name, there in zip(names, pattern, strict=True) if there],
+            "stays": int((which.ravel() == k).sum()),
+            "patients": int(frame["subject_id"][which.ravel() == k].nunique()),
+        }
+        for k, pattern in enumerate(patterns)
+    ]
+    return sorted(found, key=lambda one: (-one["patients"], -one["stays"], one["modalities"]))
 
 
 def check_training(frame: pd.DataFrame) -> None:

@@ -22,14 +22,17 @@ def text(manifest: Mapping[str, Any]) -> str:
         _table("Cohort", manifest["flow"]),
         _table("Outcome", _outcome(manifest)),
         _table("Stays with each modality", _modalities(manifest)),
+        _table("Patients with each set of modalities", _sets(manifest)),
         _missing(manifest),
         _table("Measurements left out", _nested(manifest["measurements_left_out"])),
+        _table("Measurements that count, by when they were entered", _entered(manifest)),
         *(
             _table(f"Rows of {name}", counts.items())
             for name, counts in manifest["counts"].items()
             if name in manifest["modalities"] and name != "series" and len(counts) > 1
         ),
         _table("Values that could not be read", manifest["unreadable"].items()),
+        _table("Tables without a row", ((name, 0) for name in manifest.get("empty", ()))),
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
@@ -56,6 +59,15 @@ def _modalities(manifest: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
         yield "observations in the long form", manifest["counts"]["events"]
     for name, reason in manifest["absent"].items():
         yield name, f"none: {reason}"
+
+
+def _sets(manifest: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    for one in manifest["sets"]:
+        yield " + ".join(one["modalities"]) or "none", f"{one['patients']} ({one['stays']} stays)"
+
+
+def _entered(manifest: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    yield from manifest["counts"].get("entered", {}).items()
 
 
 def _missing(manifest: Mapping[str, Any]) -> str:

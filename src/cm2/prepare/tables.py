@@ -15,15 +15,23 @@ from typing import Any
 
 import ibis
 import ibis.expr.types as ir
+import pyarrow.parquet as pq
 
 from cm2.prepare.engine import DATABASES, DuckDB, Engine, is_parquet, parts
 from cm2.prepare.errors import MissingError, TableError
 
-__all__ = ["SUFFIXES", "Tables", "look"]
+__all__ = ["SUFFIXES", "UNREAD", "Tables", "look", "refuse_unreadable", "unread"]
 
 SUFFIXES = (".parquet", ".csv", ".csv.gz")
 NUMBERS = ("int64", "float64")
+FLAG = "int8"
 UNREADABLE = "__unreadable"
+UNREAD = "unreadable"
+"""Column of a lazy table: which other column of the row could not be read, null where all could."""
+
+SHARE = 0.01
+SAMPLE = 10_000
+"""Rows of a lazy table that are looked at before any long work."""
 
 
 class Tables:
@@ -37,7 +45,8 @@ class Tables:
     Args:
         folder: Where the files are, or a DuckDB file.
         wanted: For each table its columns and their types (``"int64"``, ``"float64"``,
-            ``"string"``, ``"timestamp"``), all lower case.
+            ``"string"``, ``"timestamp"``, and ``"int8"`` for a flag, which may also be written true
+            or false), all lower case.
         optional: Tables that may be absent; ``name in tables`` says whether one is there.
         lazy: Tables too large to be copied.
         subfolders: Further folders to look into, below ``folder``.
@@ -46,8 +55,8 @@ class Tables:
 
     Attributes:
         unreadable: How many values of ``"table.column"`` were not of their type and became null;
-            filled as tables are read, columns without such values left out. Columns of lazy tables
-            are not counted here.
+            filled as tables are read, columns without such values left out. A lazy table has a
+            column ``unreadable`` instead, by which its reader counts.
     """
 
     def __init__(
@@ -130,11 +139,44 @@ class Tables:
 
     def _view(self, name: str) -> ir.Table:
         raw = self._open(name)
-        columns = {
-            column: _cast(_text(raw[self._spelling[name][column]]), kind)
-            for column, kind in self._wanted[name].items()
-        }
+        text = {column: _text(raw[self._spelling[name][column]]) for column in self._wanted[name]}
+        columns = {column: _cast(text[column], kind) for column, kind in self._wanted[name].items()}
+        # Times first: a row without a time is of no use, whatever else it lacks.
+        ordered = sorted(self._wanted[name].items(), key=lambda pair: pair[1] != "timestamp")
+        lost = [
+            (text[column].notnull() & columns[column].isnull(), f"{name}.{column}")
+            for column, kind in ordered
+            if kind != "string"
+        ]
+        columns[UNREAD] = ibis.cases(*lost, else_=ibis.null("string"))
         return raw.select(**columns)
+
+    def check(self) -> None:
+        """Looks at the first rows of each lazy table.
+
+        Raises:
+            TableError: Too many values of a column cannot be read.
+        """
+        for name in sorted(self._lazy):
+            if name in self:
+                raw = self._open(name)
+                types = self._wanted[name]
+                text = {column: _text(raw[self._spelling[name][column]]) for column in types}
+                with self.engine.guard(self.path(name)):
+                    self._refuse_unreadable(name, _typed(raw.limit(SAMPLE), text, types))
+
+    @property
+    def empty(self) -> list[str]:
+        """The tables that are there and have no row."""
+        return [name for name in self._wanted if name in self and not self._has_rows(name)]
+
+    def _has_rows(self, name: str) -> bool:
+        if name in self._raw:
+            return not self.engine.frame(self._raw[name].limit(1)).empty
+        path = self._files[name]
+        if is_parquet(path):
+            return any(pq.ParquetFile(part).metadata.num_rows for part in parts(path))
+        return bool(_csv_lines(path, 2)[1])
 
     def _load(self, name: str) -> ir.Table:
         raw = self._open(name)
@@ -148,14 +190,49 @@ class Tables:
         return kept
 
     def _count_unreadable(self, name: str, table: ir.Table) -> None:
-        marks = [column for column in table.columns if column.endswith(UNREADABLE)]
-        if marks:
-            counts = self.engine.frame(table.agg(**{mark: table[mark].sum() for mark in marks}))
-            for mark in marks:
-                count = counts[mark].fillna(0).iloc[0]
-                if count > 0:
-                    column = mark.removesuffix(UNREADABLE)
-                    self.unreadable[f"{name}.{column}"] = int(count)
+        for column, (lost, _) in self._refuse_unreadable(name, table).items():
+            if lost:
+                self.unreadable[f"{name}.{column}"] = lost
+
+    def _refuse_unreadable(self, name: str, table: ir.Table) -> dict[str, tuple[int, int]]:
+        """Counts values that cannot be read and values that are there, of each column."""
+        columns = [c.removesuffix(UNREADABLE) for c in table.columns if c.endswith(UNREADABLE)]
+        if not columns:
+            return {}
+        sums = {f"{c}{UNREADABLE}": table[f"{c}{UNREADABLE}"].sum() for c in columns}
+        there = {c: table[c].count() for c in columns}
+        counts = self.engine.frame(table.agg(**sums, **there)).fillna(0).iloc[0]
+        found = {c: (int(counts[f"{c}{UNREADABLE}"]), int(counts[c])) for c in columns}
+        for column, (lost, read) in found.items():
+            refuse_unreadable(f"{self._place(name)}: column {column}", lost, lost + read)
+        return found
+
+
+def refuse_unreadable(place: str, lost: int, there: int) -> None:
+    """Refuses a column of which more than one value in a hundred cannot be read.
+
+    Args:
+        place: Where it is.
+        lost: How many values cannot be read; a single one is no reason to stop.
+        there: How many values are not empty.
+
+    Raises:
+        TableError: It is refused.
+    """
+    if lost > 1 and lost > SHARE * there:
+        raise TableError(
+            f"{place}: {lost} of {there} values cannot be read; times must be written as"
+            " 2150-12-31 23:59:00, numbers with a point, and flags as 0 and 1 or true and false"
+        )
+
+
+def unread(table: ir.Table) -> ir.StringValue:
+    """Returns which column of a row could not be read, also of a table that does not say.
+
+    Args:
+        table: Of measurements or documents.
+    """
+    return table[UNREAD] if UNREAD in table.columns else ibis.null("string")
 
 
 def _text(value: ir.Column) -> ir.Column:
@@ -167,6 +244,8 @@ def _text(value: ir.Column) -> ir.Column:
 
 def _cast(text: ir.Column, kind: str) -> ir.Column:
     """Casts text; what cannot be read, and what is no finite number, is null."""
+    if kind == FLAG:
+        return _flag(text)
     if kind == "string" or text.type() == ibis.dtype(kind):
         return text.cast(kind)
     if text.type().is_boolean():
@@ -175,6 +254,13 @@ def _cast(text: ir.Column, kind: str) -> ir.Column:
         return text.try_cast(kind)
     number = text.try_cast("float64")
     return (number.isnan() | number.isinf()).ifelse(ibis.null("float64"), number)
+
+
+def _flag(text: ir.Column) -> ir.Column:
+    if text.type().is_boolean():
+        return text.cast(FLAG)
+    words = text.lower().cases(("true", "1"), ("false", "0"), else_=text)
+    return words.try_cast("float64").try_cast(FLAG)
 
 
 def _typed(raw: ir.Table, text: Mapping[str, Any], types: Mapping[str, str]) -> ir.Table:
@@ -240,20 +326,29 @@ def _tables(
 
 
 def _csv_header(path: Path) -> list[str]:
+    header = _csv_lines(path, 1)[0]
+    if not header:
+        raise TableError(f"{path}: empty file, a header line was expected")
+    return header
+
+
+def _csv_lines(path: Path, number: int) -> list[list[str]]:
+    """The first lines of a file, as fields; empty ones where there are no more."""
     try:
         with (
             gzip.open(path, "rt", encoding="utf-8-sig", newline="")
             if path.suffix.lower() == ".gz"
             else path.open(encoding="utf-8-sig", newline="")
         ) as lines:
-            header = next(csv.reader(lines), [])
+            reader = csv.reader(lines)
+            return [next(reader, []) for _ in range(number)]
     except (EOFError, gzip.BadGzipFile, zlib.error):
         raise TableError(f"{path}: truncated or not a gzip file") from None
     except UnicodeDecodeError:
         raise TableError(f"{path}: not a text file in UTF-8") from None
-    if not header:
-        raise TableError(f"{path}: empty file, a header line was expected")
-    return header
+    except csv.Error:
+        # A field longer than this reader's limit: the engine says what is wrong with it, or reads.
+        return [["?"]] * number
 
 
 def _spelling(

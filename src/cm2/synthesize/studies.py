@@ -23,6 +23,33 @@ LABELS = (
 SPOKEN = ("Lung Opacity", "Edema", "Atelectasis", "Cardiomegaly", "Pleural Effusion")
 """The label that each topic of the findings decides, in the order of the topics."""
 
+OTHERS = (
+    (
+        "CT HEAD W/O CONTRAST",
+        "\n\nFINDINGS:\n\nThere is no hemorrhage.\n\n"
+        "IMPRESSION:\n\nNo acute intracranial process.\n",
+    ),
+    (
+        "CT ABD & PELVIS WITH CONTRAST",
+        "\n\nTECHNIQUE:  Helical images.\n\nDOSE:  Total DLP (Body) = 812 mGy-cm.\n\nFINDINGS:\n\n"
+        "LOWER CHEST:  Small bilateral effusions.\n\nABDOMEN:\n\nHEPATOBILIARY:  The liver is"
+        " normal in size.\n\nSPLEEN:  The spleen is normal.\n\nBONES:  No suspicious lesion.\n\n"
+        "IMPRESSION:\n\n1. No abscess.  NOTIFICATION:  Discussed with ___ by telephone.\n",
+    ),
+    (
+        "LIVER OR GALLBLADDER US",
+        "\n\nFINDINGS:\n\nLIVER:  The hepatic parenchyma is smooth.\n\n"
+        "BILE DUCTS:  The CHD measures 4 mm.\n\nGALLBLADDER:  There is no stone.\n\n"
+        "IMPRESSION:\n\nNo gallstones.\n",
+    ),
+    (
+        "MR HEAD W/O CONTRAST",
+        "\n\nFINDINGS:\n\nBRAIN:  No infarct.\n\nORBITS:  Unremarkable.\n\nIMPRESSION:\n\n"
+        "No acute infarct.\n\nRECOMMENDATION(S):  None.\n",
+    ),
+)
+"""Examinations of other sorts, and what their reports say after the name."""
+
 PORTABLE, STANDING = "CHEST (PORTABLE AP)", "CHEST (PA AND LAT)"
 LATE = 30.0  # mean hours to the next study
 
@@ -178,12 +205,13 @@ def _reports(
         kind="AR", text="ADDENDUM  The findings were discussed with ___ by telephone.\n"
     )
     again = reports[pick(size, faults.repeated_note, rng)]
-    heads = reports[rng.random(size) < 0.08].assign(
-        exam="CT HEAD W/O CONTRAST",
-        text="EXAMINATION:  CT HEAD W/O CONTRAST\n\nFINDINGS:\n\nThere is no hemorrhage.\n\n"
-        "IMPRESSION:\n\nNo acute intracranial process.\n",
+    others = reports[rng.random(size) < 0.08]
+    sorts = [OTHERS[k] for k in rng.integers(len(OTHERS), size=len(others)).tolist()]
+    others = others.assign(
+        exam=[name for name, _ in sorts],
+        text=[f"EXAMINATION:  {name}{rest}" for name, rest in sorts],
     )
-    reports = pd.concat([reports, added, again, heads], ignore_index=True)
+    reports = pd.concat([reports, added, again, others], ignore_index=True)
     reports["time"] = reports["time"].astype("datetime64[s]").dt.floor("min")
     reports["stored"] = reports["time"] + np.round(rng.exponential(5400, len(reports))).astype(
         "m8[s]"
