@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 
 def prepare(
-    source: Literal["mimic3", "mimic4", "eicu", "physionet2012"],
+    source: Literal["mimic3", "mimic4", "eicu", "physionet2012", "table"],
     *,
     raw: Path,
     out: Path,
@@ -31,6 +31,7 @@ def prepare(
     split_by: Literal["hospital", "region", "year", "anchor_year_group"] | None = None,
     notes: Path | None = None,
     images: Path | None = None,
+    table: dict[str, Any] | None = None,
     meds: bool = False,
     engine: Literal["duckdb", "spark"] = "duckdb",
     threads: int = 2,
@@ -66,6 +67,7 @@ def prepare(
             anchor_year_group), than in training.
         notes: Folder of the notes, where they are not in RAW/note.
         images: Folder of MIMIC-CXR-JPG, where it is not RAW/cxr.
+        table: Files and columns of the source table, best given by --config.
         meds: Write the events in the Medical Event Data Standard too.
         engine: Where the tables are worked on.
         threads: Threads of the engine.
@@ -103,6 +105,7 @@ def prepare(
             missing_rate=missing_rate,
             seed=seed,
             split_by=split_by,
+            table=table,
             meds=meds,
         ),
         split_file=splits,

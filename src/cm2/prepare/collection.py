@@ -67,16 +67,19 @@ class Collection(ABC):
     Attributes:
         name: The name it is registered under.
         tasks: What its files tell the outcome of.
+        label: What the manifest calls the outcome, where it is none of the tasks.
     """
 
     name: ClassVar[str]
     tasks: ClassVar[tuple[str, ...]] = ("in-hospital-mortality",)
 
+    label: ClassVar[str | None] = None
+
     def __init__(self, raw: Path) -> None:
         self.raw = raw
 
     @abstractmethod
-    def files(self) -> dict[str, Path]:
+    def files(self, options: Options) -> dict[str, Path]:
         """Returns what is read, by name; raises `MissingError` for what is not there."""
 
     @abstractmethod
@@ -122,10 +125,11 @@ def write(collected: Collected, out: Path, options: Options) -> dict[str, Any]:
     counts |= {name: one.counts for name, one in written.items()}
     counts["stays"] = by_split(frame)
     removed, sets = write_stays(frame, written, out, options)
-    positive = int((frame["label"] == 1).sum())
+    labels = frame["label"].dropna()
+    positive = int((labels > 0).sum())
     return {
         "flow": [*map(list, collected.flow), ["stays kept", len(frame)]],
-        "classes": 2,
+        "classes": max(2, int(labels.max()) + 1) if len(labels) == len(frame) else None,
         "positives": {collected.positive: positive} if positive else {},
         "counts": counts,
         "measurements_left_out": collected.left_out,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from cm2.prepare import grouped, labels, splits
 from cm2.prepare.errors import TableError
@@ -35,6 +37,7 @@ class Options:
         missing_rate: Share of the modalities after the first that is removed.
         seed: Of the split, and of the removal.
         split_by: A group of stays that is whole in one part, see `grouped`; None: patients.
+        table: Files and columns of the source ``"table"``, see `table`.
         meds: Whether to write the events in the Medical Event Data Standard too.
     """
 
@@ -51,6 +54,7 @@ class Options:
     missing_rate: float | int = 0.0
     seed: int = 0
     split_by: str | None = None
+    table: Mapping[str, Any] | None = None
     meds: bool = False
 
     def __post_init__(self) -> None:

@@ -17,7 +17,7 @@ from cm2.prepare.modalities import Written
 from cm2.prepare.options import Options
 from cm2.prepare.stays import by_split, check_training, write_stays
 
-__all__ = ["write"]
+__all__ = ["sample_frame", "write"]
 
 
 def write(
@@ -72,7 +72,7 @@ def write(
     out = Path(out)
     if not X:
         raise TableError("X has no modality")
-    frame = _stays(_length(X), y, ids, groups, split, seed)
+    frame = sample_frame(_length(X), y, ids, groups, split, seed)
     order = np.argsort(frame["stay_id"].to_numpy(), kind="stable")
     frame = frame.iloc[order].reset_index(drop=True)
     check_training(frame)
@@ -113,7 +113,16 @@ def _length(X: Mapping[str, Any]) -> int:
     return next(iter(lengths.values()))
 
 
-def _stays(number: int, y: Any, ids: Any, groups: Any, split: Any, seed: int) -> pd.DataFrame:
+def sample_frame(
+    number: int,
+    y: Any,
+    ids: Any,
+    groups: Any,
+    split: Any,
+    seed: int,
+    fractions: tuple[float, ...] = (0.7, 0.15, 0.15),
+) -> pd.DataFrame:
+    """Returns the checked stays of samples; arguments as those of `write`."""
     stay = _whole("ids", np.arange(number) if ids is None else ids, number)
     if len(np.unique(stay)) < number:
         raise TableError(f"ids: {number - len(np.unique(stay))} are there more than once")
@@ -126,7 +135,7 @@ def _stays(number: int, y: Any, ids: Any, groups: Any, split: Any, seed: int) ->
             raise TableError("y: class codes are 0, 1, .., but some are negative")
     frame["label"], frame["age"] = label, math.nan
     if split is None:
-        dealt = splits.assign(np.unique(subject).tolist(), seed=seed)
+        dealt = splits.assign(np.unique(subject).tolist(), fractions, seed=seed)
         frame["split"] = [dealt[one] for one in subject.tolist()]
     else:
         frame["split"] = _parts(split, number)

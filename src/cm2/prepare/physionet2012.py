@@ -75,7 +75,7 @@ class PhysioNet2012(Collection):
 
     name = "physionet2012"
 
-    def files(self) -> dict[str, Path]:
+    def files(self, options: Options) -> dict[str, Path]:
         found = {}
         for one in self._sets():
             found[f"outcomes_{one.letter}"] = one.outcomes

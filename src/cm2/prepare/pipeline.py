@@ -27,6 +27,7 @@ from cm2.prepare import (  # noqa: F401
     places,
     splits,
     summary,
+    table,
 )
 from cm2.prepare import images as pictures
 from cm2.prepare.collection import COLLECTIONS
@@ -170,12 +171,13 @@ def _collect(
     given = splits.read(split_file) if split_file else None
     folder.refuse(out, raw)
     data = kind(raw)
-    key = _key(source, options, data.files(), given)
+    key = _key(source, options, data.files(options), given)
+    key["task"] = kind.label or key["task"]
 
     def make(partial: Path) -> dict[str, Any]:
         say("reading")
         content = collection.write(data.collect(options, given), partial, options)
-        content["synthetic"] = manifest.is_synthetic(raw, data.files().values())
+        content["synthetic"] = manifest.is_synthetic(raw, data.files(options).values())
         content["source_version"] = manifest.source_version(raw)
         return content
 

@@ -60,12 +60,9 @@ class Run:
         """
         self.say("cohort")
         options = self.options
-        cohort = cohorts.root(
-            self.engine,
-            self.source.stays(),
-            admission=labels.admission(options.task, options.readmission),
-            told=options.task != "none",
-        )
+        admission = labels.admission(options.task, options.readmission)
+        told = options.task != "none"
+        cohort = cohorts.root(self.engine, self.source.stays(), admission=admission, told=told)
         root = cohort.kept
         dead = labels.keeps_dead(options.task, options.readmission)
         cohorts.whole_window(self.engine, cohort, options.hours, dead=dead)
