@@ -27,22 +27,8 @@ from cm2 import CM2Classifier
 from cm2.data.worlds import remove
 from cm2.inputs import Reader
 from cm2.metrics import measure
+from cm2.prepare.physionet2012 import MODALITIES, STATIC, UNITS
 
-SERIES = {
-    "vitals": ("HR", "Temp", "RespRate", "NISysABP", "NIDiasABP", "NIMAP"),
-    "arterial line": ("SysABP", "DiasABP", "MAP"),
-    "coma": ("GCS",),
-    "gases and ventilation": ("pH", "PaO2", "PaCO2", "SaO2", "FiO2", "MechVent"),
-    "chemistry": ("BUN", "Creatinine", "Na", "K", "HCO3", "Mg", "Glucose"),
-    "blood count": ("HCT", "WBC", "Platelets"),
-    "liver": ("ALP", "ALT", "AST", "Bilirubin", "Albumin"),
-    "lactate": ("Lactate",),
-    "cardiac": ("TroponinT", "TroponinI", "Cholesterol"),
-    "urine": ("Urine",),
-}
-STATIC = ("Age", "Gender", "Height", "Weight")
-UNITS = (1, 2, 3, 4)
-"""Types of intensive-care unit, each a column."""
 MEASURES = ("first", "last", "min", "max", "mean", "count")
 
 
@@ -66,7 +52,7 @@ def read(folder: Path, letter: str) -> Stays:
     by_variable = long.groupby(["Parameter", "stay"], sort=False)["Value"]
     table = by_variable.agg(list(MEASURES)).unstack("Parameter").reindex(outcomes.index)
     X = {"static": _static(table["first"])}
-    for name, variables in SERIES.items():
+    for name, variables in MODALITIES.items():
         part = {
             f"{variable} {measure}": table[measure, variable]
             for variable in variables

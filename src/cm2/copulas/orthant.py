@@ -38,9 +38,11 @@ def _rule() -> tuple[Tensor, Tensor]:
 
 
 @cache
-def _sequence(dim: int) -> Tensor:
-    engine = torch.quasirandom.SobolEngine(dim, scramble=True, seed=0)
-    return engine.draw(_POINTS, dtype=torch.double)
+def sequence(dim: int) -> Float[Tensor, "point dim"]:
+    """A fixed scrambled Sobol sequence in the unit cube, on the CPU."""
+    with torch.device("cpu"):
+        engine = torch.quasirandom.SobolEngine(dim, scramble=True, seed=0)
+        return engine.draw(_POINTS, dtype=torch.double)
 
 
 def pair_cdf(
@@ -98,7 +100,7 @@ def box_probability(
 
 def _box(x: Tensor, scale_tril: Tensor, cdf: Radial, quantile: Radial) -> Tensor:
     dim = x.shape[-1]
-    points = _sequence(dim - 1).to(x.device)
+    points = sequence(dim - 1).to(x.device)
     earlier: list[Tensor] = []
     squares = torch.zeros_like(points[:, 0])
     probability = torch.ones_like(squares)

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.types import _size
 
+from cm2.copulas.orthant import sequence
 from cm2.numerics import normal_quantile
 from cm2.records import Unit
 
@@ -67,8 +68,7 @@ class VectorCoupling(ABC):
         unless a family has a closed form.
         """
         like = self._like_parameters()
-        engine = torch.quasirandom.SobolEngine(self.dim, scramble=True, seed=0)
-        points = engine.draw(_LAUTUM_POINTS, dtype=torch.float64).to(like)
+        points = sequence(self.dim)[:_LAUTUM_POINTS].to(like)
         points = points.view(-1, *[1] * len(self.batch_shape), self.dim)
         points = points.expand(-1, *self.batch_shape, -1)
         return -self._log_prob(Unit.from_u(points), None).mean(0)
