@@ -30,8 +30,8 @@ from cm2.copulas.factor_algebra import (
     by_block,
     cholesky,
     explained,
+    inverse,
     log_det,
-    solve,
     whole,
 )
 from cm2.copulas.gaussian import Gaussian
@@ -270,7 +270,8 @@ class Factor(Copula):
             patterns, index = distinct(here, self.batch_shape)
             tril = self._precision_tril(parts, patterns)
         with torch.no_grad():
-            said, mean = self._factor_mean(parts, s, here, pick(tril, index) if index else tril)
+            whiten = inverse(tril, upper=False)
+            said, mean = self._factor_mean(parts, s, here, pick(whiten, index) if index else whiten)
         share = said.new_ones(()) if here is None else here[..., None].to(said.dtype)
         by_part = explained(s, said, mean, share, parts.loading, parts.reach)
         log_tril, log_root = log_det(tril), log_det(parts.root)
@@ -291,18 +292,16 @@ class Factor(Copula):
             return self._dense()._complete_normal(x, present)
         parts = self._blocks()
         s = self._split_last(x)
-        mean, tril = self._given(parts, s, here)
+        mean, whiten = self._given(parts, s, here)
         lead, blocks = mean.shape[:-1], s.shape[-2]
         noise, inside, error = (
             torch.randn((*lead, *size), dtype=x.dtype, device=x.device)
             for size in ((self.rank,), (blocks, self.rank), (blocks, self.block))
         )
-        w = mean + solve(tril.mT, noise, upper=True)
-        spread = solve(parts.root.mT, inside, upper=False)
-        back = torch.einsum("...md,...mdr->...mr", error, parts.reach)
-        inner = w.unsqueeze(-2) + spread - back
-        drawn = torch.einsum("...mr,...mdr->...md", inner, parts.reach) + error
-        return drawn.flatten(-2)
+        w = mean + multiply(whiten.mT, noise)
+        spread = by_block(inside, inverse(parts.root, upper=True))
+        inner = w.unsqueeze(-2) + spread - by_block(error, parts.reach)
+        return (by_block(inner, parts.reach.mT) + error).flatten(-2)
 
     def _mean_normal(self, x: Tensor, present: Tensor) -> Tensor:
         here = whole(self._split_last(present))
@@ -354,18 +353,24 @@ class Factor(Copula):
         return cholesky(eye + inside.sum(-3))
 
     def _given(self, parts: Blocks, s: Tensor, here: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and Cholesky factor of the precision of the factors given what is present."""
+        """Mean of the factors given what is present, and what whitens them then."""
         patterns, index = distinct(here, self.batch_shape)
-        tril = pick(self._precision_tril(parts, patterns), index)
-        return self._factor_mean(parts, s, here, tril)[1], tril
+        whiten = pick(inverse(self._precision_tril(parts, patterns), upper=False), index)
+        return self._factor_mean(parts, s, here, whiten)[1], whiten
 
     def _factor_mean(
-        self, parts: Blocks, s: Tensor, here: Tensor | None, tril: Tensor
+        self, parts: Blocks, s: Tensor, here: Tensor | None, whiten: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """``L's`` of the present blocks, and the mean of the factors given these."""
-        loaded = by_block(s, parts.loading)
+        """``L's`` of the present blocks, and the mean of the factors given these.
+
+        Args:
+            parts: The matrices.
+            s: Normal scores by block.
+            here: Which blocks are present; all if ``None``.
+            whiten: Inverse of the Cholesky factor of the factors' precision.
+        """
+        both = by_block(s, torch.cat([parts.reach, parts.loading @ parts.root.mT], -1))
         if here is not None:
-            loaded = torch.where(here[..., None], loaded, 0.0)
-        said = torch.einsum("...mrq,...mq->...r", parts.root, loaded)
-        mean = solve(tril.mT, solve(tril, said, upper=False), upper=True)
-        return solve(parts.root.mT, loaded, upper=False), mean
+            both = torch.where(here[..., None], both, 0.0)
+        said, weighed = both.split(self.rank, -1)
+        return said, multiply(whiten.mT, multiply(whiten, weighed.sum(-2)))

@@ -109,15 +109,18 @@ def sum_outer(
 
 def whole(present: Bool[Tensor, "*shape block coordinate"]) -> Bool[Tensor, "*shape block"] | None:
     """Which blocks are present; None if a block is there in part."""
-    every = present.all(-1)
-    return every if bool((every == present.any(-1)).all()) else None
+    first = present[..., 0]
+    return first if bool((present == first[..., None]).all()) else None
 
 
-def solve(triangle: Tensor, x: Tensor, *, upper: bool) -> Tensor:
-    """Solves triangular systems for vectors; one that many vectors share in one go."""
-    if triangle.dim() == 2 and x.dim() > 1:
-        return torch.linalg.solve_triangular(triangle.mT, x, upper=not upper, left=False)
-    return torch.linalg.solve_triangular(triangle, x.unsqueeze(-1), upper=upper).squeeze(-1)
+def inverse(triangle: Float[Tensor, "*batch r r"], *, upper: bool) -> Float[Tensor, "*batch r r"]:
+    """Inverse of triangular matrices.
+
+    Solving with it is as accurate as solving with the matrix, and far faster where many vectors
+    share few matrices.
+    """
+    eye = torch.eye(triangle.shape[-1], dtype=triangle.dtype, device=triangle.device)
+    return torch.linalg.solve_triangular(triangle, eye.expand_as(triangle), upper=upper)
 
 
 def cholesky(matrix: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Encoders: from one modality's raw input to its embedding."""
 
-from cm2.encoders.base import REGISTRY, Encoder, register
+from cm2.encoders.base import REGISTRY, Encoder, embed_together, register
 from cm2.encoders.codes import CodeBag
 from cm2.encoders.dense import Dense
 from cm2.encoders.image import Image
@@ -17,5 +17,6 @@ __all__ = [
     "Precomputed",
     "Series",
     "Text",
+    "embed_together",
     "register",
 ]

@@ -6,8 +6,15 @@ data, https://arxiv.org/abs/2106.11959.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Self
+
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.nn.utils.rnn import pad_sequence
 
 from cm2.encoders.base import Encoder, register
 from cm2.encoders.projection import Ball
@@ -71,8 +78,8 @@ class Dense(Encoder):
             raise ValueError(f"a dense encoder needs columns, but features is {features}")
         self.features = features
         self.linear = nn.Linear(features, dim)
+        self.inner = nn.Linear(features, width)
         self.hidden = nn.Sequential(
-            nn.Linear(features, width),
             nn.GELU(),
             nn.Dropout(dropout),
             *(Block(width, dropout) for _ in range(blocks)),
@@ -83,7 +90,37 @@ class Dense(Encoder):
 
     def forward(self, x: Float[Tensor, "row feature"]) -> Float[Tensor, "row dim"]:
         """Embeds standardised columns."""
+        linear, inner = self._first(x)
+        out: Tensor = self.bounded(linear + self.hidden(inner))
+        return out
+
+    @classmethod
+    def together(
+        cls, encoders: Sequence[Self], inputs: Sequence[Any]
+    ) -> list[Float[Tensor, "row dim"]]:
+        """Embeds the rows of several modalities, by all encoders of the same hidden layers at once.
+
+        An encoder's layers are so small that calling them costs more than what they compute.
+        """
+        first = encoders[0]
+        if len(encoders) == 1 or len({encoder._layers() for encoder in encoders}) > 1:
+            return super().together(encoders, inputs)
+        linear, inner = (
+            pad_sequence(list(part), batch_first=True)
+            for part in zip(*map(cls._first, encoders, inputs), strict=True)
+        )
+        layers = [dict(encoder.hidden.named_parameters()) for encoder in encoders]
+        stacked = {name: torch.stack([layer[name] for layer in layers]) for name in layers[0]}
+        hidden = vmap(partial(functional_call, first.hidden), randomness="different")(stacked, inner)
+        embedded = first.bounded(linear + hidden)
+        return [z[: len(x)] for z, x in zip(embedded, inputs, strict=True)]
+
+    def _layers(self) -> tuple[str, bool]:
+        """What two encoders must have in common to work together."""
+        return str(self.hidden), self.hidden.training
+
+    def _first(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The linear path and what enters the hidden layers."""
         if x.shape[-1] != self.features:
             raise ValueError(f"the encoder expects {self.features} columns, but got {x.shape[-1]}")
-        out: Tensor = self.bounded(self.linear(x) + self.hidden(x))
-        return out
+        return self.linear(x), self.inner(x)

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
-from cm2.encoders import Encoder
+from cm2.encoders import Encoder, embed_together
 from cm2.records import Batch, Output
 from cm2.registry import Registry
 
@@ -140,7 +140,7 @@ def single_precision(like: Tensor) -> torch.autocast:
     return torch.autocast(device_type=like.device.type, enabled=False)
 
 
-def select(x: Any, rows: Bool[Tensor, " batch"] | slice) -> Any:
+def select(x: Any, rows: Shaped[Tensor, " batch"] | slice) -> Any:
     """Returns the given rows of an input: a tensor, or a tuple of tensors such as ``Padded``."""
     if isinstance(x, Tensor):
         return x[rows]
@@ -170,16 +170,17 @@ def encode_present(
     Each encoder is called on the rows that have its modality, and not at all where no row has; the
     contents of absent rows are never read.
     """
-    embeddings = []
-    for column, (name, encoder) in enumerate(encoders.items()):
-        rows = present[:, column]
-        count = int(rows.sum())
-        if count == len(rows) and count > 0:
-            embeddings.append(single(encoder(inputs[name])))
-            continue
-        z = torch.zeros(len(rows), encoder.dim, device=present.device)
-        if count > 0:
-            observed = single(encoder(select(inputs[name], rows)))
-            z = z.to(observed.dtype).masked_scatter(rows.unsqueeze(-1), observed)
-        embeddings.append(z)
-    return torch.stack(embeddings, dim=1)
+    size, dim = len(present), next(iter(encoders.values())).dim
+    counts = present.sum(dim=0).tolist()
+    modality, row = present.T.nonzero(as_tuple=True)
+    rows = dict(zip(encoders, row.split(counts), strict=True))
+    seen = [name for name, count in zip(encoders, counts, strict=True) if count > 0]
+    observed = embed_together(
+        [encoders[name] for name in seen],
+        [inputs[n] if len(rows[n]) == size else select(inputs[n], rows[n]) for n in seen],
+    )
+    if not seen:
+        return torch.zeros(size, len(encoders), dim, device=present.device)
+    values = torch.cat([single(z) for z in observed])
+    z = values.new_zeros(size * len(encoders), dim)
+    return z.index_copy(0, row * len(encoders) + modality, values).view(size, len(encoders), dim)
