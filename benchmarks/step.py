@@ -109,10 +109,7 @@ def parts(network: Learner, rows: Batch) -> Turns:
         return torch.stack(list(terms.values()))
 
     def auxiliary() -> Tensor:
-        logits = {
-            name: head(z[:, column])
-            for column, (name, head) in enumerate(zip(model.modalities, model.auxiliary, strict=True))
-        }
+        logits = dict(zip(model.modalities, model.auxiliary(z).unbind(1), strict=True))
         return network.auxiliary(output._replace(logits_by_modality=logits), rows, rows.target)
 
     def update() -> None:

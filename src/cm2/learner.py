@@ -30,10 +30,11 @@ OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
 
 
 def weighted(loss: Tensor, weight: Tensor | None) -> Tensor:
-    """Averages losses of samples; zero where all weights are zero."""
+    """Averages losses over samples, the last dimension; zero where all weights are zero."""
     if weight is None:
-        return loss.mean()
-    return (loss * weight).sum() / weight.sum().clamp_min(torch.finfo(loss.dtype).tiny)
+        return loss.mean(dim=-1)
+    total = weight.sum(dim=-1).clamp_min(torch.finfo(loss.dtype).tiny)
+    return (loss * weight).sum(dim=-1) / total
 
 
 class Learner(lightning.LightningModule):
@@ -105,7 +106,7 @@ class Learner(lightning.LightningModule):
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         """Clips each group of parameters by its own norm."""
         for group in optimizer.param_groups:
-            nn.utils.clip_grad_norm_(group["params"], self.clip)
+            nn.utils.clip_grad_norm_(group["params"], self.clip, foreach=True)
 
     def on_train_epoch_start(self) -> None:
         """Starts the joint from data, before the first step and after the warm-up."""
@@ -136,13 +137,12 @@ class Learner(lightning.LightningModule):
 
     def auxiliary(self, output: Output, batch: Batch, target: Tensor) -> Tensor:
         """Averages the losses of each modality's own head over the samples that have it."""
-        losses = []
-        for column, name in enumerate(self.model.modalities):
-            logits = output.logits_by_modality[name]
-            there = batch.present[:, column].to(logits.dtype)
-            weight = there if batch.weight is None else there * batch.weight
-            losses.append(weighted(self.task.loss(logits, target), weight))
-        return torch.stack(losses).mean()
+        logits = torch.stack([output.logits_by_modality[m] for m in self.model.modalities])
+        weight = batch.present.T.to(logits.dtype)
+        if batch.weight is not None:
+            weight = weight * batch.weight
+        loss = self.task.loss(logits, target.expand(len(logits), *target.shape))
+        return weighted(loss, weight).mean()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the weighted sum of all terms, and adds them up for the log."""

@@ -19,7 +19,7 @@ from torch.types import _size
 
 from cm2.copulas.base import CHUNK, Copula
 from cm2.copulas.measures import spearman_from_cdf
-from cm2.numerics import log_cloglog, log_neg_log, logsumexp
+from cm2.numerics import log_cloglog, log_neg_log
 from cm2.records import Unit
 
 _SOLVER_STEPS = 60
@@ -111,7 +111,7 @@ class Archimedean(Copula):
         log_t = self.log_inverse(unit)
         log_margin = self._log_margin(unit, log_t)
         if present is None:
-            return self.log_derivative(logsumexp(log_t, -1), self.dim) - log_margin.sum(-1)
+            return self.log_derivative(torch.logsumexp(log_t, -1), self.dim) - log_margin.sum(-1)
         order = present.sum(-1)
         log_sum = torch.where(order > 0, _present_sum(log_t, present), 0.0)
         density = self.log_derivative(log_sum, order)
@@ -124,7 +124,7 @@ class Archimedean(Copula):
         r""":math:`\log -\psi'(t)` at a point and its ``log t``, whose last dimension is M."""
 
     def _cdf(self, unit: Unit) -> Tensor:
-        return self.generator(logsumexp(self.log_inverse(unit), -1)[..., None]).u.squeeze(-1)
+        return self.generator(torch.logsumexp(self.log_inverse(unit), -1)[..., None]).u.squeeze(-1)
 
     # Draws ---------------------------------------------------------------------------------------
 
@@ -286,4 +286,4 @@ def _present_sum(log_t: Tensor, present: Tensor) -> Tensor:
     none = ~present.any(-1)
     masked = torch.where(present, log_t, -torch.inf)
     masked = torch.where(none[..., None], 0.0, masked)
-    return torch.where(none, -torch.inf, logsumexp(masked, -1))
+    return torch.where(none, -torch.inf, torch.logsumexp(masked, -1))

@@ -262,7 +262,7 @@ class Factor(Copula):
         here = None if present is None else whole(self._split_last(present))
         if present is not None and here is None:
             return self._dense()._log_prob_normal(x, present)
-        parts, s = self._blocks(), self._split_last(x)
+        parts = self._blocks()
         index: tuple[Tensor, ...] = ()
         if here is None:
             tril = self._precision_tril(parts, None)
@@ -271,14 +271,13 @@ class Factor(Copula):
             tril = self._precision_tril(parts, patterns)
         with torch.no_grad():
             whiten = inverse(tril, upper=False)
-            said, mean = self._factor_mean(parts, s, here, pick(whiten, index) if index else whiten)
-        share = said.new_ones(()) if here is None else here[..., None].to(said.dtype)
-        by_part = explained(s, said, mean, share, parts.loading, parts.reach)
+            mean = self._factor_mean(parts, x, pick(whiten, index) if index else whiten)
+        value = explained(self._split_last(x), mean, here, parts.loading, parts.reach)
+        value = value - 0.5 * mean.square().sum(-1)
         log_tril, log_root = log_det(tril), log_det(parts.root)
-        value = by_part.sum(-1) - 0.5 * mean.square().sum(-1)
         if here is None:
             return value - log_tril + log_root.sum(-1)
-        roots = torch.where(patterns, log_root, 0.0).sum(-1)
+        roots = (patterns * log_root).sum(-1)
         value = value + pick(roots - log_tril, index)
         return torch.where(here.sum(-1) > 1, value, 0.0)
 
@@ -291,9 +290,8 @@ class Factor(Copula):
         if here is None:
             return self._dense()._complete_normal(x, present)
         parts = self._blocks()
-        s = self._split_last(x)
-        mean, whiten = self._given(parts, s, here)
-        lead, blocks = mean.shape[:-1], s.shape[-2]
+        mean, whiten = self._given(parts, x, here)
+        lead, blocks = mean.shape[:-1], here.shape[-1]
         noise, inside, error = (
             torch.randn((*lead, *size), dtype=x.dtype, device=x.device)
             for size in ((self.rank,), (blocks, self.rank), (blocks, self.block))
@@ -308,8 +306,7 @@ class Factor(Copula):
         if here is None:
             return self._dense()._mean_normal(x, present)
         parts = self._blocks()
-        s = self._split_last(x)
-        mean, _ = self._given(parts, s, here)
+        mean, _ = self._given(parts, x, here)
         return multiply(parts.reach.flatten(-3, -2), mean)
 
     def _cdf(self, unit: Unit) -> Tensor:
@@ -347,30 +344,24 @@ class Factor(Copula):
     def _precision_tril(self, parts: Blocks, patterns: Tensor | None) -> Tensor:
         """Cholesky factor of P = I + sum (R_m R_m' - I), over all blocks or by pattern."""
         eye = torch.eye(self.rank, dtype=parts.root.dtype, device=parts.root.device)
-        inside = parts.information
-        if patterns is not None:
-            inside = torch.where(patterns[..., None, None], inside, 0.0)
-        return cholesky(eye + inside.sum(-3))
+        if patterns is None:
+            return cholesky(eye + parts.information.sum(-3))
+        share = patterns.to(eye.dtype)
+        return cholesky(eye + torch.einsum("...m,...mrq->...rq", share, parts.information))
 
-    def _given(self, parts: Blocks, s: Tensor, here: Tensor) -> tuple[Tensor, Tensor]:
+    def _given(self, parts: Blocks, x: Tensor, here: Tensor) -> tuple[Tensor, Tensor]:
         """Mean of the factors given what is present, and what whitens them then."""
         patterns, index = distinct(here, self.batch_shape)
         whiten = pick(inverse(self._precision_tril(parts, patterns), upper=False), index)
-        return self._factor_mean(parts, s, here, whiten)[1], whiten
+        return self._factor_mean(parts, x, whiten), whiten
 
-    def _factor_mean(
-        self, parts: Blocks, s: Tensor, here: Tensor | None, whiten: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """``L's`` of the present blocks, and the mean of the factors given these.
+    def _factor_mean(self, parts: Blocks, x: Tensor, whiten: Tensor) -> Tensor:
+        """The mean of the factors given the present blocks.
 
         Args:
             parts: The matrices.
-            s: Normal scores by block.
-            here: Which blocks are present; all if ``None``.
+            x: Normal scores, 0 where absent.
             whiten: Inverse of the Cholesky factor of the factors' precision.
         """
-        both = by_block(s, torch.cat([parts.reach, parts.loading @ parts.root.mT], -1))
-        if here is not None:
-            both = torch.where(here[..., None], both, 0.0)
-        said, weighed = both.split(self.rank, -1)
-        return said, multiply(whiten.mT, multiply(whiten, weighed.sum(-2)))
+        weights = (parts.loading @ parts.root.mT).flatten(-3, -2)
+        return multiply(whiten.mT, multiply(whiten, multiply(weights.mT, x)))

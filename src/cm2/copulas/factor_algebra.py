@@ -27,22 +27,21 @@ class Blocks(NamedTuple):
 
 
 class _Explained(torch.autograd.Function):
-    """Half of ``|s|^2 - |e|^2 - |A'e|^2`` by block, with ``e = s - L w``.
+    """Half of ``|s|^2 - |e|^2 - |A'e|^2``, summed over blocks, with ``e = s - L w``.
 
     Its gradient is that at the factors w of least ``|e|^2 + |A'e|^2``, summed over blocks, plus
-    ``|w|^2``: that way none in w is needed. Blocks count by their share, 1 or 0.
+    ``|w|^2``: that way none in w is needed.
     """
 
     @staticmethod
     def forward(
-        s: Tensor, said: Tensor, mean: Tensor, share: Tensor, loading: Tensor, reach: Tensor
+        s: Tensor, mean: Tensor, loading: Tensor, reach: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        mean = mean.unsqueeze(-2) * share.expand_as(said)
-        error = s - by_block(mean, reach.mT)
-        inner = by_block(error, loading) * share
-        square = (by_block(mean, reach.mT @ reach) * mean).sum(-1)
-        value = (mean * said).sum(-1) - 0.5 * (square + inner.square().sum(-1))
-        return value, error, torch.cat([mean, -inner], -1)
+        fitted = by_block(mean, reach.mT)
+        error = s - fitted
+        inner = by_block(error, loading)
+        value = fitted.mul_(s + error).sum((-2, -1)) - inner.square().sum((-2, -1))
+        return value.mul_(0.5), error, torch.cat([mean, inner.neg_()], -1)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
@@ -56,35 +55,41 @@ class _Explained(torch.autograd.Function):
         refuse_second_derivatives("the density of the factor copula")
         error, both, loading, reach = ctx.saved_tensors
         rank, batch_shape = loading.shape[-1], loading.shape[:-3]
-        mean, inner = both[..., :rank], both[..., rank:]
-        both = both * grad[..., None]
-        in_s = by_block(both, torch.cat([reach, loading], -1).mT)
-        summed = sum_outer(error, both, batch_shape)
-        in_reach = summed[..., :rank] - loading @ sum_outer(
-            inner, mean * grad[..., None], batch_shape
-        )
-        return in_s.sum_to_size(ctx.size), None, None, None, summed[..., rank:], in_reach
+        weighted = both * grad[..., None, None]
+        in_s = in_loading = in_reach = None
+        if ctx.needs_input_grad[0]:
+            in_s = by_block(weighted, torch.cat([reach, loading], -1).mT).sum_to_size(ctx.size)
+        if ctx.needs_input_grad[2] or ctx.needs_input_grad[3]:
+            summed = sum_outer(error, weighted, batch_shape)
+            in_loading = summed[..., rank:]
+            cross = sum_outer(both[..., rank:], weighted[..., :rank], batch_shape)
+            in_reach = summed[..., :rank] - loading @ cross
+        return in_s, None, in_loading, in_reach
 
 
 def explained(
     s: Float[Tensor, "*#shape block coordinate"],
-    said: Float[Tensor, "*#shape block rank"],
     mean: Float[Tensor, "*#shape rank"],
-    share: Float[Tensor, ...],
+    here: Bool[Tensor, "*#shape block"] | None,
     loading: Float[Tensor, "*batch block coordinate rank"],
     reach: Float[Tensor, "*batch block coordinate rank"],
 ) -> Tensor:
-    """What the factors explain of each block, at their mean; see :class:`Blocks` for the matrices.
+    """What the factors explain at their mean; see :class:`Blocks` for the matrices.
 
     Args:
-        s: Normal scores.
-        said: ``L's`` of the present blocks, 0 of the others.
+        s: Normal scores, 0 where absent.
         mean: The mean of the factors given the present blocks.
-        share: 1 for a block that is present, else 0.
+        here: Which blocks are present; all if ``None``.
         loading: A.
         reach: L.
     """
-    value, *_ = _Explained.apply(s, said, mean, share, loading, reach)
+    blocks = loading.shape[-3]
+    by_part = mean.unsqueeze(-2)
+    if here is None:
+        by_part = by_part.expand(*mean.shape[:-1], blocks, -1)
+    else:
+        by_part = by_part * here[..., None]
+    value, *_ = _Explained.apply(s, by_part, loading, reach)
     return value
 
 
@@ -128,8 +133,9 @@ def cholesky(matrix: Tensor) -> Tensor:
 
     Where loadings are so strong that rounding makes these singular, they get a little more.
     """
-    scale = matrix.diagonal(dim1=-2, dim2=-1).sqrt()[..., None]
-    return scale * sub_factor(matrix / scale / scale.mT)
+    with torch.no_grad():  # what is scaled is scaled back
+        scale = matrix.diagonal(dim1=-2, dim2=-1).sqrt()[..., None]
+    return scale * sub_factor(matrix / (scale * scale.mT))
 
 
 def log_det(triangle: Tensor) -> Tensor:

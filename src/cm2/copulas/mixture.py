@@ -19,7 +19,6 @@ from torch.types import _size
 from cm2.copulas.base import Copula
 from cm2.copulas.measures import kendall_from_rosenblatt
 from cm2.copulas.points import as_float
-from cm2.numerics import logsumexp
 from cm2.records import Unit
 
 
@@ -124,7 +123,7 @@ class Mixture(Copula):
         return torch.stack(torch.broadcast_tensors(*parts), -1) + self.weights.log()
 
     def _log_prob(self, unit: Unit, present: Tensor | None) -> Tensor:
-        return logsumexp(self._log_joint(unit, present), -1)
+        return torch.logsumexp(self._log_joint(unit, present), -1)
 
     def _cdf(self, unit: Unit) -> Tensor:
         return self._average(lambda copula: copula._cdf(unit))
@@ -151,7 +150,7 @@ class Mixture(Copula):
         for m in range(self.dim):
             # The posterior of the components given what this coordinate is conditioned on.
             log_posterior = self._log_joint(unit, present | before[m]).log_softmax(-1)
-            parts.append([logsumexp(c[..., m, :] + log_posterior, -1) for c in columns])
+            parts.append([torch.logsumexp(c[..., m, :] + log_posterior, -1) for c in columns])
         log_u, log_1mu = (torch.stack(part, -1) for part in zip(*parts, strict=True))
         return Unit(log_u.clamp_max(0.0), log_1mu.clamp_max(0.0))
 

@@ -17,7 +17,6 @@ from torch.types import _size
 
 from cm2.copulas import Copula, Estimate
 from cm2.couplings.base import Joint, register
-from cm2.numerics import logsumexp
 from cm2.records import Unit
 
 
@@ -52,7 +51,7 @@ class MultivariateCdfJoint(Joint):
         log_cdf = torch.special.log_ndtr(self.marginals.standardize(value)).sum(-1)
         log_weights = self.marginals.logits.log_softmax(-1)
         tiny = torch.finfo(value.dtype).tiny
-        return Unit.from_log_u(logsumexp(log_weights + log_cdf, -1).clamp_max(-tiny))
+        return Unit.from_log_u(torch.logsumexp(log_weights + log_cdf, -1).clamp_max(-tiny))
 
     def copula_arguments(self, value: Tensor, present: Tensor | None = None) -> Unit:
         """One number for each embedding; not uniform for d > 1."""

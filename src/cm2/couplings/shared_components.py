@@ -15,7 +15,7 @@ from cm2.copulas import Copula, Estimate
 from cm2.couplings.base import Joint, fixed_seed, register
 from cm2.marginals import GaussianMixture
 from cm2.marginals.standard import standardize
-from cm2.numerics import logsumexp
+from cm2.numerics import draw_index
 from cm2.records import Unit
 
 
@@ -40,8 +40,8 @@ class SharedComponentsJoint(Joint):
         z, present = self._prepare(value, present)
         log_marginal, log_copula = self._by_component(z, present)
         log_weights = self._log_weights()
-        joint = logsumexp(log_weights + log_marginal.sum(-2) + log_copula, -1)
-        marginal = torch.where(present, logsumexp(log_weights + log_marginal, -1), 0.0)
+        joint = torch.logsumexp(log_weights + log_marginal.sum(-2) + log_copula, -1)
+        marginal = torch.where(present, torch.logsumexp(log_weights + log_marginal, -1), 0.0)
         return {"marginal": marginal, "copula": joint - marginal.sum(-1)}
 
     def _log_weights(self) -> Tensor:
@@ -75,14 +75,9 @@ class SharedComponentsJoint(Joint):
 
     def _drawn_component(self, z: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Means and scales (*, M, d) of a component drawn from its posterior."""
-        posterior = self._log_posterior(z, present)
-        component = torch.distributions.Categorical(logits=posterior).sample()
-        index = component[..., None, None, None].expand(*z.shape[:-1], 1, z.shape[-1])
-        loc, scale = (
-            part.expand(*z.shape[:-2], *part.shape).gather(-2, index).squeeze(-2)
-            for part in (self.marginals.loc, self.marginals.scale)
-        )
-        return loc, scale
+        component = draw_index(self._log_posterior(z, present))
+        loc, scale = (part.movedim(-2, 0) for part in (self.marginals.loc, self.marginals.scale))
+        return loc[component], scale[component]
 
     def _draw(self, z: Tensor, present: Tensor) -> Tensor:
         loc, scale = self._drawn_component(z, present)

@@ -19,7 +19,7 @@ from torch.types import _size
 
 from cm2.marginals.inverse import invert
 from cm2.marginals.rosenblatt import evaluate
-from cm2.numerics import logsumexp
+from cm2.numerics import draw_index
 from cm2.records import Unit
 
 
@@ -118,7 +118,7 @@ class GaussianMixture(Distribution):
         """Log density."""
         self._check(value)
         log_components = self.log_density_at(self.standardize(value).square().sum(-1))
-        return logsumexp(self.logits.log_softmax(-1) + log_components, -1)
+        return torch.logsumexp(self.logits.log_softmax(-1) + log_components, -1)
 
     def to_uniform(self, value: Float[Tensor, "*shape dim"]) -> Unit:
         """The Rosenblatt transform: uniform on the unit cube if ``value`` follows this law."""
@@ -144,7 +144,7 @@ class GaussianMixture(Distribution):
         """Draws a component for each point, then the point from it."""
         shape = self._extended_shape(Size(sample_shape))
         noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
-        component = torch.distributions.Categorical(logits=self.logits).sample(Size(sample_shape))
+        component = draw_index(self.logits.expand(*shape[:-1], -1))
         index = component[..., None, None].expand(*shape[:-1], 1, shape[-1])
         loc, scale = (
             part.expand(*shape[:-1], *part.shape[-2:]).gather(-2, index).squeeze(-2)

@@ -37,9 +37,14 @@ class _Standardize(torch.autograd.Function):
         ctx.save_for_backward(inputs[2], output[0])
 
     @staticmethod
-    def backward(ctx: Any, in_x: Tensor, in_square: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, in_x: Tensor, in_square: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivatives("the shared-components coupling")
         scale, x = ctx.saved_tensors
         slope = torch.addcmul(in_x, in_square.unsqueeze(-1), x, value=2.0).div_(scale)
-        in_z, in_loc = slope.sum(-3), slope.sum_to_size(scale.shape).neg()
-        return in_z, in_loc, slope.mul_(x).sum_to_size(scale.shape).neg()
+        in_z = in_loc = in_scale = None
+        if ctx.needs_input_grad[0]:
+            in_z = slope.sum(-3)
+        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
+            in_loc = slope.sum_to_size(scale.shape).neg_()
+            in_scale = slope.mul_(x).sum_to_size(scale.shape).neg_()
+        return in_z, in_loc, in_scale

@@ -18,6 +18,7 @@ from cm2 import fusions, imputers
 from cm2.encoders import Encoder
 from cm2.joint import CopulaJoint
 from cm2.models import diagnostics, objectives, posteriors
+from cm2.models.auxiliary import Auxiliary
 from cm2.models.base import (
     Model,
     Prediction,
@@ -119,7 +120,7 @@ class CM2(Model):
                 nn.Dropout(dropout),
                 nn.Linear(width, labels),
             )
-            self.auxiliary = nn.ModuleList(nn.Linear(self.dim, labels) for _ in encoders)
+            self.auxiliary = Auxiliary(*size, labels)
         if self.imputer.conditions and not self.joint.coupling.is_density:
             raise ValueError(
                 f"the coupling {coupling!r} has no law of what is missing given what is present; "
@@ -182,12 +183,9 @@ class CM2(Model):
         return Output(
             logits=self.classify(completed, shown),
             penalties=penalties,
-            logits_by_modality={
-                name: head(encoded.z[:, column])
-                for column, (name, head) in enumerate(
-                    zip(self.modalities, self.auxiliary, strict=True)
-                )
-            },
+            logits_by_modality=dict(
+                zip(self.modalities, self.auxiliary(encoded.z).unbind(dim=1), strict=True)
+            ),
         )
 
     @torch.no_grad()

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from cm2.marginals import GaussianMixture
+from cm2.numerics import draw_index
 
 WINDOW = 512
 """Rows that moments remember, besides those of the batch; more for wide blocks."""
@@ -83,7 +84,7 @@ class Whitening(nn.Module):
             self.rows.clamp_max_(self.window)
         some, root = _root(moments)
         deviation = torch.where(some, x - moments.mean, 0.0)
-        e = torch.einsum("mnce,bmne->bmnc", root, deviation)
+        e = _times(root, deviation)
         return (e - _of_moments(e, share)).flatten(-2)
 
     @torch.no_grad()
@@ -113,6 +114,8 @@ def _root(moments: Moments) -> tuple[Tensor, Tensor]:
     scale = torch.where(some, variance, 1.0).rsqrt()
     correlation = moments.covariance * scale.unsqueeze(-1) * scale.unsqueeze(-2)
     block = variance.shape[-1]
+    if block == 1:
+        return some, scale.unsqueeze(-1)
     known = (moments.rows / (moments.rows + block))[:, None, None, None]
     shrunk = (known * correlation).diagonal_scatter(torch.ones_like(variance), dim1=-2, dim2=-1)
     values, vectors = torch.linalg.eigh(shrunk)
@@ -123,7 +126,16 @@ def _root(moments: Moments) -> tuple[Tensor, Tensor]:
 
 def _outer(left: Tensor, right: Tensor) -> Tensor:
     """Outer products of the blocks of two batches, summed over rows."""
+    if left.shape[-1] == 1:  # for which a product of matrices would be slow
+        return (left * right).sum(dim=0).unsqueeze(-1)
     return left.movedim(0, -1) @ right.movedim(0, -2)
+
+
+def _times(matrix: Tensor, x: Tensor) -> Tensor:
+    """A matrix of each block times the rows of a batch."""
+    if x.shape[-1] == 1:
+        return matrix.squeeze(-1) * x
+    return torch.einsum("mnce,bmne->bmnc", matrix, x)
 
 
 def _of_moments(e: Tensor, share: Tensor) -> Tensor:
@@ -136,7 +148,7 @@ def _of_moments(e: Tensor, share: Tensor) -> Tensor:
     change, weight = e - fixed, share[..., None, None]
     mean = over_processes((weight * change).sum(dim=0))
     half = over_processes(_outer(weight * change, fixed))
-    every = mean + 0.5 * torch.einsum("mnce,bmne->bmnc", half + half.mT, fixed)
+    every = mean + 0.5 * _times(half + half.mT, fixed)
     # The part that a row has in it, without a matrix for each row.
     square, product = ((part * fixed).sum(-1, keepdim=True) for part in (fixed, change))
     own = change + 0.5 * (change * square + fixed * product)
@@ -217,7 +229,7 @@ def _component(z: Tensor, marginals: GaussianMixture) -> tuple[Tensor, Tensor]:
     """
     square = marginals.standardize(z).square().sum(dim=-1)
     logits = marginals.logits.log_softmax(dim=-1) + marginals.log_density_at(square)
-    drawn = torch.distributions.Categorical(logits=logits, validate_args=False).sample()
+    drawn = draw_index(logits)
     which = torch.arange(z.shape[1], device=z.device)
     return marginals.loc[which, drawn], marginals.scale[which, drawn]
 
