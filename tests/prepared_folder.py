@@ -48,6 +48,7 @@ def make_folder(
             "split": np.where(ids // 2 % 4 == 0, "validation", "train"),
             "label": rng.integers(0, 2, stays),
             "age": rng.uniform(18, 90, stays),
+            "prediction_time": pd.Timestamp("2150-01-01") + pd.to_timedelta(ids, unit="h"),
             **{f"has_{name}": there for name, there in has.items()},
         }
     )

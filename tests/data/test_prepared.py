@@ -281,11 +281,14 @@ def test_damage_is_found(root: Path) -> None:
 
 
 def test_a_folder_of_another_version_or_shape_is_refused(root: Path) -> None:
-    rewrite_manifest(root, format=2, cm2_version="9.0")
-    with pytest.raises(InputError, match=r"format 2 by cm2 9\.0.*install a newer cm2"):
+    rewrite_manifest(root, format=3, cm2_version="9.0")
+    with pytest.raises(InputError, match=r"format 3 by cm2 9\.0.*install a newer cm2"):
         Prepared(root)
+    # Format 1 had no times.
+    stays = pd.read_parquet(root / "stays.parquet").drop(columns="prediction_time")
+    stays.to_parquet(root / "stays.parquet")
     rewrite_manifest(root, format=1)
-    stays = pd.read_parquet(root / "stays.parquet")
+    assert len(Prepared(root)) > 0
     stays.drop(columns="has_cxr").to_parquet(root / "stays.parquet")
     rewrite_manifest(root)
     with pytest.raises(InputError, match=r"lacks the columns \['has_cxr'\]"):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 
 def prepare(
-    source: Literal["mimic3", "mimic4", "eicu", "physionet2012", "table"],
+    source: Literal["mimic3", "mimic4", "eicu", "meds", "physionet2012", "table"],
     *,
     raw: Path,
     out: Path,
@@ -31,6 +31,8 @@ def prepare(
     split_by: Literal["hospital", "region", "year", "anchor_year_group"] | None = None,
     notes: Path | None = None,
     images: Path | None = None,
+    labels: Path | None = None,
+    codes: Path | None = None,
     table: dict[str, Any] | None = None,
     meds: bool = False,
     engine: Literal["duckdb", "spark"] = "duckdb",
@@ -39,7 +41,7 @@ def prepare(
     scratch: Path | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Turns raw MIMIC-III, MIMIC-IV, eICU or PhysioNet 2012 tables into samples for training.
+    """Turns raw MIMIC-III, MIMIC-IV, eICU, PhysioNet 2012 or MEDS tables into samples for training.
 
     Raw tables are CSV, CSV.GZ or Parquet files in any case of letters, or one DuckDB file. The
     output folder appears when it is complete; a run that finds the same result there does nothing.
@@ -67,8 +69,12 @@ def prepare(
             anchor_year_group), than in training.
         notes: Folder of the notes, where they are not in RAW/note.
         images: Folder of MIMIC-CXR-JPG, where it is not RAW/cxr.
+        labels: Of the source meds: samples and outcomes as ACES writes them, a file or a folder;
+            the window ends at prediction_time.
+        codes: Of the source meds: CSV file of code, variable and unit, or mimic4 for what the
+            public converter of MIMIC-IV writes, cm2 for what --meds writes.
         table: Files and columns of the source table, best given by --config.
-        meds: Write the events in the Medical Event Data Standard too.
+        meds: Write events and labels in the Medical Event Data Standard too.
         engine: Where the tables are worked on.
         threads: Threads of the engine.
         memory_limit: Memory of the engine, such as 4GB.
@@ -111,6 +117,8 @@ def prepare(
         split_file=splits,
         notes=notes,
         images=images,
+        labels=labels,
+        codes=codes,
         engine=engine,
         threads=threads,
         memory_limit=memory_limit,

@@ -19,8 +19,8 @@ from cm2.errors import InputError
 
 __all__ = ["SPLITS", "Folder"]
 
-FORMAT = 1
-"""The latest format of the manifest that is understood here."""
+FORMAT = 2
+"""The latest format of the manifest that is understood here; in 1 stays have no time."""
 
 SPLITS = ("train", "validation", "test")
 

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from cm2 import metrics
 from cm2.data.batches import Samples, loader
+from cm2.errors import InputError
 from cm2.files import replacing
 from cm2.models import Model
 from cm2.tasks import Task
 
-__all__ = ["Predictions", "predict"]
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["Predictions", "meds", "predict"]
 
 DRAWS = 10
 """Imputations of each incomplete row."""
@@ -101,6 +106,44 @@ def predict(
     else:
         target = data.target.long().reshape(len(mean)).numpy()
     return Predictions(target, _classes(mean), _classes(spread, mirror=True), present)
+
+
+def meds(stays: pd.DataFrame, found: Predictions) -> pa.Table:
+    """Returns predictions in the schema of ``meds-evaluation``, a row a stay.
+
+    Args:
+        stays: ``subject_id`` and ``prediction_time`` of the rows.
+        found: Of two classes. Where an outcome is not known there is no column of outcomes.
+
+    Raises:
+        InputError: There are more classes, or rows without a prediction time.
+    """
+    import pyarrow as pa
+
+    try:
+        from meds.schema import LabelSchema
+    except ImportError as error:
+        raise ImportError("predictions in MEDS need: pip install 'cm2[tables]'") from error
+    if found.probability.shape[1] != 2:
+        raise InputError(
+            f"meds-evaluation knows two classes, but the model has {found.probability.shape[1]}"
+        )
+    times = stays.get("prediction_time", pd.Series(pd.NaT, stays.index))
+    if unknown := int(times.isna().sum()):
+        raise InputError(
+            f"{unknown} of {len(stays)} stays have no prediction_time: their source has no"
+            " calendar, or they were prepared by an older cm2"
+        )
+    positive = found.probability[:, 1]
+    outcome = {} if (found.target < 0).any() else {LabelSchema.boolean_value_name: found.target > 0}
+    columns = {
+        LabelSchema.subject_id_name: stays["subject_id"].to_numpy(np.int64),
+        LabelSchema.prediction_time_name: times.to_numpy("datetime64[us]"),
+        **outcome,
+        "predicted_boolean_value": positive > 0.5,
+        "predicted_boolean_probability": positive.astype(np.float32),
+    }
+    return pa.table(columns)
 
 
 def _classes(values: Float[ndarray, "n logit"], *, mirror: bool = False) -> Any:

@@ -201,6 +201,17 @@ def write_predictions(run: Path, root: Path, out: Path, *, split: str | None = N
         frame.to_parquet(part, index=False)
 
 
+def write_meds(run: Path, root: Path, out: Path, *, split: str | None = None) -> None:
+    """Writes what ``predict`` finds as Parquet in the schema of ``meds-evaluation``."""
+    import pyarrow.parquet as pq
+
+    data, found = predict(run, root, split=split)
+    table = predictions.meds(data.stays, found)
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as part:
+        pq.write_table(table, part)
+
+
 def write_embeddings(run: Path, root: Path, modality: str) -> Path:
     """Keeps a modality's embeddings by a run's encoder beside prepared data.
 

@@ -38,7 +38,7 @@ class Options:
         seed: Of the split, and of the removal.
         split_by: A group of stays that is whole in one part, see `grouped`; None: patients.
         table: Files and columns of the source ``"table"``, see `table`.
-        meds: Whether to write the events in the Medical Event Data Standard too.
+        meds: Whether to write events and labels in the Medical Event Data Standard too.
     """
 
     task: str = "in-hospital-mortality"

@@ -21,6 +21,7 @@ from cm2.prepare import (  # noqa: F401
     eicu_source,
     folder,
     manifest,
+    meds_source,
     mimic3,
     mimic4,
     physionet2012,
@@ -53,6 +54,8 @@ def prepare(
     split_file: Path | None = None,
     notes: Path | None = None,
     images: Path | None = None,
+    labels: Path | None = None,
+    codes: Path | None = None,
     engine: str = "duckdb",
     threads: int = 2,
     memory_limit: str | None = None,
@@ -64,13 +67,16 @@ def prepare(
     """Prepares a data set, or finds that it is there already.
 
     Args:
-        source: ``"mimic3"``, ``"mimic4"``, ``"eicu"`` or ``"physionet2012"``.
+        source: ``"mimic3"``, ``"mimic4"``, ``"eicu"``, ``"meds"``, ``"physionet2012"`` or
+            ``"table"``.
         raw: Folder of the raw tables, or one DuckDB file.
         out: Folder to make.
         options: What decides the result.
         split_file: CSV file with the columns ``subject_id`` and ``split``, in the place of a seed.
         notes: Folder of the notes where it is not ``raw/note``.
         images: Folder of MIMIC-CXR-JPG where it is not ``raw/cxr``.
+        labels: Samples and outcomes of MEDS, see `meds_source`.
+        codes: Map from codes of MEDS to variables, see `codes`.
         engine: ``"duckdb"`` or ``"spark"``.
         threads: Threads of the engine.
         memory_limit: Of the engine, such as ``"4GB"``.
@@ -91,6 +97,8 @@ def prepare(
         for name, value in {
             "notes": notes,
             "images": images,
+            "labels": labels,
+            "codes": codes,
             "meds": options.meds,
             "split-by": options.split_by,
         }.items():
@@ -105,7 +113,7 @@ def prepare(
         )
     given = splits.read(split_file) if split_file else None
     folder.refuse(out, raw)
-    elsewhere: dict[str, Path] = {}
+    elsewhere = kind.named(raw, labels=labels, codes=codes)
     if notes is not None:
         elsewhere |= places.notes(Path(notes), kind.note_tables, source)
     if images is not None:
@@ -120,6 +128,7 @@ def prepare(
         raise TableError(f"{', '.join(hollow)}: a header and no row")
     root = places.pictures(images, raw / "cxr")
     key = _key(source, options, files, given)
+    key["task"] = key["task"] if options.task == "none" else kind.outcome or key["task"]
     synthetic = manifest.is_synthetic(raw, files.values())
 
     def make(partial: Path) -> dict[str, Any]:
@@ -136,7 +145,7 @@ def prepare(
             try:
                 tables = _open(kind, raw, elsewhere, backend)
                 tables.check()
-                run = Run(kind(tables), options, backend, partial, threads, say)
+                run = Run(kind(tables, options), options, backend, partial, threads, say)
                 content = run.write(given, root, synthetic=synthetic)
             finally:
                 backend.close()
@@ -263,7 +272,8 @@ def _refuse_other(out: Path, found: Mapping[str, Any], key: Mapping[str, Any]) -
             f"{out}: holds a result that differs in {'; '.join(differ)}. Choose another folder, or"
             " replace it with --overwrite"
         )
-    if found.get("cm2_version") != version("cm2") or found.get("files") != manifest.checksums(out):
+    same = found.get("cm2_version") == version("cm2") and found.get("format") == manifest.FORMAT
+    if not same or found.get("files") != manifest.checksums(out):
         raise TableError(
             f"{out}: was changed since, or made by another version of cm2; replace it with"
             " --overwrite"

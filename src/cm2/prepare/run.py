@@ -17,9 +17,10 @@ from cm2.prepare.engine import Engine
 from cm2.prepare.errors import TableError
 from cm2.prepare.modalities import Written
 from cm2.prepare.options import Options
-from cm2.prepare.source import Source
+from cm2.prepare.source import Measured, Source
 from cm2.prepare.stays import by_split, check_training, write_stays
 from cm2.prepare.tables import refuse_unreadable
+from cm2.prepare.variables import VARIABLES, Variable
 
 __all__ = ["Run", "Say"]
 
@@ -59,36 +60,30 @@ class Run:
             synthetic: Whether the tables are made up.
         """
         self.say("cohort")
-        options = self.options
-        admission = labels.admission(options.task, options.readmission)
-        told = options.task != "none"
-        cohort = cohorts.root(self.engine, self.source.stays(), admission=admission, told=told)
-        root = cohort.kept
-        dead = labels.keeps_dead(options.task, options.readmission)
-        cohorts.whole_window(self.engine, cohort, options.hours, dead=dead)
-        labelled = labels.label(
-            self.engine, cohort, root, options.task, options.readmission, options.hours
-        )
+        cohort, labelled = self.source.samples(self.engine) or self._cohort()
+        given = self.source.parts(self.engine) if given is None else given
         if given is not None:
             self._pick(cohort, list(given))
         dealt = self._deal(cohort) if self.options.split_by else None
         counts: dict[str, Any] = {}
         left_out: dict[str, dict[str, int]] = {}
-        measurements = self.source.measurements()
+        measured = self.source.measured(self.engine, cohort.kept)
         accepted = None
-        if measurements is not None:
+        if measured is not None:
             self.say("measurements")
-            accepted, left_out = self._measure(measurements, cohort, counts)
+            accepted, left_out = self._measure(measured, cohort, counts)
             counts["events"] = modalities.write_events(self.engine, accepted, self.out)
         cohort.kept = self.engine.keep("stays_final", cohort.kept)
         frame = self._frame(cohort, labelled, given, dealt)
         if self.options.meds and accepted is not None:
             self.say("meds")
             long = pd.read_parquet(self.out / "events.parquet")
+            dataset, task = self.source.name, self.source.outcome or self.options.task
             meds.write_meds(
-                long, frame, self.out / "meds", dataset=self.source.name, synthetic=synthetic
+                long, frame, self.out / "meds", dataset=dataset, task=task, synthetic=synthetic
             )
-        written = dict(self._modalities(cohort.kept, frame, accepted, pictures))
+        variables = VARIABLES if measured is None else measured.variables
+        written = dict(self._modalities(cohort.kept, frame, accepted, variables, pictures))
         counts |= {name: one.counts for name, one in written.items()}
         counts["stays"] = by_split(frame)
         removed, sets = write_stays(frame, written, self.out, self.options)
@@ -112,6 +107,20 @@ class Run:
                 if name not in written
             },
         }
+
+    def _cohort(self) -> tuple[cohorts.Cohort, ir.Table]:
+        """Makes a cohort of the source's stays, and labels it."""
+        options = self.options
+        admission = labels.admission(options.task, options.readmission)
+        told = options.task != "none"
+        cohort = cohorts.root(self.engine, self.source.stays(), admission=admission, told=told)
+        root = cohort.kept
+        dead = labels.keeps_dead(options.task, options.readmission)
+        cohorts.whole_window(self.engine, cohort, options.hours, dead=dead)
+        labelled = labels.label(
+            self.engine, cohort, root, options.task, options.readmission, options.hours
+        )
+        return cohort, labelled
 
     def _pick(self, cohort: cohorts.Cohort, subjects: Sequence[int]) -> None:
         listed = self.engine.keep("subjects", ibis.memtable({"subject_id": list(subjects)}))
@@ -140,12 +149,13 @@ class Run:
         return dict(zip(frame["stay_id"].tolist(), frame["part"].tolist(), strict=True))
 
     def _measure(
-        self, measurements: ir.Table, cohort: cohorts.Cohort, counts: dict[str, Any]
+        self, measured: Measured, cohort: cohorts.Cohort, counts: dict[str, Any]
     ) -> tuple[ir.Table, dict[str, dict[str, int]]]:
         """Reads the large tables, once, and leaves out stays without a measurement."""
         found = events.match(
-            measurements,
+            measured.rows,
             cohort.kept,
+            wanted=measured.items,
             hours=self.options.hours,
             look_back=self.options.look_back,
             known_by=self.options.known_by,
@@ -155,13 +165,14 @@ class Run:
             refuse_unreadable(str(row.unreadable), int(row.rows), int(row.every))
             self.unreadable[str(row.unreadable)] = int(row.rows)
         counts["entered"] = self._entered(matched)
+        counts |= measured.counts
         accepted = self.engine.keep("accepted", events.accept(matched))
         inside = accepted.filter(accepted.hour >= 0)
-        measured = self.engine.keep("measured", inside.select("stay_id").distinct())
+        there = self.engine.keep("measured", inside.select("stay_id").distinct())
         cohort.exclude(
             self.engine,
             "no measurement in the window",
-            cohort.kept.semi_join(measured, "stay_id"),
+            cohort.kept.semi_join(there, "stay_id"),
         )
         left_out: dict[str, dict[str, int]] = {}
         for row in self.engine.frame(events.exclusions(matched)).itertuples():
@@ -197,6 +208,8 @@ class Run:
         if dealt is not None:
             frame["split"] = frame["stay_id"].map(dict(dealt))
         check_training(frame)
+        length = pd.to_timedelta(round(self.options.hours * 3600), unit="s")
+        frame["prediction_time"] = frame["intime"].astype("datetime64[us]") + length
         return frame
 
     def _modalities(
@@ -204,6 +217,7 @@ class Run:
         stays: ir.Table,
         frame: pd.DataFrame,
         accepted: ir.Table | None,
+        variables: tuple[Variable, ...],
         pictures: Path,
     ) -> Iterator[tuple[str, Written]]:
         """Writes what the source has, one modality after the other."""
@@ -219,6 +233,7 @@ class Run:
                     self.out,
                     hours=options.hours,
                     hours_per_bin=options.hours_per_bin,
+                    variables=variables,
                 ),
             )
         if (documents := self.source.documents()) is not None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cm2.prepare.errors import MissingError, TableError
 
-__all__ = ["PARTS", "assign", "read", "split"]
+__all__ = ["PARTS", "assign", "checked", "read", "split"]
 
 PARTS = ("train", "validation", "test")
 
@@ -132,6 +132,19 @@ def read(path: Path) -> dict[int, str]:
     frame.columns = [str(column).strip().lower() for column in frame.columns]
     if missing := [c for c in ("subject_id", "split") if c not in frame.columns]:
         raise TableError(f"{path}: a file of splits lacks column(s) {', '.join(missing)}")
+    return checked(frame, path)
+
+
+def checked(frame: pd.DataFrame, path: Path) -> dict[int, str]:
+    """Returns the part of each patient, from rows of ``subject_id`` and ``split``.
+
+    Args:
+        frame: The rows; a part may be called as in `NAMES`, in any case of letters.
+        path: Where they are from.
+
+    Raises:
+        TableError: A part is unknown, or a patient is in two parts.
+    """
     subjects = pd.to_numeric(frame["subject_id"], errors="coerce")
     parts = frame["split"].str.strip().str.lower().map(NAMES)
     if not (subjects.notna() & parts.notna()).all():

@@ -31,6 +31,9 @@ COLUMNS = {
 }
 """What every table of stays has; a label or age that is not known is null."""
 
+TIME = "prediction_time"
+"""The end of the window, in the calendar of the source; null where that has none."""
+
 REMAINING = "remaining_hours"
 """How long the stay lasts beyond the window, where that is the outcome."""
 
@@ -53,7 +56,8 @@ def write_stays(
     """Writes `stays.parquet`, and returns what is left.
 
     Args:
-        frame: The stays, sorted by ``stay_id``, with what `COLUMNS` names.
+        frame: The stays, sorted by ``stay_id``, with what `COLUMNS` names, and with
+            ``prediction_time`` where the source has a calendar.
         written: The modalities.
         out: The folder.
         options: Say how many modalities are removed at random.
@@ -61,6 +65,8 @@ def write_stays(
     columns = {
         name: pa.array(frame[name], kind, from_pandas=True) for name, kind in COLUMNS.items()
     }
+    times = frame[TIME] if TIME in frame else pd.Series(pd.NaT, frame.index)
+    columns[TIME] = pa.array(times.astype("datetime64[us]"), pa.timestamp("us"), from_pandas=True)
     columns |= {
         name: pa.array(frame[name], pa.string(), from_pandas=True)
         for name in GROUPS

@@ -17,13 +17,15 @@ def text(manifest: Mapping[str, Any]) -> str:
         manifest: Of a prepared folder.
     """
     made = " (SYNTHETIC, no patients)" if manifest["synthetic"] else ""
+    hours = f"{manifest['options']['hours']:g}"
     blocks = [
-        f"{manifest['source']}{made}: {manifest['task']}, first {manifest['options']['hours']:g} h",
+        f"{manifest['source']}{made}: {manifest['task']}, window of {hours} h",
         _table("Cohort", manifest["flow"]),
         _table("Outcome", _outcome(manifest)),
         _table("Stays with each modality", _modalities(manifest)),
         _table("Patients with each set of modalities", _sets(manifest)),
         _missing(manifest),
+        _table("Codes", manifest["counts"].get("codes", {}).items()),
         _table("Measurements left out", _nested(manifest["measurements_left_out"])),
         _table("Measurements that count, by when they were entered", _entered(manifest)),
         *(
