@@ -146,6 +146,7 @@ def write_documents(
     out: Path,
     *,
     sections: Sequence[str],
+    kept: str,
     hours: float,
     selection: str,
     known_by: str,
@@ -158,6 +159,7 @@ def write_documents(
         documents: Normalised documents.
         out: The folder.
         sections: Sections of reports; empty for notes.
+        kept: Which of them.
         hours: Length of the window.
         selection: Which documents.
         known_by: By which of their times.
@@ -171,6 +173,7 @@ def write_documents(
             out / name,
             hours=hours,
             sections=sections,
+            kept=kept,
             known_by=known_by,
         )
     else:
