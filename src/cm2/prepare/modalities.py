@@ -150,6 +150,7 @@ def write_documents(
     out: Path,
     *,
     sections: Sequence[str],
+    kept: str,
     hours: float,
     selection: str,
     known_by: str,
@@ -162,6 +163,7 @@ def write_documents(
         documents: Normalised documents.
         out: The folder.
         sections: Sections of reports; empty for notes.
+        kept: Which of them.
         hours: Length of the window.
         selection: Which documents.
         known_by: By which of their times.
@@ -175,6 +177,7 @@ def write_documents(
             out / name,
             hours=hours,
             sections=sections,
+            kept=kept,
             known_by=known_by,
         )
     else:

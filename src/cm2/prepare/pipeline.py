@@ -20,10 +20,12 @@ from cm2.prepare import (  # noqa: F401
     collection,
     eicu_source,
     folder,
+    lists,
     manifest,
     meds_source,
     mimic3,
     mimic4,
+    noted,
     physionet2012,
     places,
     splits,
@@ -32,6 +34,7 @@ from cm2.prepare import (  # noqa: F401
 )
 from cm2.prepare import images as pictures
 from cm2.prepare.collection import COLLECTIONS
+from cm2.prepare.cxr_reports import SECTIONED, Reports
 from cm2.prepare.engine import Engine, start
 from cm2.prepare.errors import MissingError, TableError
 from cm2.prepare.options import Options
@@ -52,10 +55,13 @@ def prepare(
     options: Options | None = None,
     *,
     split_file: Path | None = None,
+    split_lists: Path | None = None,
     notes: Path | None = None,
+    notes_list: Path | None = None,
     images: Path | None = None,
     labels: Path | None = None,
     codes: Path | None = None,
+    reports: Path | None = None,
     engine: str = "duckdb",
     threads: int = 2,
     memory_limit: str | None = None,
@@ -73,10 +79,14 @@ def prepare(
         out: Folder to make.
         options: What decides the result.
         split_file: CSV file with the columns ``subject_id`` and ``split``, in the place of a seed.
+        split_lists: Folder of the published lists that the options name.
         notes: Folder of the notes where it is not ``raw/note``.
+        notes_list: CSV file with the column ``stay_id``, if notes are read of a list of stays.
         images: Folder of MIMIC-CXR-JPG where it is not ``raw/cxr``.
         labels: Samples and outcomes of MEDS, see `meds_source`.
         codes: Map from codes of MEDS to variables, see `codes`.
+        reports: MIMIC-CXR's own reports, a folder or the file of their sections, to be joined to
+            the images in the place of the reports in ``raw/note``.
         engine: ``"duckdb"`` or ``"spark"``.
         threads: Threads of the engine.
         memory_limit: Of the engine, such as ``"4GB"``.
@@ -99,6 +109,10 @@ def prepare(
             "images": images,
             "labels": labels,
             "codes": codes,
+            "reports": reports,
+            "notes-of": notes_list or options.notes_of != "all",
+            "splits-from": options.splits_from,
+            "lists": split_lists,
             "meds": options.meds,
             "split-by": options.split_by,
         }.items():
@@ -111,7 +125,8 @@ def prepare(
             f"{source} does not allow the task {options.task}, only {', '.join(kind.tasks)}:"
             f" {kind.untold.get(options.task, 'its tables do not tell')}"
         )
-    given = splits.read(split_file) if split_file else None
+    given = _given(source, options, split_file, split_lists)
+    listed = _listed(kind, options, notes_list)
     folder.refuse(out, raw)
     elsewhere = kind.named(raw, labels=labels, codes=codes)
     if notes is not None:
@@ -119,16 +134,26 @@ def prepare(
     if images is not None:
         images = Path(images)
         elsewhere |= places.tables_of_images(images, kind.image_tables, source)
+    own: Reports | None = None
+    if reports is not None:
+        pictured = bool(kind.image_tables)
+        own = Reports(places.reports(Path(reports), SECTIONED, source, pictured=pictured))
     with _open(kind, raw, elsewhere) as tables:
         files = tables.files
         empty = tables.empty
-        if images is not None and kind.image_tables[0] not in tables:
-            raise MissingError(f"{images}: the table {kind.image_tables[0]} is not in it")
+        if (images or own) and kind.image_tables[0] not in tables:
+            raise MissingError(
+                f"{images or raw}: the table {kind.image_tables[0]} is not in it"
+                + (", and --reports join the images" if own else "")
+            )
     if hollow := [str(files[name]) for name in empty if name in kind.filled and name in files]:
         raise TableError(f"{', '.join(hollow)}: a header and no row")
     root = places.pictures(images, raw / "cxr")
-    key = _key(source, options, files, given)
+    if own is not None:
+        files = files | own.files
+    key = _key(source, options, files, given.parts if given else None)
     key["task"] = key["task"] if options.task == "none" else kind.outcome or key["task"]
+    key |= {"notes_list": manifest.digest(dict.fromkeys(listed, ""))} if listed else {}
     synthetic = manifest.is_synthetic(raw, files.values())
 
     def make(partial: Path) -> dict[str, Any]:
@@ -145,7 +170,8 @@ def prepare(
             try:
                 tables = _open(kind, raw, elsewhere, backend)
                 tables.check()
-                run = Run(kind(tables, options), options, backend, partial, threads, say)
+                made = kind(tables, options)
+                run = Run(made, options, backend, partial, threads, say, own, listed)
                 content = run.write(given, root, synthetic=synthetic)
             finally:
                 backend.close()
@@ -159,8 +185,35 @@ def prepare(
 
     def compare(found: Mapping[str, Any]) -> None:
         _refuse_other_pictures(out, found, root)
+        if own is not None and found["modalities"]["report"]["texts"] != own.fingerprint(out):
+            raise TableError(
+                f"{out}: holds a result that differs in its reports: some came later, or were"
+                " replaced. Choose another folder, or replace it with --overwrite"
+            )
 
     return _made(out, key, make, compare, overwrite=overwrite, say=say)
+
+
+def _given(
+    source: str, options: Options, split_file: Path | None, split_lists: Path | None
+) -> splits.Given | None:
+    """Reads who is in which part, where that is given."""
+    if bool(options.splits_from) != bool(split_lists):
+        raise TableError("--splits-from needs --lists, the folder of the lists, and the reverse")
+    if split_file and split_lists:
+        raise TableError("--splits and --splits-from are two ways to split; give one")
+    if split_lists:
+        return lists.read(str(options.splits_from), Path(split_lists), source)
+    return splits.Given(splits.read(split_file)) if split_file else None
+
+
+def _listed(kind: type[Source], options: Options, notes_list: Path | None) -> list[int] | None:
+    """Reads the stays whose notes are read, where they are given."""
+    if options.notes_of != "all" and kind.text != "notes":
+        raise TableError(f"{kind.name} has no clinical notes; leave --notes-of")
+    if (options.notes_of == "list") != (notes_list is not None):
+        raise TableError("notes of a list of stays need its file")
+    return None if notes_list is None else noted.read(Path(notes_list))
 
 
 def _collect(

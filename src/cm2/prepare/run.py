@@ -12,7 +12,8 @@ import ibis.expr.types as ir
 import pandas as pd
 
 from cm2.prepare import cohort as cohorts
-from cm2.prepare import events, grouped, labels, meds, modalities, splits
+from cm2.prepare import events, grouped, labels, meds, modalities, noted, splits
+from cm2.prepare.cxr_reports import Reports
 from cm2.prepare.engine import Engine
 from cm2.prepare.errors import TableError
 from cm2.prepare.modalities import Written
@@ -38,6 +39,8 @@ class Run:
         out: The folder, empty but for the work of the engine.
         threads: Images decoded at once.
         say: Is told what is done.
+        reports: The X-rays' own reports, in the place of the source's.
+        notes_list: Stays whose notes are read, where the options say that there is a list.
         unreadable: Values of large tables that could not be read, by column; filled by `write`.
     """
 
@@ -47,10 +50,12 @@ class Run:
     out: Path
     threads: int
     say: Say
+    reports: Reports | None = None
+    notes_list: Sequence[int] | None = None
     unreadable: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def write(
-        self, given: Mapping[int, str] | None, pictures: Path, *, synthetic: bool
+        self, given: splits.Given | None, pictures: Path, *, synthetic: bool
     ) -> dict[str, Any]:
         """Writes all files but the manifest, and returns what that says of them.
 
@@ -60,10 +65,12 @@ class Run:
             synthetic: Whether the tables are made up.
         """
         self.say("cohort")
-        cohort, labelled = self.source.samples(self.engine) or self._cohort()
-        given = self.source.parts(self.engine) if given is None else given
-        if given is not None:
-            self._pick(cohort, list(given))
+        made = self.source.samples(self.engine)
+        cohort, labelled, root = self._cohort() if made is None else (*made, made[0].kept)
+        if given is None and (parts := self.source.parts(self.engine)) is not None:
+            given = splits.Given(parts)
+        if given is not None and given.rest is None:
+            self._pick(cohort, list(given.parts))
         dealt = self._deal(cohort) if self.options.split_by else None
         counts: dict[str, Any] = {}
         left_out: dict[str, dict[str, int]] = {}
@@ -75,6 +82,13 @@ class Run:
             counts["events"] = modalities.write_events(self.engine, accepted, self.out)
         cohort.kept = self.engine.keep("stays_final", cohort.kept)
         frame = self._frame(cohort, labelled, given, dealt)
+        if given is not None and given.rest is not None:
+            unlisted = frame[~frame["subject_id"].isin(given.parts.keys())]
+            counts["in no list"] = {
+                "patients": int(unlisted["subject_id"].nunique()),
+                "stays": len(unlisted),
+            }
+        read = self._read(root, frame, counts)
         if self.options.meds and accepted is not None:
             self.say("meds")
             long = pd.read_parquet(self.out / "events.parquet")
@@ -83,7 +97,7 @@ class Run:
                 long, frame, self.out / "meds", dataset=dataset, task=task, synthetic=synthetic
             )
         variables = VARIABLES if measured is None else measured.variables
-        written = dict(self._modalities(cohort.kept, frame, accepted, variables, pictures))
+        written = dict(self._modalities(cohort.kept, read, frame, accepted, variables, pictures))
         counts |= {name: one.counts for name, one in written.items()}
         counts["stays"] = by_split(frame)
         removed, sets = write_stays(frame, written, self.out, self.options)
@@ -108,8 +122,8 @@ class Run:
             },
         }
 
-    def _cohort(self) -> tuple[cohorts.Cohort, ir.Table]:
-        """Makes a cohort of the source's stays, and labels it."""
+    def _cohort(self) -> tuple[cohorts.Cohort, ir.Table, ir.Table]:
+        """Makes a cohort of the source's stays and labels it; all stays that it began with."""
         options = self.options
         admission = labels.admission(options.task, options.readmission)
         told = options.task != "none"
@@ -120,7 +134,7 @@ class Run:
         labelled = labels.label(
             self.engine, cohort, root, options.task, options.readmission, options.hours
         )
-        return cohort, labelled
+        return cohort, labelled, root
 
     def _pick(self, cohort: cohorts.Cohort, subjects: Sequence[int]) -> None:
         listed = self.engine.keep("subjects", ibis.memtable({"subject_id": list(subjects)}))
@@ -129,6 +143,16 @@ class Run:
             "patient not in the file of splits",
             cohort.kept.semi_join(listed, "subject_id"),
         )
+
+    def _read(self, root: ir.Table, frame: pd.DataFrame, counts: dict[str, Any]) -> ir.Table | None:
+        """The stays whose notes are read; None for all."""
+        chosen = self.notes_list
+        if self.options.notes_of == "third":
+            chosen = noted.third(frame, noted.episodes(self.engine, root))
+        if chosen is None:
+            return None
+        counts["notes read"] = noted.count(frame, chosen)
+        return self.engine.keep("noted", ibis.memtable({"stay_id": list(chosen)}))
 
     def _deal(self, cohort: cohorts.Cohort) -> dict[int, str]:
         """Splits along a group of stays; patients of two parts are excluded and counted."""
@@ -192,7 +216,7 @@ class Run:
         self,
         cohort: cohorts.Cohort,
         labelled: ir.Table,
-        given: Mapping[int, str] | None,
+        given: splits.Given | None,
         dealt: Mapping[int, str] | None,
     ) -> pd.DataFrame:
         stays = cohort.kept.select("stay_id", "subject_id", "hadm_id", "age", "intime")
@@ -202,9 +226,11 @@ class Run:
         if frame.empty:
             steps = "; ".join(f"{step}: {number}" for step, number in cohort.flow)
             raise TableError(f"no stay is left ({steps})")
-        subjects = frame["subject_id"].unique().tolist()
-        parts = given or splits.assign(subjects, self.options.fractions, seed=self.options.seed)
-        frame["split"] = [parts[subject] for subject in frame["subject_id"]]
+        subjects = frame["subject_id"].tolist()
+        if given is None:
+            parts = splits.assign(subjects, self.options.fractions, seed=self.options.seed)
+            given = splits.Given(parts)
+        frame["split"] = given.of(subjects)
         if dealt is not None:
             frame["split"] = frame["stay_id"].map(dict(dealt))
         check_training(frame)
@@ -215,6 +241,7 @@ class Run:
     def _modalities(
         self,
         stays: ir.Table,
+        read: ir.Table | None,
         frame: pd.DataFrame,
         accepted: ir.Table | None,
         variables: tuple[Variable, ...],
@@ -236,22 +263,31 @@ class Run:
                     variables=variables,
                 ),
             )
-        if (documents := self.source.documents()) is not None:
+        own = self.reports
+        documents = self.source.documents() if own is None else None
+        if documents is not None:
             self.say("documents")
             yield (
                 self.source.text,
                 modalities.write_documents(
                     self.engine,
-                    stays,
+                    stays if read is None else stays.semi_join(read, "stay_id"),
                     documents,
                     self.out,
                     sections=options.sections if self.source.text == "report" else (),
+                    kept=options.sections_kept or "every",
                     hours=options.hours,
                     selection=options.selection,
                     known_by=options.known_by,
                 ),
             )
-        if (images := self.source.images()) is not None:
+        images = self.source.images()
+        if images is not None and own is not None:
+            self.say("images and their reports")
+            yield from own.write(
+                self.engine, stays, images, pictures, self.out, options, threads=self.threads
+            )
+        elif images is not None:
             self.say("images")
             yield (
                 "cxr",

@@ -2,14 +2,15 @@
 
 Three ways: stratified by the outcome (folds of scikit-learn's StratifiedGroupKFold, dealt out to
 the parts by their fractions); by a hash of the patient's identifier, so that a patient stays in a
-part however many others join; or read from a file.
+part however many others join; or read from a file (`lists` reads published ones).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from cm2.prepare.errors import MissingError, TableError
 
-__all__ = ["PARTS", "assign", "checked", "read", "split"]
+__all__ = ["PARTS", "Given", "assign", "checked", "read", "split"]
 
 PARTS = ("train", "validation", "test")
 
@@ -30,6 +31,34 @@ NAMES = {
 """What the parts are called in files of others, MIMIC-CXR and MEDS among them."""
 
 FOLDS = 20
+
+
+class Given(NamedTuple):
+    """Parts that come from elsewhere.
+
+    Attributes:
+        parts: The part of each patient.
+        rest: The part of patients who are not among them; None where these are left out.
+    """
+
+    parts: Mapping[int, str]
+    rest: str | None = None
+
+    def of(self, subjects: Sequence[int]) -> list[str]:
+        """Returns the part of each patient.
+
+        Args:
+            subjects: Identifiers of patients.
+
+        Raises:
+            TableError: Not one of them is known.
+        """
+        if self.parts.keys().isdisjoint(subjects):
+            raise TableError(
+                f"none of the {len(set(subjects))} patients that are left is in the lists of"
+                " splits; they are of other data"
+            )
+        return [self.parts.get(subject) or str(self.rest) for subject in subjects]
 
 
 def split(
