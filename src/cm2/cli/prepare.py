@@ -14,7 +14,7 @@ def prepare(
     raw: Path,
     out: Path,
     task: Literal[
-        "in-hospital-mortality", "readmission", "length-of-stay", "none"
+        "in-hospital-mortality", "readmission", "length-of-stay", "phenotyping", "none"
     ] = "in-hospital-mortality",
     hours: float = 48.0,
     hours_per_bin: float = 1.0,
@@ -31,6 +31,7 @@ def prepare(
     split_by: Literal["hospital", "region", "year", "anchor_year_group"] | None = None,
     notes: Path | None = None,
     images: Path | None = None,
+    ccs: tuple[Path, ...] = (),
     table: dict[str, Any] | None = None,
     meds: bool = False,
     engine: Literal["duckdb", "spark"] = "duckdb",
@@ -67,6 +68,8 @@ def prepare(
             anchor_year_group), than in training.
         notes: Folder of the notes, where they are not in RAW/note.
         images: Folder of MIMIC-CXR-JPG, where it is not RAW/cxr.
+        ccs: HCUP's single-level CCS, from which phenotyping has its groups of diagnoses, such as
+            '$dxref 2015.csv'; one file for each version of ICD.
         table: Files and columns of the source table, best given by --config.
         meds: Write the events in the Medical Event Data Standard too.
         engine: Where the tables are worked on.
@@ -111,6 +114,7 @@ def prepare(
         split_file=splits,
         notes=notes,
         images=images,
+        ccs=ccs,
         engine=engine,
         threads=threads,
         memory_limit=memory_limit,

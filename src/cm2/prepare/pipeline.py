@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +23,7 @@ from cm2.prepare import (  # noqa: F401
     manifest,
     mimic3,
     mimic4,
+    phenotypes,
     physionet2012,
     places,
     splits,
@@ -53,6 +54,7 @@ def prepare(
     split_file: Path | None = None,
     notes: Path | None = None,
     images: Path | None = None,
+    ccs: Sequence[Path] = (),
     engine: str = "duckdb",
     threads: int = 2,
     memory_limit: str | None = None,
@@ -71,6 +73,8 @@ def prepare(
         split_file: CSV file with the columns ``subject_id`` and ``split``, in the place of a seed.
         notes: Folder of the notes where it is not ``raw/note``.
         images: Folder of MIMIC-CXR-JPG where it is not ``raw/cxr``.
+        ccs: For the task ``"phenotyping"``, HCUP's single-level CCS, a file for each version of
+            ICD in the tables, see `phenotypes.read`.
         engine: ``"duckdb"`` or ``"spark"``.
         threads: Threads of the engine.
         memory_limit: Of the engine, such as ``"4GB"``.
@@ -91,6 +95,7 @@ def prepare(
         for name, value in {
             "notes": notes,
             "images": images,
+            "ccs": ccs,
             "meds": options.meds,
             "split-by": options.split_by,
         }.items():
@@ -104,6 +109,7 @@ def prepare(
             f" {kind.untold.get(options.task, 'its tables do not tell')}"
         )
     given = splits.read(split_file) if split_file else None
+    groups = _groups(ccs, options)
     folder.refuse(out, raw)
     elsewhere: dict[str, Path] = {}
     if notes is not None:
@@ -111,8 +117,8 @@ def prepare(
     if images is not None:
         images = Path(images)
         elsewhere |= places.tables_of_images(images, kind.image_tables, source)
-    with _open(kind, raw, elsewhere) as tables:
-        files = tables.files
+    with _open(kind, options, raw, elsewhere) as tables:
+        files = tables.files | {f"ccs_icd{n}": one.path for n, one in groups.items()}
         empty = tables.empty
         if images is not None and kind.image_tables[0] not in tables:
             raise MissingError(f"{images}: the table {kind.image_tables[0]} is not in it")
@@ -134,9 +140,9 @@ def prepare(
                 progress=progress,
             )
             try:
-                tables = _open(kind, raw, elsewhere, backend)
+                tables = _open(kind, options, raw, elsewhere, backend)
                 tables.check()
-                run = Run(kind(tables), options, backend, partial, threads, say)
+                run = Run(kind(tables), options, backend, partial, threads, say, groups)
                 content = run.write(given, root, synthetic=synthetic)
             finally:
                 backend.close()
@@ -206,12 +212,29 @@ def _made(
     return made
 
 
+def _groups(ccs: Sequence[Path], options: Options) -> dict[int, phenotypes.CCS]:
+    """Reads the groups of diagnoses for the task that needs them."""
+    if bool(ccs) != (options.task == phenotypes.TASK):
+        raise TableError(
+            f"the task {options.task} has no use for --ccs"
+            if ccs
+            else f"the task {options.task} needs the groups of diagnoses, which are not shipped:"
+            " give --ccs FILE, HCUP's single-level CCS (for MIMIC-IV the files of ICD-9 and ICD-10,"
+            " with a comma between them)"
+        )
+    return phenotypes.read([Path(path) for path in ccs])
+
+
 def _open(
-    kind: type[Source], raw: Path, given: Mapping[str, Path], engine: Engine | None = None
+    kind: type[Source],
+    options: Options,
+    raw: Path,
+    given: Mapping[str, Path],
+    engine: Engine | None = None,
 ) -> Tables:
     return Tables(
         raw,
-        kind.wanted,
+        {**kind.wanted, **kind.outcomes.get(options.task, {})},
         optional=kind.optional,
         lazy=kind.lazy,
         subfolders=kind.subfolders,

@@ -12,13 +12,13 @@ import ibis.expr.types as ir
 import pandas as pd
 
 from cm2.prepare import cohort as cohorts
-from cm2.prepare import events, grouped, labels, meds, modalities, splits
+from cm2.prepare import events, grouped, labels, meds, modalities, phenotypes, splits
 from cm2.prepare.engine import Engine
 from cm2.prepare.errors import TableError
 from cm2.prepare.modalities import Written
 from cm2.prepare.options import Options
 from cm2.prepare.source import Source
-from cm2.prepare.stays import by_split, check_training, write_stays
+from cm2.prepare.stays import LABEL, by_split, check_training, label_names, write_stays
 from cm2.prepare.tables import refuse_unreadable
 
 __all__ = ["Run", "Say"]
@@ -37,6 +37,7 @@ class Run:
         out: The folder, empty but for the work of the engine.
         threads: Images decoded at once.
         say: Is told what is done.
+        ccs: The groups of diagnoses by version of ICD, for phenotyping.
         unreadable: Values of large tables that could not be read, by column; filled by `write`.
     """
 
@@ -46,6 +47,7 @@ class Run:
     out: Path
     threads: int
     say: Say
+    ccs: Mapping[int, phenotypes.CCS] = dataclasses.field(default_factory=dict)
     unreadable: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def write(
@@ -66,13 +68,11 @@ class Run:
         root = cohort.kept
         dead = labels.keeps_dead(options.task, options.readmission)
         cohorts.whole_window(self.engine, cohort, options.hours, dead=dead)
-        labelled = labels.label(
-            self.engine, cohort, root, options.task, options.readmission, options.hours
-        )
+        counts: dict[str, Any] = {}
+        labelled = self._label(cohort, root, counts)
         if given is not None:
             self._pick(cohort, list(given))
         dealt = self._deal(cohort) if self.options.split_by else None
-        counts: dict[str, Any] = {}
         left_out: dict[str, dict[str, int]] = {}
         measurements = self.source.measurements()
         accepted = None
@@ -92,12 +92,10 @@ class Run:
         counts |= {name: one.counts for name, one in written.items()}
         counts["stays"] = by_split(frame)
         removed, sets = write_stays(frame, written, self.out, self.options)
-        known = frame["label"].notna() & (self.options.task == "length-of-stay")
-        positive = frame.loc[(frame["label"] > 0) | known, "kind"]
         return {
             "flow": [[step, number] for step, number in cohort.flow] + [["stays kept", len(frame)]],
             "classes": labels.CLASSES.get(self.options.task),
-            "positives": {kind: int((positive == kind).sum()) for kind in sorted(set(positive))},
+            **self._positives(frame),
             "counts": counts,
             "measurements_left_out": left_out,
             "modalities": {
@@ -112,6 +110,26 @@ class Run:
                 if name not in written
             },
         }
+
+    def _label(self, cohort: cohorts.Cohort, root: ir.Table, counts: dict[str, Any]) -> ir.Table:
+        options = self.options
+        if options.task != phenotypes.TASK:
+            return labels.label(
+                self.engine, cohort, root, options.task, options.readmission, options.hours
+            )
+        labelled, counts["diagnoses"] = phenotypes.label(
+            self.engine, cohort, self.source.diagnoses(), self.ccs
+        )
+        return labelled
+
+    def _positives(self, frame: pd.DataFrame) -> dict[str, Any]:
+        """What positive labels are owed to; of labels that may hold together, each one's number."""
+        if names := label_names(frame):
+            positives = {name: int(frame[LABEL + name].sum()) for name in names}
+            return {"labels": names, "positives": positives}
+        known = frame["label"].notna() & (self.options.task == "length-of-stay")
+        kinds = frame.loc[(frame["label"] > 0) | known, "kind"]
+        return {"positives": {kind: int((kinds == kind).sum()) for kind in sorted(set(kinds))}}
 
     def _pick(self, cohort: cohorts.Cohort, subjects: Sequence[int]) -> None:
         listed = self.engine.keep("subjects", ibis.memtable({"subject_id": list(subjects)}))
