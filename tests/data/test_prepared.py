@@ -454,3 +454,23 @@ def test_a_run_that_goes_on_meets_the_batches_it_would_have_met(
     rest = run(3, tmp_path / "1.ckpt")
     assert rest.seen == {1: whole.seen[1], 2: whole.seen[2]}
     assert torch.equal(rest.scale, whole.scale)
+
+
+def test_labels_that_may_hold_together_are_rows_of_the_target(tmp_path: Path) -> None:
+    make_folder(tmp_path / "a", labels=("shock", "stroke"))
+    data = Prepared(tmp_path / "a", modalities=["vitals"])
+    assert data.labels == ("shock", "stroke")
+    wanted = data.stays[["label_shock", "label_stroke"]].to_numpy()
+    assert data.target is not None
+    assert (data.target.numpy() == wanted).all()
+    assert (data[[2, 0]].target.numpy() == wanted[[2, 0]]).all()
+    # Of new patients, read on the scale of these, no label is known.
+    make_folder(tmp_path / "new", seed=1)
+    new = Prepared(tmp_path / "new", modalities=["vitals"], fitted_on=tmp_path / "a")
+    assert new.labels == data.labels
+    assert new.target is None
+    stays = pd.read_parquet(tmp_path / "a" / "stays.parquet").drop(columns="label_shock")
+    stays.to_parquet(tmp_path / "a" / "stays.parquet")
+    rewrite_manifest(tmp_path / "a")
+    with pytest.raises(InputError, match=r"lacks the columns \['label_shock'\]"):
+        Prepared(tmp_path / "a", modalities=["vitals"])

@@ -14,7 +14,10 @@ from cm2.experiments import config, run
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 DATA = Path(os.environ.get("CM2_DATA_HOME", Path(__file__).parents[3] / "shared" / "data"))
-TASKS = {"mortality": "in-hospital-mortality", "readmission": "readmission"}
+TASKS = {
+    "mortality": "in-hospital-mortality", "readmission": "readmission",
+    "phenotyping": "phenotyping",
+}  # fmt: skip
 EXPERIMENTS = sorted(
     path.relative_to(CONFIGS).with_suffix("")
     for folder in ("mimic3", "mimic4", "mimic4-trimodal")
@@ -43,7 +46,7 @@ def tiny(path: Path, root: Path, *more: str) -> config.Experiment:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Generated files of both sources, prepared for both tasks."""
+    """Generated files of both sources, prepared for all tasks."""
     base = tmp_path_factory.mktemp("generated")
     found = {}
     for source in ("mimic3", "mimic4"):
@@ -52,6 +55,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         for short, task in TASKS.items():
             out = base / f"{source}-{short}"
             command = ["prepare", source, "--raw", str(raw), "--task", task, "--out", str(out)]
+            if task == "phenotyping":
+                command += ["--ccs", ",".join(map(str, raw.glob("SYNTHETIC_*_20*.csv")))]
             assert cli.main(command) == 0
             found[out.name] = out
     return found

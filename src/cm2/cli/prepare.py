@@ -14,7 +14,7 @@ def prepare(
     raw: Path,
     out: Path,
     task: Literal[
-        "in-hospital-mortality", "readmission", "length-of-stay", "none"
+        "in-hospital-mortality", "readmission", "length-of-stay", "phenotyping", "none"
     ] = "in-hospital-mortality",
     hours: float = 48.0,
     hours_per_bin: float = 1.0,
@@ -38,6 +38,7 @@ def prepare(
     labels: Path | None = None,
     codes: Path | None = None,
     reports: Path | None = None,
+    ccs: tuple[Path, ...] = (),
     table: dict[str, Any] | None = None,
     meds: bool = False,
     engine: Literal["duckdb", "spark"] = "duckdb",
@@ -87,6 +88,8 @@ def prepare(
             public converter of MIMIC-IV writes, cm2 for what --meds writes.
         reports: MIMIC-CXR's own reports, a folder of texts or mimic_cxr_sectioned.csv, each with
             its X-ray, in the place of the reports in RAW/note.
+        ccs: HCUP's single-level CCS, from which phenotyping has its groups of diagnoses, such as
+            '$dxref 2015.csv'; one file for each version of ICD.
         table: Files and columns of the source table, best given by --config.
         meds: Write events and labels in the Medical Event Data Standard too.
         engine: Where the tables are worked on.
@@ -140,6 +143,7 @@ def prepare(
         labels=labels,
         codes=codes,
         reports=reports,
+        ccs=ccs,
         engine=engine,
         threads=threads,
         memory_limit=memory_limit,

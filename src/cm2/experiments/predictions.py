@@ -17,7 +17,7 @@ from cm2.data.batches import Samples, loader
 from cm2.errors import InputError
 from cm2.files import replacing
 from cm2.models import Model
-from cm2.tasks import Task
+from cm2.tasks import Multilabel, Task
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,13 +32,13 @@ class Predictions(NamedTuple):
     """Probabilities of the rows of a data set, in its order.
 
     Attributes:
-        target: Class codes.
-        probability: Of each class, averaged over imputations.
+        target: Class codes, or one column a label where several may hold together.
+        probability: Of each class or label, averaged over imputations.
         spread: Standard deviation of the probability over imputations.
         present: Which modalities each row has.
     """
 
-    target: Int[ndarray, " n"]
+    target: Int[ndarray, n * label]
     probability: Float[ndarray, "n label"]
     spread: Float[ndarray, "n label"]
     present: Bool[ndarray, "n modality"]
@@ -54,17 +54,30 @@ class Predictions(NamedTuple):
         with np.load(path, allow_pickle=False) as file:
             return cls(**{name: file[name] for name in cls._fields})
 
-    def summary(self, modalities: Sequence[str], *, replicates: int = 1000) -> dict[str, Any]:
-        """Counts, and every measure with its bootstrap interval."""
+    @property
+    def positives(self) -> int:
+        """Number of rows of another class than 0, or with any label."""
+        return int((self.target.reshape(len(self.target), -1) > 0).any(axis=1).sum())
+
+    def summary(
+        self, modalities: Sequence[str], labels: Sequence[str] = (), *, replicates: int = 1000
+    ) -> dict[str, Any]:
+        """Counts, and every measure with its bootstrap interval.
+
+        Args:
+            modalities: Names of the columns of ``present``.
+            labels: Names of the columns of the target, if it has any.
+            replicates: Bootstrap samples behind the intervals.
+        """
         values = metrics.evaluate(self.target, self.probability, replicates=replicates)
         return {
             "rows": len(self.target),
-            "positives": int((self.target > 0).sum()),
+            "positives": self.positives,
             "present": {
                 name: float(share)
                 for name, share in zip(modalities, self.present.mean(axis=0), strict=True)
             },
-            "measures": {name: list(value) for name, value in values.items()},
+            "measures": {metrics.named(name, labels): list(v) for name, v in values.items()},
         }
 
 
@@ -101,10 +114,13 @@ def predict(
             found = model.predict(batch, draws, probability=task.probability)
             parts.append((found.mean.cpu(), found.spread.cpu(), batch.present.cpu()))
     mean, spread, present = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
-    if data.target is None:
-        target = np.full(len(mean), -1)
-    else:
-        target = data.target.long().reshape(len(mean)).numpy()
+    several = isinstance(task, Multilabel)
+    shape = mean.shape if several else (len(mean),)
+    target = np.full(shape, -1)
+    if data.target is not None:
+        target = data.target.long().reshape(shape).numpy()
+    if several:
+        return Predictions(target, mean.astype(np.float64), spread.astype(np.float64), present)
     return Predictions(target, _classes(mean), _classes(spread, mirror=True), present)
 
 

@@ -22,8 +22,8 @@ class Options:
     """What decides the result; the manifest holds them.
 
     Attributes:
-        task: ``"in-hospital-mortality"``, ``"readmission"``, ``"length-of-stay"``, or ``"none"``
-            for patients without an outcome yet.
+        task: ``"in-hospital-mortality"``, ``"readmission"``, ``"length-of-stay"``,
+            ``"phenotyping"``, or ``"none"`` for patients without an outcome yet.
         hours: Length of the window from admission to the unit.
         hours_per_bin: Length of a bin of the grid.
         readmission: ``"survivors"`` or ``"or-death"``, see `labels.label`.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +26,7 @@ from cm2.prepare import (  # noqa: F401
     mimic3,
     mimic4,
     noted,
+    phenotypes,
     physionet2012,
     places,
     splits,
@@ -62,6 +63,7 @@ def prepare(
     labels: Path | None = None,
     codes: Path | None = None,
     reports: Path | None = None,
+    ccs: Sequence[Path] = (),
     engine: str = "duckdb",
     threads: int = 2,
     memory_limit: str | None = None,
@@ -87,6 +89,8 @@ def prepare(
         codes: Map from codes of MEDS to variables, see `codes`.
         reports: MIMIC-CXR's own reports, a folder or the file of their sections, to be joined to
             the images in the place of the reports in ``raw/note``.
+        ccs: For the task ``"phenotyping"``, HCUP's single-level CCS, a file for each version of
+            ICD in the tables, see `phenotypes.read`.
         engine: ``"duckdb"`` or ``"spark"``.
         threads: Threads of the engine.
         memory_limit: Of the engine, such as ``"4GB"``.
@@ -113,6 +117,7 @@ def prepare(
             "notes-of": notes_list or options.notes_of != "all",
             "splits-from": options.splits_from,
             "lists": split_lists,
+            "ccs": ccs,
             "meds": options.meds,
             "split-by": options.split_by,
         }.items():
@@ -127,6 +132,7 @@ def prepare(
         )
     given = _given(source, options, split_file, split_lists)
     listed = _listed(kind, options, notes_list)
+    groups = _groups(ccs, options)
     folder.refuse(out, raw)
     elsewhere = kind.named(raw, labels=labels, codes=codes)
     if notes is not None:
@@ -138,8 +144,8 @@ def prepare(
     if reports is not None:
         pictured = bool(kind.image_tables)
         own = Reports(places.reports(Path(reports), SECTIONED, source, pictured=pictured))
-    with _open(kind, raw, elsewhere) as tables:
-        files = tables.files
+    with _open(kind, options, raw, elsewhere) as tables:
+        files = tables.files | {f"ccs_icd{n}": one.path for n, one in groups.items()}
         empty = tables.empty
         if (images or own) and kind.image_tables[0] not in tables:
             raise MissingError(
@@ -168,10 +174,10 @@ def prepare(
                 progress=progress,
             )
             try:
-                tables = _open(kind, raw, elsewhere, backend)
+                tables = _open(kind, options, raw, elsewhere, backend)
                 tables.check()
                 made = kind(tables, options)
-                run = Run(made, options, backend, partial, threads, say, own, listed)
+                run = Run(made, options, backend, partial, threads, say, own, listed, groups)
                 content = run.write(given, root, synthetic=synthetic)
             finally:
                 backend.close()
@@ -268,12 +274,29 @@ def _made(
     return made
 
 
+def _groups(ccs: Sequence[Path], options: Options) -> dict[int, phenotypes.CCS]:
+    """Reads the groups of diagnoses for the task that needs them."""
+    if bool(ccs) != (options.task == phenotypes.TASK):
+        raise TableError(
+            f"the task {options.task} has no use for --ccs"
+            if ccs
+            else f"the task {options.task} needs the groups of diagnoses, which are not shipped:"
+            " give --ccs FILE, HCUP's single-level CCS (for MIMIC-IV the files of ICD-9 and ICD-10,"
+            " with a comma between them)"
+        )
+    return phenotypes.read([Path(path) for path in ccs])
+
+
 def _open(
-    kind: type[Source], raw: Path, given: Mapping[str, Path], engine: Engine | None = None
+    kind: type[Source],
+    options: Options,
+    raw: Path,
+    given: Mapping[str, Path],
+    engine: Engine | None = None,
 ) -> Tables:
     return Tables(
         raw,
-        kind.wanted,
+        {**kind.wanted, **kind.outcomes.get(options.task, {})},
         optional=kind.optional,
         lazy=kind.lazy,
         subfolders=kind.subfolders,

@@ -12,14 +12,14 @@ import ibis.expr.types as ir
 import pandas as pd
 
 from cm2.prepare import cohort as cohorts
-from cm2.prepare import events, grouped, labels, meds, modalities, noted, splits
+from cm2.prepare import events, grouped, labels, meds, modalities, noted, phenotypes, splits
 from cm2.prepare.cxr_reports import Reports
 from cm2.prepare.engine import Engine
 from cm2.prepare.errors import TableError
 from cm2.prepare.modalities import Written
 from cm2.prepare.options import Options
 from cm2.prepare.source import Measured, Source
-from cm2.prepare.stays import by_split, check_training, write_stays
+from cm2.prepare.stays import LABEL, by_split, check_training, label_names, write_stays
 from cm2.prepare.tables import refuse_unreadable
 from cm2.prepare.variables import VARIABLES, Variable
 
@@ -41,6 +41,7 @@ class Run:
         say: Is told what is done.
         reports: The X-rays' own reports, in the place of the source's.
         notes_list: Stays whose notes are read, where the options say that there is a list.
+        ccs: The groups of diagnoses by version of ICD, for phenotyping.
         unreadable: Values of large tables that could not be read, by column; filled by `write`.
     """
 
@@ -52,6 +53,7 @@ class Run:
     say: Say
     reports: Reports | None = None
     notes_list: Sequence[int] | None = None
+    ccs: Mapping[int, phenotypes.CCS] = dataclasses.field(default_factory=dict)
     unreadable: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def write(
@@ -65,14 +67,14 @@ class Run:
             synthetic: Whether the tables are made up.
         """
         self.say("cohort")
+        counts: dict[str, Any] = {}
         made = self.source.samples(self.engine)
-        cohort, labelled, root = self._cohort() if made is None else (*made, made[0].kept)
+        cohort, labelled, root = self._cohort(counts) if made is None else (*made, made[0].kept)
         if given is None and (parts := self.source.parts(self.engine)) is not None:
             given = splits.Given(parts)
         if given is not None and given.rest is None:
             self._pick(cohort, list(given.parts))
         dealt = self._deal(cohort) if self.options.split_by else None
-        counts: dict[str, Any] = {}
         left_out: dict[str, dict[str, int]] = {}
         measured = self.source.measured(self.engine, cohort.kept)
         accepted = None
@@ -101,12 +103,10 @@ class Run:
         counts |= {name: one.counts for name, one in written.items()}
         counts["stays"] = by_split(frame)
         removed, sets = write_stays(frame, written, self.out, self.options)
-        known = frame["label"].notna() & (self.options.task == "length-of-stay")
-        positive = frame.loc[(frame["label"] > 0) | known, "kind"]
         return {
             "flow": [[step, number] for step, number in cohort.flow] + [["stays kept", len(frame)]],
             "classes": labels.CLASSES.get(self.options.task),
-            "positives": {kind: int((positive == kind).sum()) for kind in sorted(set(positive))},
+            **self._positives(frame),
             "counts": counts,
             "measurements_left_out": left_out,
             "modalities": {
@@ -122,7 +122,7 @@ class Run:
             },
         }
 
-    def _cohort(self) -> tuple[cohorts.Cohort, ir.Table, ir.Table]:
+    def _cohort(self, counts: dict[str, Any]) -> tuple[cohorts.Cohort, ir.Table, ir.Table]:
         """Makes a cohort of the source's stays and labels it; all stays that it began with."""
         options = self.options
         admission = labels.admission(options.task, options.readmission)
@@ -131,10 +131,27 @@ class Run:
         root = cohort.kept
         dead = labels.keeps_dead(options.task, options.readmission)
         cohorts.whole_window(self.engine, cohort, options.hours, dead=dead)
-        labelled = labels.label(
-            self.engine, cohort, root, options.task, options.readmission, options.hours
+        return cohort, self._label(cohort, root, counts), root
+
+    def _label(self, cohort: cohorts.Cohort, root: ir.Table, counts: dict[str, Any]) -> ir.Table:
+        options = self.options
+        if options.task != phenotypes.TASK:
+            return labels.label(
+                self.engine, cohort, root, options.task, options.readmission, options.hours
+            )
+        labelled, counts["diagnoses"] = phenotypes.label(
+            self.engine, cohort, self.source.diagnoses(), self.ccs
         )
-        return cohort, labelled, root
+        return labelled
+
+    def _positives(self, frame: pd.DataFrame) -> dict[str, Any]:
+        """What positive labels are owed to; of labels that may hold together, each one's number."""
+        if names := label_names(frame):
+            positives = {name: int(frame[LABEL + name].sum()) for name in names}
+            return {"labels": names, "positives": positives}
+        known = frame["label"].notna() & (self.options.task == "length-of-stay")
+        kinds = frame.loc[(frame["label"] > 0) | known, "kind"]
+        return {"positives": {kind: int((kinds == kind).sum()) for kind in sorted(set(kinds))}}
 
     def _pick(self, cohort: cohorts.Cohort, subjects: Sequence[int]) -> None:
         listed = self.engine.keep("subjects", ibis.memtable({"subject_id": list(subjects)}))

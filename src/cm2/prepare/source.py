@@ -135,6 +135,7 @@ class Source(ABC):
         tasks: What its tables tell the outcome of.
         outcome: What the manifest calls an outcome that is none of the tasks.
         untold: Why they do not tell that of another task.
+        outcomes: Tables that tell the outcome of one task, by task; no other reads them.
         grouping: Columns of `groups`.
         ungrouped: Why there is no other such column.
         text: The modality that `documents` are.
@@ -157,6 +158,7 @@ class Source(ABC):
     )
     outcome: ClassVar[str | None] = None
     untold: ClassVar[Mapping[str, str]] = {}
+    outcomes: ClassVar[Mapping[str, Mapping[str, Mapping[str, str]]]] = {}
     grouping: ClassVar[tuple[str, ...]] = ()
     ungrouped: ClassVar[Mapping[str, str]] = {"year": "its dates are shifted by patient"}
     text: ClassVar[str] = "notes"
@@ -214,6 +216,10 @@ class Source(ABC):
     def groups(self) -> ir.Table | None:
         """Returns ``stay_id`` and what stays can be told apart by: texts, null where unknown."""
         return None
+
+    def diagnoses(self) -> ir.Table:
+        """Returns ``hadm_id``, ``code`` and ``version`` of ICD, 9 or 10, of coded admissions."""
+        raise NotImplementedError(f"{self.name} has no codes of diagnoses")
 
     @abstractmethod
     def measurements(self) -> ir.Table | None:

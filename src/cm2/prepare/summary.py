@@ -26,6 +26,7 @@ def text(manifest: Mapping[str, Any]) -> str:
         _table("Patients with each set of modalities", _sets(manifest)),
         _missing(manifest),
         _table("Codes", manifest["counts"].get("codes", {}).items()),
+        _table("Codes of diagnoses", manifest["counts"].get("diagnoses", {}).items()),
         _table("Measurements left out", _nested(manifest["measurements_left_out"])),
         _table("Measurements that count, by when they were entered", _entered(manifest)),
         *(
@@ -43,13 +44,14 @@ def _outcome(manifest: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     for part in PARTS:
         numbers = manifest["counts"]["stays"][part]
         if manifest["classes"] != 2:
-            yield part, f"{numbers['stays']} stays"
+            several = f", {numbers['positive']} with a label" if manifest.get("labels") else ""
+            yield part, f"{numbers['stays']} stays{several}"
             continue
         share = 100 * numbers["positive"] / max(numbers["stays"], 1)
         yield part, f"{numbers['stays']} stays, {numbers['positive']} positive ({share:.1f}%)"
     for kind, number in manifest["positives"].items():
-        whose = "positives" if manifest["classes"] == 2 else "stays"
-        yield f"{whose} that {kind}", number
+        whose = "positives that" if manifest["classes"] == 2 else "stays that"
+        yield f"{'stays with' if manifest.get('labels') else whose} {kind}", number
 
 
 def _modalities(manifest: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.random import Generator
 
-from cm2.synthesize import charting, episodes, rows, studies, xrays
+from cm2.synthesize import charting, diagnoses, episodes, rows, studies, xrays
 from cm2.synthesize import mimic4_registers as registers
 from cm2.synthesize.episodes import Episodes, Ids
 from cm2.synthesize.faults import Faults, pick
@@ -72,6 +72,7 @@ def write(
     table("hosp/d_labitems", registers.d_labitems())
     table("hosp/d_icd_diagnoses", registers.d_diagnoses())
     table("hosp/diagnoses_icd", registers.discharge_codes(found, streams["diagnoses"]))
+    diagnoses.write_groups(folder, (9, 10))
     table("hosp/labevents", _labevents(found, faults, streams["laboratory"]))
     table("icu/icustays", registers.icustays(found))
     table("icu/d_items", registers.d_items())
