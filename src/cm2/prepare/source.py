@@ -219,7 +219,7 @@ class Source(ABC):
 
     def diagnoses(self) -> ir.Table:
         """Returns ``hadm_id``, ``code`` and ``version`` of ICD, 9 or 10, of coded admissions."""
-        raise NotImplementedError(f"{self.name} has no codes of diagnoses")
+        raise TableError(f"{self.name} has no codes of diagnoses")
 
     @abstractmethod
     def measurements(self) -> ir.Table | None:
