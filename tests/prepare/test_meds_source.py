@@ -325,3 +325,12 @@ def test_out_again_and_in_again(plain: Path, tmp_path: Path) -> None:
         # Values are float32 in MEDS; births are not written, so that ages are unknown.
         same = [column for column in ours if column != "age"]
         pd.testing.assert_frame_equal(ours[same], theirs[same], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # PySpark 4 warns of pandas 3 at every turn.
+def test_spark_makes_the_same_files(plain: Path, tmp_path: Path) -> None:
+    files = {"labels": plain / "labels.parquet", "codes": plain / "codes.csv"}
+    prepare("meds", plain / "raw", tmp_path / "out", OPTIONS, engine="spark", **files)
+    for name in MADE:
+        assert (tmp_path / "out" / name).read_bytes() == (plain / "out" / name).read_bytes(), name

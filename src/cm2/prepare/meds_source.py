@@ -205,7 +205,8 @@ class MEDS(Source):
         return labels.select(
             "subject_id",
             "prediction_time",
-            stay_id=ibis.row_number().over(order),
+            # Spark counts rows in 32 bits, whatever Ibis believes: a cast to 64 would be left out.
+            stay_id=ibis.row_number().over(order).cast("float64").cast("int64"),
             label="boolean_value",
         )
 
