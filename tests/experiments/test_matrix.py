@@ -11,17 +11,16 @@ import pytest
 
 from cm2 import cli
 from cm2.experiments import config, run
+from cm2.synthesize.diagnoses import GROUPS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 DATA = Path(os.environ.get("CM2_DATA_HOME", Path(__file__).parents[3] / "shared" / "data"))
-TASKS = {
-    "mortality": "in-hospital-mortality", "readmission": "readmission",
-    "phenotyping": "phenotyping",
-}  # fmt: skip
+TASKS = {"mortality": "in-hospital-mortality", "readmission": "readmission"}
 EXPERIMENTS = sorted(
     path.relative_to(CONFIGS).with_suffix("")
     for folder in ("mimic3", "mimic4", "mimic4-trimodal")
     for path in (CONFIGS / folder).glob("*.yaml")
+    if not path.name.startswith("phenotyping")
 )
 BODY = ["width=8", "layers=1"]
 TINY = {
@@ -45,18 +44,26 @@ def tiny(path: Path, root: Path, *more: str) -> config.Experiment:
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Generated files of both sources, prepared for all tasks."""
+def generated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Generated files of both sources."""
     base = tmp_path_factory.mktemp("generated")
-    found = {}
     for source in ("mimic3", "mimic4"):
-        raw = base / source
-        assert cli.main(["synthesize", source, "--patients", "160", "--out", str(raw)]) == 0
+        command = ["synthesize", source, "--patients", "160", "--out", str(base / source)]
+        assert cli.main(command) == 0
+    return {source: base / source for source in ("mimic3", "mimic4")}
+
+
+@pytest.fixture(scope="module")
+def prepared(
+    generated: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """Both sources, prepared for both tasks."""
+    base = tmp_path_factory.mktemp("prepared")
+    found = {}
+    for source, raw in generated.items():
         for short, task in TASKS.items():
             out = base / f"{source}-{short}"
             command = ["prepare", source, "--raw", str(raw), "--task", task, "--out", str(out)]
-            if task == "phenotyping":
-                command += ["--ccs", ",".join(map(str, raw.glob("SYNTHETIC_*_20*.csv")))]
             assert cli.main(command) == 0
             found[out.name] = out
     return found
@@ -73,6 +80,17 @@ def test_experiment_runs(name: Path, prepared: dict[str, Path], tmp_path: Path) 
     assert list(shares) == experiment.data["modalities"]
     paired = name.name.endswith("paired")
     assert all(share == 1 for share in shares.values()) == paired
+
+
+def test_phenotypes_are_learned_together(generated: dict[str, Path], tmp_path: Path) -> None:
+    raw, out = generated["mimic4"], tmp_path / "out"
+    files = ",".join(str(raw / name) for name in GROUPS.values())
+    command = ["prepare", "mimic4", "--raw", str(raw), "--out", str(out)]
+    assert cli.main([*command, "--task", "phenotyping", "--ccs", files]) == 0
+    experiment = tiny(CONFIGS / "mimic4" / "phenotyping-partial.yaml", out)
+    result = run.train(experiment, tmp_path / "run")
+    assert result["rows"] >= result["positives"] > 0
+    assert {"auroc", "auroc_micro", "auroc septicemia", "aupr shock"} <= set(result["measures"])
 
 
 @pytest.mark.parametrize(
