@@ -12,8 +12,8 @@ import pytest
 from cm2 import cli
 from cm2.experiments import config, run
 from cm2.synthesize.diagnoses import GROUPS
+from tiny_experiments import CONFIGS, tiny
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 DATA = Path(os.environ.get("CM2_DATA_HOME", Path(__file__).parents[3] / "shared" / "data"))
 TASKS = {"mortality": "in-hospital-mortality", "readmission": "readmission"}
 EXPERIMENTS = sorted(
@@ -22,25 +22,6 @@ EXPERIMENTS = sorted(
     for path in (CONFIGS / folder).glob("*.yaml")
     if not path.name.startswith("phenotyping")
 )
-BODY = ["width=8", "layers=1"]
-TINY = {
-    "series": BODY,
-    "notes": ["weights=null", "heads=2", *BODY],
-    "report": ["weights=null", "heads=2", *BODY],
-    "diagnosis": ["heads=2", *BODY],
-    "cxr": ["weights=null", "crop=32", "depths=[1]", "widths=[4]"],
-}
-
-
-def tiny(path: Path, root: Path, *more: str) -> config.Experiment:
-    """An experiment of the matrix on other data, its networks cut down, for one epoch."""
-    given = [f"data.root={root}", "dim=4", "training.max_epochs=1", "training.accelerator=cpu"]
-    modalities = config.load(path).data["modalities"]
-    for name in modalities:
-        given += [f"encoders.{name}.{change}" for change in TINY.get(name, [])]
-    if {"notes", "report"} & set(modalities):
-        given += ["data.tokenizer=null", "data.tokens=16"]
-    return config.load(path, [*given, *more])
 
 
 @pytest.fixture(scope="module")

@@ -24,11 +24,13 @@ def text(manifest: Mapping[str, Any]) -> str:
         _table("Outcome", _outcome(manifest)),
         _table("Stays with each modality", _modalities(manifest)),
         _table("Patients with each set of modalities", _sets(manifest)),
+        _table("In no published list, so in training", _counts(manifest, "in no list")),
+        _table("Stays whose notes are read", _counts(manifest, "notes read")),
         _missing(manifest),
         _table("Codes", manifest["counts"].get("codes", {}).items()),
         _table("Codes of diagnoses", manifest["counts"].get("diagnoses", {}).items()),
         _table("Measurements left out", _nested(manifest["measurements_left_out"])),
-        _table("Measurements that count, by when they were entered", _entered(manifest)),
+        _table("Measurements that count, by when they were entered", _counts(manifest, "entered")),
         *(
             _table(f"Rows of {name}", counts.items())
             for name, counts in manifest["counts"].items()
@@ -70,8 +72,8 @@ def _sets(manifest: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
         yield " + ".join(one["modalities"]) or "none", f"{one['patients']} ({one['stays']} stays)"
 
 
-def _entered(manifest: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
-    yield from manifest["counts"].get("entered", {}).items()
+def _counts(manifest: Mapping[str, Any], name: str) -> Iterable[tuple[str, Any]]:
+    yield from manifest["counts"].get(name, {}).items()
 
 
 def _missing(manifest: Mapping[str, Any]) -> str:

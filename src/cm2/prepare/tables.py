@@ -159,7 +159,8 @@ class Tables:
             for column, kind in ordered
             if kind != "string"
         ]
-        columns[UNREAD] = ibis.cases(*lost, else_=ibis.null("string"))
+        none = ibis.null("string")
+        columns[UNREAD] = ibis.cases(*lost, else_=none) if lost else none
         return raw.select(**columns)
 
     def check(self) -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.random import Generator
 
-from cm2.synthesize import charting, diagnoses, episodes, notes, rows
+from cm2.synthesize import charting, diagnoses, episodes, lists, notes, rows
 from cm2.synthesize import mimic3_registers as registers
 from cm2.synthesize.episodes import Episodes, Ids
 from cm2.synthesize.faults import Faults, pick
@@ -70,6 +70,7 @@ def write(
     table("CHARTEVENTS", _chartevents(found, system, faults, streams["chart"]))
     table("LABEVENTS", _labevents(found, faults, streams["laboratory"]))
     table("NOTEEVENTS", _noteevents(found, system, noted, faults, streams["notes"]))
+    lists.write(folder / "lists", found.patients["subject_id"].to_numpy(), faults, streams["lists"])
     return found, {"series": np.ones(len(stays), dtype=bool), "text": noted}
 
 
