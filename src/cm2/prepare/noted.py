@@ -15,8 +15,8 @@ import ibis.expr.types as ir
 import pandas as pd
 
 from cm2.prepare.engine import Engine
-from cm2.prepare.errors import MissingError, TableError
-from cm2.prepare.splits import PARTS
+from cm2.prepare.errors import TableError
+from cm2.prepare.splits import PARTS, texts
 
 __all__ = ["NOTES_OF", "episodes", "read", "third"]
 
@@ -40,13 +40,7 @@ def read(path: Path) -> list[int]:
         MissingError: There is no such file.
         TableError: It has no such column, or what stands there are not whole numbers.
     """
-    if not path.is_file():
-        raise MissingError(f"{path}: no such file of stays for --notes-of")
-    try:
-        frame = pd.read_csv(path, dtype=str, skipinitialspace=True)
-    except (ValueError, UnicodeError):
-        raise TableError(f"{path}: cannot be read as comma-separated values") from None
-    frame.columns = [str(column).strip().lower() for column in frame.columns]
+    frame = texts(path, "stays for --notes-of")
     column = next((name for name in NAMES if name in frame), None)
     if column is None:
         raise TableError(f"{path}: a file of stays lacks a column {' or '.join(NAMES)}")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cm2.prepare.errors import MissingError, TableError
 
-__all__ = ["PARTS", "Given", "assign", "checked", "read", "split"]
+__all__ = ["PARTS", "Given", "assign", "checked", "read", "split", "texts"]
 
 PARTS = ("train", "validation", "test")
 
@@ -152,16 +152,31 @@ def read(path: Path) -> dict[int, str]:
         MissingError: There is no such file.
         TableError: Columns are missing, a part is unknown, or a patient is in two parts.
     """
+    frame = texts(path, "splits")
+    if missing := [c for c in ("subject_id", "split") if c not in frame.columns]:
+        raise TableError(f"{path}: a file of splits lacks column(s) {', '.join(missing)}")
+    return checked(frame, path)
+
+
+def texts(path: Path, what: str) -> pd.DataFrame:
+    """Reads a small CSV file as texts, under the names of its columns in lower case.
+
+    Args:
+        path: The file.
+        what: What it is a file of, for the message.
+
+    Raises:
+        MissingError: There is no such file.
+        TableError: It is not made of comma-separated values.
+    """
     if not path.is_file():
-        raise MissingError(f"{path}: no such file of splits")
+        raise MissingError(f"{path}: no such file of {what}")
     try:
         frame = pd.read_csv(path, dtype=str, skipinitialspace=True)
     except (ValueError, UnicodeError):
         raise TableError(f"{path}: cannot be read as comma-separated values") from None
     frame.columns = [str(column).strip().lower() for column in frame.columns]
-    if missing := [c for c in ("subject_id", "split") if c not in frame.columns]:
-        raise TableError(f"{path}: a file of splits lacks column(s) {', '.join(missing)}")
-    return checked(frame, path)
+    return frame
 
 
 def checked(frame: pd.DataFrame, path: Path) -> dict[int, str]:
