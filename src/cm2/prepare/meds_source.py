@@ -114,7 +114,7 @@ class MEDS(Source):
             data.filter(data.code == "MEDS_BIRTH").group_by("subject_id").agg(birth=data.time.min())
         )
         joined = samples.left_join(born, "subject_id").drop("subject_id_right")
-        start = joined.prediction_time - ibis.interval(seconds=self._seconds)
+        start = joined.prediction_time - ibis.interval(seconds=self.options.seconds)
         return shaped(
             joined.mutate(
                 hadm_id="stay_id",
@@ -184,7 +184,7 @@ class MEDS(Source):
         rows = self.measurements().drop("stay_id").join(samples, "subject_id")
         second = rows.charttime.epoch_seconds() - rows.start.epoch_seconds()
         back = round(self.options.look_back * 3600)
-        rows = rows.filter(second >= -back, second < self._seconds)
+        rows = rows.filter(second >= -back, second < self.options.seconds)
         inside = (second >= 0).cast("int64")
         seen = engine.frame(rows.group_by("item").agg(inside=inside.sum()))
         items = codes.resolve(self.mapping, seen["item"])
@@ -193,10 +193,6 @@ class MEDS(Source):
         found = seen[seen["inside"] > 0].set_index("item")["inside"].astype(int).to_dict()
         told = _told(found, {one.item for one in items}, len(self.mapping))
         return Measured(shaped(rows, MEASUREMENTS), items, codes.variables(self.mapping), told)
-
-    @property
-    def _seconds(self) -> int:
-        return round(self.options.hours * 3600)
 
     def _samples(self) -> ir.Table:
         """The labels, numbered by subject and time: the number stands for the stay."""

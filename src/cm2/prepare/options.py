@@ -106,3 +106,8 @@ class Options:
         if self.split_by and self.splits_from:
             raise TableError("--split-by and --splits-from are two ways to split; give one")
         splits.check_fractions(self.fractions)
+
+    @property
+    def seconds(self) -> int:
+        """Length of the window."""
+        return round(self.hours * 3600)

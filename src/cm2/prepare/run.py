@@ -251,7 +251,7 @@ class Run:
         if dealt is not None:
             frame["split"] = frame["stay_id"].map(dict(dealt))
         check_training(frame)
-        length = pd.to_timedelta(round(self.options.hours * 3600), unit="s")
+        length = pd.to_timedelta(self.options.seconds, unit="s")
         frame["prediction_time"] = frame["intime"].astype("datetime64[us]") + length
         return frame
 

@@ -71,7 +71,7 @@ class Table(Collection):
             options.fractions,
         )
         if "start" in about:
-            length = pd.to_timedelta(round(options.hours * 3600), unit="s")
+            length = pd.to_timedelta(options.seconds, unit="s")
             stays["prediction_time"] = _times(samples[about["start"]]).to_numpy() + length
         flow = [("samples found", len(stays))]
         if given is not None:
