@@ -177,6 +177,17 @@ def evaluate(
     return result
 
 
+def of_label(name: str) -> tuple[str, int | None]:
+    """Parts a name such as `measure` returns into the measure and the label's column, if any.
+
+    Example:
+        >>> of_label("auroc 1"), of_label("log loss")
+        (('auroc', 1), ('log loss', None))
+    """
+    measured, _, column = name.rpartition(" ")
+    return (measured, int(column)) if column.isdecimal() else (name, None)
+
+
 def named(name: str, labels: Sequence[str]) -> str:
     """Puts a label's name into that of a measure of one label.
 
@@ -188,8 +199,8 @@ def named(name: str, labels: Sequence[str]) -> str:
         >>> named("auroc 1", ["stroke", "shock"]), named("auroc", [])
         ('auroc shock', 'auroc')
     """
-    measured, one, column = name.partition(" ")
-    return f"{measured} {labels[int(column)]}" if one else name
+    measured, column = of_label(name)
+    return measured if column is None else f"{measured} {labels[column]}"
 
 
 def resample(

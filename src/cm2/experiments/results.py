@@ -205,8 +205,8 @@ def tables(found: Sequence[Cell], *, replicates: int = 1000) -> pd.DataFrame:
 
 def _parted(metric: str, labels: Sequence[str]) -> tuple[str, str]:
     """A metric, and the label that it is of, from its name with the label's column at its end."""
-    name, _, column = metric.rpartition(" ")
-    return (name, labels[int(column)]) if column.isdecimal() else (metric, "")
+    name, column = metrics.of_label(metric)
+    return name, "" if column is None else labels[column]
 
 
 def write_labels(out: Path, jobs: Sequence[Job]) -> None:

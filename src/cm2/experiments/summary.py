@@ -54,13 +54,13 @@ def scores(
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         values = metrics.measure(y, probability, weight)
-    shown = METRICS | TOGETHER
-    return {_shown(name, shown): value for name, value in values.items()}
+    return {_shown(name): value for name, value in values.items()}
 
 
-def _shown(name: str, shown: Mapping[str, str]) -> str:
-    measured, one, column = name.partition(" ")
-    return shown[measured] + one + column
+def _shown(name: str) -> str:
+    measured, column = metrics.of_label(name)
+    shown = (METRICS | TOGETHER)[measured]
+    return shown if column is None else f"{shown} {column}"
 
 
 def interval(values: Float[ndarray, " replicate"]) -> tuple[float, float]:
