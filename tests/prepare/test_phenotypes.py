@@ -213,6 +213,8 @@ def test_what_cannot_be_is_said_first(tmp_path: Path) -> None:
     folder, out = raw(tmp_path / "raw"), tmp_path / "out"
     with pytest.raises(TableError, match="give --ccs FILE"):
         prepare("mimic3", folder, out, Options(task="phenotyping"))
+    with pytest.raises(TableError, match="MEDS has one outcome a row, phenotyping 25"):
+        Options(task="phenotyping", meds=True)
     with pytest.raises(TableError, match="in-hospital-mortality has no use for --ccs"):
         prepare("mimic3", folder, out, ccs=[tmp_path / "x.csv"])
     with pytest.raises(TableError, match=r"eicu does not allow the task phenotyping.*discharge"):

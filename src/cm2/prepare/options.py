@@ -103,6 +103,10 @@ class Options:
             raise TableError(
                 f"sections must be some of {', '.join(SECTIONS)}, got {list(self.sections)}"
             )
+        if self.meds and self.task == "phenotyping":
+            raise TableError(
+                "a file of labels in MEDS has one outcome a row, phenotyping 25; leave --meds"
+            )
         if self.split_by and self.splits_from:
             raise TableError("--split-by and --splits-from are two ways to split; give one")
         splits.check_fractions(self.fractions)
