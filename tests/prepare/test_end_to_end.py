@@ -76,10 +76,10 @@ def test_folder_is_as_its_manifest_says(made, source):
     del found["manifest.json"]
     assert about["files"] == found
     stays = table(folder, "stays")
-    columns = ["stay_id", "subject_id", "hadm_id", "split", "label", "age"]
-    assert list(stays)[:6] == columns
+    columns = ["stay_id", "subject_id", "hadm_id", "split", "label", "age", "prediction_time"]
+    assert list(stays)[:7] == columns
     groups = {"mimic3": set(), "mimic4": {"anchor_year_group"}}[source]
-    assert set(list(stays)[6:]) == {f"has_{name}" for name in wanted} | groups
+    assert set(list(stays)[7:]) == {f"has_{name}" for name in wanted} | groups
     assert stays["stay_id"].is_monotonic_increasing
     assert stays["stay_id"].is_unique
     assert about["flow"][-1] == ["stays kept", len(stays)]

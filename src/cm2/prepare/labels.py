@@ -61,8 +61,9 @@ def label(
         ``stay_id``, ``label`` and ``kind``, what a positive label is owed to; of length of stay
         ``remaining_hours`` too.
     """
-    if task not in TASKS or task == "phenotyping":
-        raise ValueError(f"task {task!r} has no label from stays; there are {', '.join(TASKS)}")
+    known = [one for one in TASKS if one != "phenotyping"]
+    if task not in known:
+        raise ValueError(f"unknown task {task!r}; there are {', '.join(known)}")
     if task == "in-hospital-mortality":
         return cohort.kept.select("stay_id", label="died", kind=_DIED)
     if task == "none":
