@@ -19,8 +19,8 @@ from cm2.errors import InputError
 
 __all__ = ["SPLITS", "Folder"]
 
-FORMAT = 1
-"""The latest format of the manifest that is understood here."""
+FORMAT = 2
+"""The latest format of the manifest that is understood here; in 1 stays have no time."""
 
 SPLITS = ("train", "validation", "test")
 
@@ -38,6 +38,7 @@ class Folder:
         checksum: SHA-256 of the manifest, which names all other checksums.
         modalities: Facts of each modality, series first, then by name.
         stays: One row a stay, sorted by ``stay_id``.
+        labels: Names of labels that may hold together; empty where a stay is of one class.
 
     Raises:
         InputError: If the folder is not whole, or cannot be read by this version.
@@ -61,6 +62,7 @@ class Folder:
         found: dict[str, dict[str, Any]] = self.manifest["modalities"]
         ordered = sorted(found, key=lambda name: (found[name]["kind"] != "series", name))
         self.modalities = {name: found[name] for name in ordered}
+        self.labels: tuple[str, ...] = tuple(self.manifest.get("labels") or ())
         self.stays = self._stays()
 
     @property
@@ -124,6 +126,7 @@ class Folder:
 
     def _stays(self) -> pd.DataFrame:
         names = [f"has_{name}" for name in self.modalities]
+        names += [f"label_{name}" for name in self.labels]
         stays = self.table("stays.parquet", ["stay_id", "subject_id", "split", "label", *names])
         path = self.root / "stays.parquet"
         if not stays["stay_id"].is_monotonic_increasing or not stays["stay_id"].is_unique:
