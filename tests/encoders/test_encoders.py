@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cm2 import encoders
-from cm2.encoders import Dense
+from cm2.encoders import Dense, embed_together
 from cm2.encoders.dense import Ball
 from cm2.models import encode_present
 from networks import Identity
@@ -71,3 +71,27 @@ def test_an_encoder_is_not_called_without_rows() -> None:
     z = encode_present({"a": Refuses(3)}, {"a": torch.ones(2, 3)}, torch.zeros(2, 1).bool())
     assert z.shape == (2, 1, 3)
     assert (z == 0).all()
+
+
+def test_encoders_that_embed_together_embed_as_each_by_itself() -> None:
+    """Of other columns, other rows, other layers and another class; gradients too."""
+
+    class Doubled(Dense):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(x)
+
+    dense = [Dense(n, 4, dropout=0.0) for n in (6, 3, 5)]
+    others = [Dense(6, 4, width=8, dropout=0.0), Doubled(6, 4).eval(), Identity(4)]
+    every = [encoder.double() for encoder in (*dense, *others)]
+    sizes = [(7, 6), (9, 3), (4, 5), (5, 6), (3, 6), (2, 4)]
+    inputs = [torch.randn(size, dtype=torch.float64) for size in sizes]
+    together = embed_together(every, inputs)
+    apart = [encoder(x) for encoder, x in zip(every, inputs, strict=True)]
+    parameters = [value for encoder in every for value in encoder.parameters()]
+    for given, expected in zip(together, apart, strict=True):
+        torch.testing.assert_close(given, expected)
+    loss, other = (sum(z.square().sum() for z in parts) for parts in (together, apart))
+    for given, expected in zip(
+        torch.autograd.grad(loss, parameters), torch.autograd.grad(other, parameters), strict=True
+    ):
+        torch.testing.assert_close(given, expected)

@@ -7,7 +7,7 @@ that), so what stands in an absent row can reach neither an embedding nor a batc
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, Self
 
 from jaxtyping import Bool, Float, Int
@@ -34,11 +34,15 @@ class Encoder(nn.Module, ABC):
     def forward(self, x: Any) -> Float[Tensor, "row dim"]:
         """Embeds the rows in which the modality is present."""
 
+    def kind(self) -> Hashable:
+        """What encoders of one class that embed together have in common; by default, nothing."""
+        return id(self)
+
     @classmethod
     def together(
-        cls, encoders: Sequence[Self], inputs: Sequence[Any]
+        cls, encoders: Sequence[Any], inputs: Sequence[Any]
     ) -> list[Float[Tensor, "row dim"]]:
-        """Embeds the rows of several modalities, each by its own encoder.
+        """Embeds the rows of several modalities, each by its own encoder, all of one kind.
 
         One after the other, unless a subclass can do it faster.
         """
@@ -68,11 +72,13 @@ class Encoder(nn.Module, ABC):
 def embed_together(
     encoders: Sequence[Encoder], inputs: Sequence[Any]
 ) -> list[Float[Tensor, "row dim"]]:
-    """Embeds the rows of several modalities, those with encoders of one class together."""
+    """Embeds the rows of several modalities, those with encoders of one kind together."""
+    kinds: dict[Any, list[int]] = {}
+    for place, encoder in enumerate(encoders):
+        kinds.setdefault((type(encoder), encoder.kind()), []).append(place)
     embedded: dict[int, Tensor] = {}
-    for kind in dict.fromkeys(type(encoder) for encoder in encoders):
-        places = [place for place, encoder in enumerate(encoders) if type(encoder) is kind]
-        parts = kind.together([encoders[i] for i in places], [inputs[i] for i in places])
+    for (family, _), places in kinds.items():
+        parts = family.together([encoders[i] for i in places], [inputs[i] for i in places])
         embedded.update(zip(places, parts, strict=True))
     return [embedded[place] for place in range(len(encoders))]
 

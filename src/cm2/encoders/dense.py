@@ -6,14 +6,12 @@ data, https://arxiv.org/abs/2106.11959.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
-from typing import Any, Self
+from collections.abc import Hashable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
 from torch.nn.utils.rnn import pad_sequence
 
 from cm2.encoders.base import Encoder, register
@@ -77,6 +75,7 @@ class Dense(Encoder):
         if features < 1:
             raise ValueError(f"a dense encoder needs columns, but features is {features}")
         self.features = features
+        self._shape = (width, blocks, dropout)
         self.linear = nn.Linear(features, dim)
         self.inner = nn.Linear(features, width)
         self.hidden = nn.Sequential(
@@ -94,33 +93,55 @@ class Dense(Encoder):
         out: Tensor = self.bounded(linear + self.hidden(inner))
         return out
 
+    def kind(self) -> Hashable:
+        """The shape of the hidden layers, unless a subclass embeds otherwise."""
+        if type(self).forward is not Dense.forward:
+            return super().kind()
+        return (*self._shape, self.dim, self.hidden.training)
+
     @classmethod
     def together(
-        cls, encoders: Sequence[Self], inputs: Sequence[Any]
+        cls, encoders: Sequence[Any], inputs: Sequence[Any]
     ) -> list[Float[Tensor, "row dim"]]:
-        """Embeds the rows of several modalities, by all encoders of the same hidden layers at once.
+        """Embeds the rows of several modalities, by the hidden layers of all encoders at once.
 
         An encoder's layers are so small that calling them costs more than what they compute.
         """
-        first = encoders[0]
-        if len(encoders) == 1 or len({encoder._layers() for encoder in encoders}) > 1:
+        if len(encoders) == 1:
             return super().together(encoders, inputs)
         linear, inner = (
             pad_sequence(list(part), batch_first=True)
             for part in zip(*map(cls._first, encoders, inputs), strict=True)
         )
-        layers = [dict(encoder.hidden.named_parameters()) for encoder in encoders]
-        stacked = {name: torch.stack([layer[name] for layer in layers]) for name in layers[0]}
-        hidden = vmap(partial(functional_call, first.hidden), randomness="different")(stacked, inner)
-        embedded = first.bounded(linear + hidden)
+        hidden = _abreast([encoder.hidden for encoder in encoders], inner)
+        embedded = encoders[0].bounded(linear + hidden)
         return [z[: len(x)] for z, x in zip(embedded, inputs, strict=True)]
-
-    def _layers(self) -> tuple[str, bool]:
-        """What two encoders must have in common to work together."""
-        return str(self.hidden), self.hidden.training
 
     def _first(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The linear path and what enters the hidden layers."""
         if x.shape[-1] != self.features:
             raise ValueError(f"the encoder expects {self.features} columns, but got {x.shape[-1]}")
         return self.linear(x), self.inner(x)
+
+
+def _abreast(
+    layers: Sequence[Any], x: Float[Tensor, "encoder row feature"]
+) -> Float[Tensor, "encoder row feature2"]:
+    """What the same layer of several encoders makes of the rows of each."""
+    first = layers[0]
+    if isinstance(first, Block):
+        return x + _abreast([layer.body for layer in layers], x)
+    if isinstance(first, nn.Sequential):
+        for parts in zip(*layers, strict=True):
+            x = _abreast(parts, x)
+        return x
+    if isinstance(first, nn.Linear | nn.LayerNorm):
+        weight, bias = (
+            torch.stack([getattr(layer, name) for layer in layers]) for name in ("weight", "bias")
+        )
+        if isinstance(first, nn.Linear):
+            return torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
+        normal = nn.functional.layer_norm(x, first.normalized_shape, eps=first.eps)
+        return normal * weight.unsqueeze(1) + bias.unsqueeze(1)
+    out: Tensor = first(x)  # a layer without parameters
+    return out
