@@ -19,10 +19,6 @@ LENGTHS = (48, 71.9, 72, 100, 120, 240, 248, 383.9, 384, 2000)
 CODES = [0, 0, 1, 2, 3, 8, 8, 8, 9, 9]
 
 
-def frames(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.glob("*.parquet")}
-
-
 def write(folder: Path, **changed: pd.DataFrame) -> Path:
     stays = tuple(Stay(k, 10 + k, 100 + k, hours=h) for k, h in enumerate(LENGTHS, start=1))
     return raw_mimic3.write(folder, raw_mimic3.tables(stays) | changed)
