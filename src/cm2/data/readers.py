@@ -45,6 +45,10 @@ class Reader(ABC):
     def take(self, rows: Int[ndarray, " batch"]) -> Any:
         """Returns the batch of these stays, by their position; ``-1`` for nothing."""
 
+    def hours(self, rows: Int[ndarray, " batch"]) -> Float[Tensor, "batch ..."] | None:
+        """Returns when what ``take`` returns is from, zeros for nothing; None if not known."""
+        return None
+
 
 class Ragged:
     """Arrays of different lengths, end to end, and a last one of length zero.
@@ -122,7 +126,8 @@ def _rescaled(
 class Text(Reader):
     """Documents as token numbers, in chunks: ``stay_id, position, text``, sorted.
 
-    Where the manifest says that rows are ``lines``, those of a stay are one document.
+    Where the manifest says that rows are ``lines``, those of a stay are one document, whose hour is
+    that of the last line.
 
     Args:
         folder: The prepared data.
@@ -156,8 +161,10 @@ class Text(Reader):
         else:
             encoder = tokens.load(tokenizer)
         frame = frame[frame["stay_id"].isin(stays)].sort_values(["stay_id", "position"])
+        timed = "hour" in frame
         if folder.modalities[name].get("lines", False):
-            frame = frame.groupby("stay_id")["text"].agg("\n".join).reset_index()
+            parts = {"text": "\n".join} | ({"hour": "max"} if timed else {})
+            frame = frame.groupby("stay_id").agg(parts).reset_index()
         found = tokens.chunk(encoder, frame["text"].tolist(), length, per_document)
         owners = np.searchsorted(stays, frame["stay_id"].to_numpy())[found.texts]
         number = np.bincount(owners, minlength=len(stays))
@@ -169,11 +176,20 @@ class Text(Reader):
         self._chunks.lengths = np.minimum(self._chunks.lengths, chunks)
         self._chunks.flat[-1] = -1
         self._tokens = Ragged(found.ids, found.lengths)
+        self._hours = None
+        if timed:
+            hours = frame["hour"].to_numpy(np.float32)[found.texts]
+            self._hours = np.append(hours, np.float32(0.0))
 
     def take(self, rows: Int[ndarray, " batch"]) -> Padded:
         chunks, _ = self._chunks.take(rows)
         ids, mask = self._tokens.take(chunks)
         return Padded(torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(mask))
+
+    def hours(self, rows: Int[ndarray, " batch"]) -> Float[Tensor, "batch chunk"] | None:
+        if self._hours is None:
+            return None
+        return torch.from_numpy(self._hours[self._chunks.take(rows)[0]])
 
 
 @lru_cache(maxsize=8)
@@ -193,8 +209,11 @@ class Image(Reader):
         index = folder.modalities[name].get("index", f"{Path(file).stem}.parquet")
         self._path = folder.path(file)
         self._pixels: ndarray | None = None
-        table = folder.table(index, ["stay_id", "row"]).set_index("stay_id")["row"]
-        self._rows = np.append(table.reindex(stays, fill_value=-1).to_numpy(np.int64), -1)
+        table = folder.table(index, ["stay_id", "row"]).set_index("stay_id").reindex(stays)
+        self._rows = np.append(table["row"].fillna(-1).to_numpy(np.int64), -1)
+        self._hours = None
+        if "hour" in table:
+            self._hours = np.append(table["hour"].fillna(0.0).to_numpy(np.float32), np.float32(0.0))
         self.has = self._rows[:-1] >= 0
         self.shape = {}
         self._side = self._open().shape[1:]
@@ -221,6 +240,9 @@ class Image(Reader):
         pixels = np.zeros((len(rows), *self._side), np.uint8)
         pixels[index >= 0] = self._open()[index[index >= 0]]
         return torch.from_numpy(pixels)
+
+    def hours(self, rows: Int[ndarray, " batch"]) -> Float[Tensor, " batch"] | None:
+        return None if self._hours is None else torch.from_numpy(self._hours[rows])
 
 
 class Tabular(Reader):
