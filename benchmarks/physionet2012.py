@@ -3,16 +3,15 @@
     python benchmarks/physionet2012.py --data DIR            # trains and tests inside set a
     python benchmarks/physionet2012.py --data DIR --test b   # trains on a, looks at b
 
-A folder holds ``set-a.tar.gz`` (one text file a stay: Time, Parameter, Value) and
-``Outcomes-a.txt``; likewise for set b. Silva et al. (2012), "Predicting in-hospital mortality of
-ICU patients: the PhysioNet/Computing in Cardiology Challenge 2012".
+A folder is one that ``cm2 prepare physionet2012`` reads: ``set-a`` or ``set-a.tar.gz`` (one text
+file a stay: Time, Parameter, Value) and ``Outcomes-a.txt``; likewise for set b. Silva et al.
+(2012), "Predicting in-hospital mortality of ICU patients: the PhysioNet/Computing in Cardiology
+Challenge 2012".
 """
 
 from __future__ import annotations
 
 import argparse
-import io
-import tarfile
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,9 +26,8 @@ from cm2 import CM2Classifier
 from cm2.data.worlds import remove
 from cm2.inputs import Reader
 from cm2.metrics import measure
-from cm2.prepare.physionet2012 import MODALITIES, STATIC, UNITS
-
-MEASURES = ("first", "last", "min", "max", "mean", "count")
+from cm2.prepare.options import Options
+from cm2.prepare.physionet2012 import PhysioNet2012
 
 
 class Stays(NamedTuple):
@@ -40,51 +38,16 @@ class Stays(NamedTuple):
 
 
 def read(folder: Path, letter: str) -> Stays:
-    """Reads one set.
+    """Reads one set, as ``cm2 prepare physionet2012`` does.
 
     Args:
         folder: Where the archives and outcomes are.
         letter: "a" or "b".
     """
-    outcomes = pd.read_csv(folder / f"Outcomes-{letter}.txt", index_col="RecordID").sort_index()
-    long = _measurements(folder / f"set-{letter}.tar.gz")
-    long = long[long["Value"] >= 0]
-    by_variable = long.groupby(["Parameter", "stay"], sort=False)["Value"]
-    table = by_variable.agg(list(MEASURES)).unstack("Parameter").reindex(outcomes.index)
-    X = {"static": _static(table["first"])}
-    for name, variables in MODALITIES.items():
-        part = {
-            f"{variable} {measure}": table[measure, variable]
-            for variable in variables
-            for measure in MEASURES
-        }
-        frame = pd.DataFrame(part)
-        here = frame.notna().any(axis=1)
-        counts = [column for column in frame if column.endswith("count")]
-        frame[counts] = frame[counts].fillna(0.0).where(here, np.nan)
-        X[name] = frame
-    return Stays(X, outcomes["In-hospital_death"].to_numpy(np.int64))
-
-
-def _static(first: pd.DataFrame) -> pd.DataFrame:
-    frame = first[list(STATIC)].copy()
-    for unit in UNITS:
-        frame[f"unit {unit}"] = (first["ICUType"] == unit).astype(float)
-    return frame
-
-
-def _measurements(archive: Path) -> pd.DataFrame:
-    """All rows of all stays, in their order, with the stay that each is of."""
-    parts = []
-    with tarfile.open(archive) as stays:
-        for member in stays:
-            file = stays.extractfile(member) if member.name.endswith(".txt") else None
-            if file is not None:
-                lines = file.read().decode().split("\n", 1)[1]
-                stay = Path(member.name).stem
-                parts.append("".join(f"{stay},{line}\n" for line in lines.splitlines()))
-    names = ["stay", "Time", "Parameter", "Value"]
-    return pd.read_csv(io.StringIO("".join(parts)), names=names, usecols=names[:1] + names[2:])
+    found = PhysioNet2012(folder).collect(Options(), None)
+    stays = found.stays[found.stays["set"] == letter].set_index("stay_id").sort_index()
+    X = {name: frame.loc[stays.index] for name, frame in found.numbers.items()}
+    return Stays(X, stays["label"].to_numpy(np.int64))
 
 
 RATES = (0.0, 0.3, 0.6)

@@ -2,12 +2,14 @@
 
     python benchmarks/prepare.py --data ../shared/data/mimiciii-demo --scratch DIR
     python benchmarks/prepare.py ... --copies 100 --engines duckdb     # 76 million chart events
+    python benchmarks/prepare.py ... --copies 10 --engines duckdb spark --limit 900
 
 A copy shifts the numbers of patients, admissions and stays, so that 100 copies are a data set of
 100 times as many patients. Each measurement is one fresh process: wall time, processor time, and
 the peak of the resident memory of it and its children together, sampled five times a second (the
 memory of Spark is that of its Java process). Measurements are kept in DIR/measured.jsonl, and the
 table has all of them; a line through the two largest of an engine gives the time of full MIMIC.
+What takes longer than `--limit` is stopped, and counts no further.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import gzip
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -103,18 +106,22 @@ def resident(root: int) -> int:
     return sum(sizes.get(member, 0) for member in family)
 
 
-def measure(command: Sequence[str], *, cores: int) -> dict[str, float]:
-    """Runs a command in a process of its own, on so many cores."""
+def measure(command: Sequence[str], *, cores: int, limit: float) -> dict[str, float]:
+    """Runs a command in a process of its own, on so many cores, for so many seconds at most."""
     load = os.getloadavg()[0]
     allowed = sorted(os.sched_getaffinity(0))[:cores]
     began = time.monotonic()
     process = subprocess.Popen(
-        ["taskset", "-c", ",".join(map(str, allowed)), *command], stdout=subprocess.DEVNULL
+        ["taskset", "-c", ",".join(map(str, allowed)), *command],
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
     )
     peak, done = [0], threading.Event()
 
     def watch() -> None:
         while not done.wait(0.2):
+            if time.monotonic() - began > limit:
+                os.killpg(process.pid, signal.SIGKILL)
             peak[0] = max(peak[0], resident(process.pid))
 
     watcher = threading.Thread(target=watch)
@@ -123,13 +130,15 @@ def measure(command: Sequence[str], *, cores: int) -> dict[str, float]:
     wall = time.monotonic() - began
     done.set()
     watcher.join()
-    if status != 0:
+    stopped = os.waitstatus_to_exitcode(status) == -signal.SIGKILL and wall > limit
+    if status != 0 and not stopped:
         raise SystemExit(f"failed: {' '.join(command)}")
     return {
         "wall": wall,
         "processor": usage.ru_utime + usage.ru_stime,
         "memory": max(peak[0], usage.ru_maxrss * 1024) / MEGABYTE,
         "load": load,
+        "stopped": stopped,
     }
 
 
@@ -143,14 +152,16 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
     for line in ordered:
         # What the Java process of Spark uses is not reported to the one that started it.
         processor = "–" if line["engine"] == "spark" else f"{line['processor']:.1f}"
+        wall = f"{'stopped at ' if line.get('stopped') else ''}{line['wall']:.1f}"
         written.append(
             f"| {line['engine']} | {line['copies']}x, {line['format']} | {line['events']:,}"
-            f" | {line['wall']:.1f} | {processor} | {line['memory']:,.0f}"
+            f" | {wall} | {processor} | {line['memory']:,.0f}"
             f" | {line['load']:.1f} |"
         )
     written.append("")
     for kind in sorted({(line["engine"], line["format"]) for line in lines}):
-        largest = [line for line in ordered if (line["engine"], line["format"]) == kind][-2:]
+        done = [line for line in ordered if not line.get("stopped")]
+        largest = [line for line in done if (line["engine"], line["format"]) == kind][-2:]
         if len(largest) < 2 or largest[0]["events"] == largest[1]["events"]:
             continue
         (x0, y0), (x1, y1) = [(line["events"], line["wall"]) for line in largest]
@@ -172,6 +183,7 @@ def main() -> None:
     parser.add_argument("--engines", nargs="+", default=["duckdb"], choices=["duckdb", "spark"])
     parser.add_argument("--format", default="csv.gz", choices=["csv.gz", "parquet"])
     parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--limit", type=float, default=1800, help="seconds of one run")
     parser.add_argument("--memory", default="3GB", help="limit of the engine")
     arguments = parser.parse_args()
     kept = arguments.scratch / "measured.jsonl"
@@ -191,7 +203,7 @@ def main() -> None:
                 "format": arguments.format,
                 "copies": copies,
                 "events": events,
-                **measure(command, cores=arguments.cores),
+                **measure(command, cores=arguments.cores, limit=arguments.limit),
             }
             with kept.open("a") as file:
                 file.write(json.dumps(line) + "\n")

@@ -23,6 +23,7 @@ def make_folder(
     absent: Sequence[str] = (),
     source: str = "mimic4",
     first: int = 100,
+    labels: Sequence[str] = (),
 ) -> Path:
     """Consecutive stays, two a patient; series for all but the last, others for two in three.
 
@@ -34,6 +35,7 @@ def make_folder(
         absent: Modalities that no stay has.
         source: What the manifest says.
         first: Identifier of the first stay.
+        labels: Labels that may hold together, in the place of one class a stay.
     """
     rng = np.random.default_rng(seed)
     root.mkdir(parents=True)
@@ -49,10 +51,14 @@ def make_folder(
             "split": np.where(ids // 2 % 4 == 0, "validation", "train"),
             "label": rng.integers(0, 2, stays),
             "age": rng.uniform(18, 90, stays),
+            "prediction_time": pd.Timestamp("2150-01-01") + pd.to_timedelta(ids, unit="h"),
             **{f"has_{name}": there for name, there in has.items()},
         }
     )
     frame.loc[ids // 2 % 4 == 1, "split"] = "test"
+    if labels:
+        frame["label"] = pd.array([None] * stays, dtype="Int64")
+        frame[[f"label_{name}" for name in labels]] = rng.integers(0, 2, (stays, len(labels)))
     frame.to_parquet(root / "stays.parquet")
     write_series(root, ids[has["series"]], rng)
     write_events(root, ids[has["series"]], np.random.default_rng(seed + 1))
@@ -68,6 +74,7 @@ def make_folder(
         {
             "source": source,
             "synthetic": synthetic,
+            **({"classes": None, "labels": list(labels)} if labels else {}),
             "modalities": {
                 "series": {"kind": "series", "file": "series.parquet"},
                 "report": {"kind": "text", "file": "reports.parquet"},

@@ -52,6 +52,46 @@ def test_multiclass_measures_equal_those_of_sklearn() -> None:
         np.testing.assert_allclose(ours[name][0], value, rtol=1e-10, err_msg=name)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_measures_of_several_labels_equal_those_of_sklearn(weighted: bool) -> None:
+    rng = np.random.default_rng(3)
+    target = (rng.random((200, 3)) < [0.1, 0.5, 0.8]).astype(int)
+    proba = np.clip(0.5 * target + 0.6 * rng.random((200, 3)), 0.01, 0.99)
+    weight = rng.integers(0, 4, 200).astype(float) if weighted else np.ones(200)
+    ours = metrics.measure(target, proba, weight[None])
+    rank = {
+        "auroc": sklearn_metrics.roc_auc_score,
+        "aupr": sklearn_metrics.average_precision_score,
+    }
+    for name, score in rank.items():
+        for how, key in (("macro", name), ("micro", f"{name}_micro")):
+            theirs = score(target, proba, average=how, sample_weight=weight)
+            np.testing.assert_allclose(ours[key][0], theirs, rtol=1e-10, err_msg=key)
+        each = score(target, proba, average=None, sample_weight=weight)
+        np.testing.assert_allclose([ours[f"{name} {k}"][0] for k in range(3)], each, rtol=1e-10)
+    brier = np.average(((proba - target) ** 2).mean(1), weights=weight)
+    np.testing.assert_allclose(ours["brier"][0], brier, rtol=1e-10)
+    surprise = -np.log(np.where(target == 1, proba, 1 - proba)).mean(1)
+    np.testing.assert_allclose(ours["log_loss"][0], np.average(surprise, weights=weight), rtol=1e-9)
+
+
+def test_a_label_without_both_outcomes_is_left_out_of_the_means() -> None:
+    rng = np.random.default_rng(4)
+    target = np.stack([rng.integers(0, 2, 60), np.zeros(60, int), rng.integers(0, 2, 60)], axis=1)
+    target[:, 2] = 0
+    target[7, 2] = 1  # some replicates do not have this row
+    proba = rng.random((60, 3))
+    found = metrics.measure(target, proba)
+    assert [name for name in found if " " in name] == ["auroc 0", "aupr 0", "auroc 2", "aupr 2"]
+    each = [found["auroc 0"][0], found["auroc 2"][0]]
+    np.testing.assert_allclose(found["auroc"][0], np.mean(each), rtol=1e-12)
+    evaluated = metrics.evaluate(target, proba, replicates=100)
+    assert all(np.isfinite(interval).all() for interval in evaluated.values())
+    assert all(one.low <= one.value <= one.high for one in evaluated.values())
+    with pytest.raises(ValueError, match="targets"):
+        metrics.measure(target, proba[:, :2])
+
+
 def test_weights_are_counts() -> None:
     target, score = _binary()
     count = metrics.resample(target, 1, np.random.default_rng(0))

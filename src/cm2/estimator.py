@@ -54,7 +54,8 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         n_components: Components of each marginal mixture in the network. The joint head, which
             works on principal components, uses one.
         embedding_dim: Coordinates of an embedding.
-        coupling: ``"rosenblatt"``, ``"shared-components"`` or ``"multivariate-cdf"``.
+        coupling: ``"shared-components"``, ``"rosenblatt"`` or ``"multivariate-cdf"``. With the
+            first the network draws what is missing in closed form.
         imputation: How the network fills missing embeddings: ``"conditional"``, ``"marginal"``,
             ``"mean"`` or ``"zero"``.
         n_imputations: Draws over which predictions are averaged.
@@ -97,7 +98,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         copula: str = "factor",
         n_components: int = 3,
         embedding_dim: int = 16,
-        coupling: str = "rosenblatt",
+        coupling: str = "shared-components",
         imputation: str = "conditional",
         n_imputations: int = 10,
         head: str = "pooled",

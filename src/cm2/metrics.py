@@ -2,13 +2,14 @@
 
 Every measure takes weights of shape (replicate, n), so that all bootstrap replicates are computed
 at once: the samples are sorted once and a replicate is only a row of counts. More than two classes
-are averaged one against the rest. Bootstrap: Efron and Tibshirani (1993), percentile intervals
-within strata (the classes).
+are averaged one against the rest, labels that may hold together one by one (macro) and all at once
+(micro). Bootstrap: Efron and Tibshirani (1993), percentile intervals
+within strata (the classes; rows with several labels are drawn from all).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -75,7 +76,7 @@ MEASURES = ("auroc", "aupr", "brier", "log_loss")
 
 
 def measure(
-    target: Int[ndarray, " n"],
+    target: Int[ndarray, n * label],
     probability: Float[ndarray, "row ..."],
     weight: Float[ndarray, "replicate n"] | None = None,
 ) -> dict[str, Float[ndarray, " replicate"]]:
@@ -85,11 +86,18 @@ def measure(
     those that occur, and the Brier score sums the squared differences over classes. For two classes
     it is that of class 1.
 
+    A target of zeros and ones, one column a label, gives means over labels of the four, AUROC and
+    AUPR over those that have both outcomes; ``auroc_micro`` and ``aupr_micro`` rank all labels of
+    all samples together; and ``auroc 0``, ``aupr 0``, ``auroc 1`` are those of each label that
+    has both outcomes, NaN where a row of weights leaves it without one.
+
     Args:
-        target: Class codes.
-        probability: One column a class, or the probability of class 1.
+        target: Class codes, or one column a label.
+        probability: One column a class or label, or the probability of class 1.
         weight: Weights of the samples; None for one row of ones.
     """
+    if np.ndim(target) == 2:
+        return _together(target, np.asarray(probability, dtype=np.float64), weight)
     proba = _columns(probability)
     if len(target) != len(proba):
         raise ValueError(f"{len(target)} targets but {len(proba)} rows of probabilities")
@@ -109,8 +117,35 @@ def measure(
     return out
 
 
+def _together(
+    target: Int[ndarray, "n label"],
+    probability: Float[ndarray, "row column"],
+    weight: Float[ndarray, "replicate n"] | None,
+) -> dict[str, Float[ndarray, " replicate"]]:
+    """Measures of several labels: their means, all labels together, and each by itself."""
+    if target.shape != probability.shape:
+        raise ValueError(f"targets {target.shape} but probabilities {probability.shape}")
+    if weight is None:
+        weight = np.ones((1, len(target)))
+    every = np.repeat(weight, target.shape[1], axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        each = [measure(*column, weight) for column in zip(target.T, probability.T, strict=True)]
+        out = {name: _mean(np.stack([one[name] for one in each])) for name in MEASURES}
+        for name, rank in RANKING.items():
+            out[f"{name}_micro"] = rank(target.ravel() == 1, probability.ravel(), every)
+    for k in np.flatnonzero((target == 1).any(axis=0) & (target == 0).any(axis=0)):
+        out |= {f"{name} {k}": each[k][name] for name in RANKING}
+    return out
+
+
+def _mean(values: Float[ndarray, "label replicate"]) -> Float[ndarray, " replicate"]:
+    """Averages over the labels for which a value is defined."""
+    known = ~np.isnan(values)
+    return np.asarray(np.where(known, values, 0.0).sum(axis=0) / known.sum(axis=0))
+
+
 def evaluate(
-    target: Int[ndarray, " n"],
+    target: Int[ndarray, n * label],
     probability: Float[ndarray, "row ..."],
     *,
     replicates: int = 1000,
@@ -126,27 +161,56 @@ def evaluate(
     """
     value = measure(target, probability)
     rng = np.random.default_rng(seed)
-    chunk = max(1, _CHUNK // max(len(target), 1))
+    chunk = max(1, _CHUNK // max(target.size, 1))
     parts = [
         measure(target, probability, resample(target, min(chunk, replicates - first), rng))
         for first in range(0, replicates, chunk)
     ]
     tail = (1 - confidence) / 2
     result = {}
-    for name in MEASURES:
+    for name in value:
         draws = np.concatenate([part[name] for part in parts])
-        low, high = np.quantile(draws, [tail, 1 - tail])
+        # A replicate may lack one of a label's outcomes.
+        defined = draws[~np.isnan(draws)] if target.ndim == 2 else draws
+        low, high = np.quantile(defined, [tail, 1 - tail]) if len(defined) else (np.nan, np.nan)
         result[name] = Interval(float(value[name][0]), float(low), float(high))
     return result
 
 
+def of_label(name: str) -> tuple[str, int | None]:
+    """Parts a name such as `measure` returns into the measure and the label's column, if any.
+
+    Example:
+        >>> of_label("auroc 1"), of_label("log loss")
+        (('auroc', 1), ('log loss', None))
+    """
+    measured, _, column = name.rpartition(" ")
+    return (measured, int(column)) if column.isdecimal() else (name, None)
+
+
+def named(name: str, labels: Sequence[str]) -> str:
+    """Puts a label's name into that of a measure of one label.
+
+    Args:
+        name: As `measure` returns it.
+        labels: Names, in the order of the target's columns.
+
+    Example:
+        >>> named("auroc 1", ["stroke", "shock"]), named("auroc", [])
+        ('auroc shock', 'auroc')
+    """
+    measured, column = of_label(name)
+    return measured if column is None else f"{measured} {labels[column]}"
+
+
 def resample(
-    target: Int[ndarray, " n"], replicates: int, rng: np.random.Generator
+    target: Int[ndarray, n * label], replicates: int, rng: np.random.Generator
 ) -> Float[ndarray, "replicate n"]:
     """How often each sample is drawn, with replacement and within its class."""
     count = np.zeros((replicates, len(target)))
-    for label in np.unique(target):
-        rows = np.flatnonzero(target == label)
+    strata = target if target.ndim == 1 else np.zeros(len(target))
+    for label in np.unique(strata):
+        rows = np.flatnonzero(strata == label)
         count[:, rows] = rng.multinomial(
             len(rows), np.full(len(rows), 1 / len(rows)), size=replicates
         )

@@ -281,11 +281,14 @@ def test_damage_is_found(root: Path) -> None:
 
 
 def test_a_folder_of_another_version_or_shape_is_refused(root: Path) -> None:
-    rewrite_manifest(root, format=2, cm2_version="9.0")
-    with pytest.raises(InputError, match=r"format 2 by cm2 9\.0.*install a newer cm2"):
+    rewrite_manifest(root, format=3, cm2_version="9.0")
+    with pytest.raises(InputError, match=r"format 3 by cm2 9\.0.*install a newer cm2"):
         Prepared(root)
+    # Format 1 had no times.
+    stays = pd.read_parquet(root / "stays.parquet").drop(columns="prediction_time")
+    stays.to_parquet(root / "stays.parquet")
     rewrite_manifest(root, format=1)
-    stays = pd.read_parquet(root / "stays.parquet")
+    assert len(Prepared(root)) > 0
     stays.drop(columns="has_cxr").to_parquet(root / "stays.parquet")
     rewrite_manifest(root)
     with pytest.raises(InputError, match=r"lacks the columns \['has_cxr'\]"):
@@ -451,3 +454,23 @@ def test_a_run_that_goes_on_meets_the_batches_it_would_have_met(
     rest = run(3, tmp_path / "1.ckpt")
     assert rest.seen == {1: whole.seen[1], 2: whole.seen[2]}
     assert torch.equal(rest.scale, whole.scale)
+
+
+def test_labels_that_may_hold_together_are_rows_of_the_target(tmp_path: Path) -> None:
+    make_folder(tmp_path / "a", labels=("shock", "stroke"))
+    data = Prepared(tmp_path / "a", modalities=["vitals"])
+    assert data.labels == ("shock", "stroke")
+    wanted = data.stays[["label_shock", "label_stroke"]].to_numpy()
+    assert data.target is not None
+    assert (data.target.numpy() == wanted).all()
+    assert (data[[2, 0]].target.numpy() == wanted[[2, 0]]).all()
+    # Of new patients, read on the scale of these, no label is known.
+    make_folder(tmp_path / "new", seed=1)
+    new = Prepared(tmp_path / "new", modalities=["vitals"], fitted_on=tmp_path / "a")
+    assert new.labels == data.labels
+    assert new.target is None
+    stays = pd.read_parquet(tmp_path / "a" / "stays.parquet").drop(columns="label_shock")
+    stays.to_parquet(tmp_path / "a" / "stays.parquet")
+    rewrite_manifest(tmp_path / "a")
+    with pytest.raises(InputError, match=r"lacks the columns \['label_shock'\]"):
+        Prepared(tmp_path / "a", modalities=["vitals"])

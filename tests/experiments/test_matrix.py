@@ -11,44 +11,37 @@ import pytest
 
 from cm2 import cli
 from cm2.experiments import config, run
+from cm2.synthesize.diagnoses import GROUPS
+from tiny_experiments import CONFIGS, tiny
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 DATA = Path(os.environ.get("CM2_DATA_HOME", Path(__file__).parents[3] / "shared" / "data"))
 TASKS = {"mortality": "in-hospital-mortality", "readmission": "readmission"}
 EXPERIMENTS = sorted(
     path.relative_to(CONFIGS).with_suffix("")
     for folder in ("mimic3", "mimic4", "mimic4-trimodal")
     for path in (CONFIGS / folder).glob("*.yaml")
+    if not path.name.startswith("phenotyping")
 )
-BODY = ["width=8", "layers=1"]
-TINY = {
-    "series": BODY,
-    "notes": ["weights=null", "heads=2", *BODY],
-    "report": ["weights=null", "heads=2", *BODY],
-    "diagnosis": ["heads=2", *BODY],
-    "cxr": ["weights=null", "crop=32", "depths=[1]", "widths=[4]"],
-}
-
-
-def tiny(path: Path, root: Path, *more: str) -> config.Experiment:
-    """An experiment of the matrix on other data, its networks cut down, for one epoch."""
-    given = [f"data.root={root}", "dim=4", "training.max_epochs=1", "training.accelerator=cpu"]
-    modalities = config.load(path).data["modalities"]
-    for name in modalities:
-        given += [f"encoders.{name}.{change}" for change in TINY.get(name, [])]
-    if {"notes", "report"} & set(modalities):
-        given += ["data.tokenizer=null", "data.tokens=16"]
-    return config.load(path, [*given, *more])
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Generated files of both sources, prepared for both tasks."""
+def generated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Generated files of both sources."""
     base = tmp_path_factory.mktemp("generated")
-    found = {}
     for source in ("mimic3", "mimic4"):
-        raw = base / source
-        assert cli.main(["synthesize", source, "--patients", "160", "--out", str(raw)]) == 0
+        command = ["synthesize", source, "--patients", "160", "--out", str(base / source)]
+        assert cli.main(command) == 0
+    return {source: base / source for source in ("mimic3", "mimic4")}
+
+
+@pytest.fixture(scope="module")
+def prepared(
+    generated: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """Both sources, prepared for both tasks."""
+    base = tmp_path_factory.mktemp("prepared")
+    found = {}
+    for source, raw in generated.items():
         for short, task in TASKS.items():
             out = base / f"{source}-{short}"
             command = ["prepare", source, "--raw", str(raw), "--task", task, "--out", str(out)]
@@ -68,6 +61,17 @@ def test_experiment_runs(name: Path, prepared: dict[str, Path], tmp_path: Path) 
     assert list(shares) == experiment.data["modalities"]
     paired = name.name.endswith("paired")
     assert all(share == 1 for share in shares.values()) == paired
+
+
+def test_phenotypes_are_learned_together(generated: dict[str, Path], tmp_path: Path) -> None:
+    raw, out = generated["mimic4"], tmp_path / "out"
+    files = ",".join(str(raw / name) for name in GROUPS.values())
+    command = ["prepare", "mimic4", "--raw", str(raw), "--out", str(out)]
+    assert cli.main([*command, "--task", "phenotyping", "--ccs", files]) == 0
+    experiment = tiny(CONFIGS / "mimic4" / "phenotyping-partial.yaml", out)
+    result = run.train(experiment, tmp_path / "run")
+    assert result["rows"] >= result["positives"] > 0
+    assert {"auroc", "auroc_micro", "auroc septicemia", "aupr shock"} <= set(result["measures"])
 
 
 @pytest.mark.parametrize(

@@ -183,6 +183,19 @@ def test_predictions_and_embeddings_for_later(tmp_path: Path) -> None:
     frame = pd.read_parquet(table)
     assert len(frame) == 59, "all stays with series"
     np.testing.assert_allclose(frame["probability_0"] + frame["probability_1"], 1, rtol=1e-6)
+    assert cli.main(["predict", str(out), "--data", str(root), "--out", str(table), "--meds"]) == 0
+    stays = pd.read_parquet(root / "stays.parquet").query("has_series").reset_index(drop=True)
+    other = pd.read_parquet(table)
+    pd.testing.assert_frame_equal(
+        other[["subject_id", "prediction_time"]],
+        stays[["subject_id", "prediction_time"]],
+        check_dtype=False,
+    )
+    assert other["boolean_value"].tolist() == (stays["label"] == 1).tolist()
+    # The probabilities of MEDS are single precision.
+    np.testing.assert_allclose(
+        other["predicted_boolean_probability"], frame["probability_1"], rtol=1e-6
+    )
     assert cli.main(["embed", str(out), "--data", str(root), "--modality", "cxr"]) == 0
     kept = np.load(root / "embeddings" / "cxr.npy")
     stays = pd.read_parquet(root / "stays.parquet")

@@ -16,9 +16,11 @@ from scipy.stats import spearmanr
 
 from cm2.data.prepared import Prepared
 from cm2.prepare.options import Options
+from cm2.prepare.phenotypes import PHENOTYPES
 from cm2.prepare.pipeline import prepare
 from cm2.prepare.variables import NAMES
 from cm2.synthesize import TRUTH, synthesize
+from cm2.synthesize.diagnoses import CODES, GROUPS
 
 DATA = Path(os.environ.get("CM2_DATA_HOME", "../shared/data"))
 DEMOS = {"mimic3": DATA / "mimiciii-demo", "eicu": DATA / "eicu-demo"}
@@ -74,10 +76,10 @@ def test_folder_is_as_its_manifest_says(made, source):
     del found["manifest.json"]
     assert about["files"] == found
     stays = table(folder, "stays")
-    columns = ["stay_id", "subject_id", "hadm_id", "split", "label", "age"]
-    assert list(stays)[:6] == columns
+    columns = ["stay_id", "subject_id", "hadm_id", "split", "label", "age", "prediction_time"]
+    assert list(stays)[:7] == columns
     groups = {"mimic3": set(), "mimic4": {"anchor_year_group"}}[source]
-    assert set(list(stays)[6:]) == {f"has_{name}" for name in wanted} | groups
+    assert set(list(stays)[7:]) == {f"has_{name}" for name in wanted} | groups
     assert stays["stay_id"].is_monotonic_increasing
     assert stays["stay_id"].is_unique
     assert about["flow"][-1] == ["stays kept", len(stays)]
@@ -275,6 +277,27 @@ def test_readmission_counts_its_positives(raw, tmp_path):
     deaths = raw_table(raw["mimic3"], "ADMISSIONS").set_index("hadm_id")["hospital_expire_flag"]
     assert not deaths[stays["hadm_id"]].any()
     assert sum(made["positives"].values()) == stays["label"].sum()
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_phenotypes_are_the_codes_of_the_admission(raw, source, tmp_path):
+    files = [raw[source] / name for name in GROUPS.values() if (raw[source] / name).is_file()]
+    about = prepare(source, raw[source], tmp_path / "out", Options(task="phenotyping"), ccs=files)
+    stays = table(tmp_path / "out", "stays")
+    name, column = {
+        "mimic3": ("DIAGNOSES_ICD", "icd9_code"),
+        "mimic4": ("hosp/diagnoses_icd", "icd_code"),
+    }[source]
+    rows = raw_table(raw[source], name).astype({column: str})
+    by_number = {number: group for group, number in PHENOTYPES.items()}
+    known = {code: by_number.get(c.ccs) for c in CODES for code in (c.icd9, c.icd10)}
+    found = {(hadm, known[code]) for hadm, code in zip(rows["hadm_id"], rows[column], strict=True)}
+    for group in PHENOTYPES:
+        drawn = [(hadm, group) in found for hadm in stays["hadm_id"]]
+        assert stays[f"label_{group}"].astype(bool).tolist() == drawn, group
+        assert about["positives"][group] == sum(drawn)
+    assert about["counts"]["diagnoses"]["of no category"] == 0
+    assert sum(number > 0 for number in about["positives"].values()) > 20
 
 
 COUNTS = {

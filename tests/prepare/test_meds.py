@@ -9,6 +9,7 @@ from meds import (
     CodeMetadataSchema,
     DataSchema,
     DatasetMetadataSchema,
+    LabelSchema,
     SubjectSplitSchema,
     code_metadata_filepath,
     dataset_metadata_filepath,
@@ -16,6 +17,7 @@ from meds import (
 )
 
 from cm2.prepare import meds as meds_folder
+from cm2.prepare.manifest import is_synthetic
 from cm2.prepare.meds import ADMISSION, write_meds
 
 STAYS = pd.DataFrame(
@@ -95,6 +97,7 @@ def test_made_up_data_say_so(tmp_path):
     write_meds(EVENTS, STAYS, tmp_path / "meds", dataset="mimic3", synthetic=True)
     facts = json.loads((tmp_path / "meds" / dataset_metadata_filepath).read_text())
     assert facts["dataset_name"] == "mimic3-synthetic"
+    assert is_synthetic(tmp_path / "meds", []), "who reads the folder again says so too"
 
 
 @pytest.mark.parametrize(
@@ -114,3 +117,40 @@ def test_an_old_folder_is_not_written_over(tmp_path):
     (tmp_path / "old.txt").write_text("x")
     with pytest.raises(ValueError, match="must be new or empty"):
         write_meds(EVENTS, STAYS, tmp_path, dataset="mimic3")
+
+
+TOLD = STAYS.assign(
+    prediction_time=STAYS["intime"] + pd.Timedelta(hours=48),
+    label=pd.array([1, 0, 1, 0], dtype="Int64"),
+)
+
+
+def test_labels_are_apart_and_follow_the_standard(tmp_path):
+    write_meds(EVENTS, TOLD, tmp_path / "meds", dataset="mimic3", task="in-hospital-mortality")
+    table = pq.read_table(tmp_path / "meds" / "labels" / "in-hospital-mortality.parquet")
+    LabelSchema.validate(table)
+    assert table.to_pylist() == [
+        {"subject_id": subject, "prediction_time": pd.Timestamp(time), "boolean_value": value}
+        for subject, time, value in (
+            (1, "2140-01-03 00:00:00", True),
+            (1, "2150-06-03 00:00:00", False),
+            (2, "2150-01-03 12:00:00", False),
+            (3, "2150-01-03 00:00:30", True),
+        )
+    ]
+    rows = pd.concat(pd.read_parquet(shard) for shard in (tmp_path / "meds").glob("data/*/*"))
+    assert set(rows["code"]) == {ADMISSION, *EVENTS["variable"]}, "no outcome is an event"
+
+
+def test_lengths_of_stay_are_classes_and_hours(tmp_path):
+    stays = TOLD.assign(remaining_hours=[1.5, 30.0, 2.0, 400.0], label=[0, 1, 0, 9])
+    write_meds(EVENTS, stays, tmp_path / "meds", dataset="mimic3", task="length-of-stay")
+    table = pq.read_table(tmp_path / "meds" / "labels" / "length-of-stay.parquet")
+    LabelSchema.validate(table)
+    assert table["integer_value"].to_pylist() == [0, 1, 9, 0]
+    assert table["float_value"].to_pylist() == [2.0, 30.0, 400.0, 1.5]
+
+
+def test_without_a_task_there_are_no_labels(tmp_path):
+    write_meds(EVENTS, TOLD, tmp_path / "meds", dataset="mimic3")
+    assert not (tmp_path / "meds" / "labels").exists()

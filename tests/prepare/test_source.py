@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import raw_mimic3
-from cm2.prepare import eicu_source, events, mimic3, mimic4
+from cm2.prepare import eicu_source, events, meds_source, mimic3, mimic4
 from cm2.prepare.engine import DuckDB
 from cm2.prepare.source import DOCUMENTS, IMAGES, MEASUREMENTS, SOURCES, STAYS, whole_years
 from cm2.prepare.tables import Tables
@@ -21,7 +21,8 @@ def unbound(kind: type) -> dict[str, ibis.Table]:
 
 
 def test_every_source_has_a_case() -> None:
-    assert {SOURCES[name] for name in SOURCES} == set(CASES)
+    # MEDS brings its samples and has one table of codes; test_meds_source.py is about it.
+    assert {SOURCES[name] for name in SOURCES} == {*CASES, meds_source.MEDS}
 
 
 @pytest.mark.parametrize("kind", CASES)

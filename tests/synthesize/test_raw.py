@@ -213,6 +213,40 @@ def test_reports_of_mimic4(mimic4):
     assert not patients["anchor_age"].eq(90).any()
 
 
+def test_own_reports_of_mimic4(mimic4):
+    table = pd.read_csv(mimic4 / "cxr-reports/mimic_cxr_sectioned.csv")
+    names = "study impression findings last_paragraph comparison"
+    assert list(table) == names.split()
+    texts = {path.stem: path for path in (mimic4 / "cxr-reports").rglob("s*.txt")}
+    assert set(texts) == set(table["study"])
+    studies = read(mimic4, "cxr/mimic-cxr-2.0.0-metadata").drop_duplicates("study_id")
+    known = {f"s{row.study_id}": row.subject_id for row in studies.itertuples()}
+    assert set(texts) < set(known)  # one at least is lost
+    for study, path in texts.items():
+        subject = str(known[study])
+        assert path == mimic4 / f"cxr-reports/files/p{subject[:2]}/p{subject}/{study}.txt"
+        assert "SYNTHETIC" in path.read_text()[:100]
+    told = table["impression"].notna()
+    assert (told != table["last_paragraph"].notna()).all()
+    assert 0 < table["findings"].isna().mean() < 0.5
+    assert (mimic4 / "cxr-reports" / MARKER).is_file()
+
+
+def test_published_lists(mimic3, mimic4):
+    for folder, ending, patients in (
+        (mimic3, "", read(mimic3, "PATIENTS")["SUBJECT_ID"]),
+        (mimic4, "_iv", read(mimic4, "hosp/patients")["subject_id"]),
+    ):
+        test, rest = (
+            pd.read_csv(folder / f"lists/{name}{ending}.csv", names=["subject", "flag"])
+            for name in ("testset", "valset")
+        )
+        assert set(test["subject"]) < set(patients)  # one at least is in no list
+        assert set(rest["subject"]) == set(test.loc[test["flag"] == 0, "subject"])
+        assert 0 < test["flag"].mean() < 0.4
+        assert 0 < rest["flag"].mean() < 0.4
+
+
 def test_modalities_tell_their_latents(mimic3, mimic4):
     truth = read(mimic3, TRUTH.removesuffix(".csv.gz")).set_index("stay_id")
     events = read(mimic3, "CHARTEVENTS", dtype={"VALUE": str})

@@ -61,6 +61,7 @@ def predict(
     data: Path,
     out: Path,
     split: Literal["test", "validation", "train"] | None = None,
+    meds: bool = False,
 ) -> None:
     """Writes the probabilities that a run gives to prepared data, one row a stay.
 
@@ -69,10 +70,13 @@ def predict(
         data: Folder that `cm2 prepare` wrote.
         out: Parquet file with stay_id, one probability a class and their spread over imputations.
         split: Which part of the data; all if not given.
+        meds: Write the columns that meds-evaluation reads instead: subject_id, prediction_time,
+            boolean_value and what is predicted.
     """
     from cm2.experiments import run as runs
 
-    runs.write_predictions(run, data, out, split=split)
+    write = runs.write_meds if meds else runs.write_predictions
+    write(run, data, out, split=split)
 
 
 def embed(run: Path, *, data: Path, modality: str) -> None:

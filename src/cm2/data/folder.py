@@ -21,8 +21,8 @@ from cm2.errors import InputError
 
 __all__ = ["SPLITS", "Folder"]
 
-FORMAT = 1
-"""The latest format of the manifest that is understood here."""
+FORMAT = 2
+"""The latest format of the manifest that is understood here; in 1 stays have no time."""
 
 SPLITS = ("train", "validation", "test")
 
@@ -45,6 +45,7 @@ class Folder:
         beside: Facts of what modalities were made of and can be read in their place: ``events``
             for the grid of a source that keeps its measurements.
         stays: One row a stay, sorted by ``stay_id``.
+        labels: Names of labels that may hold together; empty where a stay is of one class.
 
     Raises:
         InputError: If the folder is not whole, or cannot be read by this version.
@@ -69,6 +70,7 @@ class Folder:
         ordered = sorted(found, key=lambda name: (found[name]["kind"] != "series", name))
         self.modalities = {name: found[name] for name in ordered}
         self.beside = self._beside()
+        self.labels: tuple[str, ...] = tuple(self.manifest.get("labels") or ())
         self.stays = self._stays()
 
     @property
@@ -151,6 +153,7 @@ class Folder:
 
     def _stays(self) -> pd.DataFrame:
         names = [f"has_{name}" for name in self.modalities]
+        names += [f"label_{name}" for name in self.labels]
         stays = self.table("stays.parquet", ["stay_id", "subject_id", "split", "label", *names])
         path = self.root / "stays.parquet"
         if not stays["stay_id"].is_monotonic_increasing or not stays["stay_id"].is_unique:

@@ -66,9 +66,11 @@ class Prepared(Dataset[Batch]):
         modalities: Names, in the order of ``present``.
         stays: The stays, in the order of rows.
         present: Which modalities each stay has, after removal.
-        target: The label of each stay; None where one is not known.
+        target: The label of each stay, or its zeros and ones where several may hold together; None
+            where one is not known.
         shape: Arguments of each modality's encoder that follow from the data.
-        classes: Number of classes.
+        classes: Number of classes; two for each of several labels.
+        labels: Names of labels that may hold together; empty where a stay is of one class.
         checksum: Of the folder's manifest.
         synthetic: Whether the data were generated.
 
@@ -109,6 +111,7 @@ class Prepared(Dataset[Batch]):
         self.source = str(folder.manifest.get("source", ""))
         stays = folder.stays
         labels = pd.concat([stays["label"], fit.stays["label"]]).dropna()
+        self.labels = fit.labels
         told = fit.manifest.get("classes") or 2
         self.classes = max(told, int(labels.max()) + 1 if len(labels) else 0)
         stays = stays if split is None else stays.loc[stays["split"] == split]
@@ -137,9 +140,7 @@ class Prepared(Dataset[Batch]):
         self.shape = {name: reader.shape for name, reader in self._readers.items()}
         self._present = removal.kept(has, self._ids, self.modalities, missing_rate, removable, seed)
         self.present: Bool[Tensor, "stay modality"] = torch.from_numpy(self._present)
-        self.target: Tensor | None = None
-        if self.stays["label"].notna().all():
-            self.target = torch.tensor(self.stays["label"].tolist(), dtype=torch.int64)
+        self.target = _target(self.stays, self.labels)
 
     def __len__(self) -> int:
         """Returns the number of stays."""
@@ -163,6 +164,15 @@ class Prepared(Dataset[Batch]):
             rows=picked,
             hours={name: hour for name, hour in hours.items() if hour is not None},
         )
+
+
+def _target(stays: pd.DataFrame, labels: Sequence[str]) -> Tensor | None:
+    """Outcomes of stays: codes, or a column a label; None where one is not known."""
+    columns = [f"label_{name}" for name in labels] or ["label"]
+    if not set(columns) <= set(stays) or stays[columns].isna().any(axis=None):
+        return None
+    values = torch.tensor(stays[columns].to_numpy(np.int64))
+    return values if labels else values.squeeze(1)
 
 
 def _one_of(name: str, value: str, known: Sequence[str]) -> None:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from cm2 import metrics
 from cm2.data.batches import Samples, loader
+from cm2.errors import InputError
 from cm2.files import replacing
 from cm2.models import Model
-from cm2.tasks import Task
+from cm2.tasks import Multilabel, Task
 
-__all__ = ["Predictions", "predict"]
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["Predictions", "meds", "predict"]
 
 DRAWS = 10
 """Imputations of each incomplete row."""
@@ -27,13 +32,13 @@ class Predictions(NamedTuple):
     """Probabilities of the rows of a data set, in its order.
 
     Attributes:
-        target: Class codes.
-        probability: Of each class, averaged over imputations.
+        target: Class codes, or one column a label where several may hold together.
+        probability: Of each class or label, averaged over imputations.
         spread: Standard deviation of the probability over imputations.
         present: Which modalities each row has.
     """
 
-    target: Int[ndarray, " n"]
+    target: Int[ndarray, n * label]
     probability: Float[ndarray, "n label"]
     spread: Float[ndarray, "n label"]
     present: Bool[ndarray, "n modality"]
@@ -49,17 +54,30 @@ class Predictions(NamedTuple):
         with np.load(path, allow_pickle=False) as file:
             return cls(**{name: file[name] for name in cls._fields})
 
-    def summary(self, modalities: Sequence[str], *, replicates: int = 1000) -> dict[str, Any]:
-        """Counts, and every measure with its bootstrap interval."""
+    @property
+    def positives(self) -> int:
+        """Number of rows of another class than 0, or with any label."""
+        return int((self.target.reshape(len(self.target), -1) > 0).any(axis=1).sum())
+
+    def summary(
+        self, modalities: Sequence[str], labels: Sequence[str] = (), *, replicates: int = 1000
+    ) -> dict[str, Any]:
+        """Counts, and every measure with its bootstrap interval.
+
+        Args:
+            modalities: Names of the columns of ``present``.
+            labels: Names of the columns of the target, if it has any.
+            replicates: Bootstrap samples behind the intervals.
+        """
         values = metrics.evaluate(self.target, self.probability, replicates=replicates)
         return {
             "rows": len(self.target),
-            "positives": int((self.target > 0).sum()),
+            "positives": self.positives,
             "present": {
                 name: float(share)
                 for name, share in zip(modalities, self.present.mean(axis=0), strict=True)
             },
-            "measures": {name: list(value) for name, value in values.items()},
+            "measures": {metrics.named(name, labels): list(v) for name, v in values.items()},
         }
 
 
@@ -96,11 +114,52 @@ def predict(
             found = model.predict(batch, draws, probability=task.probability)
             parts.append((found.mean.cpu(), found.spread.cpu(), batch.present.cpu()))
     mean, spread, present = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
-    if data.target is None:
-        target = np.full(len(mean), -1)
-    else:
-        target = data.target.long().reshape(len(mean)).numpy()
+    several = isinstance(task, Multilabel)
+    shape = mean.shape if several else (len(mean),)
+    target = np.full(shape, -1)
+    if data.target is not None:
+        target = data.target.long().reshape(shape).numpy()
+    if several:
+        return Predictions(target, mean.astype(np.float64), spread.astype(np.float64), present)
     return Predictions(target, _classes(mean), _classes(spread, mirror=True), present)
+
+
+def meds(stays: pd.DataFrame, found: Predictions) -> pa.Table:
+    """Returns predictions in the schema of ``meds-evaluation``, a row a stay.
+
+    Args:
+        stays: ``subject_id`` and ``prediction_time`` of the rows.
+        found: Of two classes. Where an outcome is not known there is no column of outcomes.
+
+    Raises:
+        InputError: There are more classes, or rows without a prediction time.
+    """
+    import pyarrow as pa
+
+    try:
+        from meds.schema import LabelSchema
+    except ImportError as error:
+        raise ImportError("predictions in MEDS need: pip install 'cm2[tables]'") from error
+    if found.probability.shape[1] != 2:
+        raise InputError(
+            f"meds-evaluation knows two classes, but the model has {found.probability.shape[1]}"
+        )
+    times = stays.get("prediction_time", pd.Series(pd.NaT, stays.index))
+    if unknown := int(times.isna().sum()):
+        raise InputError(
+            f"{unknown} of {len(stays)} stays have no prediction_time: their source has no"
+            " calendar, or they were prepared by an older cm2"
+        )
+    positive = found.probability[:, 1]
+    outcome = {} if (found.target < 0).any() else {LabelSchema.boolean_value_name: found.target > 0}
+    columns = {
+        LabelSchema.subject_id_name: stays["subject_id"].to_numpy(np.int64),
+        LabelSchema.prediction_time_name: times.to_numpy("datetime64[us]"),
+        **outcome,
+        "predicted_boolean_value": positive > 0.5,
+        "predicted_boolean_probability": positive.astype(np.float32),
+    }
+    return pa.table(columns)
 
 
 def _classes(values: Float[ndarray, "n logit"], *, mirror: bool = False) -> Any:

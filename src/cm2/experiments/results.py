@@ -63,6 +63,11 @@ class Run(NamedTuple):
         return tuple(self.facts["data"]["shape"])
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of labels that may hold together; empty where a sample is of one class."""
+        return tuple(self.facts["data"].get("labels", ()))
+
+    @property
     def rate(self) -> float:
         """Share of the modalities that was removed."""
         return float(self.experiment.data["missing_rate"])
@@ -164,7 +169,9 @@ def tables(found: Sequence[Cell], *, replicates: int = 1000) -> pd.DataFrame:
             of a study.
 
     Returns:
-        As of :func:`~cm2.experiments.summary.summarise`, after a column ``experiment``. Methods of
+        As of :func:`~cm2.experiments.summary.summarise`, after a column ``experiment``; where
+        several labels may hold together, ``label`` names the one that a row is about, and is empty
+        where it is about all. Methods of
         the kind ``cm2`` and rivals alike are compared with the best rival; where there is none,
         with the best of the others.
     """
@@ -181,7 +188,7 @@ def tables(found: Sequence[Cell], *, replicates: int = 1000) -> pd.DataFrame:
                 run.experiment.seed,
                 cell.rate,
                 len(target),
-                int((target > 0).sum()),
+                run.predictions.positives,
                 float("nan"),
                 _scores(run.predictions, weights[cell.study]),
             )
@@ -189,9 +196,17 @@ def tables(found: Sequence[Cell], *, replicates: int = 1000) -> pd.DataFrame:
         ]
         others = {run.label for run in cell.runs if run.experiment.model["kind"] != OWN}
         table = summary.summarise(scored, others or {run.label for run in cell.runs})
+        table[["metric", "label"]] = [_parted(m, cell.runs[0].labels) for m in table["metric"]]
         parts.append(table.drop(columns="seconds").assign(experiment=cell.title))
     table = pd.concat(parts, ignore_index=True)
-    return table[["experiment", *table.columns.drop("experiment")]]
+    first = ["experiment", "method", "rate", "metric", "label"]
+    return table[[*first, *table.columns.drop(first)]]
+
+
+def _parted(metric: str, labels: Sequence[str]) -> tuple[str, str]:
+    """A metric, and the label that it is of, from its name with the label's column at its end."""
+    name, column = metrics.of_label(metric)
+    return name, "" if column is None else labels[column]
 
 
 def write_labels(out: Path, jobs: Sequence[Job]) -> None:
@@ -309,9 +324,9 @@ def _scores(
     predictions: Predictions, weight: Float[ndarray, "replicate n"]
 ) -> dict[str, Float[ndarray, " replicate"]]:
     """All metrics under all weights, in pieces that bound memory."""
-    step = max(1, CHUNK // max(weight.shape[1], 1))
+    step = max(1, CHUNK // max(predictions.target.size, 1))
     parts = [
         summary.scores(predictions.target, predictions.probability, weight[first : first + step])
         for first in range(0, len(weight), step)
     ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in summary.METRICS}
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

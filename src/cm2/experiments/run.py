@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -31,7 +31,7 @@ from cm2.experiments.config import Experiment
 from cm2.experiments.predictions import Predictions
 from cm2.files import replacing
 from cm2.models import Model
-from cm2.tasks import Binary, Multiclass, Task
+from cm2.tasks import Binary, Multiclass, Multilabel, Task
 
 __all__ = [
     "build",
@@ -72,13 +72,14 @@ def train(experiment: Experiment, out: Path, *, resume: bool = False) -> dict[st
     parts = {split: _data(experiment, split) for split in ("train", "validation")}
     if any(data.target is None for data in parts.values()):
         raise InputError(f"{experiment.data['root']}: has stays without a label, to learn from")
-    model = build(experiment, parts["train"].shape, parts["train"].classes)
+    learned = parts["train"]
+    model = build(experiment, learned.shape, learned.classes, learned.labels)
     if first:
         _open(experiment, out, _environment(parts))
     training.train(
         model,
-        task(parts["train"].classes),
-        parts["train"],
+        task(learned.classes, learned.labels),
+        learned,
         parts["validation"],
         seed=experiment.seed,
         run_dir=out,
@@ -88,13 +89,19 @@ def train(experiment: Experiment, out: Path, *, resume: bool = False) -> dict[st
     return evaluate(out) if first else {}
 
 
-def build(experiment: Experiment, shape: Mapping[str, Mapping[str, int]], classes: int) -> Model:
+def build(
+    experiment: Experiment,
+    shape: Mapping[str, Mapping[str, int]],
+    classes: int,
+    labels: Sequence[str] = (),
+) -> Model:
     """Builds the model of an experiment, at the start of its training.
 
     Args:
         experiment: What names encoders and model.
         shape: For each modality, in order, what the data say of it, such as ``features``.
         classes: Number of classes.
+        labels: Names of labels that may hold together, if a sample is not of one class.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(experiment.seed)
@@ -116,12 +123,14 @@ def build(experiment: Experiment, shape: Mapping[str, Mapping[str, int]], classe
                 raise InputError(f"encoders.{name}: {error}") from error
         rest = {key: value for key, value in experiment.model.items() if key != "kind"}
         architecture: Any = models.REGISTRY[experiment.model["kind"]]
-        network: Model = architecture(chosen, task(classes).labels, **rest)
+        network: Model = architecture(chosen, task(classes, labels).labels, **rest)
     return network
 
 
-def task(classes: int) -> Task:
-    """The task: binary, or one of several classes."""
+def task(classes: int, labels: Sequence[str] = ()) -> Task:
+    """The task: binary, one of several classes, or labels that may hold together."""
+    if labels:
+        return Multilabel(len(labels))
     return Binary() if classes == 2 else Multiclass(classes)
 
 
@@ -137,7 +146,7 @@ def restore(run: Path) -> tuple[Experiment, Model]:
             raise InputError(f"{run}: no {name}; give the folder of a run of cm2 train")
     experiment = config.load(run / "config.yaml")
     facts = _facts(run)
-    model = build(experiment, facts["shape"], facts["classes"])
+    model = build(experiment, facts["shape"], facts["classes"], facts.get("labels", ()))
     state = torch.load(run / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
     model.load_state_dict({key.removeprefix("model."): value for key, value in state.items()})
     return experiment, model.eval()
@@ -162,7 +171,7 @@ def evaluate(run: Path, *, split: str = "test", replicates: int = 1000) -> dict[
     result = {
         "name": experiment.name,
         "split": split,
-        **found.summary(data.modalities, replicates=replicates),
+        **found.summary(data.modalities, data.labels, replicates=replicates),
     }
     found.save(Path(run) / f"{split}.npz")
     _write(Path(run) / f"{split}.json", result)
@@ -190,15 +199,29 @@ def predict(run: Path, root: Path, *, split: str | None = None) -> tuple[Prepare
 
 
 def write_predictions(run: Path, root: Path, out: Path, *, split: str | None = None) -> None:
-    """Writes what ``predict`` finds as Parquet: stay_id, then a column a class and its spread."""
+    """Writes what ``predict`` finds as Parquet: stay_id, then a column a class and its spread.
+
+    Of several labels the columns are called by their names, such as ``probability_shock``.
+    """
     data, found = predict(run, root, split=split)
     frame = pd.DataFrame({"stay_id": data.stays["stay_id"]})
-    for code in range(found.probability.shape[1]):
-        frame[f"probability_{code}"] = found.probability[:, code]
-        frame[f"spread_{code}"] = found.spread[:, code]
+    for column, name in enumerate(data.labels or range(data.classes)):
+        frame[f"probability_{name}"] = found.probability[:, column]
+        frame[f"spread_{name}"] = found.spread[:, column]
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as part:
         frame.to_parquet(part, index=False)
+
+
+def write_meds(run: Path, root: Path, out: Path, *, split: str | None = None) -> None:
+    """Writes what ``predict`` finds as Parquet in the schema of ``meds-evaluation``."""
+    import pyarrow.parquet as pq
+
+    data, found = predict(run, root, split=split)
+    table = predictions.meds(data.stays, found)
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as part:
+        pq.write_table(table, part)
 
 
 def write_embeddings(run: Path, root: Path, modality: str) -> Path:
@@ -223,7 +246,7 @@ def _predictions(experiment: Experiment, model: Model, data: Prepared) -> Predic
     """Averages over imputations drawn from the experiment's seed."""
     return predictions.predict(
         model,
-        task(data.classes),
+        task(data.classes, data.labels),
         data,
         batch_size=experiment.training["batch_size"],
         seed=experiment.seed,
@@ -289,6 +312,7 @@ def _environment(parts: dict[str, Prepared]) -> dict[str, Any]:
         "data": {
             "shape": parts["train"].shape,
             "classes": parts["train"].classes,
+            "labels": list(parts["train"].labels),
             "checksum": parts["train"].checksum,
             "rows": {split: len(data) for split, data in parts.items()},
         },

@@ -17,8 +17,11 @@ from numpy import ndarray
 
 from cm2 import metrics
 
-METRICS = {"AUROC": "auroc", "AUPR": "aupr", "Brier": "brier", "log loss": "log_loss"}
-"""Names in tables and in `cm2.metrics`."""
+METRICS = {"auroc": "AUROC", "aupr": "AUPR", "brier": "Brier", "log_loss": "log loss"}
+"""Names in `cm2.metrics` and in tables."""
+
+TOGETHER = {"auroc_micro": "micro AUROC", "aupr_micro": "micro AUPR"}
+"""Those of several labels beside their means."""
 
 LOWER = frozenset({"Brier", "log loss"})
 """Metrics of which less is better."""
@@ -34,23 +37,30 @@ def draws(groups: int, replicates: int, seed: int = 0) -> Float[ndarray, "replic
 
 
 def scores(
-    y: Int[ndarray, " n"],
+    y: Int[ndarray, n * label],
     probability: Float[ndarray, "n label"],
     weight: Float[ndarray, "replicate n"],
 ) -> dict[str, Float[ndarray, " replicate"]]:
     """Computes all metrics under each row of weights.
 
     Args:
-        y: Class codes.
-        probability: Of each class.
+        y: Class codes, or one column a label.
+        probability: Of each class or label.
         weight: A row of weights of the samples for each replicate.
 
     Returns:
-        Values by the name that tables show. NaN where a replicate lacks a class.
+        Values by the name that tables show, that of one label with its column, such as
+        ``"AUROC 3"``. NaN where a replicate lacks a class.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         values = metrics.measure(y, probability, weight)
-    return {name: values[key] for name, key in METRICS.items()}
+    return {_shown(name): value for name, value in values.items()}
+
+
+def _shown(name: str) -> str:
+    measured, column = metrics.of_label(name)
+    shown = (METRICS | TOGETHER)[measured]
+    return shown if column is None else f"{shown} {column}"
 
 
 def interval(values: Float[ndarray, " replicate"]) -> tuple[float, float]:

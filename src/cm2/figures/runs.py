@@ -64,6 +64,7 @@ def draw(cells: Sequence[Cell], table: pd.DataFrame) -> tuple[list[Drawing], dic
     Returns:
         The figures, and the reason for each that is left out.
     """
+    table = table[table["label"] == ""]
     made: list[Drawing] = []
     left_out: dict[str, str] = {}
     for name, function in FIGURES.items():
@@ -305,7 +306,9 @@ def _gumbel(cells: Sequence[Cell]) -> dict[str, dict[str, list[pd.DataFrame]]]:
 
 
 def _outcome(found: Any) -> tuple[ndarray, ndarray]:
-    """What happened and its probability: class 1, or of more classes the most probable one."""
+    """What happened and its probability: class 1, each label, or of classes the most probable."""
+    if found.target.ndim == 2:
+        return found.target.ravel() == 1, found.probability.ravel()
     if found.probability.shape[1] == 2:
         return found.target == 1, found.probability[:, 1]
     return found.probability.argmax(axis=1) == found.target, found.probability.max(axis=1)
@@ -316,7 +319,7 @@ def _before_and_after(one: Run) -> dict[str, dict[str, Float[ndarray, "sample di
     facts = one.facts["data"]
     if data.checksum != facts["checksum"]:
         raise ValueError("the prepared folder is not the one that the run was trained on")
-    start = run.build(one.experiment, facts["shape"], facts["classes"])
+    start = run.build(one.experiment, facts["shape"], facts["classes"], facts.get("labels", ()))
     size = one.experiment.training["batch_size"]
     return {
         "before training": _embedded(start.eval(), data, size),

@@ -35,7 +35,7 @@ class Collected:
 
     Attributes:
         stays: One row a sample: ``stay_id``, ``subject_id``, ``hadm_id``, ``label``, ``age``,
-            ``split``.
+            ``split``; other columns are not written.
         variables: What is measured over time.
         events: ``stay_id``, ``variable``, ``hour``, ``value`` inside the window, in any order; of
             several in a bin the last hour counts, then the greatest value.

@@ -108,7 +108,9 @@ class EICU(Source):
     tasks = ("in-hospital-mortality", "length-of-stay", "none")
     untold: ClassVar[Mapping[str, str]] = {
         "readmission": "eICU does not say when a patient's other hospital admissions were, and"
-        " admissions with more than one stay in the unit are not in the cohort"
+        " admissions with more than one stay in the unit are not in the cohort",
+        "phenotyping": "its diagnoses are entered during the stay, by which time they are inputs;"
+        " the codes of a discharge are not in it",
     }
 
     def stays(self) -> ir.Table:

@@ -239,7 +239,9 @@ class Spark(Engine):
         )
 
     def _parquet(self, path: Path) -> ir.Table:
-        return self.backend.read_parquet(HADOOP.sub(r"\\\g<0>", str(path)))
+        # As `parts` lists them: Spark alone would look into no folder of a folder.
+        inside: dict[str, Any] = {"recursiveFileLookup": True} if path.is_dir() else {}
+        return self.backend.read_parquet(HADOOP.sub(r"\\\g<0>", str(path)), **inside)
 
 
 ENGINES: dict[str, type[DuckDB | Spark]] = {"duckdb": DuckDB, "spark": Spark}
@@ -331,6 +333,12 @@ def _local_session(
 ) -> SparkSession:
     from pyspark.sql import SparkSession
 
+    if folder is not None and HADOOP.search(str(folder)):
+        # It writes a table there by name, and reads it by pattern.
+        raise TableError(
+            f"{folder}: Spark keeps no tables in a folder with one of * ? [ ] {{ }} in its name;"
+            " give another output folder or --scratch"
+        )
     settings: Sequence[tuple[str, str]] = (
         ("spark.sql.session.timeZone", "UTC"),
         ("spark.sql.ansi.enabled", "false"),

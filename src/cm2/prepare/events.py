@@ -14,18 +14,22 @@ pressures (those of a second arterial line, greater still), so that the three co
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import ibis
 import ibis.expr.types as ir
 
 from cm2.prepare.tables import unread
-from cm2.prepare.variables import VARIABLES, items
+from cm2.prepare.variables import VARIABLES, Item, items
 
 __all__ = [
     "COLUMNS",
     "KNOWN_BY",
+    "LOOKED_BACK",
+    "PARTS",
     "REASONS",
+    "TOTAL",
     "accept",
     "entered",
     "exclusions",
@@ -58,6 +62,9 @@ PRECEDENCE = ("hour", "storetime", "rank", "value", "level")
 KILOGRAMS = {"kg": 1.0, "lb": 0.45359237, "oz": 0.028349523125}
 CENTIMETRES = {"cm": 1.0, "in": 2.54}
 PARTS = ("gcs_eye", "gcs_motor", "gcs_verbal")
+TOTAL = "gcs_total"
+MILLIGRAMS = {"mg/dl": 1.0, "mmol/l": 18.0156}
+"""Of glucose in a decilitre: by its molar mass of 180.156 g."""
 
 
 def match(
@@ -67,6 +74,7 @@ def match(
     hours: float | int,
     look_back: float | int = 0,
     known_by: str = "charttime",
+    wanted: Sequence[Item] | None = None,
 ) -> ir.Table:
     """Finds the wanted measurements of the stays' first hours, converts and judges them.
 
@@ -83,6 +91,7 @@ def match(
         look_back: Hours before ``intime`` from which height and weight are taken.
         known_by: ``"storetime"`` leaves out what was entered when the window was over; a row
             without a storetime goes by its charttime.
+        wanted: The items; None for those of ``variables.csv``.
 
     Returns:
         ``stay_id``, ``variable``, ``hour``, ``value``, ``level`` (number of the category, null for
@@ -95,13 +104,13 @@ def match(
         raise ValueError(f"the window must be longer than 0 hours, got {hours}")
     if known_by not in KNOWN_BY:
         raise ValueError(f"known_by is {' or '.join(KNOWN_BY)}, not {known_by!r}")
-    wanted = _wanted()
+    chosen = items() if wanted is None else wanted
     # The plain filter reaches the files below the casts; the join alone would come after them.
-    rows = measurements.filter(measurements.item.isin(sorted({one.item for one in items()})))
+    rows = measurements.filter(measurements.item.isin(sorted({one.item for one in chosen})))
     named = ibis.cases((rows.stay_id.notnull(), 0), (rows.hadm_id.notnull(), 1), else_=2)
     key = ibis.coalesce(rows.stay_id, rows.hadm_id, rows.subject_id)
     rows = rows.select(*READ, unreadable=unread(rows), key=key, named=named.cast("int64"))
-    rows = rows.join(wanted, ["origin", "item"]).join(_places(stays), ["key", "named"])
+    rows = rows.join(_wanted(chosen), ["origin", "item"]).join(_places(stays), ["key", "named"])
     end = round(hours * 3600)
     rows = rows.mutate(
         second=rows.charttime.epoch_seconds() - rows.intime.epoch_seconds(),
@@ -140,7 +149,7 @@ def match(
 
 
 def accept(matched: ir.Table) -> ir.Table:
-    """Keeps what has no reason against it, and adds the GCS totals that MetaVision does not chart.
+    """Keeps what has no reason against it, and adds GCS totals where a system charts none.
 
     A total is the sum of the three parts of one charttime, each by the rule of precedence.
 
@@ -159,7 +168,7 @@ def accept(matched: ir.Table) -> ir.Table:
     columns = ("stay_id", "variable", "hour", "value", "level", "storetime", "rank")
     totals = totals.select(
         "stay_id",
-        variable=ibis.literal("gcs_total"),
+        variable=ibis.literal(TOTAL),
         hour="hour",
         value="total",
         level=(totals.total - 3).cast("int64"),
@@ -253,7 +262,8 @@ def last_in_bin(events: ir.Table, *, hours_per_bin: float | int = 1) -> ir.Table
     return last.select("stay_id", "variable", "bin", "value", "level")
 
 
-def _wanted() -> ir.Table:
+def _wanted(chosen: Sequence[Item]) -> ir.Table:
+    totals = {one.system for one in chosen if one.variable == TOTAL}
     return ibis.memtable(
         [
             {
@@ -265,9 +275,9 @@ def _wanted() -> ir.Table:
                 "low": one.low,
                 "high": one.high,
                 "rank": one.rank,
-                "summed": one.system == "metavision" and one.variable in PARTS,
+                "summed": one.variable in PARTS and one.system not in totals,
             }
-            for one in items()
+            for one in chosen
         ]
     )
 
@@ -335,6 +345,7 @@ def _converted(rows: ir.Table) -> ir.FloatingValue:
         (rows.conversion == "celsius", (raw >= 79).ifelse((raw - 32) * 5 / 9, raw)),
         (rows.conversion == "kilogram", raw * _scale(rows, KILOGRAMS)),
         (rows.conversion == "centimetre", raw * _scale(rows, CENTIMETRES)),
+        (rows.conversion == "milligram", raw * _scale(rows, MILLIGRAMS)),
         else_=ibis.null("float64"),
     )
 
@@ -342,7 +353,7 @@ def _converted(rows: ir.Table) -> ir.FloatingValue:
 def _scale(rows: ir.Table, scales: dict[str, float]) -> ir.FloatingValue:
     """Picks the scale by the row's own unit where it names one, or else by the item's."""
     own = [(rows.unit.lower().contains(unit), scale) for unit, scale in scales.items()]
-    usual = [(rows.default_unit == unit, scale) for unit, scale in scales.items()]
+    usual = [(rows.default_unit.lower() == unit, scale) for unit, scale in scales.items()]
     return ibis.cases(*own, *usual, else_=ibis.null("float64"))
 
 

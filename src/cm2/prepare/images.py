@@ -33,6 +33,7 @@ __all__ = [
     "arrived",
     "decode",
     "fingerprint",
+    "inside",
     "select",
     "studies",
     "write_images",
@@ -133,16 +134,7 @@ def select(
         ``stay_id, hour, view, path`` and the labels, at most one row a stay. Of images of one
         moment the one of the greatest study, then image, is taken.
     """
-    if selection not in SELECTIONS:
-        raise ValueError(f"selection is one of {', '.join(SELECTIONS)}, not {selection!r}")
-    if not views:
-        raise ValueError("views must name at least one, such as AP or PA")
-    wanted = ("AP",) if selection == "reference" else tuple(view.upper() for view in views)
-    keys = stays.select("stay_id", "subject_id", "intime")
-    joined = images.join(keys, "subject_id").filter(lambda t: t["view"].isin(wanted))
-    end = joined.intime + ibis.interval(seconds=round(hours * 3600))
-    before = joined.time <= end if selection == "reference" else joined.time < end
-    found = joined.filter(joined.time >= joined.intime, before)
+    found = inside(stays, images, hours, selection=selection, views=views)
     latest = ibis.window(
         group_by="stay_id",
         order_by=[ibis.desc("time"), ibis.desc("study_id"), ibis.desc("dicom_id")],
@@ -152,6 +144,38 @@ def select(
         hour=(found.time.epoch_seconds() - found.intime.epoch_seconds()).cast("float64") / 3600,
     )
     return found.filter(found.back == 0).select("stay_id", "hour", "view", "path", *CHEXPERT)
+
+
+def inside(
+    stays: ir.Table,
+    images: ir.Table,
+    hours: int | float,
+    *,
+    selection: str,
+    views: Sequence[str],
+) -> ir.Table:
+    """Finds the images of each stay that ``select`` chooses among.
+
+    Args:
+        stays: As in ``select``; so the others.
+        images: Normalised images.
+        hours: Length of the window.
+        selection: Which images.
+        views: Which views.
+
+    Returns:
+        Images beside ``stay_id`` and ``intime``.
+    """
+    if selection not in SELECTIONS:
+        raise ValueError(f"selection is one of {', '.join(SELECTIONS)}, not {selection!r}")
+    if not views:
+        raise ValueError("views must name at least one, such as AP or PA")
+    wanted = ("AP",) if selection == "reference" else tuple(view.upper() for view in views)
+    keys = stays.select("stay_id", "subject_id", "intime")
+    joined = images.join(keys, "subject_id").filter(lambda t: t["view"].isin(wanted))
+    end = joined.intime + ibis.interval(seconds=round(hours * 3600))
+    before = joined.time <= end if selection == "reference" else joined.time < end
+    return joined.filter(joined.time >= joined.intime, before)
 
 
 def decode(path: Path) -> NDArray[np.uint8]:
@@ -265,7 +289,7 @@ def fingerprint(root: Path, out: Path) -> str:
     """
     written = pq.read_table(out / "images.parquet", columns=["path"])["path"].to_pylist()
     paths = [*written, *(path for path, _ in _failures(out))]
-    return manifest.fingerprint_of_many(root, _below(root, paths))
+    return manifest.fingerprint_of_many(root, places.below(root, paths))
 
 
 def arrived(root: Path, out: Path) -> int:
@@ -276,7 +300,7 @@ def arrived(root: Path, out: Path) -> int:
         out: What ``write_images`` wrote.
     """
     missing = [path for path, reason in _failures(out) if reason == MISSING]
-    return sum((root / path).is_file() for path in _below(root, missing))
+    return sum((root / path).is_file() for path in places.below(root, missing))
 
 
 def _failures(out: Path) -> list[tuple[str, str]]:
@@ -288,15 +312,9 @@ def _decoded(
     pool: ThreadPoolExecutor, root: Path, paths: Sequence[str]
 ) -> Iterator[NDArray[np.uint8] | str]:
     """Pixels in the order of the paths, or why there are none; a bounded number ahead."""
-    files = [root / path for path in _below(root, paths)]
+    files = [root / path for path in places.below(root, paths)]
     for start in range(0, len(files), BATCH):
         yield from pool.map(_attempt, files[start : start + BATCH])
-
-
-def _below(root: Path, paths: Sequence[str]) -> list[str]:
-    """The paths from a folder that may be that of the data set, or its `files`."""
-    level = places.level(root)
-    return [level + path.removeprefix("files/") for path in paths]
 
 
 def _attempt(path: Path) -> NDArray[np.uint8] | str:

@@ -1,4 +1,7 @@
-"""Outcomes of stays, from stays alone: no measurement, note or image has a say in them."""
+"""Outcomes of stays, from stays alone: no measurement, note or image has a say in them.
+
+Phenotyping, whose outcomes are codes of diagnoses, has a module of its own, `phenotypes`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from cm2.prepare.engine import Engine
 
 __all__ = ["CLASSES", "READMISSIONS", "TASKS", "admission", "keeps_dead", "label"]
 
-TASKS = ("in-hospital-mortality", "readmission", "length-of-stay", "none")
+TASKS = ("in-hospital-mortality", "readmission", "length-of-stay", "phenotyping", "none")
 READMISSIONS = ("survivors", "or-death")
 DAYS = 30
 
@@ -58,8 +61,9 @@ def label(
         ``stay_id``, ``label`` and ``kind``, what a positive label is owed to; of length of stay
         ``remaining_hours`` too.
     """
-    if task not in TASKS:
-        raise ValueError(f"unknown task {task!r}; there are {', '.join(TASKS)}")
+    known = [one for one in TASKS if one != "phenotyping"]
+    if task not in known:
+        raise ValueError(f"unknown task {task!r}; there are {', '.join(known)}")
     if task == "in-hospital-mortality":
         return cohort.kept.select("stay_id", label="died", kind=_DIED)
     if task == "none":

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "FORMAT",
     "NAME",
     "checksums",
     "digest",
@@ -26,7 +27,9 @@ __all__ = [
 ]
 
 NAME = "manifest.json"
-FORMAT = 1
+FORMAT = 2
+"""2: stays have a `prediction_time`."""
+
 EDGE = 1 << 16
 
 

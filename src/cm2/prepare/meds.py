@@ -3,7 +3,8 @@
 A folder of ``data/<split>/<n>.parquet`` (``subject_id``, ``time``, ``code``, ``numeric_value``),
 ``metadata/codes.parquet``, ``metadata/subject_splits.parquet`` and ``metadata/dataset.json``. It
 holds the admissions to the unit and what was observed in the window after them (height and weight
-also shortly before), and nothing later: no discharge, no death.
+also shortly before), and nothing later: no discharge, no death. Outcomes are apart, in
+``labels/<task>.parquet``: `prediction_time` is the end of the window.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from cm2.prepare.variables import VARIABLES
 __all__ = ["ADMISSION", "SPLITS", "write_meds"]
 
 ADMISSION = "ICU_ADMISSION"
+NOTICE = "SYNTHETIC_NOT_PATIENT_DATA.txt"
 SHARD = 2000
 """Subjects of one file: what is held in memory beside the events themselves."""
 
@@ -49,16 +51,24 @@ SUBJECTS = pa.schema(
 
 
 def write_meds(
-    events: pd.DataFrame, stays: pd.DataFrame, out: Path, *, dataset: str, synthetic: bool = False
+    events: pd.DataFrame,
+    stays: pd.DataFrame,
+    out: Path,
+    *,
+    dataset: str,
+    task: str = "none",
+    synthetic: bool = False,
 ) -> None:
     """Writes a MEDS folder.
 
     Args:
         events: ``stay_id``, ``variable``, ``hour`` and ``value``, as in ``events.parquet``.
         stays: ``stay_id``, ``subject_id``, ``intime`` and ``split`` (``"train"``,
-            ``"validation"`` or ``"test"``); a subject is in one split.
+            ``"validation"`` or ``"test"``); a subject is in one split. For labels also
+            ``prediction_time`` and ``label``, of lengths of stay ``remaining_hours``.
         out: The folder, which must be new or empty.
         dataset: The data set's name, such as ``"mimic3"``.
+        task: What the labels are; ``"none"`` where there are none.
         synthetic: Whether the data are made up, which their name then says.
     """
     subjects = _subjects(stays)
@@ -77,6 +87,11 @@ def write_meds(
     metadata.mkdir(parents=True)
     _write(subjects, SUBJECTS, metadata / "subject_splits.parquet")
     _write(_codes(), CODES, metadata / "codes.parquet")
+    if task != "none":
+        (out / "labels").mkdir()
+        pq.write_table(_labels(stays), out / "labels" / f"{task}.parquet", compression="zstd")
+    if synthetic:
+        (out / NOTICE).write_text("These events are made up; there are no patients.\n")
     facts = {
         "dataset_name": f"{dataset}-synthetic" if synthetic else dataset,
         "etl_name": "cm2",
@@ -96,6 +111,24 @@ def _subjects(stays: pd.DataFrame) -> pd.DataFrame:
     if twice:
         raise ValueError(f"{twice} subjects are in more than one split")
     return subjects.assign(split=subjects["split"].map(SPLITS))
+
+
+def _labels(stays: pd.DataFrame) -> pa.Table:
+    """One row a stay: a truth value, or of lengths of stay the class and the hours."""
+    from meds.schema import LabelSchema
+
+    stays = stays.sort_values(["subject_id", "prediction_time", "stay_id"], ignore_index=True)
+    columns = {
+        LabelSchema.subject_id_name: stays["subject_id"],
+        LabelSchema.prediction_time_name: stays["prediction_time"].astype("datetime64[us]"),
+    }
+    if "remaining_hours" in stays:
+        columns[LabelSchema.integer_value_name] = stays["label"].astype("int64")
+        columns[LabelSchema.float_value_name] = stays["remaining_hours"].astype("float32")
+    else:
+        columns[LabelSchema.boolean_value_name] = stays["label"].astype(bool)
+    table = pa.Table.from_pandas(pd.DataFrame(columns), preserve_index=False)
+    return LabelSchema.align(table.replace_schema_metadata(None))
 
 
 def _rows(events: pd.DataFrame, stays: pd.DataFrame) -> pd.DataFrame:

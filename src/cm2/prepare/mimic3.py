@@ -6,6 +6,9 @@ are NOTEEVENTS, which the public demo lacks.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import ibis
 import ibis.expr.types as ir
 
@@ -90,6 +93,10 @@ class MIMIC3(Source):
     note_tables = ("noteevents",)
 
     modalities = ("series", "notes")
+    tasks = (*Source.tasks, "phenotyping")
+    outcomes: ClassVar[Mapping[str, Mapping[str, Mapping[str, str]]]] = {
+        "phenotyping": {"diagnoses_icd": {"hadm_id": "int64", "icd9_code": "string"}}
+    }
 
     def stays(self) -> ir.Table:
         stays = self.raw["icustays"]
@@ -107,6 +114,10 @@ class MIMIC3(Source):
             joined.mutate(died=joined.hospital_expire_flag, age=(age > 89).ifelse(OLDEST, age)),
             STAYS,
         )
+
+    def diagnoses(self) -> ir.Table:
+        coded = self.raw["diagnoses_icd"]
+        return coded.select("hadm_id", code=coded.icd9_code, version=ibis.literal(9, "int64"))
 
     def measurements(self) -> ir.Table:
         chart = self.raw["chartevents"]

@@ -7,6 +7,9 @@ after the last discharge, so it is not read.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import ibis
 import ibis.expr.types as ir
 
@@ -108,6 +111,12 @@ class MIMIC4(Source):
     image_tables = (METADATA, CHEXPERT)
 
     modalities = ("series", "cxr", "report")
+    tasks = (*Source.tasks, "phenotyping")
+    outcomes: ClassVar[Mapping[str, Mapping[str, Mapping[str, str]]]] = {
+        "phenotyping": {
+            "diagnoses_icd": {"hadm_id": "int64", "icd_code": "string", "icd_version": "int64"}
+        }
+    }
     grouping = ("anchor_year_group",)
     text = "report"
 
@@ -131,6 +140,10 @@ class MIMIC4(Source):
         stays, patients = self.raw["icustays"], self.raw["patients"].distinct()
         joined = stays.left_join(patients, "subject_id")
         return joined.select("stay_id", "anchor_year_group").distinct()
+
+    def diagnoses(self) -> ir.Table:
+        coded = self.raw["diagnoses_icd"]
+        return coded.select("hadm_id", code=coded.icd_code, version=coded.icd_version)
 
     def measurements(self) -> ir.Table:
         chart = self.raw["chartevents"]

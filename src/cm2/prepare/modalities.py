@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from cm2.prepare import events, grid, notes, reports
 from cm2.prepare import images as pictures
 from cm2.prepare.engine import Engine
+from cm2.prepare.variables import VARIABLES, Variable
 
 __all__ = ["Written", "write_documents", "write_events", "write_images", "write_tabular"]
 
@@ -94,6 +95,7 @@ def write_series(
     *,
     hours: float,
     hours_per_bin: float,
+    variables: tuple[Variable, ...] = VARIABLES,
 ) -> Written:
     """Writes `series.parquet`, the dense grid.
 
@@ -104,6 +106,7 @@ def write_series(
         out: The folder.
         hours: Length of the window.
         hours_per_bin: Length of a bin.
+        variables: What is measured.
     """
     last = events.last_in_bin(accepted, hours_per_bin=hours_per_bin)
     # Sums run over stays in their order, so that the batches may come in any.
@@ -114,6 +117,7 @@ def write_series(
         out / "series.parquet",
         hours=hours,
         hours_per_bin=hours_per_bin,
+        variables=variables,
     )
     return of_series(written, "series.parquet", hours_per_bin)
 
@@ -146,6 +150,7 @@ def write_documents(
     out: Path,
     *,
     sections: Sequence[str],
+    kept: str,
     hours: float,
     selection: str,
     known_by: str,
@@ -158,6 +163,7 @@ def write_documents(
         documents: Normalised documents.
         out: The folder.
         sections: Sections of reports; empty for notes.
+        kept: Which of them.
         hours: Length of the window.
         selection: Which documents.
         known_by: By which of their times.
@@ -171,6 +177,7 @@ def write_documents(
             out / name,
             hours=hours,
             sections=sections,
+            kept=kept,
             known_by=known_by,
         )
     else:

@@ -7,11 +7,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from cm2.prepare import grouped, labels, splits
+from cm2.prepare import grouped, labels, lists, splits
 from cm2.prepare.errors import TableError
 from cm2.prepare.events import KNOWN_BY
+from cm2.prepare.noted import NOTES_OF
 from cm2.prepare.notes import SELECTIONS
-from cm2.prepare.reports import SECTIONS
+from cm2.prepare.reports import KEPT, SECTIONS
 
 __all__ = ["Options"]
 
@@ -21,8 +22,8 @@ class Options:
     """What decides the result; the manifest holds them.
 
     Attributes:
-        task: ``"in-hospital-mortality"``, ``"readmission"``, ``"length-of-stay"``, or ``"none"``
-            for patients without an outcome yet.
+        task: ``"in-hospital-mortality"``, ``"readmission"``, ``"length-of-stay"``,
+            ``"phenotyping"``, or ``"none"`` for patients without an outcome yet.
         hours: Length of the window from admission to the unit.
         hours_per_bin: Length of a bin of the grid.
         readmission: ``"survivors"`` or ``"or-death"``, see `labels.label`.
@@ -31,14 +32,19 @@ class Options:
             end.
         selection: ``"window"``, or ``"reference"`` for the notes and images that the code of
             Wu et al. (2025) selects.
+        notes_of: Whether notes are read of ``"all"`` stays, of a ``"list"``, or of the ``"third"``
+            that the code of Wu et al. (2025) drew, see `noted`.
         sections: Sections of radiology reports that are kept.
+        sections_kept: ``"every"`` one of them that a report has, or the ``"first"``; None for every
+            one of MIMIC-IV-Note, and the first of MIMIC-CXR's own reports.
         views: Views of X-rays to choose from.
         fractions: Expected shares of training, validation and test patients.
         missing_rate: Share of the modalities after the first that is removed.
         seed: Of the split, and of the removal.
+        splits_from: Whose published lists say who is in which part, see `lists`; None: nobody's.
         split_by: A group of stays that is whole in one part, see `grouped`; None: patients.
         table: Files and columns of the source ``"table"``, see `table`.
-        meds: Whether to write the events in the Medical Event Data Standard too.
+        meds: Whether to write events and labels in the Medical Event Data Standard too.
     """
 
     task: str = "in-hospital-mortality"
@@ -48,11 +54,14 @@ class Options:
     look_back: float | int = 24.0
     known_by: str = "charttime"
     selection: str = "window"
+    notes_of: str = "all"
     sections: tuple[str, ...] = ("findings", "impression")
+    sections_kept: str | None = None
     views: tuple[str, ...] = ("AP", "PA")
     fractions: tuple[float, ...] = (0.7, 0.15, 0.15)
     missing_rate: float | int = 0.0
     seed: int = 0
+    splits_from: str | None = None
     split_by: str | None = None
     table: Mapping[str, Any] | None = None
     meds: bool = False
@@ -79,6 +88,9 @@ class Options:
             ("readmission", labels.READMISSIONS),
             ("known_by", KNOWN_BY),
             ("selection", SELECTIONS),
+            ("notes_of", NOTES_OF),
+            ("sections_kept", (None, *KEPT)),
+            ("splits_from", (None, *lists.PUBLISHED)),
             ("split_by", (None, *grouped.GROUPS)),
         ):
             if getattr(self, name) not in allowed:
@@ -91,4 +103,15 @@ class Options:
             raise TableError(
                 f"sections must be some of {', '.join(SECTIONS)}, got {list(self.sections)}"
             )
+        if self.meds and self.task == "phenotyping":
+            raise TableError(
+                "a file of labels in MEDS has one outcome a row, phenotyping 25; leave --meds"
+            )
+        if self.split_by and self.splits_from:
+            raise TableError("--split-by and --splits-from are two ways to split; give one")
         splits.check_fractions(self.fractions)
+
+    @property
+    def seconds(self) -> int:
+        """Length of the window."""
+        return round(self.hours * 3600)

@@ -105,7 +105,7 @@ class PhysioNet2012(Collection):
         rows = rows.sort_values(["stay_id", "variable", "hour", "value"], ignore_index=True)
         summary = _summary(rows, outcomes["RecordID"])
         stays = _stays(outcomes, summary["first"]["Age"])
-        stays["split"] = _parts(stays, sets, outcomes, options, given)
+        stays["split"] = _parts(stays, sets, options, given)
         stays = stays.dropna(subset="split")
         kept = stays["stay_id"]
         numbers = {"static": _static(summary["first"])}
@@ -267,6 +267,7 @@ def _stays(outcomes: pd.DataFrame, age: pd.Series) -> pd.DataFrame:
             "hadm_id": ids,
             "label": outcomes["In-hospital_death"].astype("int64"),
             "age": age.reindex(ids).to_numpy(),
+            "set": outcomes["letter"],
         }
     )
 
@@ -274,7 +275,6 @@ def _stays(outcomes: pd.DataFrame, age: pd.Series) -> pd.DataFrame:
 def _parts(
     stays: pd.DataFrame,
     sets: list[_Set],
-    outcomes: pd.DataFrame,
     options: Options,
     given: Mapping[int, str] | None,
 ) -> pd.Series:
@@ -284,4 +284,4 @@ def _parts(
     _, validation, _ = options.fractions
     shares = options.fractions if len(sets) == 1 else (1 - validation, validation, 0.0)
     dealt = splits.assign(stays["subject_id"], shares, seed=options.seed)
-    return stays["subject_id"].map(dealt).where(outcomes["letter"] == "a", "test")
+    return stays["subject_id"].map(dealt).where(stays["set"] == "a", "test")

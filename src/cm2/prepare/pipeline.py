@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -20,9 +20,13 @@ from cm2.prepare import (  # noqa: F401
     collection,
     eicu_source,
     folder,
+    lists,
     manifest,
+    meds_source,
     mimic3,
     mimic4,
+    noted,
+    phenotypes,
     physionet2012,
     places,
     splits,
@@ -31,6 +35,7 @@ from cm2.prepare import (  # noqa: F401
 )
 from cm2.prepare import images as pictures
 from cm2.prepare.collection import COLLECTIONS
+from cm2.prepare.cxr_reports import SECTIONED, Reports
 from cm2.prepare.engine import Engine, start
 from cm2.prepare.errors import MissingError, TableError
 from cm2.prepare.options import Options
@@ -51,8 +56,14 @@ def prepare(
     options: Options | None = None,
     *,
     split_file: Path | None = None,
+    split_lists: Path | None = None,
     notes: Path | None = None,
+    notes_list: Path | None = None,
     images: Path | None = None,
+    labels: Path | None = None,
+    codes: Path | None = None,
+    reports: Path | None = None,
+    ccs: Sequence[Path] = (),
     engine: str = "duckdb",
     threads: int = 2,
     memory_limit: str | None = None,
@@ -64,13 +75,22 @@ def prepare(
     """Prepares a data set, or finds that it is there already.
 
     Args:
-        source: ``"mimic3"``, ``"mimic4"``, ``"eicu"`` or ``"physionet2012"``.
+        source: ``"mimic3"``, ``"mimic4"``, ``"eicu"``, ``"meds"``, ``"physionet2012"`` or
+            ``"table"``.
         raw: Folder of the raw tables, or one DuckDB file.
         out: Folder to make.
         options: What decides the result.
         split_file: CSV file with the columns ``subject_id`` and ``split``, in the place of a seed.
+        split_lists: Folder of the published lists that the options name.
         notes: Folder of the notes where it is not ``raw/note``.
+        notes_list: CSV file with the column ``stay_id``, if notes are read of a list of stays.
         images: Folder of MIMIC-CXR-JPG where it is not ``raw/cxr``.
+        labels: Samples and outcomes of MEDS, see `meds_source`.
+        codes: Map from codes of MEDS to variables, see `codes`.
+        reports: MIMIC-CXR's own reports, a folder or the file of their sections, to be joined to
+            the images in the place of the reports in ``raw/note``.
+        ccs: For the task ``"phenotyping"``, HCUP's single-level CCS, a file for each version of
+            ICD in the tables, see `phenotypes.read`.
         engine: ``"duckdb"`` or ``"spark"``.
         threads: Threads of the engine.
         memory_limit: Of the engine, such as ``"4GB"``.
@@ -91,6 +111,13 @@ def prepare(
         for name, value in {
             "notes": notes,
             "images": images,
+            "labels": labels,
+            "codes": codes,
+            "reports": reports,
+            "notes-of": notes_list or options.notes_of != "all",
+            "splits-from": options.splits_from,
+            "lists": split_lists,
+            "ccs": ccs,
             "meds": options.meds,
             "split-by": options.split_by,
         }.items():
@@ -103,23 +130,36 @@ def prepare(
             f"{source} does not allow the task {options.task}, only {', '.join(kind.tasks)}:"
             f" {kind.untold.get(options.task, 'its tables do not tell')}"
         )
-    given = splits.read(split_file) if split_file else None
+    given = _given(source, options, split_file, split_lists)
+    listed = _listed(kind, options, notes_list)
+    groups = _groups(ccs, options)
     folder.refuse(out, raw)
-    elsewhere: dict[str, Path] = {}
+    elsewhere = kind.named(raw, labels=labels, codes=codes)
     if notes is not None:
         elsewhere |= places.notes(Path(notes), kind.note_tables, source)
     if images is not None:
         images = Path(images)
         elsewhere |= places.tables_of_images(images, kind.image_tables, source)
-    with _open(kind, raw, elsewhere) as tables:
-        files = tables.files
+    own: Reports | None = None
+    if reports is not None:
+        pictured = bool(kind.image_tables)
+        own = Reports(places.reports(Path(reports), SECTIONED, source, pictured=pictured))
+    with _open(kind, options, raw, elsewhere) as tables:
+        files = tables.files | {f"ccs_icd{n}": one.path for n, one in groups.items()}
         empty = tables.empty
-        if images is not None and kind.image_tables[0] not in tables:
-            raise MissingError(f"{images}: the table {kind.image_tables[0]} is not in it")
+        if (images or own) and kind.image_tables[0] not in tables:
+            raise MissingError(
+                f"{images or raw}: the table {kind.image_tables[0]} is not in it"
+                + (", and --reports join the images" if own else "")
+            )
     if hollow := [str(files[name]) for name in empty if name in kind.filled and name in files]:
         raise TableError(f"{', '.join(hollow)}: a header and no row")
     root = places.pictures(images, raw / "cxr")
-    key = _key(source, options, files, given)
+    if own is not None:
+        files = files | own.files
+    key = _key(source, options, files, given.parts if given else None)
+    key["task"] = key["task"] if options.task == "none" else kind.outcome or key["task"]
+    key |= {"notes_list": manifest.digest(dict.fromkeys(listed, ""))} if listed else {}
     synthetic = manifest.is_synthetic(raw, files.values())
 
     def make(partial: Path) -> dict[str, Any]:
@@ -134,9 +174,10 @@ def prepare(
                 progress=progress,
             )
             try:
-                tables = _open(kind, raw, elsewhere, backend)
+                tables = _open(kind, options, raw, elsewhere, backend)
                 tables.check()
-                run = Run(kind(tables), options, backend, partial, threads, say)
+                made = kind(tables, options)
+                run = Run(made, options, backend, partial, threads, say, own, listed, groups)
                 content = run.write(given, root, synthetic=synthetic)
             finally:
                 backend.close()
@@ -150,8 +191,35 @@ def prepare(
 
     def compare(found: Mapping[str, Any]) -> None:
         _refuse_other_pictures(out, found, root)
+        if own is not None and found["modalities"]["report"]["texts"] != own.fingerprint(out):
+            raise TableError(
+                f"{out}: holds a result that differs in its reports: some came later, or were"
+                " replaced. Choose another folder, or replace it with --overwrite"
+            )
 
     return _made(out, key, make, compare, overwrite=overwrite, say=say)
+
+
+def _given(
+    source: str, options: Options, split_file: Path | None, split_lists: Path | None
+) -> splits.Given | None:
+    """Reads who is in which part, where that is given."""
+    if bool(options.splits_from) != bool(split_lists):
+        raise TableError("--splits-from needs --lists, the folder of the lists, and the reverse")
+    if split_file and split_lists:
+        raise TableError("--splits and --splits-from are two ways to split; give one")
+    if split_lists:
+        return lists.read(str(options.splits_from), Path(split_lists), source)
+    return splits.Given(splits.read(split_file)) if split_file else None
+
+
+def _listed(kind: type[Source], options: Options, notes_list: Path | None) -> list[int] | None:
+    """Reads the stays whose notes are read, where they are given."""
+    if options.notes_of != "all" and kind.text != "notes":
+        raise TableError(f"{kind.name} has no clinical notes; leave --notes-of")
+    if (options.notes_of == "list") != (notes_list is not None):
+        raise TableError("notes of a list of stays need its file")
+    return None if notes_list is None else noted.read(Path(notes_list))
 
 
 def _collect(
@@ -206,12 +274,29 @@ def _made(
     return made
 
 
+def _groups(ccs: Sequence[Path], options: Options) -> dict[int, phenotypes.CCS]:
+    """Reads the groups of diagnoses for the task that needs them."""
+    if bool(ccs) != (options.task == phenotypes.TASK):
+        raise TableError(
+            f"the task {options.task} has no use for --ccs"
+            if ccs
+            else f"the task {options.task} needs the groups of diagnoses, which are not shipped:"
+            " give --ccs FILE, HCUP's single-level CCS (for MIMIC-IV the files of ICD-9 and ICD-10,"
+            " with a comma between them)"
+        )
+    return phenotypes.read([Path(path) for path in ccs])
+
+
 def _open(
-    kind: type[Source], raw: Path, given: Mapping[str, Path], engine: Engine | None = None
+    kind: type[Source],
+    options: Options,
+    raw: Path,
+    given: Mapping[str, Path],
+    engine: Engine | None = None,
 ) -> Tables:
     return Tables(
         raw,
-        kind.wanted,
+        {**kind.wanted, **kind.outcomes.get(options.task, {})},
         optional=kind.optional,
         lazy=kind.lazy,
         subfolders=kind.subfolders,
@@ -263,7 +348,8 @@ def _refuse_other(out: Path, found: Mapping[str, Any], key: Mapping[str, Any]) -
             f"{out}: holds a result that differs in {'; '.join(differ)}. Choose another folder, or"
             " replace it with --overwrite"
         )
-    if found.get("cm2_version") != version("cm2") or found.get("files") != manifest.checksums(out):
+    same = found.get("cm2_version") == version("cm2") and found.get("format") == manifest.FORMAT
+    if not same or found.get("files") != manifest.checksums(out):
         raise TableError(
             f"{out}: was changed since, or made by another version of cm2; replace it with"
             " --overwrite"

@@ -6,13 +6,13 @@ What was named must be of use: a folder that holds nothing stops the run.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from cm2.prepare.errors import MissingError
 from cm2.prepare.tables import SUFFIXES, look
 
-__all__ = ["level", "notes", "pictures", "tables_of_images"]
+__all__ = ["below", "level", "notes", "pictures", "reports", "tables_of_images"]
 
 GROUP = re.compile("p[0-9]{2}")
 
@@ -54,6 +54,33 @@ def tables_of_images(folder: Path, names: Collection[str], source: str) -> dict[
     return found
 
 
+def reports(named: Path, table: str, source: str, *, pictured: bool) -> Path:
+    """Finds the pictures' own reports: one table of their sections, or a folder of texts.
+
+    Args:
+        named: That table, or a folder with it or with the texts.
+        table: Its name.
+        source: Who looks for them.
+        pictured: Whether the source has pictures.
+
+    Returns:
+        The file of the table, or else the folder of the texts.
+
+    Raises:
+        MissingError: Neither is there.
+    """
+    if not pictured:
+        raise MissingError(f"{source} has no reports of pictures; leave --reports")
+    if named.is_file():
+        return named
+    if not named.is_dir():
+        raise MissingError(f"{named}: no such folder of reports")
+    found = look([named], [table])
+    if not found and not _has_pictures(named):
+        raise MissingError(_nothing(named, "reports", named / (table + SUFFIXES[0])))
+    return found.get(table, named)
+
+
 def pictures(named: Path | None, usual: Path) -> Path:
     """Returns the folder of the pictures: the one that was named, unless it has tables alone.
 
@@ -73,6 +100,17 @@ def level(root: Path) -> str:
         root: The folder of the pictures.
     """
     return "files/" if (root / "files").is_dir() else ""
+
+
+def below(root: Path, paths: Sequence[str]) -> list[str]:
+    """Returns paths of the data set, from a folder that may be that of the data set or its `files`.
+
+    Args:
+        root: The folder.
+        paths: Such as ``files/p10/p10000032``.
+    """
+    beginning = level(root)
+    return [beginning + path.removeprefix("files/") for path in paths]
 
 
 def _has_pictures(folder: Path) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import ibis.expr.types as ir
@@ -16,9 +16,11 @@ import pyarrow as pa
 from cm2.prepare import notes
 from cm2.prepare.engine import Engine
 
-__all__ = ["SECTIONS", "split", "write_reports"]
+__all__ = ["KEPT", "SECTIONS", "split", "taken", "whole", "write_reports"]
 
-SECTIONS = ("findings", "impression")
+SECTIONS = ("findings", "impression", "last_paragraph", "comparison")
+USUAL = ("findings", "impression")
+KEPT = ("every", "first")
 
 # A header opens a line in capitals, or is one of the names that matter, in capitals anywhere or
 # opening a line in any case; without a colon it must be alone on its line.
@@ -59,6 +61,9 @@ TOP = frozenset(
 """Words of headers that end a section. Any other header in capitals, such as LIVER of a tomography,
 is a part of the section that it stands in."""
 
+COMPARISON = frozenset(["comparison", "comparisons"])
+BLANK = re.compile(r"\n[ \t]*\n")
+
 VIEWS = re.compile(r"\b(chest|portable|views?|lateral|frontal)\b")
 OTHER = re.compile(
     r"\b(ct|cta|mr|mri|mra|us|pet|tomography|ultrasound|doppler|sonogra\w*|echo\w*|fluoro\w*|"
@@ -74,12 +79,14 @@ def write_reports(
     path: Path,
     *,
     hours: int | float = 48,
-    sections: Sequence[str] = ("findings", "impression"),
+    sections: Sequence[str] = USUAL,
+    kept: str = "every",
     known_by: str = "charttime",
 ) -> dict[str, int]:
     """Writes the wanted sections of each stay's reports, sorted by stay and position.
 
-    A report in which none of them is found is written whole, as the section ``report``.
+    Of a report every section that it has is written, or the first; one in which none is found is
+    written whole, as the section ``report``.
 
     Returns:
         Counts: reports left out, by reason, and sections and stays written.
@@ -89,39 +96,71 @@ def write_reports(
         raise ValueError(f"sections are {', '.join(SECTIONS)}; got {list(sections)}")
     found = notes.select(stays, documents, hours, lines=True, known_by=known_by)
     chosen = notes.batches(engine, found)
-    parts = (_sections(batch, sections) for batch in chosen)
+    parts = (_sections(batch, sections, kept) for batch in chosen)
     counts = notes.exclusions(engine, stays, documents, hours)
     return counts | notes.write(parts, path, "section")
 
 
-def split(report: str) -> dict[str, str]:
-    r"""Splits a radiology report into its findings and its impression.
+def split(report: str, wanted: Sequence[str] = USUAL) -> dict[str, str]:
+    r"""Splits a radiology report into its sections.
 
     Misspelt headers are read as the nearest name; ``findings and impression`` is an impression, and
     a header that names views stands for the findings of a chest film where no other does, as in the
     section parser of MIMIC-CXR (Johnson et al. 2019). Headers within a section, which name the
-    organs in reports of tomography, magnetic resonance and ultrasound, belong to it.
+    organs in reports of tomography, magnetic resonance and ultrasound, belong to it. A report
+    without findings and impression may have a ``last_paragraph``: what follows the first blank line
+    of its last section.
+
+    Args:
+        report: The text, with its line breaks.
+        wanted: Which of `SECTIONS`.
 
     Returns:
-        The text of the sections that are there and not empty, by name.
+        The text of the wanted sections that are there and not empty, by name, in their order.
 
     Example:
         >>> split("INDICATION: Cough. FINDINGS: Clear lungs. IMPRESSION: Normal.")
         {'findings': 'Clear lungs.', 'impression': 'Normal.'}
         >>> split("FINDINGS:\nLIVER: Normal.\nSPLEEN: Normal.\nIMPRESSION: Normal.")
         {'findings': 'LIVER: Normal. SPLEEN: Normal.', 'impression': 'Normal.'}
+        >>> split("COMPARISON: None.\n\nClear lungs.", ["last_paragraph", "comparison"])
+        {'last_paragraph': 'Clear lungs.', 'comparison': 'None.'}
     """
     headers = list(_headers(report))
     ends = [*(header.start() for header, _ in headers[1:]), len(report)]
+    bodies = [
+        (name, report[header.end() : end])
+        for (header, name), end in zip(headers, ends, strict=False)
+    ] or [(None, report)]
+    if not {name for name, body in bodies if body.strip()} & {"findings", "impression", "views"}:
+        name, body = bodies.pop()
+        first, *rest = BLANK.split(body, maxsplit=1)
+        bodies += [(name, first), *(("last_paragraph", text) for text in rest)]
     found: dict[str, list[str]] = {}
-    for (header, name), end in zip(headers, ends, strict=False):
-        body = " ".join(report[header.end() : end].split())
-        if name and body:
-            found.setdefault(name, []).append(body)
+    for name, body in bodies:
+        if name and body.strip():
+            found.setdefault(name, []).append(whole(body))
     views = found.pop("views", None)
     if views and "findings" not in found:
         found["findings"] = views
-    return {name: " ".join(found[name]) for name in SECTIONS if name in found}
+    return {name: " ".join(found[name]) for name in wanted if name in found}
+
+
+def whole(text: str) -> str:
+    """Returns a text in one line."""
+    return " ".join(text.split())
+
+
+def taken(sections: Mapping[str, str], wanted: Sequence[str], kept: str) -> dict[str, str]:
+    """Chooses among the sections of a report.
+
+    Args:
+        sections: Their text.
+        wanted: Which sections, in this order.
+        kept: ``"every"`` one that is there, or the ``"first"``.
+    """
+    found = [(name, sections[name]) for name in wanted if sections.get(name)]
+    return dict(found[:1] if kept == "first" else found)
 
 
 def _headers(report: str) -> Iterator[tuple[re.Match[str], str | None]]:
@@ -141,7 +180,7 @@ def _headers(report: str) -> Iterator[tuple[re.Match[str], str | None]]:
                 continue
             within = False
         else:
-            within = True
+            within = name != "comparison"
         yield header, name
 
 
@@ -151,17 +190,16 @@ def _name(header: str) -> str | None:
     for section in ("impression", "conclusion", "findings"):
         if difflib.get_close_matches(section, words, n=1, cutoff=0.8):
             return "impression" if section == "conclusion" else section
-    return None
+    return "comparison" if COMPARISON.intersection(words) else None
 
 
-def _sections(batch: pa.RecordBatch, wanted: Sequence[str]) -> pa.RecordBatch:
+def _sections(batch: pa.RecordBatch, wanted: Sequence[str], kept: str) -> pa.RecordBatch:
     """One row a section; positions keep the order of the reports and of the sections in them."""
     rows: dict[str, list[int | str]] = {"row": [], "position": [], "section": [], "text": []}
     positions = batch["position"].to_pylist()
     for row, report in enumerate(batch["text"].to_pylist()):
-        parts = {name: text for name, text in split(report).items() if name in wanted}
-        whole = {"report": " ".join(report.split())}
-        for place, (name, text) in enumerate((parts or whole).items()):
+        parts = taken(split(report, wanted), wanted, kept) or {"report": whole(report)}
+        for place, (name, text) in enumerate(parts.items()):
             rows["row"].append(row)
             rows["position"].append(positions[row] * len(SECTIONS) + place)
             rows["section"].append(name)

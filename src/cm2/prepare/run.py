@@ -12,14 +12,16 @@ import ibis.expr.types as ir
 import pandas as pd
 
 from cm2.prepare import cohort as cohorts
-from cm2.prepare import events, grouped, labels, meds, modalities, splits
+from cm2.prepare import events, grouped, labels, meds, modalities, noted, phenotypes, splits
+from cm2.prepare.cxr_reports import Reports
 from cm2.prepare.engine import Engine
 from cm2.prepare.errors import TableError
 from cm2.prepare.modalities import Written
 from cm2.prepare.options import Options
-from cm2.prepare.source import Source
-from cm2.prepare.stays import by_split, check_training, write_stays
+from cm2.prepare.source import Measured, Source
+from cm2.prepare.stays import LABEL, by_split, check_training, label_names, write_stays
 from cm2.prepare.tables import refuse_unreadable
+from cm2.prepare.variables import VARIABLES, Variable
 
 __all__ = ["Run", "Say"]
 
@@ -37,6 +39,9 @@ class Run:
         out: The folder, empty but for the work of the engine.
         threads: Images decoded at once.
         say: Is told what is done.
+        reports: The X-rays' own reports, in the place of the source's.
+        notes_list: Stays whose notes are read, where the options say that there is a list.
+        ccs: The groups of diagnoses by version of ICD, for phenotyping.
         unreadable: Values of large tables that could not be read, by column; filled by `write`.
     """
 
@@ -46,10 +51,13 @@ class Run:
     out: Path
     threads: int
     say: Say
+    reports: Reports | None = None
+    notes_list: Sequence[int] | None = None
+    ccs: Mapping[int, phenotypes.CCS] = dataclasses.field(default_factory=dict)
     unreadable: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def write(
-        self, given: Mapping[int, str] | None, pictures: Path, *, synthetic: bool
+        self, given: splits.Given | None, pictures: Path, *, synthetic: bool
     ) -> dict[str, Any]:
         """Writes all files but the manifest, and returns what that says of them.
 
@@ -59,45 +67,46 @@ class Run:
             synthetic: Whether the tables are made up.
         """
         self.say("cohort")
-        options = self.options
-        admission = labels.admission(options.task, options.readmission)
-        told = options.task != "none"
-        cohort = cohorts.root(self.engine, self.source.stays(), admission=admission, told=told)
-        root = cohort.kept
-        dead = labels.keeps_dead(options.task, options.readmission)
-        cohorts.whole_window(self.engine, cohort, options.hours, dead=dead)
-        labelled = labels.label(
-            self.engine, cohort, root, options.task, options.readmission, options.hours
-        )
-        if given is not None:
-            self._pick(cohort, list(given))
-        dealt = self._deal(cohort) if self.options.split_by else None
         counts: dict[str, Any] = {}
+        made = self.source.samples(self.engine)
+        cohort, labelled, root = self._cohort(counts) if made is None else (*made, made[0].kept)
+        if given is None and (parts := self.source.parts(self.engine)) is not None:
+            given = splits.Given(parts)
+        if given is not None and given.rest is None:
+            self._pick(cohort, list(given.parts))
+        dealt = self._deal(cohort) if self.options.split_by else None
         left_out: dict[str, dict[str, int]] = {}
-        measurements = self.source.measurements()
+        measured = self.source.measured(self.engine, cohort.kept)
         accepted = None
-        if measurements is not None:
+        if measured is not None:
             self.say("measurements")
-            accepted, left_out = self._measure(measurements, cohort, counts)
+            accepted, left_out = self._measure(measured, cohort, counts)
             counts["events"] = modalities.write_events(self.engine, accepted, self.out)
         cohort.kept = self.engine.keep("stays_final", cohort.kept)
         frame = self._frame(cohort, labelled, given, dealt)
+        if given is not None and given.rest is not None:
+            unlisted = frame[~frame["subject_id"].isin(given.parts.keys())]
+            counts["in no list"] = {
+                "patients": int(unlisted["subject_id"].nunique()),
+                "stays": len(unlisted),
+            }
+        read = self._read(root, frame, counts)
         if self.options.meds and accepted is not None:
             self.say("meds")
             long = pd.read_parquet(self.out / "events.parquet")
+            dataset, task = self.source.name, self.source.outcome or self.options.task
             meds.write_meds(
-                long, frame, self.out / "meds", dataset=self.source.name, synthetic=synthetic
+                long, frame, self.out / "meds", dataset=dataset, task=task, synthetic=synthetic
             )
-        written = dict(self._modalities(cohort.kept, frame, accepted, pictures))
+        variables = VARIABLES if measured is None else measured.variables
+        written = dict(self._modalities(cohort.kept, read, frame, accepted, variables, pictures))
         counts |= {name: one.counts for name, one in written.items()}
         counts["stays"] = by_split(frame)
         removed, sets = write_stays(frame, written, self.out, self.options)
-        known = frame["label"].notna() & (self.options.task == "length-of-stay")
-        positive = frame.loc[(frame["label"] > 0) | known, "kind"]
         return {
             "flow": [[step, number] for step, number in cohort.flow] + [["stays kept", len(frame)]],
             "classes": labels.CLASSES.get(self.options.task),
-            "positives": {kind: int((positive == kind).sum()) for kind in sorted(set(positive))},
+            **self._positives(frame),
             "counts": counts,
             "measurements_left_out": left_out,
             "modalities": {
@@ -113,6 +122,37 @@ class Run:
             },
         }
 
+    def _cohort(self, counts: dict[str, Any]) -> tuple[cohorts.Cohort, ir.Table, ir.Table]:
+        """Makes a cohort of the source's stays and labels it; all stays that it began with."""
+        options = self.options
+        admission = labels.admission(options.task, options.readmission)
+        told = options.task != "none"
+        cohort = cohorts.root(self.engine, self.source.stays(), admission=admission, told=told)
+        root = cohort.kept
+        dead = labels.keeps_dead(options.task, options.readmission)
+        cohorts.whole_window(self.engine, cohort, options.hours, dead=dead)
+        return cohort, self._label(cohort, root, counts), root
+
+    def _label(self, cohort: cohorts.Cohort, root: ir.Table, counts: dict[str, Any]) -> ir.Table:
+        options = self.options
+        if options.task != phenotypes.TASK:
+            return labels.label(
+                self.engine, cohort, root, options.task, options.readmission, options.hours
+            )
+        labelled, counts["diagnoses"] = phenotypes.label(
+            self.engine, cohort, self.source.diagnoses(), self.ccs
+        )
+        return labelled
+
+    def _positives(self, frame: pd.DataFrame) -> dict[str, Any]:
+        """What positive labels are owed to; of labels that may hold together, each one's number."""
+        if names := label_names(frame):
+            positives = {name: int(frame[LABEL + name].sum()) for name in names}
+            return {"labels": names, "positives": positives}
+        known = frame["label"].notna() & (self.options.task == "length-of-stay")
+        kinds = frame.loc[(frame["label"] > 0) | known, "kind"]
+        return {"positives": {kind: int((kinds == kind).sum()) for kind in sorted(set(kinds))}}
+
     def _pick(self, cohort: cohorts.Cohort, subjects: Sequence[int]) -> None:
         listed = self.engine.keep("subjects", ibis.memtable({"subject_id": list(subjects)}))
         cohort.exclude(
@@ -120,6 +160,16 @@ class Run:
             "patient not in the file of splits",
             cohort.kept.semi_join(listed, "subject_id"),
         )
+
+    def _read(self, root: ir.Table, frame: pd.DataFrame, counts: dict[str, Any]) -> ir.Table | None:
+        """The stays whose notes are read; None for all."""
+        chosen = self.notes_list
+        if self.options.notes_of == "third":
+            chosen = noted.third(frame, noted.episodes(self.engine, root))
+        if chosen is None:
+            return None
+        counts["notes read"] = noted.count(frame, chosen)
+        return self.engine.keep("noted", ibis.memtable({"stay_id": list(chosen)}))
 
     def _deal(self, cohort: cohorts.Cohort) -> dict[int, str]:
         """Splits along a group of stays; patients of two parts are excluded and counted."""
@@ -140,12 +190,13 @@ class Run:
         return dict(zip(frame["stay_id"].tolist(), frame["part"].tolist(), strict=True))
 
     def _measure(
-        self, measurements: ir.Table, cohort: cohorts.Cohort, counts: dict[str, Any]
+        self, measured: Measured, cohort: cohorts.Cohort, counts: dict[str, Any]
     ) -> tuple[ir.Table, dict[str, dict[str, int]]]:
         """Reads the large tables, once, and leaves out stays without a measurement."""
         found = events.match(
-            measurements,
+            measured.rows,
             cohort.kept,
+            wanted=measured.items,
             hours=self.options.hours,
             look_back=self.options.look_back,
             known_by=self.options.known_by,
@@ -155,13 +206,14 @@ class Run:
             refuse_unreadable(str(row.unreadable), int(row.rows), int(row.every))
             self.unreadable[str(row.unreadable)] = int(row.rows)
         counts["entered"] = self._entered(matched)
+        counts |= measured.counts
         accepted = self.engine.keep("accepted", events.accept(matched))
         inside = accepted.filter(accepted.hour >= 0)
-        measured = self.engine.keep("measured", inside.select("stay_id").distinct())
+        there = self.engine.keep("measured", inside.select("stay_id").distinct())
         cohort.exclude(
             self.engine,
             "no measurement in the window",
-            cohort.kept.semi_join(measured, "stay_id"),
+            cohort.kept.semi_join(there, "stay_id"),
         )
         left_out: dict[str, dict[str, int]] = {}
         for row in self.engine.frame(events.exclusions(matched)).itertuples():
@@ -181,7 +233,7 @@ class Run:
         self,
         cohort: cohorts.Cohort,
         labelled: ir.Table,
-        given: Mapping[int, str] | None,
+        given: splits.Given | None,
         dealt: Mapping[int, str] | None,
     ) -> pd.DataFrame:
         stays = cohort.kept.select("stay_id", "subject_id", "hadm_id", "age", "intime")
@@ -191,19 +243,25 @@ class Run:
         if frame.empty:
             steps = "; ".join(f"{step}: {number}" for step, number in cohort.flow)
             raise TableError(f"no stay is left ({steps})")
-        subjects = frame["subject_id"].unique().tolist()
-        parts = given or splits.assign(subjects, self.options.fractions, seed=self.options.seed)
-        frame["split"] = [parts[subject] for subject in frame["subject_id"]]
+        subjects = frame["subject_id"].tolist()
+        if given is None:
+            parts = splits.assign(subjects, self.options.fractions, seed=self.options.seed)
+            given = splits.Given(parts)
+        frame["split"] = given.of(subjects)
         if dealt is not None:
             frame["split"] = frame["stay_id"].map(dict(dealt))
         check_training(frame)
+        length = pd.to_timedelta(self.options.seconds, unit="s")
+        frame["prediction_time"] = frame["intime"].astype("datetime64[us]") + length
         return frame
 
     def _modalities(
         self,
         stays: ir.Table,
+        read: ir.Table | None,
         frame: pd.DataFrame,
         accepted: ir.Table | None,
+        variables: tuple[Variable, ...],
         pictures: Path,
     ) -> Iterator[tuple[str, Written]]:
         """Writes what the source has, one modality after the other."""
@@ -219,24 +277,34 @@ class Run:
                     self.out,
                     hours=options.hours,
                     hours_per_bin=options.hours_per_bin,
+                    variables=variables,
                 ),
             )
-        if (documents := self.source.documents()) is not None:
+        own = self.reports
+        documents = self.source.documents() if own is None else None
+        if documents is not None:
             self.say("documents")
             yield (
                 self.source.text,
                 modalities.write_documents(
                     self.engine,
-                    stays,
+                    stays if read is None else stays.semi_join(read, "stay_id"),
                     documents,
                     self.out,
                     sections=options.sections if self.source.text == "report" else (),
+                    kept=options.sections_kept or "every",
                     hours=options.hours,
                     selection=options.selection,
                     known_by=options.known_by,
                 ),
             )
-        if (images := self.source.images()) is not None:
+        images = self.source.images()
+        if images is not None and own is not None:
+            self.say("images and their reports")
+            yield from own.write(
+                self.engine, stays, images, pictures, self.out, options, threads=self.threads
+            )
+        elif images is not None:
             self.say("images")
             yield (
                 "cxr",

@@ -8,17 +8,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import ibis
 import ibis.expr.types as ir
 import pandas as pd
 
+from cm2.prepare.cohort import Cohort
+from cm2.prepare.engine import Engine
+from cm2.prepare.errors import TableError
 from cm2.prepare.images import CHEXPERT
+from cm2.prepare.options import Options
 from cm2.prepare.tables import UNREAD, unread
+from cm2.prepare.variables import VARIABLES, Item, Variable, items
 from cm2.registry import Registry
 
-__all__ = ["DOCUMENTS", "IMAGES", "MEASUREMENTS", "STAYS", "Raw", "Source", "register"]
+__all__ = ["DOCUMENTS", "IMAGES", "MEASUREMENTS", "STAYS", "Measured", "Raw", "Source", "register"]
 
 STAYS = {
     "subject_id": "int64",
@@ -93,11 +99,28 @@ class Raw(Protocol):
         """Returns a table with typed columns."""
 
 
+class Measured(NamedTuple):
+    """What is measured over time.
+
+    Attributes:
+        rows: Measurements, with the columns of `MEASUREMENTS`.
+        items: Those that are wanted.
+        variables: What becomes the grid, in its order.
+        counts: What the manifest says of this source alone.
+    """
+
+    rows: ir.Table
+    items: tuple[Item, ...]
+    variables: tuple[Variable, ...]
+    counts: dict[str, Any]
+
+
 class Source(ABC):
     """One raw data set: where its tables and columns are.
 
     Args:
         raw: Its tables, with the columns of `wanted`.
+        options: What decides the result, for a source that is read by it.
 
     Attributes:
         name: The name it is registered under.
@@ -110,7 +133,9 @@ class Source(ABC):
         image_tables: Tables that may lie in a folder of images that is named.
         modalities: What can be made of it.
         tasks: What its tables tell the outcome of.
+        outcome: What the manifest calls an outcome that is none of the tasks.
         untold: Why they do not tell that of another task.
+        outcomes: Tables that tell the outcome of one task, by task; no other reads them.
         grouping: Columns of `groups`.
         ungrouped: Why there is no other such column.
         text: The modality that `documents` are.
@@ -131,13 +156,58 @@ class Source(ABC):
         "length-of-stay",
         "none",
     )
+    outcome: ClassVar[str | None] = None
     untold: ClassVar[Mapping[str, str]] = {}
+    outcomes: ClassVar[Mapping[str, Mapping[str, Mapping[str, str]]]] = {}
     grouping: ClassVar[tuple[str, ...]] = ()
     ungrouped: ClassVar[Mapping[str, str]] = {"year": "its dates are shifted by patient"}
     text: ClassVar[str] = "notes"
 
-    def __init__(self, raw: Raw) -> None:
+    def __init__(self, raw: Raw, options: Options | None = None) -> None:
         self.raw = raw
+        self.options = options or Options()
+
+    @classmethod
+    def named(cls, raw: Path, **files: Path | None) -> dict[str, Path]:
+        """Finds tables that are named one by one, each by an option.
+
+        Args:
+            raw: Folder of the raw tables.
+            **files: What was named; None where nothing was.
+
+        Raises:
+            TableError: This source has no use for one, or cannot do without.
+        """
+        for option, path in files.items():
+            if path is not None:
+                raise TableError(f"{cls.name} has no use for --{option}")
+        return {}
+
+    def samples(self, engine: Engine) -> tuple[Cohort, ir.Table] | None:
+        """Returns stays and outcomes, as `labels.label` does; None where a cohort is to be made.
+
+        Args:
+            engine: Where the work is done.
+        """
+        return None
+
+    def parts(self, engine: Engine) -> dict[int, str] | None:
+        """Returns the part of each patient; None where the source does not split them.
+
+        Args:
+            engine: Where the work is done.
+        """
+        return None
+
+    def measured(self, engine: Engine, stays: ir.Table) -> Measured | None:
+        """Returns measurements and which of them are wanted; None without their tables.
+
+        Args:
+            engine: Where the work is done.
+            stays: Normalised stays that are kept.
+        """
+        rows = self.measurements()
+        return None if rows is None else Measured(rows, items(), VARIABLES, {})
 
     @abstractmethod
     def stays(self) -> ir.Table:
@@ -146,6 +216,10 @@ class Source(ABC):
     def groups(self) -> ir.Table | None:
         """Returns ``stay_id`` and what stays can be told apart by: texts, null where unknown."""
         return None
+
+    def diagnoses(self) -> ir.Table:
+        """Returns ``hadm_id``, ``code`` and ``version`` of ICD, 9 or 10, of coded admissions."""
+        raise TableError(f"{self.name} has no codes of diagnoses")
 
     @abstractmethod
     def measurements(self) -> ir.Table | None:

@@ -2,14 +2,15 @@
 
 Three ways: stratified by the outcome (folds of scikit-learn's StratifiedGroupKFold, dealt out to
 the parts by their fractions); by a hash of the patient's identifier, so that a patient stays in a
-part however many others join; or read from a file.
+part however many others join; or read from a file (`lists` reads published ones).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from cm2.prepare.errors import MissingError, TableError
 
-__all__ = ["PARTS", "assign", "read", "split"]
+__all__ = ["PARTS", "Given", "assign", "checked", "read", "split", "texts"]
 
 PARTS = ("train", "validation", "test")
 
@@ -30,6 +31,34 @@ NAMES = {
 """What the parts are called in files of others, MIMIC-CXR and MEDS among them."""
 
 FOLDS = 20
+
+
+class Given(NamedTuple):
+    """Parts that come from elsewhere.
+
+    Attributes:
+        parts: The part of each patient.
+        rest: The part of patients who are not among them; None where these are left out.
+    """
+
+    parts: Mapping[int, str]
+    rest: str | None = None
+
+    def of(self, subjects: Sequence[int]) -> list[str]:
+        """Returns the part of each patient.
+
+        Args:
+            subjects: Identifiers of patients.
+
+        Raises:
+            TableError: Not one of them is known.
+        """
+        if self.parts.keys().isdisjoint(subjects):
+            raise TableError(
+                f"none of the {len(set(subjects))} patients that are left is in the lists of"
+                " splits; they are of other data"
+            )
+        return [self.parts.get(subject) or str(self.rest) for subject in subjects]
 
 
 def split(
@@ -123,15 +152,43 @@ def read(path: Path) -> dict[int, str]:
         MissingError: There is no such file.
         TableError: Columns are missing, a part is unknown, or a patient is in two parts.
     """
+    frame = texts(path, "splits")
+    if missing := [c for c in ("subject_id", "split") if c not in frame.columns]:
+        raise TableError(f"{path}: a file of splits lacks column(s) {', '.join(missing)}")
+    return checked(frame, path)
+
+
+def texts(path: Path, what: str) -> pd.DataFrame:
+    """Reads a small CSV file as texts, under the names of its columns in lower case.
+
+    Args:
+        path: The file.
+        what: What it is a file of, for the message.
+
+    Raises:
+        MissingError: There is no such file.
+        TableError: It is not made of comma-separated values.
+    """
     if not path.is_file():
-        raise MissingError(f"{path}: no such file of splits")
+        raise MissingError(f"{path}: no such file of {what}")
     try:
         frame = pd.read_csv(path, dtype=str, skipinitialspace=True)
     except (ValueError, UnicodeError):
         raise TableError(f"{path}: cannot be read as comma-separated values") from None
     frame.columns = [str(column).strip().lower() for column in frame.columns]
-    if missing := [c for c in ("subject_id", "split") if c not in frame.columns]:
-        raise TableError(f"{path}: a file of splits lacks column(s) {', '.join(missing)}")
+    return frame
+
+
+def checked(frame: pd.DataFrame, path: Path) -> dict[int, str]:
+    """Returns the part of each patient, from rows of ``subject_id`` and ``split``.
+
+    Args:
+        frame: The rows; a part may be called as in `NAMES`, in any case of letters.
+        path: Where they are from.
+
+    Raises:
+        TableError: A part is unknown, or a patient is in two parts.
+    """
     subjects = pd.to_numeric(frame["subject_id"], errors="coerce")
     parts = frame["split"].str.strip().str.lower().map(NAMES)
     if not (subjects.notna() & parts.notna()).all():

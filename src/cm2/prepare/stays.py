@@ -19,7 +19,7 @@ from cm2.prepare.grouped import GROUPS
 from cm2.prepare.modalities import Written
 from cm2.prepare.options import Options
 
-__all__ = ["by_split", "check_training", "write_stays"]
+__all__ = ["LABEL", "by_split", "check_training", "label_names", "write_stays"]
 
 COLUMNS = {
     "stay_id": pa.int64(),
@@ -30,6 +30,12 @@ COLUMNS = {
     "age": pa.float64(),
 }
 """What every table of stays has; a label or age that is not known is null."""
+
+TIME = "prediction_time"
+"""The end of the window, in the calendar of the source; null where that has none."""
+
+LABEL = "label_"
+"""What the columns of labels that may hold together begin with; ``label`` is null beside them."""
 
 REMAINING = "remaining_hours"
 """How long the stay lasts beyond the window, where that is the outcome."""
@@ -53,7 +59,8 @@ def write_stays(
     """Writes `stays.parquet`, and returns what is left.
 
     Args:
-        frame: The stays, sorted by ``stay_id``, with what `COLUMNS` names.
+        frame: The stays, sorted by ``stay_id``, with what `COLUMNS` names, and with
+            ``prediction_time`` where the source has a calendar.
         written: The modalities.
         out: The folder.
         options: Say how many modalities are removed at random.
@@ -61,10 +68,15 @@ def write_stays(
     columns = {
         name: pa.array(frame[name], kind, from_pandas=True) for name, kind in COLUMNS.items()
     }
+    times = frame[TIME] if TIME in frame else pd.Series(pd.NaT, frame.index)
+    columns[TIME] = pa.array(times.astype("datetime64[us]"), pa.timestamp("us"), from_pandas=True)
     columns |= {
         name: pa.array(frame[name], pa.string(), from_pandas=True)
         for name in GROUPS
         if name in frame
+    }
+    columns |= {
+        LABEL + name: pa.array(frame[LABEL + name], pa.int64()) for name in label_names(frame)
     }
     if REMAINING in frame:
         columns[REMAINING] = pa.array(frame[REMAINING], pa.float64(), from_pandas=True)
@@ -113,17 +125,27 @@ def check_training(frame: pd.DataFrame) -> None:
         )
 
 
+def label_names(frame: pd.DataFrame) -> list[str]:
+    """Names the labels that may hold together; none where an outcome is one class.
+
+    Args:
+        frame: The stays.
+    """
+    return [str(name).removeprefix(LABEL) for name in frame if str(name).startswith(LABEL)]
+
+
 def by_split(frame: pd.DataFrame) -> dict[str, dict[str, int]]:
-    """Counts stays, patients and positives of each split.
+    """Counts stays, patients and positives of each split; of several labels, those with any.
 
     Args:
         frame: Has ``split``, ``subject_id`` and ``label``.
     """
+    outcome = [LABEL + name for name in label_names(frame)] or ["label"]
     return {
         part: {
             "stays": len(rows),
             "patients": int(rows["subject_id"].nunique()),
-            "positive": int((rows["label"] > 0).sum()),
+            "positive": int((rows[outcome] > 0).any(axis=1).sum()),
         }
         for part in splits.PARTS
         for rows in [frame[frame["split"] == part]]

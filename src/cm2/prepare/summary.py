@@ -17,15 +17,20 @@ def text(manifest: Mapping[str, Any]) -> str:
         manifest: Of a prepared folder.
     """
     made = " (SYNTHETIC, no patients)" if manifest["synthetic"] else ""
+    hours = f"{manifest['options']['hours']:g}"
     blocks = [
-        f"{manifest['source']}{made}: {manifest['task']}, first {manifest['options']['hours']:g} h",
+        f"{manifest['source']}{made}: {manifest['task']}, window of {hours} h",
         _table("Cohort", manifest["flow"]),
         _table("Outcome", _outcome(manifest)),
         _table("Stays with each modality", _modalities(manifest)),
         _table("Patients with each set of modalities", _sets(manifest)),
+        _table("In no published list, so in training", _counts(manifest, "in no list")),
+        _table("Stays whose notes are read", _counts(manifest, "notes read")),
         _missing(manifest),
+        _table("Codes", manifest["counts"].get("codes", {}).items()),
+        _table("Codes of diagnoses", manifest["counts"].get("diagnoses", {}).items()),
         _table("Measurements left out", _nested(manifest["measurements_left_out"])),
-        _table("Measurements that count, by when they were entered", _entered(manifest)),
+        _table("Measurements that count, by when they were entered", _counts(manifest, "entered")),
         *(
             _table(f"Rows of {name}", counts.items())
             for name, counts in manifest["counts"].items()
@@ -41,13 +46,14 @@ def _outcome(manifest: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     for part in PARTS:
         numbers = manifest["counts"]["stays"][part]
         if manifest["classes"] != 2:
-            yield part, f"{numbers['stays']} stays"
+            several = f", {numbers['positive']} with a label" if manifest.get("labels") else ""
+            yield part, f"{numbers['stays']} stays{several}"
             continue
         share = 100 * numbers["positive"] / max(numbers["stays"], 1)
         yield part, f"{numbers['stays']} stays, {numbers['positive']} positive ({share:.1f}%)"
     for kind, number in manifest["positives"].items():
-        whose = "positives" if manifest["classes"] == 2 else "stays"
-        yield f"{whose} that {kind}", number
+        whose = "positives that" if manifest["classes"] == 2 else "stays that"
+        yield f"{'stays with' if manifest.get('labels') else whose} {kind}", number
 
 
 def _modalities(manifest: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
@@ -66,8 +72,8 @@ def _sets(manifest: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
         yield " + ".join(one["modalities"]) or "none", f"{one['patients']} ({one['stays']} stays)"
 
 
-def _entered(manifest: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
-    yield from manifest["counts"].get("entered", {}).items()
+def _counts(manifest: Mapping[str, Any], name: str) -> Iterable[tuple[str, Any]]:
+    yield from manifest["counts"].get(name, {}).items()
 
 
 def _missing(manifest: Mapping[str, Any]) -> str:

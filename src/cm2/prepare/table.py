@@ -70,6 +70,9 @@ class Table(Collection):
             options.seed,
             options.fractions,
         )
+        if "start" in about:
+            length = pd.to_timedelta(options.seconds, unit="s")
+            stays["prediction_time"] = _times(samples[about["start"]]).to_numpy() + length
         flow = [("samples found", len(stays))]
         if given is not None:
             stays["split"] = stays["subject_id"].map(dict(given))
@@ -159,7 +162,8 @@ class Table(Collection):
 
 
 def _times(values: pd.Series) -> pd.Series:
-    return pd.to_datetime(values, errors="coerce", format="ISO8601")
+    times = pd.to_datetime(values, errors="coerce", format="ISO8601")
+    return times if times.dt.tz is None else times.dt.tz_convert(None)
 
 
 def _read(path: Path, columns: list[str]) -> pd.DataFrame:

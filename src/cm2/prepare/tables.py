@@ -46,7 +46,8 @@ class Tables:
         folder: Where the files are, or a DuckDB file.
         wanted: For each table its columns and their types (``"int64"``, ``"float64"``,
             ``"string"``, ``"timestamp"``, and ``"int8"`` for a flag, which may also be written true
-            or false), all lower case.
+            or false), all lower case. A type that ends in ``?`` is of a column that may be absent
+            and then is null.
         optional: Tables that may be absent; ``name in tables`` says whether one is there.
         lazy: Tables too large to be copied.
         subfolders: Further folders to look into, below ``folder``.
@@ -72,7 +73,10 @@ class Tables:
     ) -> None:
         self.folder = Path(folder)
         self.unreadable: dict[str, int] = {}
-        self._wanted = wanted
+        self._wanted = {
+            name: {column: kind.removesuffix("?") for column, kind in columns.items()}
+            for name, columns in wanted.items()
+        }
         self._lazy = frozenset(lazy)
         places = [self.folder, *(self.folder / name for name in subfolders)]
         self._files, self._owned = dict(given or {}), engine is None
@@ -137,9 +141,16 @@ class Tables:
             return list(self._open(name).columns)
         return _csv_header(self._files[name])
 
+    def _texts(self, name: str, raw: ir.Table) -> dict[str, ir.Value]:
+        spelling = self._spelling[name]
+        return {
+            column: _text(raw[spelling[column]]) if column in spelling else ibis.null("string")
+            for column in self._wanted[name]
+        }
+
     def _view(self, name: str) -> ir.Table:
         raw = self._open(name)
-        text = {column: _text(raw[self._spelling[name][column]]) for column in self._wanted[name]}
+        text = self._texts(name, raw)
         columns = {column: _cast(text[column], kind) for column, kind in self._wanted[name].items()}
         # Times first: a row without a time is of no use, whatever else it lacks.
         ordered = sorted(self._wanted[name].items(), key=lambda pair: pair[1] != "timestamp")
@@ -148,7 +159,8 @@ class Tables:
             for column, kind in ordered
             if kind != "string"
         ]
-        columns[UNREAD] = ibis.cases(*lost, else_=ibis.null("string"))
+        none = ibis.null("string")
+        columns[UNREAD] = ibis.cases(*lost, else_=none) if lost else none
         return raw.select(**columns)
 
     def check(self) -> None:
@@ -160,10 +172,9 @@ class Tables:
         for name in sorted(self._lazy):
             if name in self:
                 raw = self._open(name)
-                types = self._wanted[name]
-                text = {column: _text(raw[self._spelling[name][column]]) for column in types}
+                sample = _typed(raw.limit(SAMPLE), self._texts(name, raw), self._wanted[name])
                 with self.engine.guard(self.path(name)):
-                    self._refuse_unreadable(name, _typed(raw.limit(SAMPLE), text, types))
+                    self._refuse_unreadable(name, sample)
 
     @property
     def empty(self) -> list[str]:
@@ -180,7 +191,7 @@ class Tables:
 
     def _load(self, name: str) -> ir.Table:
         raw = self._open(name)
-        text = {column: _text(raw[self._spelling[name][column]]) for column in self._wanted[name]}
+        text = self._texts(name, raw)
         with self.engine.guard(self.path(name)):
             table = self.engine.backend.create_table(
                 f"raw_{name}", _typed(raw, text, self._wanted[name])
@@ -235,14 +246,14 @@ def unread(table: ir.Table) -> ir.StringValue:
     return table[UNREAD] if UNREAD in table.columns else ibis.null("string")
 
 
-def _text(value: ir.Column) -> ir.Column:
+def _text(value: ir.Value) -> ir.Value:
     """Returns the text of a value of any type; that of blanks is null."""
     if value.type().is_timestamp() or value.type().is_boolean():
         return value
     return value.cast("string").strip().nullif("")
 
 
-def _cast(text: ir.Column, kind: str) -> ir.Column:
+def _cast(text: ir.Value, kind: str) -> ir.Value:
     """Casts text; what cannot be read, and what is no finite number, is null."""
     if kind == FLAG:
         return _flag(text)
@@ -256,7 +267,7 @@ def _cast(text: ir.Column, kind: str) -> ir.Column:
     return (number.isnan() | number.isinf()).ifelse(ibis.null("float64"), number)
 
 
-def _flag(text: ir.Column) -> ir.Column:
+def _flag(text: ir.Value) -> ir.Value:
     if text.type().is_boolean():
         return text.cast(FLAG)
     words = text.lower().cases(("true", "1"), ("false", "0"), else_=text)
@@ -358,11 +369,11 @@ def _spelling(
     found = {column.strip().lower(): column for column in reversed(header)}
     if len(header) == 1 and any(mark in header[0] for mark in ";\t|"):
         raise TableError(f"{path}: not delimited by commas (the header is a single column)")
-    if missing := [column for column in columns if column not in found]:
+    if missing := [c for c, kind in columns.items() if c not in found and not kind.endswith("?")]:
         # Of a file without a header, the names that were found are values of a patient.
         known = ", ".join(column for column in columns if column in found) or "none of the others"
         raise TableError(
             f"{path}: table {name} lacks column(s) {', '.join(missing)};"
             f" its first line has {len(header)} names, of the wanted ones {known}"
         )
-    return {column: found[column] for column in columns}
+    return {column: found[column] for column in columns if column in found}

@@ -22,6 +22,7 @@ CONVERSIONS = (
     "celsius",
     "kilogram",
     "centimetre",
+    "milligram",
     "text",
     "excluded",
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from cm2.experiments.results import Cell, Run
 from cm2.figures import runs as drawings
 from cm2.report import Picture, Section, Table
 
-__all__ = ["differences", "main", "measures", "write"]
+__all__ = ["differences", "labels", "main", "measures", "write"]
 
 PLACES = ("root", "fitted_on", "tokenizer", "weights")
 """Options that may be a place on a machine; the report names the last part of it only."""
@@ -43,11 +43,38 @@ def measures(table: pd.DataFrame, cell: Cell) -> Table:
     rows: dict[str, dict[str, Any]] = {}
     for row in _rows(table, cell):
         shown = rows.setdefault(row["method"], {"method": row["method"], "seeds": row["splits"]})
-        spread = "" if pd.isna(row["sd"]) else f" ± {row['sd']:.3f}"
-        shown[row["metric"]] = f"{row['value']:.3f}{spread} [{row['low']:.3f}, {row['high']:.3f}]"
+        shown[row["metric"]] = _with_interval(row)
     first = _rows(table, cell)[0]
     caption = f"{cell.title}: measures on {first['rows']} test rows, {first['positives']} positive"
+    if several := len(cell.runs[0].labels):
+        caption += f"; means over {several} labels, and all labels together (micro)"
     return Table(caption, pd.DataFrame(list(rows.values())), _own(cell))
+
+
+def labels(table: pd.DataFrame, cell: Cell) -> Table:
+    """Each label by itself: how many rows have it, and AUROC and AUPR of each method.
+
+    Args:
+        table: What :func:`~cm2.experiments.results.tables` returned.
+        cell: Which experiment.
+    """
+    names = cell.runs[0].labels
+    positive = (cell.runs[0].predictions.target > 0).sum(axis=0) if names else ()
+    number = dict(zip(names, positive, strict=True))
+    chosen = table[(table["experiment"] == cell.title) & (table["label"] != "")]
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in chosen.to_dict("records"):
+        name, method = row["label"], row["method"]
+        first = {"label": name.replace("_", " "), "positive": int(number[name]), "method": method}
+        rows.setdefault((name, method), first)[row["metric"]] = _with_interval(row)
+    order = sorted(rows, key=lambda key: names.index(key[0]))
+    frame = pd.DataFrame([rows[key] for key in order])
+    return Table(f"{cell.title}: each label on the test rows", frame)
+
+
+def _with_interval(row: Mapping[Any, Any]) -> str:
+    spread = "" if pd.isna(row["sd"]) else f" ± {row['sd']:.3f}"
+    return f"{row['value']:.3f}{spread} [{row['low']:.3f}, {row['high']:.3f}]"
 
 
 def differences(table: pd.DataFrame, cell: Cell) -> Table:
@@ -77,7 +104,7 @@ def main(cells: Sequence[Cell], table: pd.DataFrame) -> list[Table]:
     """The tables of results of all experiments, in order."""
     made = []
     for cell in cells:
-        made += [measures(table, cell), differences(table, cell)]
+        made += [measures(table, cell), labels(table, cell), differences(table, cell)]
     return [one for one in made if len(one.frame)]
 
 
@@ -131,7 +158,7 @@ def write(
 
 
 def _rows(table: pd.DataFrame, cell: Cell) -> list[dict[str, Any]]:
-    chosen = table[table["experiment"] == cell.title]
+    chosen = table[(table["experiment"] == cell.title) & (table["label"] == "")]
     return [{str(key): value for key, value in row.items()} for row in chosen.to_dict("records")]
 
 

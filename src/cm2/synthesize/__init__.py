@@ -32,6 +32,7 @@ TRUTH = "SYNTHETIC_truth.csv.gz"
 SOURCES = {"mimic3": mimic3, "mimic4": mimic4}
 STREAMS = (
     "episodes", "admissions", "diagnoses", "chart", "laboratory", "notes", "studies", "images",
+    "lists", "reports",
 )  # fmt: skip
 
 

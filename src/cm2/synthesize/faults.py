@@ -44,6 +44,8 @@ class Faults(NamedTuple):
     corrupt_image: float = 0.004
     lost_image: float = 0.004
     turned_image: float = 0.01
+    lost_report: float = 0.01
+    unlisted_patient: float = 0.01
 
     def scaled(self, factor: float) -> Faults:
         """All rates times a factor, at most one half."""

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.random import Generator
 
-from cm2.synthesize import charting, episodes, notes, rows
+from cm2.synthesize import charting, diagnoses, episodes, lists, notes, rows
 from cm2.synthesize import mimic3_registers as registers
 from cm2.synthesize.episodes import Episodes, Ids
 from cm2.synthesize.faults import Faults, pick
@@ -66,9 +66,11 @@ def write(
     table("D_LABITEMS", registers.d_labitems())
     table("D_ICD_DIAGNOSES", registers.d_diagnoses())
     table("DIAGNOSES_ICD", registers.discharge_codes(found, streams["diagnoses"]))
+    diagnoses.write_groups(folder, (9,))
     table("CHARTEVENTS", _chartevents(found, system, faults, streams["chart"]))
     table("LABEVENTS", _labevents(found, faults, streams["laboratory"]))
     table("NOTEEVENTS", _noteevents(found, system, noted, faults, streams["notes"]))
+    lists.write(folder / "lists", found.patients["subject_id"].to_numpy(), faults, streams["lists"])
     return found, {"series": np.ones(len(stays), dtype=bool), "text": noted}
 
 

@@ -1,8 +1,10 @@
-"""The layout of MIMIC-IV 3.1 with its radiology notes, and of MIMIC-CXR-JPG 2.0.0.
+"""The layout of MIMIC-IV 3.1 with its radiology notes, of MIMIC-CXR-JPG 2.0.0 and MIMIC-CXR.
 
 ``hosp``, ``icu``, ``note`` and ``cxr`` hold compressed CSV files with lower-case names; the
-pictures are ``cxr/files/pNN/pNNNNNNNN/sNNNNNNNN/<dicom>.jpg``. Identifiers lie above those of the
-real data. Written are the tables that preparation may read, each with all its columns.
+pictures are ``cxr/files/pNN/pNNNNNNNN/sNNNNNNNN/<dicom>.jpg``. MIMIC-CXR's own reports are
+``cxr-reports/files/pNN/pNNNNNNNN/sNNNNNNNN.txt``, beside the table of their sections. Published
+split lists are in ``lists``. Identifiers lie above those of the real data. Written are the tables
+that preparation may read, each with all its columns.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.random import Generator
 
-from cm2.synthesize import charting, episodes, rows, studies, xrays
+from cm2.synthesize import charting, cxr_reports, diagnoses, episodes, lists, rows, studies, xrays
 from cm2.synthesize import mimic4_registers as registers
 from cm2.synthesize.episodes import Episodes, Ids
 from cm2.synthesize.faults import Faults, pick
@@ -72,6 +74,7 @@ def write(
     table("hosp/d_labitems", registers.d_labitems())
     table("hosp/d_icd_diagnoses", registers.d_diagnoses())
     table("hosp/diagnoses_icd", registers.discharge_codes(found, streams["diagnoses"]))
+    diagnoses.write_groups(folder, (9, 10))
     table("hosp/labevents", _labevents(found, faults, streams["laboratory"]))
     table("icu/icustays", registers.icustays(found))
     table("icu/d_items", registers.d_items())
@@ -85,6 +88,9 @@ def write(
     table("note/radiology", radiology)
     table("note/radiology_detail", detail)
     _xrays(folder / "cxr", found, drawn, faults, streams["images"])
+    cxr_reports.write(folder / "cxr-reports", drawn, faults, streams["reports"])
+    subjects = found.patients["subject_id"].to_numpy()
+    lists.write(folder / "lists", subjects, faults, streams["lists"], ending="_iv")
     has = {"series": np.ones(size, dtype=bool), "text": reported, "image": pictured}
     return found, has
 
