@@ -137,7 +137,7 @@ def write_images(root: Path, ids: np.ndarray, rng: np.random.Generator) -> None:
     pixels = rng.integers(0, 256, (len(ids), 256, 256), np.uint8)
     pixels[order, 0, 0] = ids
     np.save(root / "images.npy", pixels)
-    pd.DataFrame({"stay_id": ids, "row": order, "hour": 1.0, "view": "AP"}).to_parquet(
+    pd.DataFrame({"stay_id": ids, "row": order, "hour": order + 0.5, "view": "AP"}).to_parquet(
         root / "images.parquet"
     )
 

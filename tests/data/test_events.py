@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from cm2.data.batches import loader
 from cm2.data.events import UNSEEN, Events
 from cm2.data.folder import Folder
+from cm2.data.module import PreparedData
 from cm2.data.prepared import Prepared
 from cm2.encoders import Dense, Encoder
 from cm2.errors import InputError
 from cm2.models import CM2
 from cm2.models.base import pieces
+from cm2.prepare import write
 from cm2.records import Events as Record
 from cm2.tasks import Multiclass
 from prepared_folder import VARIABLES, make_folder, rewrite_manifest
@@ -128,6 +130,9 @@ def test_what_was_measured_after_the_prediction_is_refused(root: Path) -> None:
     change(root, at(np.nan))
     with pytest.raises(InputError, match="missing or infinite"):
         Prepared(root, modalities=["events"], split=None)
+    change(root, lambda table: table.assign(hour=1.0, variable=None))
+    with pytest.raises(InputError, match="without a variable"):
+        Prepared(root, modalities=["events"], split=None)
 
 
 def test_variables_and_scales_are_those_of_training(root: Path) -> None:
@@ -151,6 +156,47 @@ def test_variables_and_scales_are_those_of_training(root: Path) -> None:
     assert (new.variable == UNSEEN).any()
     assert not new.value[new.variable == UNSEEN].any()
     assert (new.value[new.variable > UNSEEN] > 1e3).all()
+
+
+def test_the_table_of_variables_gives_names_and_units_back(shared: Path) -> None:
+    data = Prepared(shared, modalities=BOTH, split="test")
+    _, variable, value, mask = data[range(len(data))].inputs["events"]
+    row = data.variables.iloc[variable[mask].numpy()]
+    table = pd.read_parquet(shared / "events.parquet")
+    table = table[table["stay_id"].isin(data.stays["stay_id"])].sort_values(["stay_id", "hour"])
+    assert list(row["name"]) == list(table["variable"])
+    np.testing.assert_allclose(
+        value[mask].numpy() * row["deviation"] + row["mean"], table["value"], rtol=1e-5
+    )
+    assert data.variables["name"].isna().sum() == UNSEEN + 1
+    assert Prepared(shared).variables is None
+
+
+def test_without_events_in_training_every_variable_is_unseen(root: Path) -> None:
+    stays = pd.read_parquet(root / "stays.parquet")
+    stays.assign(split="test").to_parquet(root / "stays.parquet")
+    rewrite_manifest(root)
+    data = Prepared(root, modalities=["events"], split="test")
+    events = data[range(len(data))].inputs["events"]
+    assert data.shape == {"events": {"vocabulary": UNSEEN + 1}}
+    assert (events.variable[events.mask] == UNSEEN).all()
+    assert not events.value.any()
+
+
+def test_a_row_alone_is_the_row_of_any_batch(shared: Path) -> None:
+    """But for padding; in Lightning's module, in the share of each of two processes too."""
+    data = PreparedData(shared, batch_size=8, options={"modalities": BOTH}).parts["train"]
+    whole = data[range(len(data))].inputs["events"]
+    seen = []
+    for process in range(2):
+        for batch in loader(data, 8, seed=1, process=process, processes=2):
+            for row, *given in zip(batch.rows.tolist(), *batch.inputs["events"], strict=True):
+                alone = data[row].inputs["events"]
+                for part, one, every in zip(given, alone, whole, strict=True):
+                    assert torch.equal(part[given[-1]], one[0])
+                    assert torch.equal(part[given[-1]], every[row][whole.mask[row]])
+                seen.append(row)
+    assert sorted(seen) == list(range(len(data)))
 
 
 def test_an_event_takes_twelve_bytes(shared: Path, tmp_path: Path) -> None:
@@ -181,25 +227,40 @@ def test_hours_of_chunks_and_images(shared: Path) -> None:
         own = table[table["stay_id"] == stay]
         assert set(hours[i][real[i]].tolist()) <= set(own["hour"])
         assert (hours[i][real[i]].diff() >= 0).all()
-    image = list(data.modalities).index("cxr")
-    assert torch.equal(batch.hours["cxr"], batch.present[:, image].float())
+    index = pd.read_parquet(shared / "images.parquet").set_index("stay_id")["hour"]
+    found = index.reindex(data.stays["stay_id"], fill_value=0.0)
+    np.testing.assert_array_equal(batch.hours["cxr"], found)
     assert data[[3, 0]].hours["cxr"].tolist() == batch.hours["cxr"][[3, 0]].tolist()
 
 
-def test_hours_of_lines_are_those_of_the_last_and_may_be_unknown(root: Path) -> None:
+def test_hours_of_lines_are_those_of_the_last(root: Path) -> None:
     known = json.loads((root / "manifest.json").read_text())["modalities"]
     known["report"]["lines"] = True
     rewrite_manifest(root, modalities=known)
-    table = pd.read_parquet(root / "reports.parquet")
+    last = pd.read_parquet(root / "reports.parquet").groupby("stay_id")["hour"].max()
     data = Prepared(root, modalities=["report"], tokens=64, split=None)
-    last = table.groupby("stay_id")["hour"].max()
     found = data[range(len(data))].hours["report"].max(dim=1).values
     np.testing.assert_array_equal(found, last[data.stays["stay_id"]])
-    table.drop(columns="hour").to_parquet(root / "reports.parquet")
-    index = pd.read_parquet(root / "images.parquet")
-    index.drop(columns="hour").to_parquet(root / "images.parquet")
+
+
+@pytest.mark.parametrize("name", ["reports", "images"])
+def test_hours_may_be_unknown_for_all_but_not_for_some(root: Path, name: str) -> None:
+    modality = {"reports": "report", "images": "cxr"}[name]
+    path = root / f"{name}.parquet"
+    table = pd.read_parquet(path)
+    for unknown in (table.drop(columns="hour"), table.assign(hour=np.nan)):
+        unknown.to_parquet(path)
+        rewrite_manifest(root)
+        assert Prepared(root, modalities=[modality])[[0]].hours == {}
+    table.assign(hour=table["hour"].where(table.index > 0)).to_parquet(path)
     rewrite_manifest(root)
-    assert Prepared(root, modalities=["report", "cxr"])[[0]].hours == {}
+    with pytest.raises(InputError, match=rf"{name}\.parquet: has missing"):
+        Prepared(root, modalities=[modality])
+
+
+def test_nobody_knows_when_texts_from_python_are_from(tmp_path: Path) -> None:
+    write(tmp_path / "mine", {"note": ["a word"] * 40}, y=np.arange(40) % 2)
+    assert Prepared(tmp_path / "mine")[[0]].hours == {}
 
 
 def flat(x: object) -> list[Tensor]:
@@ -263,7 +324,7 @@ def test_a_model_reads_them_and_never_what_is_absent(shared: Path) -> None:
     model = CM2(encoders, 2, components=1, width=8).eval()
     torch.manual_seed(0)
     logits = model(batch).logits
-    Multiclass(2).loss(logits, batch.target).backward()
+    Multiclass(2).loss(logits, batch.target).mean().backward()
     assert all(p.grad is not None for p in encoders["events"].parameters())
     hour, variable, value, mask = batch.inputs["events"]
     rows = batch.present[:, :1]

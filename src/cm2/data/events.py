@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from numpy import ndarray
 
 from cm2 import records
 from cm2.data.folder import Folder
-from cm2.data.readers import Ragged, Reader
+from cm2.data.readers import Ragged, Reader, finite
 from cm2.errors import InputError
 
 __all__ = ["UNSEEN", "Events"]
@@ -26,19 +25,15 @@ COLUMNS = ("stay_id", "variable", "hour", "value")
 STEP = np.dtype([("hour", np.float32), ("variable", np.int32), ("value", np.float32)])
 
 
-class Scales(NamedTuple):
-    """The variables of the training split, sorted, with the mean and deviation of each."""
-
-    names: pd.Index
-    mean: Float[ndarray, " variable"]
-    deviation: Float[ndarray, " variable"]
-
-
 class Events(Reader):
     """Events in the order of their hours: ``stay_id, variable, hour, value`` in any order of stays.
 
     Those of one hour keep the order of the file, in which the one that counts for the grid is the
     last of its variable. An event takes twelve bytes.
+
+    Attributes:
+        variables: What each number of ``variable`` stands for: ``name``, and the ``mean`` and
+            ``deviation`` by which values were scaled.
 
     Args:
         folder: The prepared data.
@@ -54,22 +49,23 @@ class Events(Reader):
         frame = folder.table(file, COLUMNS, repeated=["variable"])
         frame = frame[frame["stay_id"].isin(stays)]
         _check(frame, folder, file)
-        known = _scales(fit.root, fit.facts(name)["file"], fit.checksum)
+        self.variables = _variables(fit.root, fit.facts(name)["file"], fit.checksum)
         ids, hours = frame["stay_id"].to_numpy(), frame["hour"].to_numpy()
         order = np.lexsort((hours, ids))  # stable: the file's order stays within an hour
-        number = frame["variable"].cat.codes.to_numpy()
-        place = known.names.get_indexer(frame["variable"].cat.categories)[number]
-        seen = place >= 0
-        # Those not seen, place -1, are scaled like the last one and then set to zero.
-        value = (frame["value"].to_numpy() - known.mean[place]) / known.deviation[place]
+        known = pd.Index(self.variables["name"][UNSEEN + 1 :])
+        # The indexer says -1 of a name that is not known, which makes it UNSEEN.
+        number = known.get_indexer(frame["variable"].cat.categories) + UNSEEN + 1
+        number = number[frame["variable"].cat.codes]
+        mean, deviation = self.variables[["mean", "deviation"]].to_numpy()[number].T
+        value = np.where(number == UNSEEN, 0.0, (frame["value"] - mean) / deviation)
         flat = np.empty(len(frame), STEP)
         flat["hour"] = hours[order]
-        flat["variable"] = np.where(seen, place + UNSEEN + 1, UNSEEN)[order]
-        flat["value"] = np.where(seen, value, 0.0)[order]
+        flat["variable"] = number[order]
+        flat["value"] = value[order]
         ids = ids[order]
         lengths = np.searchsorted(ids, stays, "right") - np.searchsorted(ids, stays, "left")
         self.has = lengths > 0
-        self.shape = {"vocabulary": len(known.names) + UNSEEN + 1}
+        self.shape = {"vocabulary": len(self.variables)}
         self._ragged = Ragged(flat, lengths)
 
     def take(self, rows: Int[ndarray, " batch"]) -> records.Events:
@@ -83,10 +79,10 @@ class Events(Reader):
 
 
 def _check(frame: pd.DataFrame, folder: Folder, file: str) -> None:
-    """Refuses numbers that are none, and what was measured after the prediction."""
-    numbers = frame[["hour", "value"]].to_numpy(np.float64)
-    if not np.isfinite(numbers).all():
-        raise InputError(f"{folder.root / file}: has missing or infinite values")
+    """Refuses what is missing or no number, and what was measured after the prediction."""
+    if frame["variable"].isna().any():
+        raise InputError(f"{folder.root / file}: has events without a variable")
+    numbers = finite(frame[["hour", "value"]].to_numpy(np.float64), folder.root / file)
     hours = folder.manifest.get("options", {}).get("hours")
     late = 0 if hours is None else int((numbers[:, 0] > hours).sum())
     if late:
@@ -96,15 +92,19 @@ def _check(frame: pd.DataFrame, folder: Folder, file: str) -> None:
 
 
 @lru_cache(maxsize=8)
-def _scales(root: Path, file: str, checksum: str) -> Scales:
-    """Of the training split's events; kept, since each split needs them."""
+def _variables(root: Path, file: str, checksum: str) -> pd.DataFrame:
+    """Those of the training split's events, in the order of names; kept, since each split needs it.
+
+    The first two rows, of padding and of variables not seen, have no name.
+    """
     folder = Folder(root, verify=False)
     frame = folder.table(file, COLUMNS, repeated=["variable"])
     train = folder.stays.loc[folder.stays["split"] == "train", "stay_id"]
     groups = frame[frame["stay_id"].isin(train)].groupby("variable", observed=True)["value"]
-    mean, deviation = groups.mean(), groups.std(ddof=0)
-    return Scales(
-        pd.Index(mean.index.astype(str)),
-        mean.to_numpy(np.float64),
-        deviation.where(deviation > 0, 1.0).to_numpy(np.float64),
+    found = pd.DataFrame({"mean": groups.mean(), "deviation": groups.std(ddof=0)})
+    found["deviation"] = found["deviation"].where(found["deviation"] > 0, 1.0)
+    found.index = found.index.astype(object)  # to be sorted as texts, not as the file has them
+    first = pd.DataFrame({"name": None, "mean": 0.0, "deviation": 1.0}, index=range(UNSEEN + 1))
+    return pd.concat(
+        [first, found.sort_index().rename_axis("name").reset_index()], ignore_index=True
     )

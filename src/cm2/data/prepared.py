@@ -69,6 +69,8 @@ class Prepared(Dataset[Batch]):
         target: The label of each stay, or its zeros and ones where several may hold together; None
             where one is not known.
         shape: Arguments of each modality's encoder that follow from the data.
+        variables: What each number of ``Events.variable`` stands for: ``name``, and the ``mean``
+            and ``deviation`` by which values were scaled; None if events are not read.
         classes: Number of classes; two for each of several labels.
         labels: Names of labels that may hold together; empty where a stay is of one class.
         checksum: Of the folder's manifest.
@@ -138,6 +140,8 @@ class Prepared(Dataset[Batch]):
                     " stays.parquet says have it"
                 )
         self.shape = {name: reader.shape for name, reader in self._readers.items()}
+        events = [reader for reader in self._readers.values() if isinstance(reader, Events)]
+        self.variables: pd.DataFrame | None = events[0].variables if events else None
         self._present = removal.kept(has, self._ids, self.modalities, missing_rate, removable, seed)
         self.present: Bool[Tensor, "stay modality"] = torch.from_numpy(self._present)
         self.target = _target(self.stays, self.labels)
