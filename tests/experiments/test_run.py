@@ -222,6 +222,8 @@ def test_folders_that_are_not_runs(tmp_path: Path, capsys: pytest.CaptureFixture
         run.train(config.load(path, ["seed=5"]), tmp_path / "run", resume=True)
     with pytest.raises(InputError, match="encoders names only"):
         run.build(experiment, {"labs": {"features": 3}}, 2)
+    with pytest.raises(InputError, match=r"encoders\.vitals: 'dense' does not read .*'features'"):
+        run.build(experiment, {"vitals": {"vocabulary": 5}}, 2)
 
 
 def test_a_sweep_runs_all_and_goes_on(tmp_path: Path) -> None:
