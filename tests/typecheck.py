@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from functools import wraps
+from types import CodeType
 from typing import Any, Self
 
 import jaxtyping
@@ -20,8 +21,11 @@ from beartype import beartype
 FIRST, EVERY = 20, 50
 """The calls of a function in a test that are checked: so many, then one of so many."""
 
-calls: Counter[Callable[..., Any]] = Counter()
-"""How often this test has called each function; `conftest.py` clears it before the next one."""
+calls: Counter[CodeType] = Counter()
+"""How often this test has run each function; `conftest.py` clears it before the next one.
+
+By code, so that a function that is made anew at every call of another one is one of its kind.
+"""
 
 every_call = jaxtyping.jaxtyped
 
@@ -43,10 +47,12 @@ def some_calls(*, typechecker: Callable[..., Any]) -> Callable[[Any], Any]:
         if not inspect.isfunction(target):
             return check
 
+        code = target.__code__
+
         @wraps(target)
         def sampled(*args: Any, **kwargs: Any) -> Any:
-            calls[target] += 1
-            count = calls[target]
+            calls[code] += 1
+            count = calls[code]
             run = check if count <= FIRST or count % EVERY == 0 else target
             return run(*args, **kwargs)
 
