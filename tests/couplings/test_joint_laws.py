@@ -361,7 +361,8 @@ def test_conditional_means_are_those_of_draws(coupling: str, family: str, compon
     # where it is the mean of 64 draws, their error comes on top
     error = drawn.std(0) * (1 / n + 1 / 64) ** 0.5
     assert ((found[1] - drawn.mean(0)).abs() < 4.5 * error).all()
-    assert torch.equal(joint.conditional_mean(z, present[None])[0], found)
+    if components == 1:  # twice the same; with more components it is the same fixed seed
+        assert torch.equal(joint.conditional_mean(z, present[None])[0], found)
 
 
 @every_density
