@@ -27,7 +27,8 @@ calls: Counter[CodeType] = Counter()
 By code, so that a function that is made anew at every call of another one is one of its kind.
 """
 
-every_call = jaxtyping.jaxtyped
+every_call = getattr(jaxtyping.jaxtyped, "every_call", jaxtyping.jaxtyped)
+"""jaxtyping's own decorator, also where this module is imported by a second name."""
 
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -61,4 +62,5 @@ def some_calls(*, typechecker: Callable[..., Any]) -> Callable[[Any], Any]:
     return decorate
 
 
+some_calls.every_call = every_call  # type: ignore[attr-defined]
 jaxtyping.jaxtyped = some_calls
