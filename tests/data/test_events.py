@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,21 +24,9 @@ from cm2.models.base import pieces
 from cm2.prepare import write
 from cm2.records import Events as Record
 from cm2.tasks import Multiclass
-from prepared_folder import VARIABLES, make_folder, rewrite_manifest
+from prepared_folder import VARIABLES, rewrite_manifest
 
 BOTH = ["events", "vitals"]
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Read only."""
-    return make_folder(tmp_path_factory.mktemp("events") / "data")
-
-
-@pytest.fixture
-def root(shared: Path, tmp_path: Path) -> Path:
-    """A copy to be changed."""
-    return Path(shutil.copytree(shared, tmp_path / "copy"))
 
 
 def change(root: Path, edit: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
@@ -199,9 +186,8 @@ def test_a_row_alone_is_the_row_of_any_batch(shared: Path) -> None:
     assert sorted(seen) == list(range(len(data)))
 
 
-def test_an_event_takes_twelve_bytes(shared: Path, tmp_path: Path) -> None:
+def test_an_event_takes_twelve_bytes(root: Path) -> None:
     """A reader goes to the workers as it is: no texts, no table, the events of its stays only."""
-    root = Path(shutil.copytree(shared, tmp_path / "copy"))
     change(root, lambda table: pd.concat([table] * 200, ignore_index=True))
     folder = Folder(root)
     stays = folder.stays["stay_id"].to_numpy()
