@@ -29,7 +29,7 @@ demo: $(RUNTIME) ## train and evaluate on real data, write runs/demo/report.html
 	$(BIN)/cm2 demo --out $(OUT)
 
 test: check docs ## everything CI runs: format, lint, types, layers, docs, tests
-	$(PYTEST) -n $(WORKERS) -m "not slow"
+	$(PYTEST) -n $(WORKERS) --dist worksteal -m "not slow"
 
 check: $(TOOLS) ## format, lint, types, import layers
 	$(BIN)/ruff format --check .
@@ -45,10 +45,10 @@ docs: $(TOOLS) ## build the site in docs/_build/html, running its examples
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
 fast: $(TOOLS) ## the quick tests only, stop at the first failure
-	$(PYTEST) -n $(WORKERS) -x -m "not slow"
+	$(PYTEST) -n $(WORKERS) --dist worksteal -x -m "not slow"
 
 slow: $(TOOLS) ## the slow tests only
-	$(PYTEST) -n $(WORKERS) -m slow
+	$(PYTEST) -n $(WORKERS) --dist worksteal -m slow
 
 install: $(TOOLS) ## a working checkout in .venv, nothing run
 

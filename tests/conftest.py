@@ -4,6 +4,7 @@ import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
@@ -11,7 +12,10 @@ os.environ.setdefault("MPLBACKEND", "agg")
 import numpy as np
 import pytest
 import torch
+from sklearn.ensemble import RandomForestClassifier
 from torch.distributions import Distribution
+
+import typecheck
 
 torch.set_num_threads(1)
 
@@ -42,12 +46,28 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in needing]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Every test has its types checked from the start, alone or in company."""
+    typecheck.calls.clear()
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """Every test starts from the same random state, alone or in company."""
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002  the legacy state is what is being fixed
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def small_forests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Experts' forests of ten trees, for tests of what does not depend on their number."""
+
+    def forest(_: int, **options: Any) -> RandomForestClassifier:
+        return RandomForestClassifier(10, **options)
+
+    monkeypatch.setattr("cm2.heads.scores.RandomForestClassifier", forest)
 
 
 @pytest.fixture(autouse=True)

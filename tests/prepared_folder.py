@@ -10,6 +10,7 @@ import pandas as pd
 from cm2.prepare import manifest
 
 COLUMNS = [f"c{i}" for i in range(76)]
+VARIABLES = ["heart_rate", "glucose", "weight"]
 WORDS = ["patient", "stable", "lungs", "clear", "effusion", "heart", "normal", "sedated"]
 
 
@@ -60,6 +61,7 @@ def make_folder(
         frame[[f"label_{name}" for name in labels]] = rng.integers(0, 2, (stays, len(labels)))
     frame.to_parquet(root / "stays.parquet")
     write_series(root, ids[has["series"]], rng)
+    write_events(root, ids[has["series"]], np.random.default_rng(seed + 1))
     write_reports(root, ids[has["report"]], rng)
     write_images(root, ids[has["cxr"]], rng)
     vitals = pd.DataFrame({"stay_id": ids[has["vitals"]]})
@@ -96,6 +98,20 @@ def write_series(root: Path, ids: np.ndarray, rng: np.random.Generator) -> None:
     table.to_parquet(root / "series.parquet")
 
 
+def write_events(root: Path, ids: np.ndarray, rng: np.random.Generator) -> None:
+    """One to nine events a stay, sorted as in a real folder: by variable, then by hour."""
+    stay = np.repeat(ids, rng.integers(1, 10, len(ids)))
+    table = pd.DataFrame(
+        {
+            "stay_id": stay,
+            "variable": rng.choice(VARIABLES, len(stay)),
+            "hour": rng.uniform(-2, 48, len(stay)).round(1),
+            "value": rng.normal(80, 10, len(stay)),
+        }
+    )
+    table.sort_values(["stay_id", "variable", "hour"]).to_parquet(root / "events.parquet")
+
+
 def write_reports(root: Path, ids: np.ndarray, rng: np.random.Generator) -> None:
     """One to three documents a stay, of up to 40 words."""
     rows = [
@@ -121,7 +137,7 @@ def write_images(root: Path, ids: np.ndarray, rng: np.random.Generator) -> None:
     pixels = rng.integers(0, 256, (len(ids), 256, 256), np.uint8)
     pixels[order, 0, 0] = ids
     np.save(root / "images.npy", pixels)
-    pd.DataFrame({"stay_id": ids, "row": order, "hour": 1.0, "view": "AP"}).to_parquet(
+    pd.DataFrame({"stay_id": ids, "row": order, "hour": order + 0.5, "view": "AP"}).to_parquet(
         root / "images.parquet"
     )
 

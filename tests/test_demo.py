@@ -115,6 +115,15 @@ class Halves(Digits):
         self.score = np.where(np.arange(len(self.y)) % 3 == 0, np.nan, 0.4)
 
 
+class Few(Digits):
+    """Every fifth image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._views = {name: view[::5] for name, view in self._views.items()}
+        self.y, self.groups, self.score = self.y[::5], self.groups[::5], self.score[::5]
+
+
 class Recorder:
     """Stands in for a method, or wraps one, and notes when it predicts for how many rows."""
 
@@ -215,6 +224,7 @@ def test_faults_of_tables_are_refused_and_bugs_are_not(monkeypatch, tmp_path):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, monkeypatch_module):
     monkeypatch_module.delenv("CM2_DATA_HOME", raising=False)
+    monkeypatch_module.setattr(studies, "load", lambda folder: Few())
     out = tmp_path_factory.mktemp("demo") / "run"
     run(Settings(out=out, seeds=1, rates=(0.0, 0.5), epochs=2, replicates=30, processes=1))
     return out

@@ -74,6 +74,12 @@ def assert_mixture_recovered(
         assert (np.abs(found_weight - weight[m]) < slack).all(), f"{what}: weights"
 
 
+def half(cells: list[Any]) -> tuple[list[Any], list[Any]]:
+    """Every other tau of M = 2 and the others of M = 3, and what that leaves out."""
+    kept = [cell for cell in cells if (TAUS.index(cell.values[0]) + cell.values[2]) % 2]
+    return kept, [cell for cell in cells if cell not in kept]
+
+
 def grid(cells: list[tuple[int, float, bool]], taus: tuple[float, ...]) -> list[Any]:
     """All taus and numbers of modalities at these dimensions, missing rates and sharings."""
     return [
@@ -95,6 +101,7 @@ TAUS = (-0.5, 0.0, 0.3, 0.7)
 QUICK = [(1, 0.0, False), (1, 0.75, False), (8, 0.0, False), (8, 0.75, True)]
 WIDE = [(64, 0.0, True), (64, 0.75, True)]
 FULL = [(8, 0.75, False), (64, 0.0, False), (64, 0.75, False)]
+KEPT, LEFT = half(grid(QUICK, TAUS) + grid(WIDE, (-0.5, 0.7)))
 
 
 def recover(tau: float, dim: int, modalities: int, rate: float, shared: bool) -> None:
@@ -116,9 +123,7 @@ def recover(tau: float, dim: int, modalities: int, rate: float, shared: bool) ->
     assert_mixture_recovered(joint().marginals, truth, int(present.sum(0).min()), f"rate {rate}")
 
 
-@pytest.mark.parametrize(
-    ("tau", "dim", "modalities", "rate", "shared"), grid(QUICK, TAUS) + grid(WIDE, (-0.5, 0.7))
-)
+@pytest.mark.parametrize(("tau", "dim", "modalities", "rate", "shared"), KEPT)
 def test_dependence_is_real(
     tau: float, dim: int, modalities: int, rate: float, shared: bool
 ) -> None:
@@ -128,7 +133,8 @@ def test_dependence_is_real(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("tau", "dim", "modalities", "rate", "shared"), grid(WIDE, (0.0, 0.3)) + grid(FULL, TAUS)
+    ("tau", "dim", "modalities", "rate", "shared"),
+    LEFT + grid(WIDE, (0.0, 0.3)) + grid(FULL, TAUS),
 )
 def test_dependence_is_real_in_the_rest_of_the_grid(
     tau: float, dim: int, modalities: int, rate: float, shared: bool

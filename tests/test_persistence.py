@@ -14,6 +14,8 @@ from sklearn.linear_model import LogisticRegression
 
 from cm2 import CM2Classifier
 
+pytestmark = pytest.mark.usefixtures("small_forests")
+
 FAST = {"embedding_dim": 4, "n_components": 2, "max_epochs": 2, "n_networks": 2}
 MARKER = 77.123456789
 
@@ -200,7 +202,7 @@ def test_another_estimator_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a saved cm2 estimator"):
         CM2Classifier.load(path)
     with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("cm2.json", '{"format": 1}')
+        archive.writestr("cm2.json", '{"format": 2, "cm2": "0.1"}')
     with pytest.raises(ValueError, match="holds a LogisticRegression, not a CM2Classifier"):
         CM2Classifier.load(path)
 
@@ -208,7 +210,7 @@ def test_another_estimator_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        (b'{"format": 2}', "has format 2; this version reads 1"),
+        (b'{"format": 1, "cm2": "0.1"}', "has format 1, written by cm2 0.1; this version reads 2"),
         (b"[1]", "not a saved cm2 estimator"),
         (b"{", "not a saved cm2 estimator"),
         (None, "not a saved cm2 estimator"),

@@ -2,8 +2,8 @@
 
 Blocks are one finite, standardised array for each modality, and who has it. A modality is missing
 for a sample where its whole row is NaN, where a mask says so, or where it is not given at all.
-Columns that are partly missing are filled with the training median and flagged. Extreme values are
-drawn in (:mod:`cm2.scaling`).
+Columns are read robustly (:mod:`cm2.scaling`); those that are partly missing are filled with their
+centre and flagged.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
-from sklearn.impute import SimpleImputer
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.impute import MissingIndicator, SimpleImputer
+from sklearn.pipeline import FeatureUnion, make_pipeline, make_union
 from sklearn.utils.validation import check_array
 
 from cm2.scaling import RobustScaler
@@ -49,7 +49,7 @@ class Blocks(NamedTuple):
 class Reader(BaseEstimator):  # type: ignore[misc]
     """Turns the user's tables into :class:`Blocks`.
 
-    It learns columns, medians and robust scales from the first.
+    It learns columns, centres and robust scales from the first.
 
     Args:
         modalities: Columns of each modality, if samples come as one two-dimensional array.
@@ -57,7 +57,8 @@ class Reader(BaseEstimator):  # type: ignore[misc]
     Attributes:
         names_: Names of the modalities.
         columns_: Names or number of the columns of each modality.
-        scalers_: What fills and standardises each modality.
+        scalers_: What standardises, fills and flags each modality.
+        widths_: Number of columns of each modality's block, flags among them.
     """
 
     def __init__(self, modalities: Groups | None = None) -> None:
@@ -103,6 +104,9 @@ class Reader(BaseEstimator):  # type: ignore[misc]
             raise ValueError(f"modality {empty[0]!r} is missing for every training sample")
         self.scalers_ = {
             name: _scaler().fit(array[mask[:, m]]) for m, (name, array) in enumerate(arrays.items())
+        }
+        self.widths_ = {
+            name: len(scaler.get_feature_names_out()) for name, scaler in self.scalers_.items()
         }
         return self._blocks(arrays, mask)
 
@@ -212,18 +216,19 @@ class Reader(BaseEstimator):  # type: ignore[misc]
         values = {}
         for m, (name, array) in enumerate(arrays.items()):
             here = present[:, m]
-            scaler = self.scalers_[name]
-            block = np.zeros((len(array), len(scaler[-1].scale_)), dtype=np.float32)
+            block = np.zeros((len(array), self.widths_[name]), dtype=np.float32)
             if here.any():
-                block[here] = scaler.transform(array[here])
+                block[here] = self.scalers_[name].transform(array[here])
             values[name] = block
         return Blocks(values, present)
 
 
-def _scaler() -> Pipeline:
-    return make_pipeline(
-        SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True),
-        RobustScaler(),
+def _scaler() -> FeatureUnion:
+    """Scales are learned from what was seen: filled gaps would make every column look narrower."""
+    filled = SimpleImputer(strategy="constant", fill_value=0.0, keep_empty_features=True)
+    return make_union(
+        make_pipeline(RobustScaler(), filled),
+        make_pipeline(MissingIndicator(error_on_new=False), RobustScaler()),
     )
 
 

@@ -24,7 +24,7 @@ M = TypeVar("M", bound=nn.Module)
 
 _OWN = ("cm2.estimator.", "cm2.heads.", "cm2.inputs.", "cm2.scaling.")
 _FOREIGN = {"numpy.dtype", "sklearn.tree._tree.Tree"}
-_FORMAT = 1
+_FORMAT = 2
 _HEADER = "cm2.json"
 
 
@@ -67,11 +67,15 @@ def load(path: str | Path, expected: type) -> Any:
         with zipfile.ZipFile(path) as archive:
             if archive.testzip() is not None:
                 raise zipfile.BadZipFile("a checksum does not match")
-            found = json.loads(archive.read(_HEADER))["format"]
+            header = json.loads(archive.read(_HEADER))
+            found, writer = header["format"], header["cm2"]
     except (zipfile.BadZipFile, zlib.error, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a saved cm2 estimator, or it is damaged") from error
     if found != _FORMAT:
-        raise ValueError(f"{path} has format {found}; this version reads {_FORMAT}")
+        raise ValueError(
+            f"{path} has format {found}, written by cm2 {writer}; this version reads {_FORMAT}: "
+            "load it there, or fit again"
+        )
     try:
         types = skops.io.get_untrusted_types(file=path)
         foreign = [name for name in types if not name.startswith(_OWN) and name not in _FOREIGN]

@@ -70,6 +70,24 @@ class Padded(NamedTuple):
     mask: Bool[Tensor, "batch ..."]
 
 
+class Events(NamedTuple):
+    """Measurements as they were made, one after the other, padded to one length.
+
+    Attributes:
+        hour: When, since the beginning of the window, ascending; zeros where there is none.
+        variable: What was measured: 1 for a variable that training has not seen, then one number
+            a variable; 0 where there is none.
+        value: The number, standardised by the training split for each variable; 0 for one that
+            training has not seen.
+        mask: Which events are real; real events come first.
+    """
+
+    hour: Float[Tensor, "batch event"]
+    variable: Int[Tensor, "batch event"]
+    value: Float[Tensor, "batch event"]
+    mask: Bool[Tensor, "batch event"]
+
+
 class Batch(NamedTuple):
     """What a model is given.
 
@@ -79,6 +97,8 @@ class Batch(NamedTuple):
         target: Labels, absent at prediction.
         weight: Weight of each sample in the loss; ``None`` for equal weights.
         rows: Position of each sample in its data set, to say where something went wrong.
+        hours: When the parts of an input are from, for the modalities of which this is known:
+            of text one number a chunk, of images one a sample; zeros where there is nothing.
     """
 
     inputs: dict[str, Any]
@@ -86,6 +106,7 @@ class Batch(NamedTuple):
     target: Tensor | None = None
     weight: Float[Tensor, " batch"] | None = None
     rows: Int[Tensor, " batch"] | None = None
+    hours: dict[str, Float[Tensor, "batch ..."]] | None = None
 
 
 class Output(NamedTuple):

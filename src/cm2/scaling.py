@@ -1,6 +1,8 @@
-"""Columns to robust deviations from their centre, so that a few extreme values do not rule.
+"""Columns to deviations from their centre, so that a few extreme values do not rule.
 
-Centre and scale are the median and the interquartile range, and what lies far out is clipped.
+Sizes (laboratory values, counts, intensities) spread over decades: such columns are read on a
+logarithmic scale that is linear near zero. Centre and deviation are mean and standard deviation
+of what does not lie far out, and what lies far out is clipped.
 """
 
 from __future__ import annotations
@@ -8,52 +10,87 @@ from __future__ import annotations
 from typing import Self
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Shaped
 from numpy import ndarray
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 REACH = 5.0
 """Deviations beyond which values are clipped."""
 
-NORMAL_IQR = 1.349
-"""Distance between the quartiles of the standard normal law."""
+NEGATIVE = 0.02
+"""Share of negative values up to which a column is one of sizes; those few are taken for errors."""
 
 
-class RobustScaler(TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Centres and scales columns robustly and clips them at five deviations.
+class RobustScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Centres and scales columns robustly and clips them at five deviations; NaN stays NaN.
 
-    The centre is the median and a deviation the interquartile range over 1.349, which is the
-    standard deviation of a normal law. Where the quartiles are equal, as in a binary or mostly-zero
-    column, they are mean and standard deviation, once values further from the median than five
-    times the median distance of those that differ from it are drawn in to there. So a column of
-    two values is standardised as usual.
+    A column of sizes, where at most one value in fifty is negative, becomes
+    sign(x) log(1 + abs(x) / unit) with the median of its positive values as unit: the result is
+    the same in whatever units the column comes. Other columns stay as they are.
+
+    Values further from the median than five times the median distance of those that differ from
+    it (3.4 standard deviations of a normal law) are then drawn in to there; centre and deviation
+    are mean and standard deviation of what results. A column of two values is standardised as
+    usual.
 
     Attributes:
-        center_: Centre of each column.
-        scale_: One deviation of each column; 1 where nothing varies.
+        unit_: Unit of each column's logarithm; infinite where it stays linear.
+        center_: Centre of each column, as it is read.
+        scale_: One deviation of each column, as it is read; 1 where nothing varies.
     """
 
+    unit_: Float[ndarray, " feature"]
     center_: Float[ndarray, " feature"]
     scale_: Float[ndarray, " feature"]
 
-    def fit(self, X: Float[ndarray, "n feature"], y: None = None) -> Self:
-        """Learns centres and scales of columns without NaN."""
-        low, self.center_, high = np.percentile(X, [25, 50, 75], axis=0)
-        self.scale_ = (high - low) / NORMAL_IQR
-        for column in np.flatnonzero(self.scale_ == 0):
-            center = self.center_[column]
-            distance = np.abs(X[:, column] - center)
-            if (distance > 0).any():
-                reach = REACH * np.median(distance[distance > 0])
-                inside = X[:, column].clip(center - reach, center + reach)
-                self.center_[column], self.scale_[column] = inside.mean(), inside.std()
-            else:
-                self.scale_[column] = 1.0
+    def fit(self, X: Shaped[ndarray, "n feature"], y: None = None) -> Self:
+        """Learns units, centres and deviations from the values that are not NaN.
+
+        Raises:
+            ValueError: If a value is infinite.
+        """
+        X = self._checked(X, reset=True)
+        known = ~np.isnan(X)
+        number = np.maximum(known.sum(axis=0), 1)
+        sizes = (X < 0).sum(axis=0) <= NEGATIVE * number
+        self.unit_ = np.where(sizes, _medians(X, X > 0, otherwise=np.inf), np.inf)
+        x = self._read(X)
+        median = _medians(x, known, otherwise=0.0)
+        with np.errstate(over="ignore"):  # infinite distances are drawn in like other large ones
+            distance = np.abs(x - median)
+        reach = REACH * _medians(distance, distance > 0, otherwise=0.0)
+        inside = np.where(known, x.clip(median - reach, median + reach) - median, 0.0)
+        shift = inside.sum(axis=0) / number
+        self.center_ = median + shift
+        deviation = np.sqrt((np.where(known, inside - shift, 0.0) ** 2).sum(axis=0) / number)
+        self.scale_ = np.where(deviation > 0, deviation, 1.0)
         return self
 
-    def transform(self, X: Float[ndarray, "n feature"]) -> Float[ndarray, "n feature"]:
+    def transform(self, X: Shaped[ndarray, "n feature"]) -> Float[ndarray, "n feature"]:
         """Deviations from the centre, at most five either way."""
-        reach = REACH * self.scale_
-        # Clipped before anything is subtracted: the largest numbers would overflow.
-        inside = X.clip(self.center_ - reach, self.center_ + reach)
-        return np.asarray((inside - self.center_) / self.scale_)
+        check_is_fitted(self)
+        x = self._read(self._checked(X, reset=False))
+        with np.errstate(over="ignore"):
+            return np.asarray(((x - self.center_) / self.scale_).clip(-REACH, REACH))
+
+    def _checked(
+        self, X: Shaped[ndarray, "n feature"], *, reset: bool
+    ) -> Float[ndarray, "n feature"]:
+        checks = {"dtype": np.float64, "ensure_all_finite": "allow-nan", "ensure_min_features": 0}
+        return np.asarray(validate_data(self, X, reset=reset, **checks))
+
+    def _read(self, X: Float[ndarray, "n feature"]) -> Float[ndarray, "n feature"]:
+        """Sizes by their logarithms."""
+        logarithmic = np.isfinite(self.unit_)
+        with np.errstate(over="ignore"):
+            logs = np.sign(X) * np.log1p(np.abs(X) / np.where(logarithmic, self.unit_, 1.0))
+        return np.where(logarithmic, logs, X)
+
+
+def _medians(
+    x: Float[ndarray, "n feature"], used: Bool[ndarray, "n feature"], otherwise: float
+) -> Float[ndarray, " feature"]:
+    """Median of the used values of each column; ``otherwise`` where there is none."""
+    columns = zip(x.T, used.T, strict=True)
+    return np.array([np.median(c[here]) if here.any() else otherwise for c, here in columns])

@@ -204,8 +204,13 @@ def test_strong_dependence_is_within_range() -> None:
         assert not fit.boundary
 
 
-@pytest.mark.parametrize("tau", [-0.9999, -0.99, 0.99, 0.9999])
-@pytest.mark.parametrize("source", ["gumbel", "clayton", "gaussian", "frank"])
+@pytest.mark.parametrize(
+    ("source", "tau"),
+    [
+        ("gumbel", -0.9999), ("gumbel", 0.99), ("clayton", -0.99), ("clayton", 0.9999),
+        ("gaussian", -0.9999), ("gaussian", 0.9999), ("frank", -0.99), ("frank", 0.99),
+    ],
+)  # fmt: skip
 def test_no_fit_ends_below_independence(source: str, tau: float) -> None:
     """Of any family to any data, however strong their dependence."""
     u = copulas.REGISTRY[source].from_kendall_tau(torch.tensor(abs(tau)).double()).sample((100,))
@@ -443,7 +448,7 @@ def test_kendall_of_data_is_that_of_the_pairs_at_hand() -> None:
     )
 
 
-@pytest.mark.parametrize("family", ["clayton", "gumbel"])
+@pytest.mark.parametrize("family", ["clayton", pytest.param("gumbel", marks=pytest.mark.slow)])
 def test_errors_from_ranks_are_those_of_estimates_over_many_sets(family: str) -> None:
     """With those of known margins, nominal 95% cover 80% for Clayton and 89% for Gumbel."""
     copula = copulas.REGISTRY[family].from_kendall_tau(torch.tensor(0.5).double())

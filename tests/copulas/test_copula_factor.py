@@ -1,5 +1,7 @@
 """The factor copula of vectors: against dense Gaussians, its numerics, and what it refuses."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -133,7 +135,8 @@ def test_gradcheck_where_roots_and_eigenvalues_have_none(name: str) -> None:
         torch.manual_seed(3)
         return law(loading).complete_normal(x, present)
 
-    check = torch.autograd.gradcheck
+    # of random combinations of all entries, which have an error where one of them has
+    check = partial(torch.autograd.gradcheck, fast_mode=True)
     assert check(lambda x, a: law(a).log_prob_normal(x), (x, loading))
     assert check(lambda x, a: law(a).log_prob_normal(x, present), (x, loading))
     assert check(lambda x, a: law(a).mean_normal(x, present), (x, loading))

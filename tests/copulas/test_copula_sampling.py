@@ -78,8 +78,8 @@ def test_completions_with_presence_that_differs_by_row(case: Case) -> None:
     assert_kendall(completed, case.tau, "completed rows")
     for pattern in (present[:, 0] & ~present[:, 1], ~present[:, 0] & ~present[:, 1]):
         assert_kendall(completed[pattern], case.tau, "rows of one pattern")
+    given, present = given[:100], present[:100]
     unit = Unit(given.log(), torch.log1p(-given))
-    torch.manual_seed(0)
     whole = case().complete_unit(unit, present)
     torch.testing.assert_close(whole.log_u.exp() + whole.log_1mu.exp(), torch.ones_like(given))
     assert torch.equal(whole.log_u[present], unit.log_u[present])

@@ -169,7 +169,7 @@ def test_mass_is_one_by_quadrature(coupling: str, family: str, modalities: int) 
 
 @every_density
 @every_family
-@pytest.mark.parametrize(("modalities", "dim"), [(2, 2), (3, 2), (2, 5), (5, 1), (5, 2)])
+@pytest.mark.parametrize(("modalities", "dim"), [(2, 5), (3, 2), (5, 2)])
 def test_mass_is_one_by_importance_sampling(
     coupling: str, family: str, modalities: int, dim: int
 ) -> None:
@@ -351,7 +351,7 @@ def test_completions_of_the_multivariate_normal_have_its_conditional_moments(
 @every_family
 @pytest.mark.parametrize("components", [1, 2])
 def test_conditional_means_are_those_of_draws(coupling: str, family: str, components: int) -> None:
-    n = 4000
+    n = 1000
     joint = make(coupling, family, 3, 2, components=components)
     z = rows(joint, 1)
     present = torch.tensor([True, False, True])
@@ -361,7 +361,8 @@ def test_conditional_means_are_those_of_draws(coupling: str, family: str, compon
     # where it is the mean of 64 draws, their error comes on top
     error = drawn.std(0) * (1 / n + 1 / 64) ** 0.5
     assert ((found[1] - drawn.mean(0)).abs() < 4.5 * error).all()
-    assert torch.equal(joint.conditional_mean(z, present[None])[0], found)
+    if components == 1:  # twice the same; with more components it is the same fixed seed
+        assert torch.equal(joint.conditional_mean(z, present[None])[0], found)
 
 
 @every_density
@@ -623,6 +624,7 @@ def test_margin_of_five_modalities_is_the_joint_of_the_subset(
 @pytest.mark.parametrize("family", ["gumbel", "frank", "clayton", "joe", "gaussian", "factor"])
 @pytest.mark.parametrize(("modalities", "dim"), [(2, 2), (5, 1), (5, 2)])
 def test_gradcheck(coupling: str, family: str, modalities: int, dim: int) -> None:
+    """Of random combinations of all entries; entry by entry takes five times as long."""
     given = arguments(coupling, family, modalities, dim, 2)
     z = rows(build(coupling, family, **given), 3).requires_grad_()
     present = torch.ones(3, modalities, dtype=torch.bool)
@@ -635,7 +637,7 @@ def test_gradcheck(coupling: str, family: str, modalities: int, dim: int) -> Non
             copula = (copula + copula.mT) / 2 * (1 - eye) + eye
         return build(coupling, family, copula, *values).log_prob(z, present)
 
-    assert torch.autograd.gradcheck(log_prob, (z, *leaves))
+    assert torch.autograd.gradcheck(log_prob, (z, *leaves), fast_mode=True)
 
 
 @every_coupling

@@ -25,18 +25,6 @@ from prepared_folder import make_folder, rewrite_manifest, write_reports
 ALL = ("series", "cxr", "report", "vitals")
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Read only."""
-    return make_folder(tmp_path_factory.mktemp("prepared") / "data")
-
-
-@pytest.fixture
-def root(shared: Path, tmp_path: Path) -> Path:
-    """A copy to be broken."""
-    return Path(shutil.copytree(shared, tmp_path / "copy"))
-
-
 def test_every_kind_comes_as_promised(shared: Path) -> None:
     data = Prepared(shared, tokens=16)
     assert isinstance(data, Samples)

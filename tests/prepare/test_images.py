@@ -68,13 +68,6 @@ def test_the_last_frontal_image_inside_the_window_is_taken(engine) -> None:
     assert paths(engine, table, hours=1) == []
 
 
-@pytest.mark.parametrize("later", [0, 1, 1000])
-def test_nothing_after_the_window_matters(engine, later: int) -> None:
-    inside = [{"time": INTIME + hour * HOUR} for hour in (3, 47)]
-    alone = paths(engine, taken(*inside))
-    assert paths(engine, taken(*inside, {"time": INTIME + (48 + later) * HOUR})) == alone
-
-
 def test_study_dates_and_times_whose_zeros_are_lost(engine) -> None:
     raw = pd.DataFrame(
         {

@@ -73,15 +73,6 @@ def test_the_window_is_half_open(engine) -> None:
     assert texts(engine, table, hours=49) == ["at its start", "at its end", "after"]
 
 
-@pytest.mark.parametrize("later", [0, 1, 1000])
-def test_nothing_after_the_window_matters(engine, later: int) -> None:
-    inside = [{"charttime": INTIME + hour * HOUR} for hour in (3, 5, 47)]
-    outside = {"charttime": INTIME + (48 + later) * HOUR, "text": "text 0"}
-    alone = chosen(engine, documents(*inside))
-    with_future = chosen(engine, documents(*inside, outside))
-    pd.testing.assert_frame_equal(alone, with_future)
-
-
 def test_what_is_left_out_is_counted(engine, tmp_path) -> None:
     table = documents(
         {},

@@ -137,21 +137,6 @@ def test_the_end_at_48_hours_is_inside_and_what_is_later_is_not(tmp_path: Path) 
     assert own[1] > own[0]
 
 
-def test_what_happens_after_the_prediction_time_changes_nothing(tmp_path: Path) -> None:
-    later = [("24:00", "GCS", 3), ("30:10", "Lactate", 20.0), ("47:59", "HR", 7)]
-    other = {
-        stay: record(stay, [row for row in rows_of(stay) if row[0] < "24:00"] + later)
-        for stay in range(100, 140)
-    }
-    early = {stay: record(stay, rows_of(stay)) for stay in range(100, 140)}
-    for name, files in (("other", other), ("early", early)):
-        raw = write(tmp_path / name, a=files)
-        prepare("physionet2012", raw, tmp_path / f"{name}-out", Options(hours=24))
-    found = contents(tmp_path / "early-out")
-    assert len(found) > 4
-    assert contents(tmp_path / "other-out") == found
-
-
 def test_folders_and_archives_give_the_same_bytes(raw: Path, made: Path, tmp_path: Path) -> None:
     packed = write(tmp_path / "raw", packed=True, a=records(100, 40), b=records(500, 20))
     prepare("physionet2012", packed, tmp_path / "packed")

@@ -331,18 +331,6 @@ def test_stays_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
         prepare("mimic3", folder, tmp_path / "out")
 
 
-def test_nothing_after_the_window_changes_the_inputs(made: Path, tmp_path: Path) -> None:
-    raw = raw_mimic3.tables()
-    chart = raw["CHARTEVENTS"]
-    late = chart["CHARTTIME"].dt.floor("h") >= raw_mimic3.START + pd.Timedelta(hours=48)
-    late &= ~chart["ICUSTAY_ID"].isin([119, 131])
-    chart.loc[late, ["VALUE", "VALUENUM"]] = 300
-    raw["CHARTEVENTS"] = pd.concat([chart, chart[late]])
-    prepare("mimic3", changed(tmp_path, **raw), tmp_path / "out")
-    for name in ("events.parquet", "series.parquet"):
-        assert (tmp_path / "out" / name).read_bytes() == (made / name).read_bytes()
-
-
 def test_labels_do_not_depend_on_measurements(made: Path, tmp_path: Path) -> None:
     raw = raw_mimic3.tables()
     raw["CHARTEVENTS"] = raw["CHARTEVENTS"].assign(VALUE=90, VALUENUM=90)

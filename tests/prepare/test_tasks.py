@@ -12,15 +12,11 @@ from cm2.prepare import labels
 from cm2.prepare.errors import TableError
 from cm2.prepare.options import Options
 from cm2.prepare.pipeline import prepare
-from raw_mimic3 import STAYS, Stay
+from raw_mimic3 import Stay
 
 LENGTHS = (48, 71.9, 72, 100, 120, 240, 248, 383.9, 384, 2000)
 """Hours in the unit; the first day beyond the window of 48 hours ends at 72."""
 CODES = [0, 0, 1, 2, 3, 8, 8, 8, 9, 9]
-
-
-def frames(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.glob("*.parquet")}
 
 
 def write(folder: Path, **changed: pd.DataFrame) -> Path:
@@ -44,27 +40,6 @@ def test_classes_are_those_of_the_benchmark(tmp_path: Path) -> None:
 
 
 TASK = "length-of-stay"
-
-
-@pytest.mark.parametrize("task", ["length-of-stay", "none"])
-def test_what_is_measured_after_the_prediction_time_changes_nothing(
-    task: str, tmp_path: Path
-) -> None:
-    raw = raw_mimic3.tables(STAYS)
-    chart = raw["CHARTEVENTS"]
-    start = chart.groupby("ICUSTAY_ID")["CHARTTIME"].transform("min")
-    late = chart["CHARTTIME"] - start >= pd.Timedelta(hours=48)
-    assert late.any()
-    moved = chart.assign(
-        VALUENUM=chart["VALUENUM"].mask(late, 150), VALUE=chart["VALUE"].mask(late, 150)
-    )
-    for name, table in (("plain", chart), ("moved", moved), ("without", chart[~late])):
-        folder = raw_mimic3.write(tmp_path / name, raw | {"CHARTEVENTS": table})
-        prepare("mimic3", folder, tmp_path / f"{name}-out", Options(task=task))
-    plain = frames(tmp_path / "plain-out")
-    assert len(plain) == 3
-    assert frames(tmp_path / "moved-out") == plain
-    assert frames(tmp_path / "without-out") == plain
 
 
 def test_patients_who_are_still_there_have_no_label(tmp_path: Path) -> None:

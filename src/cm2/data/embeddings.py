@@ -47,10 +47,9 @@ def save(
         The array's file.
     """
     folder = Folder(root)
-    if modality not in folder.modalities:
-        raise InputError(
-            f"{folder.root}: no modality {modality!r}; there are {', '.join(folder.modalities)}"
-        )
+    offered = [*folder.modalities, *folder.beside]
+    if modality not in offered:
+        raise InputError(f"{folder.root}: no modality {modality!r}; there are {', '.join(offered)}")
     known = folder.stays["stay_id"].to_numpy()
     if not np.isin(stays, known).all():
         raise InputError(f"{folder.root}: some of the embedded stays are not in stays.parquet")

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from jaxtyping import Bool
+from numpy import ndarray
 
 from cm2.errors import InputError
 
@@ -23,6 +25,9 @@ FORMAT = 2
 """The latest format of the manifest that is understood here; in 1 stays have no time."""
 
 SPLITS = ("train", "validation", "test")
+
+EVENTS = "events"
+"""Name of the measurements that a grid was made of, and of their file."""
 
 
 class Folder:
@@ -37,6 +42,8 @@ class Folder:
         manifest: What the folder says about itself.
         checksum: SHA-256 of the manifest, which names all other checksums.
         modalities: Facts of each modality, series first, then by name.
+        beside: Facts of what modalities were made of and can be read in their place: ``events``
+            for the grid of a source that keeps its measurements.
         stays: One row a stay, sorted by ``stay_id``.
         labels: Names of labels that may hold together; empty where a stay is of one class.
 
@@ -62,6 +69,7 @@ class Folder:
         found: dict[str, dict[str, Any]] = self.manifest["modalities"]
         ordered = sorted(found, key=lambda name: (found[name]["kind"] != "series", name))
         self.modalities = {name: found[name] for name in ordered}
+        self.beside = self._beside()
         self.labels: tuple[str, ...] = tuple(self.manifest.get("labels") or ())
         self.stays = self._stays()
 
@@ -69,6 +77,22 @@ class Folder:
     def synthetic(self) -> bool:
         """Whether the data were generated and describe no patient."""
         return bool(self.manifest.get("synthetic", False))
+
+    def _beside(self) -> dict[str, dict[str, Any]]:
+        file = f"{EVENTS}.parquet"
+        grids = [name for name, facts in self.modalities.items() if facts["kind"] == "series"]
+        if not grids or EVENTS in self.modalities or file not in self.manifest["files"]:
+            return {}
+        return {EVENTS: {"kind": "events", "file": file, "grid": grids[0]}}
+
+    def facts(self, name: str) -> dict[str, Any]:
+        """Returns what the manifest says of a modality, or of what one was made of."""
+        return self.modalities[name] if name in self.modalities else self.beside[name]
+
+    def has(self, stays: pd.DataFrame, names: Sequence[str]) -> Bool[ndarray, "stay modality"]:
+        """Returns which of these modalities the stays have; events where they have the grid."""
+        columns = [f"has_{self.facts(name).get('grid', name)}" for name in names]
+        return stays[columns].to_numpy(bool)
 
     def path(self, name: str) -> Path:
         """Returns where a file is, checked.
@@ -91,19 +115,22 @@ class Folder:
                 )
         return path
 
-    def table(self, name: str, columns: Sequence[str] = ()) -> pd.DataFrame:
+    def table(
+        self, name: str, columns: Sequence[str] = (), *, repeated: Sequence[str] = ()
+    ) -> pd.DataFrame:
         """Reads a Parquet file.
 
         Args:
             name: Name of the file.
             columns: Columns that it must have.
+            repeated: Columns of few different texts, each of which is kept once.
 
         Raises:
             InputError: If it cannot be read or lacks a column.
         """
         path = self.path(name)
         try:
-            frame = pd.read_parquet(path)
+            frame = pd.read_parquet(path, read_dictionary=list(repeated))
         except (OSError, ValueError):
             raise InputError(f"{path}: not readable as Parquet; prepare the data again") from None
         missing = [column for column in columns if column not in frame]

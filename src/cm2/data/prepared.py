@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 
 from cm2 import removal
 from cm2.data.embeddings import Embedding
+from cm2.data.events import Events
 from cm2.data.folder import SPLITS, Folder
 from cm2.data.readers import Image, Reader, Series, Tabular, Text
 from cm2.errors import InputError
@@ -33,13 +34,16 @@ class Prepared(Dataset[Batch]):
     """The stays of a split, handed out in whole batches.
 
     Series come as ``Padded`` numbers, text as ``Padded`` token numbers (stay, chunk, token), images
-    as bytes, tables and embeddings as numbers. Tables are standardised by the training split, a
+    as bytes, tables and embeddings as numbers, measurements as ``Events``. The hours of chunks and
+    images stand in ``hours`` of the batch. Tables are standardised by the training split, a
     missing number is its mean, and columns with missing numbers have a flag; what a row holds for
     an absent modality is zeros.
 
     Args:
         root: Folder that ``cm2 prepare`` wrote.
         modalities: Which, in the order of the model; None for all, series first, then by name.
+            ``"events"`` are the measurements of which the series were made, where the folder has
+            them; a stay has them if it has the series, and they are read if they are named.
         setting: ``"partial"`` takes the stays with the first modality, whatever else they have;
             ``"paired"`` those with all of them.
         missing_rate: Share of the modalities that is removed at random. What is removed depends on
@@ -65,6 +69,8 @@ class Prepared(Dataset[Batch]):
         target: The label of each stay, or its zeros and ones where several may hold together; None
             where one is not known.
         shape: Arguments of each modality's encoder that follow from the data.
+        variables: What each number of ``Events.variable`` stands for: ``name``, and the ``mean``
+            and ``deviation`` by which values were scaled; None if events are not read.
         classes: Number of classes; two for each of several labels.
         labels: Names of labels that may hold together; empty where a stay is of one class.
         checksum: Of the folder's manifest.
@@ -111,7 +117,7 @@ class Prepared(Dataset[Batch]):
         told = fit.manifest.get("classes") or 2
         self.classes = max(told, int(labels.max()) + 1 if len(labels) else 0)
         stays = stays if split is None else stays.loc[stays["split"] == split]
-        has = stays[[f"has_{name}" for name in self.modalities]].to_numpy(bool)
+        has = folder.has(stays, self.modalities)
         kept = has.all(axis=1) if setting == "paired" else has[:, 0]
         self.stays: pd.DataFrame = stays.iloc[np.flatnonzero(kept)].reset_index(drop=True)
         self._ids = self.stays["stay_id"].to_numpy(np.int64)
@@ -134,6 +140,8 @@ class Prepared(Dataset[Batch]):
                     " stays.parquet says have it"
                 )
         self.shape = {name: reader.shape for name, reader in self._readers.items()}
+        events = [reader for reader in self._readers.values() if isinstance(reader, Events)]
+        self.variables: pd.DataFrame | None = events[0].variables if events else None
         self._present = removal.kept(has, self._ids, self.modalities, missing_rate, removable, seed)
         self.present: Bool[Tensor, "stay modality"] = torch.from_numpy(self._present)
         self.target = _target(self.stays, self.labels)
@@ -147,16 +155,18 @@ class Prepared(Dataset[Batch]):
         if not isinstance(rows, slice):
             rows = np.atleast_1d(np.asarray(rows, np.int64))
         index = np.arange(len(self))[rows]
-        there = self._present[index]
         picked = torch.from_numpy(index)
+        asked = {
+            name: np.where(self._present[index, column], index, -1)
+            for column, name in enumerate(self.modalities)
+        }
+        hours = {name: self._readers[name].hours(rows) for name, rows in asked.items()}
         return Batch(
-            inputs={
-                name: reader.take(np.where(there[:, column], index, -1))
-                for column, (name, reader) in enumerate(self._readers.items())
-            },
+            inputs={name: self._readers[name].take(rows) for name, rows in asked.items()},
             present=self.present[picked],
             target=None if self.target is None else self.target[picked],
             rows=picked,
+            hours={name: hour for name, hour in hours.items() if hour is not None},
         )
 
 
@@ -178,8 +188,8 @@ def _chosen(
     folder: Folder, modalities: Sequence[str] | None, embedded: Sequence[str]
 ) -> tuple[str, ...]:
     """The modalities asked for, each of them there and named once."""
-    known = list(folder.modalities)
-    chosen = tuple(known if modalities is None else modalities)
+    known = [*folder.modalities, *folder.beside]
+    chosen = tuple(folder.modalities if modalities is None else modalities)
     for name in (*chosen, *embedded):
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
@@ -200,7 +210,7 @@ def _reader(
     embedded: bool,
     text: dict[str, Any],
 ) -> Reader:
-    kind = folder.modalities[name]["kind"]
+    kind = folder.facts(name)["kind"]
     if embedded:
         return Embedding(folder, name, stays)
     if kind == "series":
@@ -211,4 +221,6 @@ def _reader(
         return Text(folder, name, stays, fit, **text)
     if kind == "image":
         return Image(folder, name, stays)
+    if kind == "events":
+        return Events(folder, name, stays, fit)
     raise InputError(f"{folder.root}: modality {name!r} is of the unknown kind {kind!r}")

@@ -26,6 +26,9 @@ from cm2.records import Padded
 
 __all__ = ["Image", "Reader", "Series", "Tabular", "Text"]
 
+_NEVER = np.float32(0.0)
+"""The hour of what is not there, at the end of all hours, which row ``-1`` reads."""
+
 SCALE = ("mean", "deviation")
 """Entries of a series in the manifest, by column."""
 
@@ -44,6 +47,28 @@ class Reader(ABC):
     @abstractmethod
     def take(self, rows: Int[ndarray, " batch"]) -> Any:
         """Returns the batch of these stays, by their position; ``-1`` for nothing."""
+
+    def hours(self, rows: Int[ndarray, " batch"]) -> Float[Tensor, "batch ..."] | None:
+        """Returns when what ``take`` returns is from, zeros for nothing; None if not known."""
+        return None
+
+
+def finite(numbers: ndarray, path: Path) -> ndarray:
+    """Returns the numbers of a file.
+
+    Raises:
+        InputError: If one is missing or infinite.
+    """
+    if not np.isfinite(numbers).all():
+        raise InputError(f"{path}: has missing or infinite values")
+    return numbers
+
+
+def _hours(table: pd.DataFrame, path: Path) -> Float[ndarray, " row"] | None:
+    """The column ``hour``; None where there is none, or nothing in it."""
+    if "hour" not in table or table["hour"].isna().all():
+        return None
+    return finite(table["hour"].to_numpy(np.float32), path)
 
 
 class Ragged:
@@ -92,9 +117,7 @@ class Series(Reader):
         frame = frame.drop(columns=["stay_id", "bin"])
         if fit.checksum != folder.checksum:
             frame = _rescaled(frame, folder.modalities[name], fit.modalities[name])
-        values = frame.to_numpy(np.float32)
-        if not np.isfinite(values).all():
-            raise InputError(f"{folder.root / file}: has missing or infinite values")
+        values = finite(frame.to_numpy(np.float32), folder.root / file)
         lengths = np.searchsorted(ids, stays, "right") - np.searchsorted(ids, stays, "left")
         self.has = lengths > 0
         self.shape = {"features": values.shape[1]}
@@ -122,7 +145,8 @@ def _rescaled(
 class Text(Reader):
     """Documents as token numbers, in chunks: ``stay_id, position, text``, sorted.
 
-    Where the manifest says that rows are ``lines``, those of a stay are one document.
+    Where the manifest says that rows are ``lines``, those of a stay are one document, whose hour is
+    that of the last line.
 
     Args:
         folder: The prepared data.
@@ -149,7 +173,10 @@ class Text(Reader):
     ) -> None:
         if chunks < 1:
             raise InputError(f"a stay needs room for a chunk, but chunks is {chunks}")
-        frame = folder.table(folder.modalities[name]["file"], ["stay_id", "position", "text"])
+        file = folder.modalities[name]["file"]
+        frame = folder.table(file, ["stay_id", "position", "text"])
+        hours = _hours(frame, folder.root / file)
+        frame["hour"] = 0.0 if hours is None else hours
         if tokenizer is None:
             learned = _learned(fit.root, fit.modalities[name]["file"], fit.checksum)
             encoder = tokens.parse(learned)
@@ -157,7 +184,9 @@ class Text(Reader):
             encoder = tokens.load(tokenizer)
         frame = frame[frame["stay_id"].isin(stays)].sort_values(["stay_id", "position"])
         if folder.modalities[name].get("lines", False):
-            frame = frame.groupby("stay_id")["text"].agg("\n".join).reset_index()
+            lines = frame.groupby("stay_id")
+            joined = {"text": lines["text"].agg("\n".join), "hour": lines["hour"].max()}
+            frame = pd.DataFrame(joined).reset_index()
         found = tokens.chunk(encoder, frame["text"].tolist(), length, per_document)
         owners = np.searchsorted(stays, frame["stay_id"].to_numpy())[found.texts]
         number = np.bincount(owners, minlength=len(stays))
@@ -169,11 +198,19 @@ class Text(Reader):
         self._chunks.lengths = np.minimum(self._chunks.lengths, chunks)
         self._chunks.flat[-1] = -1
         self._tokens = Ragged(found.ids, found.lengths)
+        self._hours = None
+        if hours is not None:
+            self._hours = np.append(frame["hour"].to_numpy(np.float32)[found.texts], _NEVER)
 
     def take(self, rows: Int[ndarray, " batch"]) -> Padded:
         chunks, _ = self._chunks.take(rows)
         ids, mask = self._tokens.take(chunks)
         return Padded(torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(mask))
+
+    def hours(self, rows: Int[ndarray, " batch"]) -> Float[Tensor, "batch chunk"] | None:
+        if self._hours is None:
+            return None
+        return torch.from_numpy(self._hours[self._chunks.take(rows)[0]])
 
 
 @lru_cache(maxsize=8)
@@ -193,8 +230,13 @@ class Image(Reader):
         index = folder.modalities[name].get("index", f"{Path(file).stem}.parquet")
         self._path = folder.path(file)
         self._pixels: ndarray | None = None
-        table = folder.table(index, ["stay_id", "row"]).set_index("stay_id")["row"]
-        self._rows = np.append(table.reindex(stays, fill_value=-1).to_numpy(np.int64), -1)
+        table = folder.table(index, ["stay_id", "row"])
+        hours = _hours(table, folder.root / index)
+        table = table.set_index("stay_id").reindex(stays)
+        self._rows = np.append(table["row"].fillna(-1).to_numpy(np.int64), -1)
+        self._hours = None
+        if hours is not None:
+            self._hours = np.append(table["hour"].fillna(0.0).to_numpy(np.float32), _NEVER)
         self.has = self._rows[:-1] >= 0
         self.shape = {}
         self._side = self._open().shape[1:]
@@ -221,6 +263,9 @@ class Image(Reader):
         pixels = np.zeros((len(rows), *self._side), np.uint8)
         pixels[index >= 0] = self._open()[index[index >= 0]]
         return torch.from_numpy(pixels)
+
+    def hours(self, rows: Int[ndarray, " batch"]) -> Float[Tensor, " batch"] | None:
+        return None if self._hours is None else torch.from_numpy(self._hours[rows])
 
 
 class Tabular(Reader):

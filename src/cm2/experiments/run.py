@@ -8,6 +8,7 @@ A run's folder holds ``config.yaml`` (every default written out; ``cm2 train`` t
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import platform
@@ -117,8 +118,15 @@ def build(
             wanted = config.arguments(cls)
             known = {key: value for key, value in facts.items() if key in wanted}
             given = {key: value for key, value in part.items() if key != "kind"}
+            options = {"dim": experiment.dim, **known, **given}
             try:
-                chosen[name] = cls(dim=experiment.dim, **{**known, **given})
+                inspect.signature(cls).bind(**options)
+            except TypeError as error:
+                raise InputError(
+                    f"encoders.{name}: {part['kind']!r} does not read this modality: {error}"
+                ) from None
+            try:
+                chosen[name] = cls(**options)
             except (ValueError, ImportError) as error:
                 raise InputError(f"encoders.{name}: {error}") from error
         rest = {key: value for key, value in experiment.model.items() if key != "kind"}

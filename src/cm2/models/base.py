@@ -152,7 +152,8 @@ def pieces(batch: Batch, size: int) -> Iterator[Batch]:
     for start in range(0, len(batch.present), size):
         rows = slice(start, start + size)
         inputs = {name: select(x, rows) for name, x in batch.inputs.items()}
-        yield Batch(inputs, batch.present[rows])
+        hours = batch.hours and {name: hour[rows] for name, hour in batch.hours.items()}
+        yield Batch(inputs, batch.present[rows], hours=hours)
 
 
 def single(z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:

@@ -222,7 +222,7 @@ def _text(values: Any, name: str, stays: pd.DataFrame, out: Path) -> Written:
     columns: list[pa.Array] = [
         pa.array(ids),
         pa.array(np.zeros(len(kept), np.int64)),
-        pa.array(np.zeros(len(kept))),
+        pa.nulls(len(kept), pa.float64()),  # nobody says when they are from
         pa.array([name] * len(kept), pa.string()),
         pa.array([texts[row] for row in kept], pa.string()),
     ]
