@@ -30,6 +30,7 @@ from cm2.copulas.factor_algebra import (
     by_block,
     cholesky,
     explained,
+    factor_mean,
     inverse,
     log_det,
     whole,
@@ -263,22 +264,18 @@ class Factor(Copula):
         if present is not None and here is None:
             return self._dense()._log_prob_normal(x, present)
         parts = self._blocks()
-        index: tuple[Tensor, ...] = ()
         if here is None:
             tril = self._precision_tril(parts, None)
-        else:
-            patterns, index = distinct(here, self.batch_shape)
-            tril = self._precision_tril(parts, patterns)
-        with torch.no_grad():
-            whiten = inverse(tril, upper=False)
-            mean = self._factor_mean(parts, x, pick(whiten, index) if index else whiten)
-        value = explained(self._split_last(x), mean, here, parts.loading, parts.reach)
-        value = value - 0.5 * mean.square().sum(-1)
-        log_tril, log_root = log_det(tril), log_det(parts.root)
-        if here is None:
-            return value - log_tril + log_root.sum(-1)
-        roots = (patterns * log_root).sum(-1)
-        value = value + pick(roots - log_tril, index)
+            whiten = inverse(tril.detach(), upper=False)
+            share = tril.new_ones(self.dim // self.block)
+            value = explained(self._split_last(x), parts, whiten, share)
+            return value - log_det(tril) + log_det(parts.root).sum(-1)
+        patterns, index = distinct(here, self.batch_shape)
+        tril = self._precision_tril(parts, patterns)
+        whiten = pick(inverse(tril.detach(), upper=False), index)
+        value = explained(self._split_last(x), parts, whiten, here.to(x.dtype))
+        roots = (patterns * log_det(parts.root)).sum(-1)
+        value = value + pick(roots - log_det(tril), index)
         return torch.where(here.sum(-1) > 1, value, 0.0)
 
     def _complete(self, unit: Unit, present: Tensor) -> Unit:
@@ -353,15 +350,4 @@ class Factor(Copula):
         """Mean of the factors given what is present, and what whitens them then."""
         patterns, index = distinct(here, self.batch_shape)
         whiten = pick(inverse(self._precision_tril(parts, patterns), upper=False), index)
-        return self._factor_mean(parts, x, whiten), whiten
-
-    def _factor_mean(self, parts: Blocks, x: Tensor, whiten: Tensor) -> Tensor:
-        """The mean of the factors given the present blocks.
-
-        Args:
-            parts: The matrices.
-            x: Normal scores, 0 where absent.
-            whiten: Inverse of the Cholesky factor of the factors' precision.
-        """
-        weights = (parts.loading @ parts.root.mT).flatten(-3, -2)
-        return multiply(whiten.mT, multiply(whiten, multiply(weights.mT, x)))
+        return factor_mean(by_block(self._split_last(x), parts.loading), parts.root, whiten), whiten

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.types import _size
 
-from cm2.copulas.elliptical import sub_factor
+from cm2.copulas.elliptical import multiply, sub_factor
 from cm2.numerics import refuse_second_derivatives
 
 
@@ -27,70 +27,81 @@ class Blocks(NamedTuple):
 
 
 class _Explained(torch.autograd.Function):
-    """Half of ``|s|^2 - |e|^2 - |A'e|^2``, summed over blocks, with ``e = s - L w``.
+    """Half of ``|s|^2 - |e|^2 - |A'e|^2 - |w|^2``, summed over blocks, with ``e = s - L w``.
 
-    Its gradient is that at the factors w of least ``|e|^2 + |A'e|^2``, summed over blocks, plus
-    ``|w|^2``: that way none in w is needed.
+    Its value needs vectors of as many numbers as there are factors only, and so does its gradient,
+    which is that at the factors w of its greatest value: none in w is needed.
     """
 
     @staticmethod
     def forward(
-        s: Tensor, mean: Tensor, loading: Tensor, reach: Tensor
+        s: Tensor, loading: Tensor, reach: Tensor, root: Tensor, whiten: Tensor, share: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        fitted = by_block(mean, reach.mT)
-        error = s - fitted
-        inner = by_block(error, loading)
-        value = fitted.mul_(s + error).sum((-2, -1)) - inner.square().sum((-2, -1))
-        return value.mul_(0.5), error, torch.cat([mean, inner.neg_()], -1)
+        inner = by_block(s, loading)
+        mean = factor_mean(inner, root, whiten)
+        told = multiply(inverse(root, upper=True).flatten(-3, -2).mT, inner.flatten(-2))  # L's
+        cross, square = loading.mT @ reach, reach.mT @ reach
+        fitted = torch.einsum("...m,...mrq->...rq", share, square)
+        by_part = mean.unsqueeze(-2) * share.unsqueeze(-1)
+        inner -= by_block(by_part, cross.mT)
+        value = (mean * (told - 0.5 * (mean + multiply(fitted, mean)))).sum(-1)
+        return value - 0.5 * inner.square().sum((-2, -1)), by_part, inner
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
-        _, error, both = output
-        ctx.mark_non_differentiable(error, both)
-        ctx.size = inputs[0].shape
-        ctx.save_for_backward(error, both, *inputs[-2:])
+        _, mean, inner = output
+        ctx.mark_non_differentiable(mean, inner)
+        ctx.save_for_backward(*inputs[:3], mean, inner)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         refuse_second_derivatives("the density of the factor copula")
-        error, both, loading, reach = ctx.saved_tensors
+        s, loading, reach, mean, inner = ctx.saved_tensors
         rank, batch_shape = loading.shape[-1], loading.shape[:-3]
-        weighted = both * grad[..., None, None]
+        grad = grad[..., None, None]
+        weighted = torch.cat([mean * grad, inner * -grad], -1)
         in_s = in_loading = in_reach = None
         if ctx.needs_input_grad[0]:
-            in_s = by_block(weighted, torch.cat([reach, loading], -1).mT).sum_to_size(ctx.size)
-        if ctx.needs_input_grad[2] or ctx.needs_input_grad[3]:
-            summed = sum_outer(error, weighted, batch_shape)
+            in_s = by_block(weighted, torch.cat([reach, loading], -1).mT).sum_to_size(s.shape)
+        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
+            # Outer products of e = s - L w, without it.
+            of_mean = sum_outer(mean, weighted, batch_shape)
+            summed = sum_outer(s.expand(*mean.shape[:-1], -1), weighted, batch_shape)
+            summed = summed - reach @ of_mean
             in_loading = summed[..., rank:]
-            cross = sum_outer(both[..., rank:], weighted[..., :rank], batch_shape)
-            in_reach = summed[..., :rank] - loading @ cross
-        return in_s, None, in_loading, in_reach
+            in_reach = summed[..., :rank] - loading @ of_mean[..., rank:].mT
+        return in_s, in_loading, in_reach, None, None, None
 
 
 def explained(
-    s: Float[Tensor, "*#shape block coordinate"],
-    mean: Float[Tensor, "*#shape rank"],
-    here: Bool[Tensor, "*#shape block"] | None,
-    loading: Float[Tensor, "*batch block coordinate rank"],
-    reach: Float[Tensor, "*batch block coordinate rank"],
+    s: Float[Tensor, "*#shape block coordinate"], parts: Blocks, whiten: Tensor, share: Tensor
 ) -> Tensor:
-    """What the factors explain at their mean; see :class:`Blocks` for the matrices.
+    """What the factors explain, at their mean.
 
     Args:
         s: Normal scores, 0 where absent.
-        mean: The mean of the factors given the present blocks.
-        here: Which blocks are present; all if ``None``.
-        loading: A.
-        reach: L.
+        parts: The matrices.
+        whiten: Inverse of the Cholesky factor of the factors' precision.
+        share: 1 for a block that is present, else 0.
     """
-    blocks = loading.shape[-3]
-    by_part = mean.unsqueeze(-2)
-    if here is None:
-        by_part = by_part.expand(*mean.shape[:-1], blocks, -1)
-    else:
-        by_part = by_part * here[..., None]
-    value, *_ = _Explained.apply(s, by_part, loading, reach)
+    value, *_ = _Explained.apply(
+        s, parts.loading, parts.reach, parts.root.detach(), whiten.detach(), share
+    )
     return value
+
+
+def factor_mean(
+    loaded: Float[Tensor, "*#shape block rank"], root: Tensor, whiten: Tensor
+) -> Tensor:
+    """The mean of the factors given the present blocks.
+
+    Args:
+        loaded: A's of each block, 0 where absent.
+        root: R.
+        whiten: Inverse of the Cholesky factor of the factors' precision.
+    """
+    said = multiply(root.mT.flatten(-3, -2).mT, loaded.flatten(-2))
+    return multiply(whiten.mT, multiply(whiten, said))
 
 
 def by_block(
