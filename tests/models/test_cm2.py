@@ -190,10 +190,15 @@ def test_a_factor_copula_trains_with_every_objective_and_imputer(
         assert all(math.isfinite(value) for value in model.diagnostics(batch).values())
 
 
+def on_gpu(batch: Batch) -> Batch:
+    moved: Batch = tree_map(lambda part: part.cuda() if torch.is_tensor(part) else part, batch)
+    return moved
+
+
 @pytest.mark.gpu
 @variants
 def test_a_step_on_a_gpu(options: dict[str, Any]) -> None:
-    model, batch = network(**options).cuda(), tree_map(lambda part: part.cuda(), sample(40))
+    model, batch = network(**options).cuda(), on_gpu(sample(40))
     model.initialize(batch)
     optimizer = torch.optim.AdamW(model.parameter_groups(1e-3, 1e-2), fused=True)
     loss = total(model, batch)
