@@ -56,9 +56,10 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         embedding_dim: Coordinates of an embedding.
         coupling: ``"shared-components"``, ``"rosenblatt"`` or ``"multivariate-cdf"``. With the
             first the network draws what is missing in closed form.
-        imputation: How the network fills missing embeddings: ``"conditional"``, ``"marginal"``,
-            ``"mean"`` or ``"zero"``.
-        n_imputations: Draws over which predictions are averaged.
+        imputation: How the network fills missing embeddings: ``"conditional-mean"``,
+            ``"conditional"`` (draws), ``"marginal"`` (draws), ``"mean"`` or ``"zero"``.
+        n_imputations: Draws over which predictions are averaged if the imputation draws, and
+            from which :meth:`predict_spread` comes.
         head: ``"pooled"``, or one head alone: ``"fusion"`` (the paper's network), ``"joint"``
             (Bayes' rule with class-conditional joints) or ``"experts"`` (a copula of experts).
         rank: Factors of ``copula="factor"`` in the joint head, where there are too many coordinates
@@ -96,10 +97,10 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(
         self,
         copula: str = "factor",
-        n_components: int = 3,
+        n_components: int = 1,
         embedding_dim: int = 16,
         coupling: str = "shared-components",
-        imputation: str = "conditional",
+        imputation: str = "conditional-mean",
         n_imputations: int = 10,
         head: str = "pooled",
         *,
@@ -196,8 +197,8 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def predict_spread(self, X: Any, *, present: Any = None) -> Float[ndarray, "n label"]:
         """How much the network's probabilities depend on what is missing.
 
-        Their standard deviation over imputations, in the shape of :meth:`predict_proba`; zero where
-        nothing is missing.
+        Their standard deviation over ``n_imputations`` draws from the law of what is missing, in
+        the shape of :meth:`predict_proba`; zero where nothing is missing.
 
         Raises:
             ValueError: If the head does not impute (``"joint"`` and ``"experts"`` need not).
@@ -236,20 +237,21 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def impute(
         self, X: Any, *, present: Any = None, draws: int | None = None
     ) -> Float[ndarray, "*draw n modality dim"]:
-        """Embeddings with missing ones drawn from their law given the present ones.
+        """Embeddings with missing ones filled in.
 
         Args:
             X: Samples.
             present: As in ``fit``.
-            draws: How many imputations, as a first dimension; one without that dimension if
-                ``None``.
+            draws: How many draws from the law of what is missing given what is present, as a first
+                dimension; without that dimension if ``None``, and then as the network itself
+                fills in, by default the mean of that law.
 
         Raises:
             ValueError: If the head does not impute (``"joint"`` and ``"experts"`` need not).
         """
         blocks = self._blocks(X, present)
         head = self.head_[0] if isinstance(self.head_, list) else self.head_
-        drawn = self._network_head(head).impute(blocks, draws or 1)
+        drawn = self._network_head(head).impute(blocks, draws)
         return drawn if draws else np.asarray(drawn[0])
 
     def save(self, path: str | Path) -> Path:

@@ -69,11 +69,11 @@ class Fusion(Head):
 
     def __init__(
         self,
-        copula: str = "gaussian",
-        components: int = 3,
+        copula: str = "factor",
+        components: int = 1,
         embedding_dim: int = 16,
-        coupling: str = "rosenblatt",
-        imputation: str = "conditional",
+        coupling: str = "shared-components",
+        imputation: str = "conditional-mean",
         imputations: int = 10,
         *,
         rank: int | None = None,
@@ -204,14 +204,21 @@ class Fusion(Head):
         out: Float[ndarray, "n modality dim"] = torch.cat(parts).numpy()
         return out
 
-    def impute(self, blocks: Blocks, draws: int = 1) -> Float[ndarray, "draw n modality dim"]:
-        """Embeddings by the first network with missing ones drawn, ``draws`` times."""
+    def impute(
+        self, blocks: Blocks, draws: int | None = None
+    ) -> Float[ndarray, "draw n modality dim"]:
+        """Embeddings by the first network with missing ones drawn, ``draws`` times.
+
+        Without ``draws`` they are filled in once, as for a prediction.
+        """
         self._check()
         network = self.networks_[0]
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             parts = [
-                torch.stack([network.complete(batch) for _ in range(draws)])
+                torch.stack(
+                    [network.complete(batch, sampled=draws is not None) for _ in range(draws or 1)]
+                )
                 for batch in batches(blocks)
             ]
         out: Float[ndarray, "draw n modality dim"] = torch.cat(parts, dim=1).numpy()
@@ -281,7 +288,7 @@ class Fusion(Head):
             )
 
     def spread(self, blocks: Blocks) -> Float[ndarray, "n label"]:
-        """Standard deviation of the class probabilities over imputations, averaged over networks.
+        """Standard deviation of the class probabilities over draws, averaged over networks.
 
         Zero where nothing is missing.
         """
@@ -298,11 +305,15 @@ class Fusion(Head):
         self, networks: list[CM2], blocks: Blocks, what: Literal["mean", "spread"]
     ) -> Float[ndarray, "n label"]:
         """What the networks predict, averaged over them."""
+        sampled = what == "spread"
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             parts = [
                 torch.stack(
-                    [getattr(net.predict(batch, self.imputations), what) for net in networks]
+                    [
+                        getattr(net.predict(batch, self.imputations, sampled=sampled), what)
+                        for net in networks
+                    ]
                 )
                 for batch in batches(blocks)
             ]

@@ -52,6 +52,10 @@ class Imputer(nn.Module, ABC):
             values = torch.zeros_like(z).index_copy(0, rows, self.values(safe, gaps, joint))
         return torch.where(present.unsqueeze(-1), z, values)
 
+    def sampler(self) -> Imputer:
+        """Returns the imputer that draws from the law whose mean this one fills in, or itself."""
+        return self
+
     @abstractmethod
     def values(
         self,

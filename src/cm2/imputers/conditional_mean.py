@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cm2.imputers.base import Imputer, register
+from cm2.imputers.conditional import Conditional
 
 if TYPE_CHECKING:
     from cm2.couplings import Joint
@@ -19,6 +20,10 @@ class ConditionalMean(Imputer):
 
     draws = False
     conditions = True
+
+    def sampler(self) -> Imputer:
+        """Draws from the law whose mean this is."""
+        return Conditional()
 
     def values(
         self,

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cm2.imputers.base import Imputer, register
+from cm2.imputers.marginal import Marginal
 
 if TYPE_CHECKING:
     from cm2.couplings import Joint
@@ -18,6 +19,10 @@ class Mean(Imputer):
     """Fills missing embeddings with the mean of their marginal."""
 
     draws = False
+
+    def sampler(self) -> Imputer:
+        """Draws from the law whose mean this is."""
+        return Marginal()
 
     def values(
         self,

@@ -140,16 +140,30 @@ class CM2(Model):
         """Returns the embeddings of what is present, zeros elsewhere."""
         return self.encode(batch).z
 
-    def complete(self, batch: Batch) -> Float[Tensor, "batch modality dim"]:
-        """Returns the embeddings with one imputation of what is missing."""
-        return self.impute(self.embed(batch), batch.present)
+    def complete(
+        self, batch: Batch, *, sampled: bool = False
+    ) -> Float[Tensor, "batch modality dim"]:
+        """Returns the embeddings with one imputation of what is missing; see :meth:`impute`."""
+        return self.impute(self.embed(batch), batch.present, sampled=sampled)
 
     def impute(
-        self, z: Float[Tensor, "batch modality dim"], present: Bool[Tensor, "batch modality"]
+        self,
+        z: Float[Tensor, "batch modality dim"],
+        present: Bool[Tensor, "batch modality"],
+        *,
+        sampled: bool = False,
     ) -> Float[Tensor, "batch modality dim"]:
-        """Fills in what is missing by the joint, which stays as it is."""
+        """Fills in what is missing by the joint, which stays as it is.
+
+        Args:
+            z: Embeddings.
+            present: Which of them are there.
+            sampled: Whether to draw from the law of what is missing although the imputer fills in
+                its mean.
+        """
+        imputer = self.imputer.sampler() if sampled else self.imputer
         with single_precision(z):
-            completed: Tensor = self.imputer(z, present, self.joint(frozen=True))
+            completed: Tensor = imputer(z, present, self.joint(frozen=True))
         return completed
 
     def classify(
@@ -194,6 +208,7 @@ class CM2(Model):
         batch: Batch,
         draws: int = 10,
         *,
+        sampled: bool = False,
         probability: Callable[[Tensor], Tensor] | None = None,
     ) -> Prediction:
         """Averages probabilities over imputations (Rubin's multiple imputation).
@@ -203,6 +218,7 @@ class CM2(Model):
         Args:
             batch: The samples.
             draws: Number of imputations of each incomplete row.
+            sampled: As in :meth:`impute`.
             probability: What turns logits into probabilities; by default what the task was in
                 training.
 
@@ -219,10 +235,10 @@ class CM2(Model):
         spread = torch.zeros_like(mean)
         rows = (~present.all(dim=-1)).nonzero().squeeze(-1)
         if len(rows) > 0:
-            repeats = draws if self.imputer.draws else 1
+            repeats = draws if sampled or self.imputer.draws else 1
             many = z[rows].repeat(repeats, 1, 1)
             there = present[rows].repeat(repeats, 1)
-            completed = self.impute(many, there)
+            completed = self.impute(many, there, sampled=sampled)
             values = probability(self.classify(completed, there)).unflatten(0, (repeats, -1))
             mean = mean.index_copy(0, rows, values.mean(dim=0))
             spread = spread.index_copy(0, rows, values.std(dim=0, correction=0))
