@@ -12,6 +12,11 @@ RUNTIME := $(VENV)/runtime.stamp
 TOOLS   := $(VENV)/tools.stamp
 PYTEST  := $(BIN)/python -m pytest
 
+# pip compiles one file after the other, which takes longer than the installation; this, all cores.
+# A package may hold a file for another Python, which cannot be compiled and is never imported.
+INSTALL := $(BIN)/python -m pip install -qq --no-compile
+COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
+
 # Tests and the demo run one process a core, so a process gets one thread.
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
@@ -28,7 +33,8 @@ help: ## list the commands
 demo: $(RUNTIME) ## train and evaluate on real data, write runs/demo/report.html (4 minutes)
 	$(BIN)/cm2 demo --out $(OUT)
 
-test: check docs ## everything CI runs: format, lint, types, layers, docs, tests
+test: $(TOOLS) ## everything CI runs: format, lint, types, layers, docs, tests
+	$(MAKE) -j 2 check docs
 	$(PYTEST) -n $(WORKERS) --dist worksteal -m "not slow"
 
 check: $(TOOLS) ## format, lint, types, import layers
@@ -62,10 +68,12 @@ $(BIN)/python:
 
 # torch first and alone: what follows then takes the build that is there.
 $(RUNTIME): pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install -qq '$(TORCH)'
-	$(BIN)/python -m pip install -qq --editable '.[all]'
+	$(INSTALL) '$(TORCH)'
+	$(INSTALL) --editable '.[all]'
+	@$(COMPILE)
 	@touch $@
 
 $(TOOLS): pyproject.toml $(RUNTIME)
-	$(BIN)/python -m pip install -qq --group test --group check --group docs
+	$(INSTALL) --group test --group check --group docs
+	@$(COMPILE)
 	@touch $@

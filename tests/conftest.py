@@ -4,7 +4,6 @@ import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
@@ -12,10 +11,10 @@ os.environ.setdefault("MPLBACKEND", "agg")
 import numpy as np
 import pytest
 import torch
-from sklearn.ensemble import RandomForestClassifier
 from torch.distributions import Distribution
 
 import typecheck
+from small_models import shrink
 
 torch.set_num_threads(1)
 
@@ -62,12 +61,8 @@ def seeded() -> None:
 
 @pytest.fixture
 def small_forests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Experts' forests of ten trees, for tests of what does not depend on their number."""
-
-    def forest(_: int, **options: Any) -> RandomForestClassifier:
-        return RandomForestClassifier(10, **options)
-
-    monkeypatch.setattr("cm2.heads.scores.RandomForestClassifier", forest)
+    """Fewer trees, for tests of what does not depend on their number."""
+    shrink(monkeypatch)
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 from unittest.mock import Mock
 
 import numpy as np
@@ -18,6 +19,7 @@ from cm2.demo.methods import ABOUT, FITS, LATE_FUSION, LATE_FUSION_LOG, POOLED, 
 from cm2.demo.studies import Digits, Mortality, eicu_folder
 from cm2.experiments import summary
 from cm2.prepare.errors import TableError
+from small_models import shrink
 
 
 def test_views_are_the_digits_put_together_again():
@@ -116,12 +118,14 @@ class Halves(Digits):
 
 
 class Few(Digits):
-    """Every fifth image."""
+    """Every third image of four digits."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._views = {name: view[::5] for name, view in self._views.items()}
-        self.y, self.groups, self.score = self.y[::5], self.groups[::5], self.score[::5]
+        kept = np.flatnonzero(self.y < 4)[::3]
+        self._views = {name: view[kept] for name, view in self._views.items()}
+        self.y, self.groups, self.score = self.y[kept], self.groups[kept], self.score[kept]
+        self.labels = self.labels[:4]
 
 
 class Recorder:
@@ -136,18 +140,16 @@ class Recorder:
         return np.full((rows, 2), 0.5) if self.method is None else self.method.predict_proba(X)
 
 
-@pytest.fixture
-def events(monkeypatch):
+def note_draws(patch: pytest.MonkeyPatch) -> list:
     """Notes every set of bootstrap draws, in order with what a Recorder notes."""
     noted = []
     draws = summary.draws
-    monkeypatch.setattr(
-        summary, "draws", lambda *args: noted.append(("draws", args[1])) or draws(*args)
-    )
+    patch.setattr(summary, "draws", lambda *args: noted.append(("draws", args[1])) or draws(*args))
     return noted
 
 
-def test_trap_a_job_sees_test_rows_once_a_rate_and_draws_once_outside_the_fit(events, monkeypatch):
+def test_trap_a_job_sees_test_rows_once_a_rate_and_draws_once_outside_the_fit(monkeypatch):
+    events = note_draws(monkeypatch)
     fit = demo.fit
 
     def noted(name, X, y, **options):
@@ -168,25 +170,36 @@ def test_trap_a_job_sees_test_rows_once_a_rate_and_draws_once_outside_the_fit(ev
     assert rest == [("draws", 20), ("fit begins", len(train)), ("fit ends", len(train))]
 
 
-@pytest.fixture
-def stand_ins(events, monkeypatch, tmp_path):
+class Run(NamedTuple):
+    """A run that is over."""
+
+    out: Path
+    events: list
+
+
+@pytest.fixture(scope="module")
+def stand_ins(tmp_path_factory):
     """A run of stand-ins on two classes, from a folder given by a relative path."""
-
-    def fit(name, X, y, **_):
-        shown = (name, LATE_FUSION_LOG) if name == LATE_FUSION else (name,)
-        return [Fitted(one, Recorder(one, events), 0.1) for one in shown]
-
-    monkeypatch.setattr(demo, "fit", fit)
-    monkeypatch.setattr(studies, "load", lambda folder: Halves())
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "private" / "eicu-demo").mkdir(parents=True)
-    (tmp_path / "private" / "eicu-demo" / "patient.csv").touch()
+    home = tmp_path_factory.mktemp("stand-ins")
+    (home / "private" / "eicu-demo").mkdir(parents=True)
+    (home / "private" / "eicu-demo" / "patient.csv").touch()
     data, out = Path("private/eicu-demo"), Path("runs/one")
-    run(Settings(data, out, seeds=2, rates=(0.3, 0.6), replicates=20, processes=1))
-    return tmp_path / out
+    with pytest.MonkeyPatch.context() as patch:
+        events = note_draws(patch)
+
+        def fit(name, X, y, **_):
+            shown = (name, LATE_FUSION_LOG) if name == LATE_FUSION else (name,)
+            return [Fitted(one, Recorder(one, events), 0.1) for one in shown]
+
+        patch.setattr(demo, "fit", fit)
+        patch.setattr(studies, "load", lambda folder: Halves())
+        patch.chdir(home)
+        run(Settings(data, out, seeds=2, rates=(0.3, 0.6), replicates=20, processes=1))
+    return Run(home / out, events)
 
 
-def test_trap_a_run_touches_each_test_split_once_a_method_and_rate(events, stand_ins):
+def test_trap_a_run_touches_each_test_split_once_a_method_and_rate(stand_ins):
+    events = stand_ins.events
     _, test = Halves().split(0)
     counts = Counter(event[1] for event in events if event[0] == "predict")
     assert counts == dict.fromkeys(ABOUT, 2 * 2)
@@ -195,17 +208,18 @@ def test_trap_a_run_touches_each_test_split_once_a_method_and_rate(events, stand
     assert draws == 2 * len(FITS) + 1, "once a job, and once for the clinical score"
 
 
-def test_report_names_true_rates_and_no_place(stand_ins, tmp_path):
-    source = (stand_ins / "report.html").read_text()
+def test_report_names_true_rates_and_no_place(stand_ins):
+    out = stand_ins.out
+    source = (out / "report.html").read_text()
     assert "a bedside score (" in source
     assert "high), 30% removed" in source
     assert "as observed" not in source
-    for place in (str(tmp_path), "private"):
+    for place in (str(out.parents[1]), "private"):
         assert place not in source
     assert ">eicu-demo<" in source
-    config = yaml.safe_load((stand_ins / "config.yaml").read_text())
+    config = yaml.safe_load((out / "config.yaml").read_text())
     assert (config["data"], config["out"]) == ("private/eicu-demo", "runs/one")
-    table = pd.read_csv(stand_ins / "metrics.csv")
+    table = pd.read_csv(out / "metrics.csv")
     assert set(table.loc[table["rows_with"] == "a clinical score", "rate"]) == {0.3}
 
 
@@ -222,18 +236,14 @@ def test_faults_of_tables_are_refused_and_bugs_are_not(monkeypatch, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, monkeypatch_module):
-    monkeypatch_module.delenv("CM2_DATA_HOME", raising=False)
-    monkeypatch_module.setattr(studies, "load", lambda folder: Few())
+def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("demo") / "run"
-    run(Settings(out=out, seeds=1, rates=(0.0, 0.5), epochs=2, replicates=30, processes=1))
-    return out
-
-
-@pytest.fixture(scope="module")
-def monkeypatch_module():
     with pytest.MonkeyPatch.context() as patch:
-        yield patch
+        patch.delenv("CM2_DATA_HOME", raising=False)
+        patch.setattr(studies, "load", lambda folder: Few())
+        shrink(patch)
+        run(Settings(out=out, seeds=1, rates=(0.0, 0.5), epochs=2, replicates=30, processes=1))
+    return out
 
 
 def test_small_run_writes_everything(finished):
@@ -259,7 +269,7 @@ def test_saved_classifier_predicts(finished):
     probability = CM2Classifier.load(finished / "classifier.skops").predict_proba(
         {name: view[:20] for name, view in views.items()}
     )
-    assert probability.shape == (20, 10)
+    assert probability.shape == (20, 4)
     np.testing.assert_allclose(probability.sum(axis=1), 1, rtol=1e-6)
 
 

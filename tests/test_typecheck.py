@@ -1,6 +1,9 @@
 """The types and shapes that the tests check at run time: which calls are checked."""
 
+import sys
 from collections.abc import Callable
+from importlib.util import module_from_spec, spec_from_loader
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +11,7 @@ from jaxtyping import Float, TypeCheckError
 from torch import Tensor
 
 import typecheck
+from cm2 import numerics
 from cm2.numerics import log1mexp
 
 GOOD, BAD = torch.zeros(2, 3), torch.zeros(3)
@@ -61,3 +65,22 @@ def test_the_library_is_under_it_from_the_start_of_each_test(test: str) -> None:
     for _ in range(typecheck.FIRST):
         log1mexp(-GOOD - 1)
     assert max(typecheck.calls.values()) > typecheck.FIRST
+
+
+def test_bytecode_with_checks_is_apart_and_that_of_other_packages_is_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "another_package.py").touch()
+    path = tmp_path / "with_checks.py"
+    path.write_text("import another_package\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    known = numerics.__loader__
+    loader = type(known)("with_checks", str(path), typechecker=known._typechecker)
+    spec = spec_from_loader("with_checks", loader)
+    assert spec is not None
+    loader.exec_module(module_from_spec(spec))
+    monkeypatch.delitem(sys.modules, "another_package")
+    kept = {file.name.split(".")[0]: file.name for file in (tmp_path / "__pycache__").iterdir()}
+    assert "jaxtyping" in kept["with_checks"]
+    assert "jaxtyping" not in kept["another_package"]

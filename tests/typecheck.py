@@ -11,12 +11,15 @@ import inspect
 import re
 from collections import Counter
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
+from importlib.machinery import SourceFileLoader
 from types import CodeType
 from typing import Any, Self
+from unittest.mock import patch
 
 import jaxtyping
 from beartype import beartype
+from jaxtyping import _import_hook
 
 FIRST, EVERY = 20, 50
 """The calls of a function in a test that are checked: so many, then one of so many."""
@@ -64,3 +67,18 @@ def some_calls(*, typechecker: Callable[..., Any]) -> Callable[[Any], Any]:
 
 some_calls.every_call = every_call  # type: ignore[attr-defined]
 jaxtyping.jaxtyped = some_calls
+
+
+def get_code(self: Any, fullname: str) -> CodeType | None:
+    """The code of a module, with types checked, from a cache of its own.
+
+    jaxtyping has that cache in force while the module is executed, and so for all that the module
+    imports: thousands of modules of other packages, for which there then is no bytecode.
+    """
+    cache = partial(_import_hook._optimized_cache_from_source, self._typechecker.get_hash())
+    with patch("importlib._bootstrap_external.cache_from_source", cache):
+        return SourceFileLoader.get_code(self, fullname)
+
+
+_import_hook._JaxtypingLoader.get_code = get_code
+_import_hook._JaxtypingLoader.exec_module = SourceFileLoader.exec_module

@@ -350,19 +350,24 @@ def test_completions_of_the_multivariate_normal_have_its_conditional_moments(
 @every_density
 @every_family
 @pytest.mark.parametrize("components", [1, 2])
-def test_conditional_means_are_those_of_draws(coupling: str, family: str, components: int) -> None:
+def test_conditional_means_are_those_of_draws(
+    coupling: str, family: str, components: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cm2.couplings.base._MEAN_ROWS", 50)  # 25 draws of both rows, 25 and 14
     n = 1000
     joint = make(coupling, family, 3, 2, components=components)
-    z = rows(joint, 1)
+    z = rows(joint, 2)
     present = torch.tensor([True, False, True])
-    drawn = joint.complete(z.expand(n, -1, -1), present.expand(n, 3))[:, 1]
-    found = joint.conditional_mean(z, present[None])[0]
-    assert torch.equal(found[present], z[0][present])
+    drawn = joint.complete(z.repeat(n, 1, 1), present.expand(2 * n, 3)).unflatten(0, (n, 2))[
+        :, :, 1
+    ]
+    found = joint.conditional_mean(z, present.expand(2, 3))
+    assert torch.equal(found[:, present], z[:, present])
     # where it is the mean of 64 draws, their error comes on top
     error = drawn.std(0) * (1 / n + 1 / 64) ** 0.5
-    assert ((found[1] - drawn.mean(0)).abs() < 4.5 * error).all()
+    assert ((found[:, 1] - drawn.mean(0)).abs() < 4.5 * error).all()
     if components == 1:  # twice the same; with more components it is the same fixed seed
-        assert torch.equal(joint.conditional_mean(z, present[None])[0], found)
+        assert torch.equal(joint.conditional_mean(z, present.expand(2, 3)), found)
 
 
 @every_density

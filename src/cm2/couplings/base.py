@@ -23,6 +23,8 @@ from cm2.records import Unit
 from cm2.registry import Registry
 
 _MEAN_DRAWS = 64
+_MEAN_ROWS = 4096
+"""Rows that are drawn at once for a mean: several draws of a few rows, or one of many."""
 
 
 class Joint(Distribution, ABC):
@@ -159,10 +161,13 @@ class Joint(Distribution, ABC):
         return self._filled(value, present, self._conditional_mean)
 
     def _conditional_mean(self, z: Tensor, present: Tensor) -> Tensor:
+        total, left = torch.zeros_like(z), _MEAN_DRAWS
         with fixed_seed(z):
-            total = self._draw(z, present)
-            for _ in range(_MEAN_DRAWS - 1):
-                total = total + self._draw(z, present)
+            while left:
+                count = min(left, max(1, _MEAN_ROWS // len(z)))
+                drawn = self._draw(z.repeat(count, 1, 1), present.repeat(count, 1))
+                total = total + drawn.unflatten(0, (count, len(z))).sum(0)
+                left -= count
         return total / _MEAN_DRAWS
 
     def total_correlation(self, samples: int = 10_000) -> Float[Tensor, ""]:

@@ -18,6 +18,7 @@ its signature, by name and type, before anything starts. There is no other list 
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -238,16 +239,22 @@ def _checked(
     """Checks arguments against a signature, by name and type; returns them with all defaults."""
     names = [name for name in arguments(function) if name not in skip]
     _known(f"{where}.", given, names)
+    try:
+        found = _parser(function, frozenset(skip)).parse_object(dict(given))
+    except ArgumentError as error:
+        raise ConfigError(f"{where}: {' '.join(str(error).split())}") from None
+    return dict(found.as_dict())
+
+
+@functools.cache
+def _parser(function: Callable[..., Any], skip: frozenset[str]) -> ArgumentParser:
+    """What checks the arguments of a function or class; made once, as that reads its source."""
     parser = ArgumentParser(exit_on_error=False)
     add: Any = (
         parser.add_class_arguments if inspect.isclass(function) else parser.add_function_arguments
     )
-    add(function, skip=skip, fail_untyped=False)
-    try:
-        found = parser.parse_object(dict(given))
-    except ArgumentError as error:
-        raise ConfigError(f"{where}: {' '.join(str(error).split())}") from None
-    return dict(found.as_dict())
+    add(function, skip=set(skip), fail_untyped=False)
+    return parser
 
 
 def _known(prefix: str, given: Mapping[str, Any], names: Iterable[str]) -> None:

@@ -1,0 +1,25 @@
+"""Fewer trees in forests and in boosting, for tests of what does not depend on their number."""
+
+from typing import Any
+
+import pytest
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+
+TREES = {"cm2.heads.scores": 10, "cm2.tuning": 30}
+"""Trees of a forest, by module: rivals need every row out of some tree's bag, experts do not."""
+ROUNDS = 10
+
+
+def shrink(patch: pytest.MonkeyPatch) -> None:
+    """Takes the place of the classes of trees wherever they are used."""
+    for module, trees in TREES.items():
+
+        def forest(_: int, trees: int = trees, **options: Any) -> RandomForestClassifier:
+            return RandomForestClassifier(trees, **options)
+
+        patch.setattr(f"{module}.RandomForestClassifier", forest)
+
+    def boosting(**options: Any) -> HistGradientBoostingClassifier:
+        return HistGradientBoostingClassifier(**options | {"max_iter": ROUNDS})
+
+    patch.setattr("cm2.tuning.HistGradientBoostingClassifier", boosting)
