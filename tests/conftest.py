@@ -62,12 +62,13 @@ def seeded() -> None:
 
 @pytest.fixture
 def small_forests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Experts' forests of ten trees, for tests of what does not depend on their number."""
+    """Forests of ten trees, for tests of what does not depend on their number."""
 
     def forest(_: int, **options: Any) -> RandomForestClassifier:
         return RandomForestClassifier(10, **options)
 
     monkeypatch.setattr("cm2.heads.scores.RandomForestClassifier", forest)
+    monkeypatch.setattr("cm2.tuning.RandomForestClassifier", forest)
 
 
 @pytest.fixture(autouse=True)

@@ -171,7 +171,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._check_sizes(blocks)
         weight = weight[kept]
         if groups is not None:
-            groups = checked_groups(groups, rows)[kept]
+            groups = self._checked_patients(checked_groups(groups, rows)[kept])
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         self.head_: Head | list[Head]
         if codes.ndim == 1:
@@ -334,6 +334,17 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                     f"modality {self.modalities_[few]!r} is present in {counts[few]} samples; "
                     f"n_components={self.n_components} needs at least as many"
                 )
+
+    def _checked_patients(self, groups: ndarray) -> ndarray:
+        """Refuses fewer patients than can be parted as the head needs it."""
+        held_out = self.head == "pooled" or (self.head == "fusion" and self.n_networks > 1)
+        least, found = 3 if held_out else 2, len(np.unique(groups))
+        if found < least:
+            raise ValueError(
+                f"groups names {found} patients, but head={self.head!r} needs at least {least}: "
+                "what is learned from some is tested on others"
+            )
+        return groups
 
     def _fitted(
         self, blocks: Blocks, codes: ndarray, weight: ndarray, groups: ndarray | None, seed: int
