@@ -30,7 +30,7 @@ from cm2.data.worlds import make_world, remove
 from cm2.demo.studies import eicu_folder, load
 from cm2.heads import Fusion
 from cm2.inputs import Blocks, Reader
-from cm2.metrics import measure
+from cm2.metrics import measure, paired
 from cm2.prepare.splits import split
 
 RATE = 0.3
@@ -127,9 +127,11 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/objectives.csv"))
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=5, help="at least two")
     parser.add_argument("--jobs", type=int, default=1, help="processes of one thread each")
     args = parser.parse_args()
+    if args.seeds < 2:
+        parser.error(f"standard errors need at least two seeds, got {args.seeds}")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for seed in range(args.seeds):
@@ -147,27 +149,33 @@ def main() -> None:
 
 
 def report(rows: pd.DataFrame) -> str:
-    """AUROC and log loss of the first setting, and the paired differences of the others to it."""
-    first, tables = next(iter(SETTINGS)), {}
-    for measured in ("auroc", "log_loss"):
-        table = rows.pivot(index=["data", "seed"], columns="setting", values=measured)
-        tables[measured] = table[[name for name in SETTINGS if name in table]]
+    """AUROC and log loss of the first setting, and the paired differences of the others to it.
+
+    Seeds split clinical data anew, and draw the worlds anew.
+    """
+    first = next(iter(SETTINGS))
+    table = rows.pivot(index=["data", "seed"], columns="setting", values=["auroc", "log_loss"])
+    seconds = rows.groupby("setting")["cpu"].mean()
     data = list(dict.fromkeys(rows["data"]))
     lines = [f"| setting | {' | '.join(data)} | CPU s |", "|---" * (len(data) + 2) + "|"]
-    seconds = rows.groupby("setting")["cpu"].mean()
-    for name in tables["auroc"]:
+    for name in SETTINGS:
         cells = []
         for each in data:
-            auroc, loss = (tables[measured].loc[each] for measured in tables)
-            if name == first:
-                cells.append(f"{auroc[name].mean():.3f} ({loss[name].mean():.3f})")
+            part = table.loc[each].xs(name, axis=1, level=1)
+            if part.isna().any(axis=None):
+                cells.append("–")
                 continue
-            difference = auroc[name] - auroc[first]
+            if name == first:
+                cells.append(f"{part['auroc'].mean():.3f} ({part['log_loss'].mean():.3f})")
+                continue
+            base = table.loc[each].xs(first, axis=1, level=1)
+            ratio = 0.0 if each.endswith("world") else 0.3 / 0.7
+            auroc, loss = (
+                paired(part[of].to_numpy(), base[of].to_numpy(), test_to_train=ratio)
+                for of in ("auroc", "log_loss")
+            )
             cells.append(
-                f"{difference.mean():+.3f} ± {difference.sem():.3f} "
-                f"({(loss[name] - loss[first]).mean():+.3f})"
-                if difference.notna().any()
-                else "–"
+                f"{auroc.difference:+.3f} ± {auroc.standard_error:.3f} ({loss.difference:+.3f})"
             )
         lines.append(f"| {name} | {' | '.join(cells)} | {seconds[name]:.0f} |")
     return "\n".join(lines)

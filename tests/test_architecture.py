@@ -133,6 +133,15 @@ def test_source_keeps_the_rules(path):
     assert lines <= 400, f"{path.name} has {lines} lines: split it"
 
 
+def test_only_one_module_draws_a_bootstrap():
+    """Intervals agree only if the same patients are drawn, by one function, wherever they stand."""
+    resamplers = re.compile(
+        r"(?<!torch)\.multinomial\(|def \w*resampl|import .*\bresample\b|stats\.bootstrap"
+    )
+    found = [name_of(path) for path in MODULES if resamplers.search(path.read_text())]
+    assert found == ["cm2.bootstrap"]
+
+
 def test_public_names_resolve():
     assert {"CM2", "CM2Classifier", "CopulaJoint", "copulas", "marginals"} <= set(cm2.__all__)
     for name in cm2.__all__:

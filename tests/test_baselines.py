@@ -90,6 +90,53 @@ def test_more_than_two_classes_of_which_a_modality_shows_two() -> None:
         np.testing.assert_allclose(proba.sum(axis=1), 1.0, rtol=1e-10)
 
 
+def siblings(patients: int, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Eight near-equal rows a patient, whose label is tossed: nothing can be learned."""
+    rng = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(patients), 8)
+    own = {m: rng.normal(size=(patients, 3)) for m in "ab"}
+    X = {m: block[groups] + 0.01 * rng.normal(size=(len(groups), 3)) for m, block in own.items()}
+    return X, rng.integers(0, 2, patients)[groups], groups
+
+
+@pytest.mark.usefixtures("small_forests")
+@pytest.mark.parametrize("rival", [LateFusion("forest"), Concatenated("forest")], ids=str)
+def test_trap_forests_are_judged_on_other_patients(rival: Rival) -> None:
+    """Out of bag, eight near-equal rows a patient know each other: the loss believed was .2.
+
+    Over 40 patients and 500 new ones the losses differ by some .05 by chance; a fifth is allowed.
+    """
+    X, y, groups = siblings(40, seed=0)
+    test, truth, _ = siblings(500, seed=1)
+    rival = clone(rival).fit(X, y, groups=groups)
+    found = rival.experts_["a"] if isinstance(rival, LateFusion) else rival.tuned_
+    new = found.proba(test["a"] if isinstance(rival, LateFusion) else np.hstack([*test.values()]))
+
+    def loss(proba: np.ndarray, y: np.ndarray) -> float:
+        return float(-np.log(np.maximum(proba[np.arange(len(y)), y], 0.01)).mean())
+
+    assert loss(found.held_out, y) == pytest.approx(loss(new, truth), abs=0.2)
+    assert loss(found.held_out, y) > 0.65
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_few_patients_are_enough_and_one_is_not(name: str) -> None:
+    X, y, groups = siblings(40, seed=3)
+    for patients in (1, 2, 5):
+        few = groups < patients
+        y[:4] = 1 - y[4]  # also one patient has both classes
+        part = {m: block[few] for m, block in X.items()}
+        if patients == 1:
+            with pytest.raises(ValueError, match="groups names one patient"):
+                clone(QUICK[name]).fit(part, y[few], groups=groups[few])
+        else:
+            part["b"][8:] = np.nan  # a modality of one patient says nothing of others
+            found = clone(QUICK[name]).fit(part, y[few], groups=groups[few])
+            assert np.isfinite(found.predict_proba(X)).all()
+    with pytest.raises(ValueError, match="groups must have shape"):
+        clone(QUICK[name]).fit(X, y, groups=groups[1:])
+
+
 def test_late_fusion_is_the_mean_of_what_is_present() -> None:
     X, y = world("independent", 0.4)
     rival = LateFusion().fit(X, y)

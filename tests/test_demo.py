@@ -12,7 +12,7 @@ import pytest
 import yaml
 from sklearn.metrics import roc_auc_score
 
-from cm2 import CM2Classifier, demo
+from cm2 import CM2Classifier, bootstrap, demo
 from cm2.data.views import QUADRANTS, digit_views
 from cm2.demo import InputError, Settings, run, studies
 from cm2.demo.methods import ABOUT, FITS, LATE_FUSION, LATE_FUSION_LOG, POOLED, Fitted
@@ -70,15 +70,19 @@ def test_first_draw_is_the_data_and_scores_agree_with_scikit_learn():
     rng = np.random.default_rng(0)
     y = rng.integers(0, 2, 300)
     p = np.clip(rng.normal(0.4 + 0.2 * y, 0.2), 0, 1).round(2)
-    weight = summary.draws(300, 20)
-    found = summary.scores(y, np.stack([1 - p, p], axis=1), weight)["AUROC"]
-    expected = [roc_auc_score(y, p, sample_weight=w) for w in weight]
+    patient = np.arange(300) // 2
+    counts = bootstrap.draws(150, 20)
+    proba = np.stack([1 - p, p], axis=1)
+    scored = summary.score("a", 0, 0.0, y, proba, counts, patient)
+    found = scored.scores["AUROC"]
+    assert (scored.rows, scored.patients, scored.positives) == (300, 150, y.sum())
+    expected = [roc_auc_score(y, p, sample_weight=w[patient]) for w in counts]
     np.testing.assert_allclose(found, expected, rtol=1e-12)
     assert found[0] == pytest.approx(roc_auc_score(y, p), rel=1e-12)
 
 
 def cell(method: str, seed: int, values: np.ndarray) -> summary.Cell:
-    return summary.Cell(method, seed, 0.0, 50, 5, 1.0, {"AUROC": values})
+    return summary.Cell(method, seed, 0.0, 50, 5, 50, 1.0, {"AUROC": values}, {"AUROC": 5})
 
 
 def test_summary_averages_over_splits_and_pairs_differences():
@@ -90,20 +94,15 @@ def test_summary_averages_over_splits_and_pairs_differences():
         cell(POOLED, 0, 0.73 + noise),
         cell(POOLED, 1, 0.77 + noise),
     ]
-    table = summary.summarise(cells, [LATE_FUSION]).set_index("method")
+    table = summary.summarise(cells, [LATE_FUSION], test_to_train=0.5).set_index("method")
+    assert table["notes"].str.contains("only 5 patients have the rarest outcome").all()
+    assert table.loc[POOLED, "p_runs"] == 0, "both splits differ by the same"
     assert table.loc[POOLED, "value"] == pytest.approx(0.75)
     assert table.loc[POOLED, "sd"] == pytest.approx(0.04 / np.sqrt(2))
     assert table.loc[POOLED, "high"] - table.loc[POOLED, "low"] == pytest.approx(0.196, abs=0.02)
     gap = table.loc[POOLED, ["difference", "difference_low", "difference_high"]].astype(float)
     np.testing.assert_allclose(gap, 0.03, atol=1e-12)  # the common noise drops out
     assert np.isnan(table.loc[LATE_FUSION, "difference"])
-
-
-def test_replicate_without_a_class_is_left_out_of_the_interval():
-    y, p = np.array([0, 0, 1]), np.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7]])
-    values = summary.scores(y, p, np.array([[1.0, 1, 1], [1, 1, 0], [0, 1, 1]]))["AUROC"]
-    assert np.isnan(values[1])
-    assert summary.interval(values) == (1.0, 1.0)
 
 
 class Halves(Digits):
@@ -143,8 +142,10 @@ class Recorder:
 def note_draws(patch: pytest.MonkeyPatch) -> list:
     """Notes every set of bootstrap draws, in order with what a Recorder notes."""
     noted = []
-    draws = summary.draws
-    patch.setattr(summary, "draws", lambda *args: noted.append(("draws", args[1])) or draws(*args))
+    draws = bootstrap.draws
+    patch.setattr(
+        bootstrap, "draws", lambda *args: noted.append(("draws", args[1])) or draws(*args)
+    )
     return noted
 
 

@@ -643,6 +643,20 @@ def test_groups_reach_every_head() -> None:
         assert not np.array_equal(by_row, by_patient), head
 
 
+@pytest.mark.usefixtures("small_forests")
+@pytest.mark.parametrize("head", ["experts", "joint", "fusion", "pooled"])
+def test_few_patients_are_enough_or_the_least_number_is_said(head: str) -> None:
+    X, y = make_world("shared", 24, 0)
+    groups, y = np.arange(24) // 8, np.arange(24) // 4 % 2
+    settings = {"head": head, "max_epochs": 1, "n_components": 1, "random_state": 0}
+    proba = CM2Classifier(**settings).fit(X, y, groups=groups).predict_proba(X)
+    assert np.isfinite(proba).all()
+    least = 3 if head in ("fusion", "pooled") else 2
+    few = {name: block[: 8 * (least - 1)] for name, block in X.items()}
+    with pytest.raises(ValueError, match=f"but head='{head}' needs at least {least}"):
+        CM2Classifier(**settings).fit(few, y[: 8 * (least - 1)], groups=groups[: 8 * (least - 1)])
+
+
 def test_spread_is_of_what_is_missing() -> None:
     X, y = make_world("shared", 240, 0)
     settings = {"head": "fusion", "max_epochs": 5, "n_networks": 2, "random_state": 0}

@@ -1,6 +1,7 @@
 """From tables to blocks: what counts as missing, what is learned, and what is refused."""
 
 import re
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from cm2 import tables as reading
 from cm2.inputs import Reader
 from cm2.scaling import RobustScaler
 
@@ -198,8 +200,110 @@ BAD: dict[str, tuple[Mapping[str, Any], str]] = {
         "modality 'cxr' is missing for every training sample",
     ),
     "no modality": ({}, "X has no modality"),
-    "sparse": ({"ehr": sparse.eye_array(ROWS).tocsr()}, "modality 'ehr': Sparse data was passed"),
+    "complex": (
+        {"ehr": np.full((ROWS, 2), SECRET * 1j)},
+        "modality 'ehr' has complex numbers in columns 0, 1",
+    ),
+    "objects": (
+        frames(age=np.arange(12.0), more=[{"secret": 1}] * 12),
+        "modality 'ehr' has what is neither number nor missing in columns 'more'",
+    ),
+    "one name twice": (
+        {"ehr": pd.DataFrame(np.ones((ROWS, 2)), columns=["age", "age"])},
+        "modality 'ehr' has several columns called 'age'",
+    ),
 }
+
+DAYS = pd.date_range("2020-01-01", periods=ROWS)
+TIMES: dict[str, Any] = {
+    "datetime64": DAYS,
+    "with NaT": DAYS.where(np.arange(ROWS) > 3),
+    "all NaT": pd.DatetimeIndex([pd.NaT] * ROWS),
+    "time zone": DAYS.tz_localize("Europe/Zurich"),
+    "durations": DAYS - DAYS[0],
+    "periods": DAYS.to_period("D"),
+    "dates": pd.Series(DAYS.date, dtype=object),
+    "timestamps": pd.Series(list(DAYS), dtype=object),
+    "numbers with a NaT": pd.Series([pd.NaT] + [1.0] * (ROWS - 1), dtype=object),
+    "numpy times": pd.Series(list(DAYS.to_numpy()), dtype=object),
+    "categories": pd.Categorical(DAYS),
+    "times of day": pd.Series([day.time() for day in DAYS], dtype=object),
+}
+
+
+@pytest.mark.parametrize("kind", TIMES)
+def test_trap_dates_do_not_become_numbers(kind: str) -> None:
+    """numpy counts nanoseconds from 1970, and NaT is the least integer, -9.2e18."""
+    frame = pd.DataFrame({"age": np.arange(float(ROWS)), "admitted": TIMES[kind]})
+    for X in ({"ehr": frame}, frame):
+        with pytest.raises(ValueError, match="has dates or durations in columns 'admitted'"):
+            Reader().fit(X)
+    reader = Reader().fit({"ehr": frame.assign(admitted=1.0)})
+    with pytest.raises(ValueError, match="has dates or durations in columns 'admitted'"):
+        reader.blocks({"ehr": frame})
+    with pytest.raises(ValueError, match="has dates or durations in columns 1"):
+        Reader().fit({"ehr": frame.astype(object).to_numpy()})
+
+
+def test_trap_an_array_of_dates_does_not_become_numbers() -> None:
+    days = np.stack([DAYS.to_numpy(), DAYS.to_numpy()], axis=1)
+    for X in ({"ehr": days}, days, {"ehr": days - days[0]}):
+        with pytest.raises(ValueError, match="has dates or durations in columns 0, 1"):
+            Reader().fit(X)
+
+
+@pytest.mark.parametrize("missing", [pd.NA, None, np.nan])
+def test_all_marks_of_what_is_missing_are_alike(missing: Any) -> None:
+    X = tables()["ehr"]
+    X[2, 1] = X[4] = np.nan
+    objects = X.astype(object)
+    objects[np.isnan(X)] = missing
+    both = {"ehr": X, "cxr": tables()["cxr"]}
+    expected = Reader().fit_blocks(both)
+    for table in (objects, pd.DataFrame(objects), pd.DataFrame(objects).astype("Float64")):
+        found = Reader().fit_blocks(both | {"ehr": table})
+        np.testing.assert_array_equal(found.values["ehr"], expected.values["ehr"])
+        np.testing.assert_array_equal(found.present, expected.present)
+
+
+@pytest.mark.parametrize("kind", ["csr", "csc", "coo", "dok", "lil", "frame"])
+def test_sparse_tables_are_read_as_dense_ones(kind: str) -> None:
+    X = tables()
+    X["ehr"][::2, :2] = 0.0
+    X["ehr"][1, 2] = np.nan
+    expected = Reader().fit_blocks(X)
+
+    def thin(table: np.ndarray) -> Any:
+        if kind == "frame":
+            return pd.DataFrame.sparse.from_spmatrix(sparse.csr_array(table))
+        return sparse.csr_matrix(table).asformat(kind)
+
+    whole = thin(np.hstack(list(X.values())))
+    reader = Reader({"ehr": slice(0, 3), "cxr": [3, 4]})
+    for found in (Reader().fit_blocks(X | {"ehr": thin(X["ehr"])}), reader.fit_blocks(whole)):
+        for name in X:
+            np.testing.assert_array_equal(found.values[name], expected.values[name])
+    np.testing.assert_array_equal(reader.blocks(whole).values["ehr"], expected.values["ehr"])
+
+
+def test_sparse_modalities_are_dense_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most one dense float64 table lives while a modality is read."""
+    alive: list[weakref.ref[np.ndarray]] = []
+    most = 0
+    numbers = reading.numbers
+
+    def watched(name: str, table: Any) -> np.ndarray:
+        nonlocal most
+        found = numbers(name, table)
+        alive.append(weakref.ref(found))
+        most = max(most, sum(one() is not None for one in alive))
+        return found
+
+    monkeypatch.setattr(reading, "numbers", watched)
+    X = {name: sparse.csr_array(np.eye(ROWS)) for name in "abcde"}
+    Reader().fit(X).blocks(X)
+    assert len(alive) == 10
+    assert most <= 2, "the one that was just read, and the one before"
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -216,7 +320,7 @@ def test_bad_training_input_is_named_and_its_values_are_not_shown(case: str) -> 
 
 def test_only_the_first_few_rows_are_listed() -> None:
     with pytest.raises(ValueError, match=r"rows 0, 1, 2, 3, 4, \.\.\)"):
-        Reader().fit({"ehr": np.full((ROWS, 2), np.nan)})
+        Reader().fit({"ehr": np.where(np.arange(ROWS)[:, None] < 6, np.nan, np.ones((ROWS, 2)))})
 
 
 def test_wrong_width_says_both_widths() -> None:
@@ -263,6 +367,38 @@ def test_groups_outside_of_the_array_are_refused(group: Any) -> None:
 def test_a_group_without_columns_is_refused() -> None:
     with pytest.raises(ValueError, match=r"modality 'b': slice\(2, None, None\) picks no column"):
         Reader({"a": slice(0, 2), "b": slice(2, None)}).fit(np.ones((4, 2)))
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ({"a": [0, 1], "b": [1, 2]}, "column 1 of X is in modality 'a' and again in 'b'"),
+        ({"a": slice(0, 3), "b": range(2, 4)}, "column 2 of X is in modality 'a' and again in 'b'"),
+        ({"a": [0, -1], "b": [4]}, "column 4 of X is in modality 'a' and again in 'b'"),
+        ({"a": [0, 0]}, "column 0 of X is in modality 'a' and again in 'a'"),
+        ({"a": [True, True]}, "are not all among the 5 of X"),
+        ({"a": [0.5]}, "are not all among the 5 of X"),
+        ({}, "`modalities` is empty"),
+    ],
+)
+def test_groups_that_overlap_or_name_nothing_are_refused(
+    groups: dict[str, Any], message: str
+) -> None:
+    array = np.hstack(list(tables().values()))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Reader(groups).fit(array)
+
+
+def test_groups_of_names_that_overlap_are_refused() -> None:
+    frame = pd.DataFrame(np.hstack(list(tables().values())), columns=list("vwxyz"))
+    with pytest.raises(ValueError, match="column 'w' of X is in modality 'a' and again in 'b'"):
+        Reader({"a": ["v", "w"], "b": pd.Index(["w", "x"])}).fit(frame)
+    with pytest.raises(ValueError, match="columns wx are not all among the 5 of X"):
+        Reader({"a": "wx"}).fit(frame)  # a name, not the letters of one
+    frame.columns = list("vvxyz")
+    with pytest.raises(ValueError, match="X has several columns called 'v'"):
+        Reader({"a": ["v"]}).fit(frame)
+    assert Reader({"a": ["x"]}).fit(frame).names_ == ["a"], "of the others nothing is asked"
 
 
 def test_groups_with_a_dict_are_refused() -> None:

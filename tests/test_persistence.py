@@ -5,9 +5,11 @@ import pickle
 import re
 import zipfile
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import skops.io
 from sklearn.linear_model import LogisticRegression
@@ -73,6 +75,57 @@ def test_groups_class_weights_and_multilabel_can_be_saved(tmp_path: Path) -> Non
     loaded = CM2Classifier.load(model.save(tmp_path / "model.cm2"))
     np.testing.assert_array_equal(loaded.predict_proba(array), model.predict_proba(array))
     assert loaded.modalities == model.modalities
+
+
+COLUMNS: dict[str, Any] = {
+    "ranges": {"labs": range(3), "notes": range(3, 6)},
+    "tuples": {"labs": (0, 1, 2), "notes": (3, 4, 5)},
+    "arrays": {"labs": np.arange(3), "notes": np.arange(6) > 2},
+    "numpy numbers": {"labs": list(np.arange(3)), "notes": slice(np.int64(3), None)},
+    "indexes": {"labs": pd.Index(["a", "b", "c"]), "notes": pd.Series(["d", "e", "f"])},
+    "a range of an index": {"labs": pd.RangeIndex(3), "notes": [3, 4, 5]},
+    "a view": MappingProxyType({"labs": [0, 1, 2], "notes": [3, 4, 5]}),
+}
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_all_ways_to_name_columns_can_be_saved(kind: str, tmp_path: Path) -> None:
+    X, y = samples(60)
+    frame = pd.DataFrame(np.hstack(list(X.values())), columns=list("abcdef"))
+    array = frame if kind == "indexes" else frame.to_numpy()
+    model = CM2Classifier(head="joint", modalities=COLUMNS[kind], run_dir=tmp_path / "log")
+    model.fit(array, y)
+    loaded = CM2Classifier.load(model.save(tmp_path / "model.cm2"))
+    np.testing.assert_array_equal(loaded.predict_proba(array), model.predict_proba(array))
+    assert loaded.run_dir == str(tmp_path / "log")
+    assert model.modalities is COLUMNS[kind], "saving leaves the model as it is"
+    loaded.fit(array, y)
+
+
+def test_a_path_in_a_network_can_be_saved(tmp_path: Path) -> None:
+    X, y = samples(60)
+    model = CM2Classifier(head="fusion", run_dir=tmp_path / "log", **FAST).fit(X, y)
+    loaded = CM2Classifier.load(model.save(tmp_path / "model.cm2"))
+    np.testing.assert_array_equal(loaded.predict_proba(X), model.predict_proba(X))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"modalities": {("labs", 1): [0, 1, 2], "notes": [3, 4, 5]}},
+        {"class_weight": {"dead": 1j}},
+        {"class_weight": {"dead": frozenset()}},
+        {"verbose": object()},
+    ],
+)
+def test_what_would_not_load_is_refused_by_its_name(
+    change: dict[str, Any], saved: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.cm2"
+    path.write_bytes(b"old")
+    with pytest.raises(ValueError, match=f"the argument '{next(iter(change))}' cannot be saved"):
+        CM2Classifier.load(saved).set_params(**change).save(path)
+    assert path.read_bytes() == b"old"
 
 
 def test_saving_again_replaces_the_file(tmp_path: Path) -> None:

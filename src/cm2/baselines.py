@@ -18,6 +18,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from cm2.heads.base import class_prior, row_weights
+from cm2.targets import checked_groups
 from cm2.tuning import LOWEST, Kind, Tuned, tune
 
 
@@ -31,6 +32,8 @@ class Rival(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         X: Mapping[str, Any],
         y: Any,
         sample_weight: Float[ndarray, " n"] | None = None,
+        *,
+        groups: ndarray | None = None,
     ) -> Self:
         """Fits to labelled samples.
 
@@ -39,6 +42,7 @@ class Rival(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
                 the sample lacks, single NaN are filled.
             y: Class labels.
             sample_weight: Weights of the samples.
+            groups: Patient of each sample, if some have several; all folds keep them together.
         """
         self.classes_, codes = np.unique(np.asarray(y), return_inverse=True)
         if len(self.classes_) < 2:
@@ -47,7 +51,11 @@ class Rival(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         weight = row_weights(sample_weight, len(codes))
         kept = weight > 0
         values = {name: block[kept] for name, block in self._read(X).items()}
-        self._fit(values, codes[kept], weight[kept])
+        if groups is not None:
+            groups = checked_groups(groups, len(codes))[kept]
+            if len(np.unique(groups)) < 2:
+                raise ValueError("groups names one patient, but settings are chosen on others")
+        self._fit(values, codes[kept], weight[kept], groups)
         return self
 
     def predict_proba(self, X: Mapping[str, Any]) -> Float[ndarray, "n label"]:
@@ -65,6 +73,7 @@ class Rival(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         values: dict[str, Float[ndarray, "n _"]],
         y: Int[ndarray, " n"],
         weight: Float[ndarray, " n"],
+        groups: ndarray | None,
     ) -> None: ...
 
     @abstractmethod
@@ -110,12 +119,13 @@ class LateFusion(Rival):
         values: dict[str, Float[ndarray, "n _"]],
         y: Int[ndarray, " n"],
         weight: Float[ndarray, " n"],
+        groups: ndarray | None,
     ) -> None:
         if self.average not in ("probability", "log"):
             raise ValueError(f"average should be 'probability' or 'log', got {self.average!r}")
         self.prior_ = class_prior(y, weight, len(self.classes_))
         self.experts_ = _experts(
-            self.expert, values, y, weight, len(self.classes_), self.random_state
+            self.expert, values, y, weight, len(self.classes_), self.random_state, groups
         )
 
     def _proba(self, values: dict[str, Float[ndarray, "n _"]]) -> Float[ndarray, "n label"]:
@@ -149,9 +159,10 @@ class Stacking(Rival):
         values: dict[str, Float[ndarray, "n _"]],
         y: Int[ndarray, " n"],
         weight: Float[ndarray, " n"],
+        groups: ndarray | None,
     ) -> None:
         labels = len(self.classes_)
-        self.experts_ = _experts(self.expert, values, y, weight, labels, self.random_state)
+        self.experts_ = _experts(self.expert, values, y, weight, labels, self.random_state, groups)
         there = _present(values)
         held_out = []
         for m, expert in enumerate(self.experts_.values()):
@@ -159,7 +170,7 @@ class Stacking(Rival):
             full[there[:, m]] = expert.held_out
             held_out.append(full)
         odds = self._odds(np.stack(held_out), there)
-        self.stacker_ = tune("linear", odds, y, weight, labels, self.random_state)
+        self.stacker_ = tune("linear", odds, y, weight, labels, self.random_state, groups=groups)
 
     def _proba(self, values: dict[str, Float[ndarray, "n _"]]) -> Float[ndarray, "n label"]:
         each = np.stack([self.experts_[m].proba(block) for m, block in values.items()])
@@ -202,10 +213,11 @@ class Concatenated(Rival):
         values: dict[str, Float[ndarray, "n _"]],
         y: Int[ndarray, " n"],
         weight: Float[ndarray, " n"],
+        groups: ndarray | None,
     ) -> None:
         x = np.hstack(list(values.values()))
         labels = len(self.classes_)
-        self.tuned_ = tune(self.model, x, y, weight, labels, self.random_state, self.fill)
+        self.tuned_ = tune(self.model, x, y, weight, labels, self.random_state, self.fill, groups)
 
     def _proba(self, values: dict[str, Float[ndarray, "n _"]]) -> Float[ndarray, "n label"]:
         return self.tuned_.proba(np.hstack(list(values.values())))
@@ -218,11 +230,20 @@ def _experts(
     weight: Float[ndarray, " n"],
     labels: int,
     seed: int,
+    groups: ndarray | None,
 ) -> dict[str, Tuned]:
     """A tuned model of each modality, from the rows that have it."""
     there = _present(values)
     return {
-        name: tune(kind, block[rows], y[rows], weight[rows], labels, seed)
+        name: tune(
+            kind,
+            block[rows],
+            y[rows],
+            weight[rows],
+            labels,
+            seed,
+            groups=None if groups is None else groups[rows],
+        )
         for (name, block), rows in zip(values.items(), there.T, strict=True)
     }
 

@@ -22,8 +22,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 import cm2
 from cm2 import copulas, couplings, fusions, imputers, persistence
 from cm2.heads import Experts, Fusion, Head, JointHead, Pool
-from cm2.inputs import Blocks, Groups, Reader, check_dimensions, is_dict
+from cm2.inputs import Blocks, Groups, Reader
 from cm2.models import objectives, posteriors
+from cm2.tables import check_dimensions, is_dict
 from cm2.targets import checked_groups, checked_labels, checked_weights
 
 HEADS = ("fusion", "joint", "experts")
@@ -44,7 +45,8 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     ``X`` is a dict of one array or DataFrame ``(n, p)`` for each modality; where a row is all NaN
     the modality is missing for that sample. A two-dimensional ``X`` works with ``modalities``
-    naming its columns, and then scikit-learn's pipelines and searches do too.
+    naming its columns, and then scikit-learn's pipelines and searches do too. Sparse matrices are
+    made dense, one modality at a time; dates are refused.
 
     Args:
         copula: Family that couples the modalities. ``"factor"``, a Gaussian copula of all
@@ -115,7 +117,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         patience: int = 8,
         learning_rate: float = 4e-3,
         batch_size: int = 256,
-        run_dir: str | None = None,
+        run_dir: str | Path | None = None,
         verbose: bool = False,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
@@ -161,7 +163,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         self._check_options()
         self._check_array(X, reset=True)
-        self.reader_ = Reader(self.modalities)
+        self.reader_ = Reader(persistence.plain(self.modalities))
         rows = self.reader_.count(X)
         labels = checked_labels(y, rows)
         weight = checked_weights(sample_weight, rows)
@@ -172,7 +174,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._check_sizes(blocks)
         weight = weight[kept]
         if groups is not None:
-            groups = checked_groups(groups, rows)[kept]
+            groups = self._checked_patients(checked_groups(groups, rows)[kept])
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         self.head_: Head | list[Head]
         if codes.ndim == 1:
@@ -273,6 +275,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
+        tags.input_tags.sparse = True
         tags.classifier_tags.multi_label = True
         return tags
 
@@ -282,7 +285,9 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Lets scikit-learn record or compare columns of a two-dimensional ``X``."""
         if not is_dict(X):
             check_dimensions(X, "X")
-            validate_data(self, X, reset=reset, ensure_all_finite=False, dtype=None)
+            validate_data(
+                self, X, reset=reset, ensure_all_finite=False, dtype=None, accept_sparse=True
+            )
 
     def _blocks(self, X: Any, present: Any) -> Blocks:
         check_is_fitted(self, "head_")
@@ -337,6 +342,17 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                     f"n_components={self.n_components} needs at least as many"
                 )
 
+    def _checked_patients(self, groups: ndarray) -> ndarray:
+        """Refuses fewer patients than can be parted as the head needs it."""
+        held_out = self.head == "pooled" or (self.head == "fusion" and self.n_networks > 1)
+        least, found = 3 if held_out else 2, len(np.unique(groups))
+        if found < least:
+            raise ValueError(
+                f"groups names {found} patients, but head={self.head!r} needs at least {least}: "
+                "what is learned from some is tested on others"
+            )
+        return groups
+
     def _fitted(
         self, blocks: Blocks, codes: ndarray, weight: ndarray, groups: ndarray | None, seed: int
     ) -> Head:
@@ -363,7 +379,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 lr=self.learning_rate,
                 batch_size=self.batch_size,
                 seed=seed,
-                run_dir=self.run_dir,
+                run_dir=persistence.plain(self.run_dir),
                 progress=self.verbose,
             ),
             "joint": lambda: JointHead(

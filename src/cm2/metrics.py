@@ -3,8 +3,7 @@
 Every measure takes weights of shape (replicate, n), so that all bootstrap replicates are computed
 at once: the samples are sorted once and a replicate is only a row of counts. More than two classes
 are averaged one against the rest, labels that may hold together one by one (macro) and all at once
-(micro). Bootstrap: Efron and Tibshirani (1993), percentile intervals
-within strata (the classes; rows with several labels are drawn from all).
+(micro). Patients are drawn as :mod:`cm2.bootstrap` says.
 """
 
 from __future__ import annotations
@@ -17,24 +16,25 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy import stats
 
+from cm2 import bootstrap
+from cm2.bootstrap import Interval
+
 _CHUNK = 2_000_000
 _TINY = 1e-12
 
 
-class Interval(NamedTuple):
-    """A value with the ends of its confidence interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        """As it stands in a table."""
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
-
 class Paired(NamedTuple):
-    """The mean difference of two methods over paired runs, with p-values of no difference."""
+    """The mean difference of two methods over paired runs, with p-values of no difference.
+
+    Attributes:
+        difference: First minus second.
+        low: Lower end of its t interval.
+        high: Upper end.
+        standard_error: Of the difference.
+        t_test: P-value.
+        wilcoxon: P-value of the signed ranks; NaN over random splits, which it takes for
+            independent.
+    """
 
     difference: float
     low: float
@@ -148,33 +148,77 @@ def evaluate(
     target: Int[ndarray, n * label],
     probability: Float[ndarray, "row ..."],
     *,
+    groups: ndarray | None = None,
     replicates: int = 1000,
-    confidence: float = 0.95,
+    confidence: float = bootstrap.LEVEL,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """Every measure with its bootstrap interval, resampling within classes.
+    """Every measure with its bootstrap interval.
+
+    Args:
+        target: Class codes, or one column a label.
+        probability: One column a class or label, or the probability of class 1.
+        groups: The patient of each row, who is drawn with all of them; None where each row is one.
+        replicates: How often patients are drawn.
+        confidence: Of the intervals.
+        seed: Of the draws.
+
+    Returns:
+        Intervals by measure. Replicates that lack a class are left out of those of AUROC and AUPR;
+        notes say how many, and where fewer than 20 patients have an outcome.
 
     Example:
         >>> target = np.array([0, 0, 1, 1])
-        >>> evaluate(target, np.array([0.1, 0.4, 0.35, 0.8]))["auroc"].value
-        0.75
+        >>> found = evaluate(target, np.array([0.1, 0.4, 0.35, 0.8]))["auroc"]
+        >>> found.value, found.notes[1]
+        (0.75, '123 of 1000 replicates lack an outcome and are left out')
     """
-    value = measure(target, probability)
-    rng = np.random.default_rng(seed)
-    chunk = max(1, _CHUNK // max(target.size, 1))
-    parts = [
-        measure(target, probability, resample(target, min(chunk, replicates - first), rng))
-        for first in range(0, replicates, chunk)
-    ]
-    tail = (1 - confidence) / 2
-    result = {}
-    for name in value:
-        draws = np.concatenate([part[name] for part in parts])
-        # A replicate may lack one of a label's outcomes.
-        defined = draws[~np.isnan(draws)] if target.ndim == 2 else draws
-        low, high = np.quantile(defined, [tail, 1 - tail]) if len(defined) else (np.nan, np.nan)
-        result[name] = Interval(float(value[name][0]), float(low), float(high))
-    return result
+    target = np.asarray(target)
+    patient = bootstrap.numbered(groups, len(target))
+    counts = bootstrap.draws(int(patient.max()) + 1, replicates, seed)
+    values = replicate(target, probability, counts, patient)
+    return {
+        name: bootstrap.interval(found, rarest=rarest(name, target, patient), confidence=confidence)
+        for name, found in values.items()
+    }
+
+
+def rarest(name: str, target: Int[ndarray, n * label], groups: Int[ndarray, " n"]) -> int:
+    """How many patients have the rarest outcome that a measure looks at.
+
+    Args:
+        name: Of the measure; that of one label ends with its column.
+        target: Class codes, or one column a label.
+        groups: The patient of each row.
+    """
+    column = of_label(name)[1]
+    return bootstrap.rarest(target if column is None else target[:, column], groups)
+
+
+def replicate(
+    target: Int[ndarray, n * label],
+    probability: Float[ndarray, "row ..."],
+    counts: Int[ndarray, "replicate patient"],
+    groups: Int[ndarray, " n"],
+) -> dict[str, Float[ndarray, " replicate"]]:
+    """Every measure under each draw of patients, in pieces that bound memory.
+
+    Args:
+        target: Class codes, or one column a label.
+        probability: One column a class or label, or the probability of class 1.
+        counts: How often each patient is drawn, as of :func:`~cm2.bootstrap.draws`.
+        groups: The column of ``counts`` of each row's patient.
+
+    Returns:
+        As :func:`measure`; NaN where a replicate lacks a class.
+    """
+    step = max(1, _CHUNK // max(target.size, 1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        parts = [
+            measure(target, probability, counts[first : first + step, groups].astype(np.float64))
+            for first in range(0, len(counts), step)
+        ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def of_label(name: str) -> tuple[str, int | None]:
@@ -203,24 +247,24 @@ def named(name: str, labels: Sequence[str]) -> str:
     return measured if column is None else f"{measured} {labels[column]}"
 
 
-def resample(
-    target: Int[ndarray, n * label], replicates: int, rng: np.random.Generator
-) -> Float[ndarray, "replicate n"]:
-    """How often each sample is drawn, with replacement and within its class."""
-    count = np.zeros((replicates, len(target)))
-    strata = target if target.ndim == 1 else np.zeros(len(target))
-    for label in np.unique(strata):
-        rows = np.flatnonzero(strata == label)
-        count[:, rows] = rng.multinomial(
-            len(rows), np.full(len(rows), 1 / len(rows)), size=replicates
-        )
-    return count
-
-
 def paired(
-    first: Float[ndarray, " run"], second: Float[ndarray, " run"], *, confidence: float = 0.95
+    first: Float[ndarray, " run"],
+    second: Float[ndarray, " run"],
+    *,
+    confidence: float = bootstrap.LEVEL,
+    test_to_train: float = 0.0,
 ) -> Paired:
     """First minus second over runs that share data and seeds: t interval, t and Wilcoxon tests.
+
+    Args:
+        first: A measure of one method, run by run.
+        second: Of another method, in the same runs.
+        confidence: Of the interval.
+        test_to_train: Test rows a training row, if runs are random splits of one data set. They
+            share rows, so that their variance says too little: with J runs the mean then has the
+            variance 1 / J + ``test_to_train`` times that of a run (Nadeau and Bengio, 2003,
+            Inference for the generalization error). 0 for runs on data of their own, and for seeds
+            of a training whose rows do not change.
 
     Example:
         >>> paired(np.array([0.8, 0.9, 0.7]), np.array([0.7, 0.7, 0.7])).difference.round(3)
@@ -230,21 +274,18 @@ def paired(
     runs = len(difference)
     if difference.ndim != 1 or runs < 2:
         raise ValueError(f"a paired comparison needs at least two runs, got {difference.shape}")
-    mean = difference.mean()
-    error = float(difference.std(ddof=1) / np.sqrt(runs))
+    mean = float(difference.mean())
+    error = float(difference.std(ddof=1) * np.sqrt(1 / runs + test_to_train))
     half = float(stats.t.ppf((1 + confidence) / 2, runs - 1)) * error
     if np.ptp(difference) == 0:
+        half = error = 0.0
         certain = 1.0 if mean == 0 else 0.0
-        wilcoxon = 1.0 if mean == 0 else float(stats.wilcoxon(difference).pvalue)
-        return Paired(mean, mean, mean, 0.0, certain, wilcoxon)
-    return Paired(
-        mean,
-        mean - half,
-        mean + half,
-        error,
-        float(stats.ttest_1samp(difference, 0.0).pvalue),
-        float(stats.wilcoxon(difference).pvalue),
-    )
+    else:
+        certain = float(2 * stats.t.sf(abs(mean) / error, runs - 1))
+    ranks = np.nan
+    if not test_to_train:
+        ranks = float(stats.wilcoxon(difference).pvalue) if difference.any() else 1.0
+    return Paired(mean, mean - half, mean + half, error, certain, ranks)
 
 
 def _by_threshold(

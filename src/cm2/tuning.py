@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cm2.heads.base import class_prior, stratified_folds
+from cm2.heads.base import class_prior, repeats, stratified_folds
 
 Kind = Literal["linear", "boosting", "forest"]
 LOWEST = 1e-6
@@ -85,29 +85,31 @@ def tune(
     labels: int,
     seed: int,
     strategy: Literal["mean", "median"] = "median",
+    groups: ndarray | None = None,
 ) -> Tuned:
     """Fits the settings of a kind of model and keeps the one of lowest held-out log loss.
 
-    Forests are judged out of bag, others by five-fold cross-validation.
+    Forests are judged out of bag, others by five-fold cross-validation. Where rows share groups,
+    all are judged by folds that keep groups together: a tree that has drawn a row of a patient
+    knows the patient's other rows.
     """
     prior = class_prior(y, weight, labels)
-    if (np.bincount(y, minlength=labels) > 1).sum() < 2:
+    alone = groups is not None and len(np.unique(groups)) < 2
+    if alone or (np.bincount(y, minlength=labels) > 1).sum() < 2:
         return Tuned(None, prior, np.tile(prior, (len(y), 1)))
+    bagged = kind == "forest" and not repeats(groups)
+    folds = stratified_folds(y, 5, seed, groups)
     best, lowest = None, np.inf
     for candidate in _candidates(kind, seed, strategy):
-        if kind == "forest":
-            model = _fit(candidate, x, y, weight)
-            votes = np.nan_to_num(model.named_steps["model"].oob_decision_function_)
-            votes[votes.sum(axis=1) == 0] = prior[model.classes_]
-            held_out = _complete(votes, model.classes_, prior)
+        if bagged:
+            held_out = _out_of_bag(candidate, x, y, weight, prior)
         else:
-            folds = stratified_folds(y, 5, seed)
             held_out = _cross_predict(candidate, x, y, weight, folds, prior)
         mixed = 0.99 * held_out + 0.01 * prior if kind == "forest" else held_out
         loss = -np.average(np.log(np.maximum(mixed[np.arange(len(y)), y], LOWEST)), weights=weight)
         if loss < lowest:
             best, lowest, out = candidate, loss, held_out
-    if kind != "forest":
+    if not bagged:
         best = _fit(clone(best), x, y, weight)
     return Tuned(best, prior, out)
 
@@ -119,7 +121,7 @@ def _candidates(kind: Kind, seed: int, strategy: Literal["mean", "median"]) -> l
         models = [LogisticRegression(C=c, max_iter=1000) for c in (1e-3, 1e-2, 0.1, 1.0, 10.0)]
     elif kind == "forest":
         models = [
-            RandomForestClassifier(300, min_samples_leaf=leaf, oob_score=True, random_state=seed)
+            RandomForestClassifier(300, min_samples_leaf=leaf, random_state=seed)
             for leaf in (4, 16)
         ]
     elif kind == "boosting":
@@ -159,6 +161,20 @@ def _fit(
     if (weight == 1).all():
         return pipeline.fit(x, y)
     return pipeline.fit(x, y, model__sample_weight=weight)
+
+
+def _out_of_bag(
+    candidate: Pipeline,
+    x: Float[ndarray, "n feature"],
+    y: Int[ndarray, " n"],
+    weight: Float[ndarray, " n"],
+    prior: Float[ndarray, " label"],
+) -> Float[ndarray, "n label"]:
+    """Fits a forest; probabilities of each row by the trees that have not drawn it."""
+    model = _fit(candidate.set_params(model__oob_score=True), x, y, weight)
+    votes = np.nan_to_num(model.named_steps["model"].oob_decision_function_)
+    votes[votes.sum(axis=1) == 0] = prior[model.classes_]
+    return _complete(votes, model.classes_, prior)
 
 
 def _cross_predict(

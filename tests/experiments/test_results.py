@@ -10,10 +10,11 @@ import yaml
 from scipy import stats
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
-from cm2 import metrics
+from cm2 import bootstrap
 from cm2.errors import InputError
 from cm2.experiments import config, results, summary, sweep
 from cm2.experiments.predictions import Predictions
+from cm2.report import runs as page
 
 REPLICATES = 200
 INDEPENDENT = {
@@ -23,6 +24,7 @@ INDEPENDENT = {
     "log loss": log_loss,
 }
 TARGET = np.random.default_rng(7).integers(0, 2, 90)
+PATIENT = np.arange(90) % 45
 
 
 def fake(
@@ -52,7 +54,8 @@ def fake(
     p = 1 / (1 + np.exp(-(skill * (target - 0.5) + rng.normal(size=len(target)))))
     probability = np.stack([1 - p, p], axis=1)
     present = np.ones((len(target), 2), bool)
-    Predictions(target, probability, np.zeros_like(probability), present).save(folder / "test.npz")
+    found = Predictions(target, probability, np.zeros_like(probability), present, PATIENT)
+    found.save(folder / "test.npz")
     return folder
 
 
@@ -88,13 +91,14 @@ def test_every_number_is_that_of_scikit_learn_and_scipy(
     each = np.array([score(TARGET, p) for p in ours])
     rival = np.array([score(TARGET, p) for p in strong])
     row = table.loc[("cm2", metric)]
-    assert (row["splits"], row["rows"], row["positives"]) == (3, 90, TARGET.sum())
+    assert (row["splits"], row["rows"], row["patients"]) == (3, 90, 45)
+    assert row["positives"] == TARGET.sum()
     assert row["value"] == pytest.approx(each.mean(), rel=1e-9)
     assert row["sd"] == pytest.approx(each.std(ddof=1), rel=1e-9)
     assert row["rival"] == "medfuse"
     assert row["difference"] == pytest.approx((each - rival).mean(), rel=1e-9)
     assert row["p_runs"] == pytest.approx(stats.ttest_rel(each, rival).pvalue, rel=1e-6)
-    weight = metrics.resample(TARGET, REPLICATES, np.random.default_rng(0))
+    weight = bootstrap.draws(45, REPLICATES)[1:, PATIENT].astype(float)
     drawn = np.array([[score(TARGET, p, sample_weight=w) for w in weight] for p in ours])
     other = np.array([[score(TARGET, p, sample_weight=w) for w in weight] for p in strong])
     np.testing.assert_allclose(
@@ -107,7 +111,7 @@ def test_every_number_is_that_of_scikit_learn_and_scipy(
         rtol=1e-7,
     )
     rarer = min((gap <= 0).sum(), (gap >= 0).sum())
-    assert row["p_rows"] == pytest.approx(min(1, 2 * (rarer + 1) / (REPLICATES + 1)))
+    assert row["p_patients"] == pytest.approx(min(1, 2 * (rarer + 1) / (REPLICATES + 1)))
 
 
 @pytest.mark.parametrize("metric", list(INDEPENDENT))
@@ -141,7 +145,27 @@ def test_equal_predictions_differ_by_nothing(tmp_path: Path) -> None:
     table = results.tables(results.cells(results.find([tmp_path])[0]), replicates=50)
     row = table[table["method"] == "cm2"]
     assert (row[["difference", "difference_low", "difference_high"]] == 0).all(axis=None)
-    assert (row["p_rows"] == 1).all()
+    assert (row["p_patients"] == 1).all()
+
+
+def test_runs_of_an_older_version_are_drawn_by_row_and_that_is_said(tmp_path: Path) -> None:
+    run = fake(tmp_path / "a")
+    found = Predictions.load(run / "test.npz")
+    assert found.patient is not None
+    known = results.cells(results.find([run])[0])
+    by_patient = results.tables(known, replicates=20)
+    assert page.notes(known, by_patient) == []
+    assert "of 45 patients" in page.measures(by_patient, known[0]).caption
+    found._replace(patient=None).save(run / "test.npz")
+    cells = results.cells(results.find([run])[0])
+    table = results.tables(cells, replicates=REPLICATES)
+    assert (table["patients"] == 90).all()
+    weight = bootstrap.draws(90, REPLICATES)[1:].astype(float)
+    drawn = [roc_auc_score(TARGET, found.probability[:, 1], sample_weight=w) for w in weight]
+    row = table.set_index("metric").loc["AUROC"]
+    assert row["low"] == pytest.approx(np.quantile(drawn, 0.025), rel=1e-9)
+    assert "kept no number of the patient" in page.notes(cells, table)[0]
+    assert "of 90 patients" not in page.measures(table, cells[0]).caption
 
 
 def test_rates_and_data_have_tables_of_their_own(tmp_path: Path) -> None:
@@ -195,8 +219,8 @@ def test_what_is_not_finished_or_not_there_is_said(tmp_path: Path) -> None:
 def test_a_difference_needs_common_seeds() -> None:
     values = {"AUROC": np.array([0.7, 0.6, 0.8])}
     cells = [
-        summary.Cell("a", 0, 0.0, 9, 3, 1.0, values),
-        summary.Cell("b", 1, 0.0, 9, 3, 1.0, values),
+        summary.Cell("a", 0, 0.0, 9, 3, 9, 1.0, values, {"AUROC": 3}),
+        summary.Cell("b", 1, 0.0, 9, 3, 9, 1.0, values, {"AUROC": 3}),
     ]
     table = summary.summarise(cells, ["a", "b"])
     assert table["difference"].isna().all()

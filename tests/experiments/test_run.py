@@ -81,6 +81,12 @@ def test_nothing_in_a_run_names_a_patient(tmp_path: Path) -> None:
     train(path, out)
     kept = np.load(out / "test.npz", allow_pickle=False)
     assert set(kept.files) == set(Predictions._fields)
+    subjects = Prepared(tmp_path / "data", split="test").stays["subject_id"].to_numpy()
+    patient = kept["patient"]
+    assert sorted(set(patient)) == list(range(len(set(subjects))))
+    same = subjects[:, None] == subjects
+    assert ((patient[:, None] == patient) == same).all(), "one number a patient"
+    assert (np.diff(patient[np.argsort(subjects, kind="stable")]) < 0).any(), "given by lot"
     state = torch.load(out / "last.ckpt", weights_only=True)
     assert "stay_id" not in repr(state.keys())
     for name in ("environment.json", "config.yaml", "test.json"):

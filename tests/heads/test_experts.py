@@ -5,6 +5,7 @@ import pytest
 from scipy.special import expit
 from sklearn.base import clone
 from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold
 
 from cm2.heads import Experts, scores
 from cm2.heads.base import stratified_folds
@@ -222,3 +223,61 @@ def test_nothing_is_learned_from_noise_out_of_fold(monkeypatch: pytest.MonkeyPat
     # The AUROC of 40 against 40 noise scores has a standard deviation of .065, so their mean of
     # .021; four of these. With the Gaussians fitted to experts that saw the fold it is .640.
     assert np.mean(areas) < 0.5 + 4 * 0.021
+
+
+@few_trees
+def test_trap_experts_are_judged_on_other_patients() -> None:
+    """40 patients of eight near-equal rows and a tossed label: nothing is to be believed.
+
+    Judged out of bag the forest's loss was .16, and .7 at best on new patients. Log loss over 40
+    tossed labels has a deviation below .1 here; two are allowed.
+    """
+    rng = np.random.default_rng(0)
+    patient = np.repeat(np.arange(540), 8)
+    own = rng.normal(size=(540, 3))[patient]
+    values = {"a": (own + 0.01 * rng.normal(size=own.shape)).astype(np.float32)}
+    values["b"] = values["a"] + 0.01 * rng.normal(size=own.shape).astype(np.float32)
+    blocks = Blocks(values, np.ones((len(patient), 2), bool))
+    y = rng.integers(0, 2, 540)[patient]
+    train, test = np.flatnonzero(patient < 40), np.flatnonzero(patient >= 40)
+    head = Experts().fit(blocks.take(train), y[train], groups=patient[train])
+    new = log_loss(y[test], np.exp(head.predict_log_proba(blocks.take(test))))
+    assert head.losses_[head.strength_] == pytest.approx(new, abs=0.2)
+    assert new < 0.85
+    expert = head.experts_["a"]
+    by_forest = expert.fitted_["forest"].model.predict_proba(values["a"][test])
+    mixed = 0.99 * by_forest + 0.01 * expert.prior_
+    assert expert.loss_["forest"] == pytest.approx(log_loss(y[test], mixed), rel=0.3)
+
+
+def test_groups_of_one_row_are_as_none() -> None:
+    blocks, y = digits_blocks(60, labels=2)
+    head = Experts("independence", experts=LINEAR)
+    alone = clone(head).fit(blocks, y, groups=np.arange(60)[::-1])
+    without = clone(head).fit(blocks, y)
+    np.testing.assert_array_equal(
+        alone.predict_log_proba(blocks), without.predict_log_proba(blocks)
+    )
+
+
+@pytest.mark.parametrize("patients", [2, 3, 7, 30])
+def test_folds_by_patient_are_full_and_even(patients: int) -> None:
+    """No fold is empty and no patient in two; with many patients classes are even.
+
+    ``StratifiedGroupKFold`` refuses the small cases.
+    """
+    rng = np.random.default_rng(patients)
+    groups = rng.permutation(np.repeat(np.arange(patients), 8))
+    y = (np.arange(patients) % 3 == 0).astype(int)[groups]
+    folds = stratified_folds(y, 6, 0, groups)
+    assert sorted(set(folds)) == list(range(min(6, patients)))
+    assert all(len(set(folds[groups == one])) == 1 for one in range(patients))
+    if patients == 30:
+        reference = np.empty(len(y), int)
+        splitter = StratifiedGroupKFold(6, shuffle=True, random_state=0)
+        for fold, (_, test) in enumerate(splitter.split(y, y, groups)):
+            reference[test] = fold
+        spread = [np.std(np.bincount(one[y == 1], minlength=6)) for one in (folds, reference)]
+        assert spread[0] <= spread[1]
+    with pytest.raises(ValueError, match="at least 2 groups"):
+        stratified_folds(y, 6, 0, np.zeros(len(y)))

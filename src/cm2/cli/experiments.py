@@ -216,10 +216,20 @@ def _show(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from cm2 import report as pages
+
     table = Table("measure", "value", "95% interval")
     for name, (value, low, high) in result["measures"].items():
         table.add_row(name, f"{value:.3f}", f"{low:.3f} to {high:.3f}")
     console = Console()
     counts = f"{result['rows']} rows, {result['positives']} positive"
+    if patients := result.get("patients"):
+        counts = f"{patients} patients, {counts}"
     console.print(f"{result['name']}, {result['split']}: {counts}")
     console.print(table)
+    told = [
+        {"measure": name, "notes": "; ".join(notes)}
+        for name, notes in result.get("notes", {}).items()
+    ]
+    for note in pages.noted(told, "measure"):
+        console.print(note, soft_wrap=True, markup=False)

@@ -22,7 +22,7 @@ from numpy import ndarray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cm2 import report
+from cm2 import bootstrap, report
 from cm2.data.worlds import remove
 from cm2.demo import page, studies
 from cm2.demo.folder import open_folder, write_config
@@ -118,7 +118,7 @@ def run(settings: Settings) -> Path:
 
     results = _run_jobs(study, settings, folder, console)
     cells = [cell for result in results for cell in result.cells]
-    table = summary.summarise(cells, [LATE_FUSION]).drop(columns="p_runs")
+    table = summary.summarise(cells, [LATE_FUSION], test_to_train=studies.TEST_TO_TRAIN)
     score = _score(study, results, settings.replicates, min(settings.rates))
     seconds = time.perf_counter() - begin
     _write_results(folder, table, score)
@@ -186,8 +186,7 @@ def job(
         for rate in rates
     }
     training = remove({name: block[train] for name, block in blocks.items()}, rates[0], seed=seed)
-    weight = summary.draws(int(study.groups.max()) + 1, settings.replicates)
-    weight = weight[:, study.groups[test]]
+    counts = bootstrap.draws(int(study.groups.max()) + 1, settings.replicates)
     cells, kept = [], {}
     for shown, method, seconds in fit(
         name,
@@ -200,9 +199,8 @@ def job(
     ):
         for rate, X in tests.items():
             probability = np.asarray(method.predict_proba(X), dtype=float)
-            scores = summary.scores(study.y[test], probability, weight)
-            positives = int((study.y[test] == 1).sum())
-            cells.append(summary.Cell(shown, seed, rate, len(test), positives, seconds, scores))
+            drawn = (study.y[test], probability, counts, study.groups[test])
+            cells.append(summary.score(shown, seed, rate, *drawn, seconds))
             if rate == min(settings.rates):
                 kept[shown] = probability
     return Result(cells, seed, test, kept)
@@ -219,7 +217,7 @@ def _score(
     there = np.isfinite(study.score)
     if not there.any():
         return None
-    weight = summary.draws(int(study.groups.max()) + 1, replicates)
+    counts = bootstrap.draws(int(study.groups.max()) + 1, replicates)
     known = {
         (name, result.seed): (result.rows, probability)
         for result in results
@@ -232,12 +230,9 @@ def _score(
     for (name, seed), (rows, probability) in known.items():
         with_score = there[rows]
         rows = rows[with_score]
-        scores = summary.scores(
-            study.y[rows], probability[with_score], weight[:, study.groups[rows]]
-        )
-        positives = int(study.y[rows].sum())
-        cells.append(summary.Cell(name, seed, rate, len(rows), positives, np.nan, scores))
-    return summary.summarise(cells, [study.score_name]).drop(columns="p_runs")
+        drawn = (study.y[rows], probability[with_score], counts, study.groups[rows])
+        cells.append(summary.score(name, seed, rate, *drawn))
+    return summary.summarise(cells, [study.score_name], test_to_train=studies.TEST_TO_TRAIN)
 
 
 def _write_results(folder: Path, table: pd.DataFrame, score: pd.DataFrame | None) -> None:

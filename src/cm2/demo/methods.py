@@ -67,14 +67,14 @@ def fit(
         name: Which.
         X: Modalities of the training rows.
         y: Their class codes.
-        groups: The patient of each row; the pool's folds keep a patient together.
+        groups: The patient of each row; all folds keep a patient together.
         seed: Of all that is random in a method.
         epochs: Largest number of passes of a network.
         folder: If given, the pooled classifier is saved there, and the log of its training.
     """
     start = time.perf_counter()
     method = _build(name, seed, epochs, folder)
-    method.fit(X, y, **({"groups": groups} if name == POOLED else {}))
+    method.fit(X, y, groups=groups)
     fitted = [Fitted(name, method, time.perf_counter() - start)]
     if name == POOLED and folder is not None:
         method.save(folder / "classifier.skops")

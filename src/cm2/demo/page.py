@@ -184,9 +184,15 @@ def write(
         f"{REMOVED[str(settings['removal'])]} All methods see the same rows with the same "
         "modalities removed; at least one stays. No patient is on both sides of a split.",
         "Intervals are percentiles of a bootstrap over patients. Splits share patients, and a "
-        "patient is drawn alike in all of them and for all methods.",
+        "patient is drawn alike in all of them and for all methods. Draws that lack an outcome say "
+        "nothing of AUROC and AUPR and are left out of their intervals.",
+        *(f"{note}." for note in report.noted(_records(table), "metric")),
     ]
     clinical = [score_table(study, score)] if score is not None else []
+    if score is not None:
+        protocol += [
+            f"{study.score_name}, {note}." for note in report.noted(_records(score), "metric")
+        ]
     flow = pd.DataFrame(study.flow, columns=["step", "number"])
     sections = [
         report.Section("Results", protocol, [*tables(table), *clinical], [pictures["comparison"]]),

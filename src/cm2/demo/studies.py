@@ -18,6 +18,8 @@ from cm2.errors import InputError
 TEST = 0.3
 """Share of the patients, or images, that are tested on."""
 
+TEST_TO_TRAIN = TEST / (1 - TEST)
+
 EICU = "eicu-demo"
 """Name of the eICU demo's folder in a folder of data sets."""
 

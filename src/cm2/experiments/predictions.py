@@ -36,23 +36,27 @@ class Predictions(NamedTuple):
         probability: Of each class or label, averaged over imputations.
         spread: Standard deviation of the probability over imputations.
         present: Which modalities each row has.
+        patient: An anonymous number of each row's patient, from 0; see :func:`anonymous`. None in
+            files of version 0.1, and then each row counts as a patient.
     """
 
     target: Int[ndarray, n * label]
     probability: Float[ndarray, "n label"]
     spread: Float[ndarray, "n label"]
     present: Bool[ndarray, "n modality"]
+    patient: Int[ndarray, " n"] | None = None
 
     def save(self, path: Path) -> None:
         """Writes the arrays, and nothing that names a patient."""
         with replacing(path) as part, part.open("wb") as file:
-            np.savez_compressed(file, **self._asdict())
+            known = {name: one for name, one in self._asdict().items() if one is not None}
+            np.savez_compressed(file, **known)
 
     @classmethod
     def load(cls, path: Path) -> Predictions:
         """Reads what ``save`` wrote."""
         with np.load(path, allow_pickle=False) as file:
-            return cls(**{name: file[name] for name in cls._fields})
+            return cls(**{name: file[name] for name in cls._fields if name in file})
 
     @property
     def positives(self) -> int:
@@ -69,16 +73,36 @@ class Predictions(NamedTuple):
             labels: Names of the columns of the target, if it has any.
             replicates: Bootstrap samples behind the intervals.
         """
-        values = metrics.evaluate(self.target, self.probability, replicates=replicates)
+        values = metrics.evaluate(
+            self.target, self.probability, groups=self.patient, replicates=replicates
+        )
+        notes = {metrics.named(name, labels): found.notes for name, found in values.items()}
         return {
             "rows": len(self.target),
+            "patients": None if self.patient is None else len(np.unique(self.patient)),
             "positives": self.positives,
             "present": {
                 name: float(share)
                 for name, share in zip(modalities, self.present.mean(axis=0), strict=True)
             },
-            "measures": {metrics.named(name, labels): list(v) for name, v in values.items()},
+            "measures": {
+                metrics.named(name, labels): list(found[:3]) for name, found in values.items()
+            },
+            "notes": {name: list(several) for name, several in notes.items() if several},
         }
+
+
+def anonymous(subjects: ndarray, seed: int = 0) -> Int[ndarray, " n"]:
+    """Numbers patients from 0 in the order of a shuffle, so that a number tells nothing of whom.
+
+    The same patients get the same numbers in every run, and are drawn alike in its bootstrap.
+
+    Example:
+        >>> anonymous(np.array([907, 901, 907, 955]))
+        array([2, 0, 2, 1])
+    """
+    names, place = np.unique(subjects, return_inverse=True)
+    return np.asarray(np.random.default_rng(seed).permutation(len(names))[place])
 
 
 @torch.no_grad()

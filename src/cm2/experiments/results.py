@@ -1,8 +1,8 @@
 """Finished runs, found in folders, named, and put into one table of measures.
 
 Runs of one experiment on the same test rows, with the same share of modalities removed, stand in
-one table: one row a method, over its seeds. Rows are drawn alike for all of them in the bootstrap.
-The rows of ``test.npz`` carry no identifiers, so that rows are drawn, not patients.
+one table: one row a method, over its seeds. Patients are drawn alike for all of them in the
+bootstrap, or rows where ``test.npz`` is of version 0.1, which kept no number of the patient.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Int
 from numpy import ndarray
 
-from cm2 import metrics
+from cm2 import bootstrap, metrics
 from cm2.errors import InputError
 from cm2.experiments import config, summary
 from cm2.experiments.config import Experiment
@@ -37,7 +37,6 @@ LABELS = "sweep.json"
 ASIDE = ("name", "seed", "data.root", "data.missing_rate", "data.seed")
 """Keys that do not tell methods apart, nor do those of the machine."""
 MACHINE = ("devices", "workers", "compiled", "progress", "accelerator", "validation_batch_size")
-CHUNK = 4_000_000
 
 
 class Run(NamedTuple):
@@ -87,6 +86,12 @@ class Cell(NamedTuple):
     study: str
     rate: float
     runs: list[Run]
+
+    @property
+    def patient(self) -> Int[ndarray, " n"] | None:
+        """The number of each test row's patient; None if no run has kept it."""
+        known = [run.predictions.patient for run in self.runs]
+        return next((one for one in known if one is not None), None)
 
 
 def find(folders: Sequence[Path]) -> tuple[list[Run], list[Path]]:
@@ -165,8 +170,7 @@ def tables(found: Sequence[Cell], *, replicates: int = 1000) -> pd.DataFrame:
 
     Args:
         found: What :func:`cells` returned.
-        replicates: Bootstrap samples of the test rows, within classes and the same for all methods
-            of a study.
+        replicates: Bootstrap samples of the test patients, the same for all methods of a study.
 
     Returns:
         As of :func:`~cm2.experiments.summary.summarise`, after a column ``experiment``; where
@@ -176,21 +180,19 @@ def tables(found: Sequence[Cell], *, replicates: int = 1000) -> pd.DataFrame:
         with the best of the others.
     """
     parts = []
-    weights: dict[str, Float[ndarray, "replicate n"]] = {}
     for cell in found:
         target = cell.runs[0].predictions.target
-        if cell.study not in weights:
-            drawn = metrics.resample(target, replicates, np.random.default_rng(0))
-            weights[cell.study] = np.concatenate([np.ones((1, len(target))), drawn])
+        patient = bootstrap.numbered(cell.patient, len(target))
+        counts = bootstrap.draws(int(patient.max()) + 1, replicates)
         scored = [
-            summary.Cell(
+            summary.score(
                 run.label,
                 run.experiment.seed,
                 cell.rate,
-                len(target),
-                run.predictions.positives,
-                float("nan"),
-                _scores(run.predictions, weights[cell.study]),
+                target,
+                run.predictions.probability,
+                counts,
+                patient,
             )
             for run in cell.runs
         ]
@@ -318,15 +320,3 @@ def _study(run: Run) -> str:
     digest.update(str(run.experiment.data["setting"]).encode())
     digest.update(np.ascontiguousarray(run.predictions.target, dtype=np.int64).tobytes())
     return digest.hexdigest()
-
-
-def _scores(
-    predictions: Predictions, weight: Float[ndarray, "replicate n"]
-) -> dict[str, Float[ndarray, " replicate"]]:
-    """All metrics under all weights, in pieces that bound memory."""
-    step = max(1, CHUNK // max(predictions.target.size, 1))
-    parts = [
-        summary.scores(predictions.target, predictions.probability, weight[first : first + step])
-        for first in range(0, len(weight), step)
-    ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

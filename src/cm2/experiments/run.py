@@ -3,7 +3,8 @@
 A run's folder holds ``config.yaml`` (every default written out; ``cm2 train`` takes it),
 ``environment.json`` (versions, counts, the data's checksum), ``metrics.csv`` (one row an epoch),
 ``best.ckpt``, ``last.ckpt``, and at the end ``test.json`` (measures with intervals) and
-``test.npz`` (targets and probabilities in the order of the data, without any identifier).
+``test.npz`` (targets and probabilities in the order of the data, with a number for each patient
+that is drawn by lot, and without any identifier).
 """
 
 from __future__ import annotations
@@ -252,7 +253,7 @@ def write_embeddings(run: Path, root: Path, modality: str) -> Path:
 
 def _predictions(experiment: Experiment, model: Model, data: Prepared) -> Predictions:
     """Averages over imputations drawn from the experiment's seed."""
-    return predictions.predict(
+    found = predictions.predict(
         model,
         task(data.classes, data.labels),
         data,
@@ -260,6 +261,7 @@ def _predictions(experiment: Experiment, model: Model, data: Prepared) -> Predic
         seed=experiment.seed,
         accelerator=experiment.training["accelerator"],
     )
+    return found._replace(patient=predictions.anonymous(data.stays["subject_id"].to_numpy()))
 
 
 def _data(experiment: Experiment, split: str | None, root: Path | None = None) -> Prepared:

@@ -1,8 +1,7 @@
 """Scores over several runs, with intervals and differences that are paired.
 
-Intervals are percentiles of a bootstrap: one draw counts a row (or all rows of a patient) alike in
-every run and for every method, so that differences between methods are paired. Efron and Tibshirani
-(1993), An Introduction to the Bootstrap, chapters 13 and 16.
+Patients are drawn alike in every run and for every method (:mod:`cm2.bootstrap`), so that
+differences between methods are paired.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from cm2 import metrics
+from cm2 import bootstrap, metrics
 
 METRICS = {"auroc": "AUROC", "aupr": "AUPR", "brier": "Brier", "log_loss": "log loss"}
 """Names in `cm2.metrics` and in tables."""
@@ -26,67 +25,6 @@ TOGETHER = {"auroc_micro": "micro AUROC", "aupr_micro": "micro AUPR"}
 LOWER = frozenset({"Brier", "log loss"})
 """Metrics of which less is better."""
 
-LEVEL = 0.95
-
-
-def draws(groups: int, replicates: int, seed: int = 0) -> Float[ndarray, "replicate group"]:
-    """Counts how often each group is drawn; the first row is ones, the data as they are."""
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(groups, np.full(groups, 1 / groups), size=replicates)
-    return np.concatenate([np.ones((1, groups)), drawn]).astype(float)
-
-
-def scores(
-    y: Int[ndarray, n * label],
-    probability: Float[ndarray, "n label"],
-    weight: Float[ndarray, "replicate n"],
-) -> dict[str, Float[ndarray, " replicate"]]:
-    """Computes all metrics under each row of weights.
-
-    Args:
-        y: Class codes, or one column a label.
-        probability: Of each class or label.
-        weight: A row of weights of the samples for each replicate.
-
-    Returns:
-        Values by the name that tables show, that of one label with its column, such as
-        ``"AUROC 3"``. NaN where a replicate lacks a class.
-    """
-    with np.errstate(invalid="ignore", divide="ignore"):
-        values = metrics.measure(y, probability, weight)
-    return {_shown(name): value for name, value in values.items()}
-
-
-def _shown(name: str) -> str:
-    measured, column = metrics.of_label(name)
-    shown = (METRICS | TOGETHER)[measured]
-    return shown if column is None else f"{shown} {column}"
-
-
-def interval(values: Float[ndarray, " replicate"]) -> tuple[float, float]:
-    """The middle 95% of the replicates that are defined."""
-    if np.isnan(values).all():
-        return float("nan"), float("nan")
-    low, high = np.nanquantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
-
-
-def p_value(gap: Float[ndarray, " replicate"]) -> float:
-    """Two-sided bootstrap p-value of no difference, from replicates of the difference.
-
-    Twice the share of replicates on the rarer side of zero, with one added so that it is never
-    zero: Davison and Hinkley (1997), Bootstrap Methods, section 4.4.
-
-    Example:
-        >>> round(p_value(np.arange(-4.0, 95.0)), 2)
-        0.12
-    """
-    gap = gap[~np.isnan(gap)]
-    if not len(gap):
-        return float("nan")
-    rarer = min((gap <= 0).sum(), (gap >= 0).sum())
-    return float(min(1.0, 2 * (1 + rarer) / (len(gap) + 1)))
-
 
 class Cell(NamedTuple):
     """What one method scored in one run at one rate.
@@ -96,9 +34,11 @@ class Cell(NamedTuple):
         seed: Of the run.
         rate: Share of modalities removed.
         rows: Tested.
-        positives: Rows of class 1 among them.
+        positives: Rows of another class than 0 among them, or with any label.
+        patients: Whose rows they are.
         seconds: Fit and prediction; NaN if not known.
         scores: Replicates by metric; the first is the value itself.
+        rarest: Patients with the rarest outcome by metric.
     """
 
     method: str
@@ -106,11 +46,61 @@ class Cell(NamedTuple):
     rate: float
     rows: int
     positives: int
+    patients: int
     seconds: float
     scores: Mapping[str, Float[ndarray, " replicate"]]
+    rarest: Mapping[str, int]
 
 
-def summarise(cells: Sequence[Cell], rivals: Collection[str]) -> pd.DataFrame:
+def score(
+    method: str,
+    seed: int,
+    rate: float,
+    y: Int[ndarray, n * label],
+    probability: Float[ndarray, "n label"],
+    counts: Int[ndarray, "replicate patient"],
+    groups: Int[ndarray, " n"],
+    seconds: float = float("nan"),
+) -> Cell:
+    """Scores what one method predicted in one run under each draw of patients.
+
+    Args:
+        method: Its name.
+        seed: Of the run.
+        rate: Share of modalities removed.
+        y: Class codes, or one column a label.
+        probability: Of each class or label.
+        counts: How often each patient is drawn.
+        groups: The column of ``counts`` of each row's patient.
+        seconds: Fit and prediction.
+
+    Returns:
+        Scores by the name that tables show, that of one label with its column, such as
+        ``"AUROC 3"``. NaN where a replicate lacks a class.
+    """
+    values = metrics.replicate(y, probability, counts, groups)
+    return Cell(
+        method,
+        seed,
+        rate,
+        len(y),
+        int((y.reshape(len(y), -1) > 0).any(axis=1).sum()),
+        len(np.unique(groups)),
+        seconds,
+        {_shown(name): value for name, value in values.items()},
+        {_shown(name): metrics.rarest(name, y, groups) for name in values},
+    )
+
+
+def _shown(name: str) -> str:
+    measured, column = metrics.of_label(name)
+    shown = (METRICS | TOGETHER)[measured]
+    return shown if column is None else f"{shown} {column}"
+
+
+def summarise(
+    cells: Sequence[Cell], rivals: Collection[str], *, test_to_train: float = 0.0
+) -> pd.DataFrame:
     """Averages over runs and adds intervals, also of the difference to the best rival.
 
     Args:
@@ -118,13 +108,16 @@ def summarise(cells: Sequence[Cell], rivals: Collection[str]) -> pd.DataFrame:
         rivals: Names of the methods among which the best one, in the mean of the metric at the
             rate, is what each other method is compared with. It is chosen on the test data, which
             favours the rivals.
+        test_to_train: Test rows a training row where each seed splits the data anew; 0 where all
+            seeds share their test rows. See :func:`~cm2.metrics.paired`.
 
     Returns:
         A row a method, rate and metric: `value` (mean over runs), `sd` over runs, 95% interval
         `low` to `high`; the `rival`, the `difference` to it with `difference_low` and
-        `difference_high`, `p_rows` from the bootstrap (other rows, the same runs) and `p_runs` from
-        a paired t-test over seeds (other runs, the same rows; NaN with one); and how many `splits`,
-        `rows` and `positives` a run.
+        `difference_high`, `p_patients` from the bootstrap (other patients, the same runs) and
+        `p_runs` from a paired t-test over seeds (other runs; NaN with one); how many `splits`,
+        and `rows`, `positives` and `patients` a run; and in `notes` what makes the interval less
+        sure than it says.
     """
     found: dict[tuple[str, float], dict[int, Cell]] = {}
     for cell in cells:
@@ -134,7 +127,8 @@ def summarise(cells: Sequence[Cell], rivals: Collection[str]) -> pd.DataFrame:
         for metric in next(iter(several.values())).scores:
             mean = np.mean([cell.scores[metric] for cell in several.values()], axis=0)
             single = [cell.scores[metric][0] for cell in several.values()]
-            low, high = interval(mean[1:])
+            least = min(cell.rarest[metric] for cell in several.values())
+            spread = bootstrap.interval(mean, rarest=least)
             others = {
                 name: found[name, rate]
                 for name in rivals
@@ -145,24 +139,27 @@ def summarise(cells: Sequence[Cell], rivals: Collection[str]) -> pd.DataFrame:
                     "method": method,
                     "rate": rate,
                     "metric": metric,
-                    "value": float(mean[0]),
+                    "value": spread.value,
                     "sd": float(np.std(single, ddof=1)) if len(single) > 1 else float("nan"),
-                    "low": low,
-                    "high": high,
-                    **_difference(several, others, metric),
+                    "low": spread.low,
+                    "high": spread.high,
+                    **_difference(several, others, metric, test_to_train),
                     "splits": len(several),
-                    "rows": round(float(np.mean([cell.rows for cell in several.values()]))),
-                    "positives": round(
-                        float(np.mean([cell.positives for cell in several.values()]))
-                    ),
+                    "rows": round(np.mean([cell.rows for cell in several.values()])),
+                    "positives": round(np.mean([cell.positives for cell in several.values()])),
+                    "patients": round(np.mean([cell.patients for cell in several.values()])),
                     "seconds": float(np.mean([cell.seconds for cell in several.values()])),
+                    "notes": "; ".join(spread.notes),
                 }
             )
     return pd.DataFrame(rows)
 
 
 def _difference(
-    own: Mapping[int, Cell], others: Mapping[str, Mapping[int, Cell]], metric: str
+    own: Mapping[int, Cell],
+    others: Mapping[str, Mapping[int, Cell]],
+    metric: str,
+    test_to_train: float,
 ) -> dict[str, Any]:
     """The difference to the best of others over the seeds that both have."""
     sign = -1.0 if metric in LOWER else 1.0
@@ -173,18 +170,22 @@ def _difference(
     seeds = [seed for seed in own if ranked and seed in others[ranked[0]]]
     nothing = float("nan")
     if not seeds:
-        lacking = ("difference", "difference_low", "difference_high", "p_rows", "p_runs")
+        lacking = ("difference", "difference_low", "difference_high", "p_patients", "p_runs")
         return {"rival": "", **dict.fromkeys(lacking, nothing)}
     rival = others[ranked[0]]
     gaps = np.stack([own[s].scores[metric] - rival[s].scores[metric] for s in seeds])
     gap = gaps.mean(axis=0)
-    low, high = interval(gap[1:])
-    zero = np.zeros(len(seeds))
+    spread = bootstrap.interval(gap)
+    t_test = nothing
+    if len(seeds) > 1:
+        t_test = metrics.paired(
+            gaps[:, 0], np.zeros(len(seeds)), test_to_train=test_to_train
+        ).t_test
     return {
         "rival": ranked[0],
         "difference": float(gap[0]),
-        "difference_low": low,
-        "difference_high": high,
-        "p_rows": p_value(gap[1:]),
-        "p_runs": metrics.paired(gaps[:, 0], zero).t_test if len(seeds) > 1 else nothing,
+        "difference_low": spread.low,
+        "difference_high": spread.high,
+        "p_patients": bootstrap.p_value(gap[1:]),
+        "p_runs": t_test,
     }

@@ -7,13 +7,12 @@ it sees standardised blocks and integer class codes, never the user's tables.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Self
+from typing import Self, TypeGuard
 
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 from sklearn.base import BaseEstimator, clone
-from sklearn.model_selection import StratifiedGroupKFold
 
 from cm2.inputs import Blocks
 from cm2.registry import Registry
@@ -126,16 +125,52 @@ def stratified_folds(
 ) -> Int[ndarray, " n"]:
     """Deals rows into folds, each class evenly; rows of one group stay together.
 
-    Unlike ``StratifiedKFold`` it accepts a class with fewer rows than folds.
+    Unlike ``StratifiedKFold`` it accepts a class with fewer rows than folds. Where there are fewer
+    groups than folds, each group is a fold. Groups of one row each are as none.
+
+    Raises:
+        ValueError: If all rows are of one group.
     """
-    if groups is not None:
-        number = np.empty(len(y), dtype=np.int64)
-        splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-        for fold, (_, test) in enumerate(splitter.split(y, y, groups)):
-            number[test] = fold
-        return number
+    if repeats(groups):
+        return _grouped_folds(y, folds, seed, groups)
     shuffled = np.random.default_rng(seed).permutation(len(y))
     order = shuffled[np.argsort(y[shuffled], kind="stable")]
     number = np.empty(len(y), dtype=np.int64)
     number[order] = np.arange(len(y)) % folds
     return number
+
+
+def repeats(groups: ndarray | None) -> TypeGuard[ndarray]:
+    """Whether some rows share a group, and so resemble each other."""
+    return groups is not None and len(np.unique(groups)) < len(groups)
+
+
+def _grouped_folds(
+    y: Int[ndarray, " n"], folds: int, seed: int, groups: ndarray
+) -> Int[ndarray, " n"]:
+    """Puts groups one by one where classes become most even, as ``StratifiedGroupKFold`` does.
+
+    That one refuses few groups and rare classes, and may leave a fold empty.
+    """
+    names, group = np.unique(groups, return_inverse=True)
+    if len(names) < 2:
+        raise ValueError(f"{len(y)} rows of one group cannot be parted; at least 2 groups can")
+    folds = min(folds, len(names))
+    code = np.unique(y, return_inverse=True)[1]
+    count = np.zeros((len(names), code.max() + 1))
+    np.add.at(count, (group, code), 1.0)
+    share = count / count.sum(axis=0)
+    order = np.random.RandomState(seed).permutation(len(names))
+    order = order[np.argsort(-count[order].std(axis=1), kind="stable")]
+    held, size = np.zeros((folds, count.shape[1])), np.zeros(folds)
+    number = np.empty(len(names), dtype=np.int64)
+    for place, one in enumerate(order):
+        there = held + np.eye(folds)[..., None] * share[one]
+        uneven = there.std(axis=1).mean(axis=1)
+        if (size == 0).sum() >= len(order) - place:
+            uneven[size > 0] = np.inf
+        near = np.flatnonzero(np.isclose(uneven, uneven.min()))
+        number[one] = near[size[near].argmin()]
+        held[number[one]] += share[one]
+        size[number[one]] += count[one].sum()
+    return number[group]

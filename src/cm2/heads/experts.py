@@ -82,7 +82,7 @@ class Experts(Head):
         kept = np.flatnonzero(weight > 0)
         groups = None if groups is None else groups[kept]
         folds = stratified_folds(y[kept], self.folds, self.random_state, groups)
-        self._fit(blocks.take(kept), y[kept], weight[kept], folds, int(y.max()) + 1)
+        self._fit(blocks.take(kept), y[kept], weight[kept], folds, int(y.max()) + 1, groups)
         return self
 
     def predict_log_proba(self, blocks: Blocks) -> Float[ndarray, "n label"]:
@@ -101,6 +101,7 @@ class Experts(Head):
         weight: Float[ndarray, " n"],
         folds: Int[ndarray, " n"],
         labels: int,
+        groups: ndarray | None,
     ) -> None:
         self.prior_ = class_prior(y, weight, labels)
         sizes = (labels - 1,) * len(blocks.values)
@@ -110,7 +111,12 @@ class Experts(Head):
             rows = blocks.present[:, m]
             expert = Expert(self.experts, self.random_state)
             held_out = expert.cross_fit(
-                _floats(blocks, name, rows), y[rows], weight[rows], folds[rows], labels
+                _floats(blocks, name, rows),
+                y[rows],
+                weight[rows],
+                folds[rows],
+                labels,
+                None if groups is None else groups[rows],
             )
             scores[rows, m * (labels - 1) : (m + 1) * (labels - 1)] = expert.log_odds(held_out)
             self.experts_[name] = expert

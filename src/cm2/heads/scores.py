@@ -1,7 +1,8 @@
 """One modality's expert: a classifier of that modality alone, and its out-of-fold log odds.
 
 Regularised logistic regression and a random forest compete, and their log-linear average; the
-lowest cross-validated log loss wins. The forest's out-of-fold predictions are its out-of-bag ones.
+lowest cross-validated log loss wins. The forest's out-of-fold predictions are its out-of-bag ones,
+unless rows have groups: a tree that has drawn a row of a patient knows the patient's other rows.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 from scipy.special import log_softmax
+from sklearn.base import clone
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
-from cm2.heads.base import class_prior
+from cm2.heads.base import class_prior, repeats
 
 KINDS = ("linear", "forest")
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -61,8 +63,18 @@ class Expert:
         weight: Float[ndarray, " n"],
         folds: Int[ndarray, " n"],
         labels: int,
+        groups: ndarray | None = None,
     ) -> Float[ndarray, "n label"]:
-        """Fits on all rows and returns each row's log probabilities by a model without it."""
+        """Fits on all rows and returns each row's log probabilities by a model without it.
+
+        Args:
+            x: The rows that have the modality.
+            y: Class codes.
+            weight: Of each row.
+            folds: The number of the fold in which each row is held out.
+            labels: Number of classes.
+            groups: The group of each row, if it has one; then ``folds`` keep groups together.
+        """
         self.prior_ = class_prior(y, weight, labels)
         self.loss_: dict[str, float] = {}
         self.chosen_: tuple[str, ...] = ()
@@ -70,10 +82,12 @@ class Expert:
         count = np.bincount(y, minlength=labels)
         if (count > 1).sum() < 2:
             return np.tile(np.log(self.prior_), (len(y), 1))
-        held_out = {
-            kind: (self._linear if kind == "linear" else self._forest)(x, y, weight, folds)
-            for kind in self.kinds
-        }
+        held_out = {}
+        for kind in self.kinds:
+            if kind == "linear":
+                held_out[kind] = self._linear(x, y, weight, folds)
+            else:
+                held_out[kind] = self._forest(x, y, weight, folds if repeats(groups) else None)
         if len(held_out) > 1:
             held_out["+".join(self.kinds)] = log_softmax(
                 np.mean(list(held_out.values()), axis=0), axis=1
@@ -105,7 +119,7 @@ class Expert:
         """Out-of-fold log probabilities at the best penalty, which is refitted on all rows."""
         best, lowest = np.empty(0), np.inf
         for penalty in PENALTIES:
-            held_out = self._held_out(penalty, x, y, weight, folds)
+            held_out = self._held_out(_ridge(penalty), 0.0, x, y, weight, folds)
             loss = _log_loss(held_out, y, weight)
             if loss < lowest:
                 best, lowest, chosen = held_out, loss, penalty
@@ -115,7 +129,8 @@ class Expert:
 
     def _held_out(
         self,
-        penalty: float,
+        model: Any,
+        mix: float,
         x: Float[ndarray, "n feature"],
         y: Int[ndarray, " n"],
         weight: Float[ndarray, " n"],
@@ -125,8 +140,8 @@ class Expert:
         for fold in np.unique(folds):
             train, test = folds != fold, folds == fold
             if len(np.unique(y[train])) > 1:
-                model = _ridge(penalty).fit(x[train], y[train], weight[train])
-                out[test] = self._log_proba(Fitted(model, model.classes_, 0.0), x[test])
+                fitted = clone(model).fit(x[train], y[train], weight[train])
+                out[test] = self._log_proba(Fitted(fitted, fitted.classes_, mix), x[test])
         return out
 
     def _forest(
@@ -134,12 +149,17 @@ class Expert:
         x: Float[ndarray, "n feature"],
         y: Int[ndarray, " n"],
         weight: Float[ndarray, " n"],
-        folds: Int[ndarray, " n"],
+        folds: Int[ndarray, " n"] | None,
     ) -> Float[ndarray, "n label"]:
-        """Out-of-bag log probabilities."""
+        """Out-of-fold log probabilities, out-of-bag ones without folds; refitted on all rows."""
         model = RandomForestClassifier(
-            200, min_samples_leaf=5, oob_score=True, random_state=self.seed
+            200, min_samples_leaf=5, oob_score=folds is None, random_state=self.seed
         )
+        if folds is not None:
+            held_out = self._held_out(model, MIX, x, y, weight, folds)
+            vars(model.fit(x, y, weight)).pop("_sample_weight", None)
+            self.fitted_["forest"] = Fitted(model, model.classes_, MIX)
+            return held_out
         with warnings.catch_warnings():
             # A row of large weight may be in every bag; it gets the prior below.
             warnings.filterwarnings("ignore", "Some inputs do not have OOB scores", UserWarning)

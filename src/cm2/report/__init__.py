@@ -65,6 +65,24 @@ def pairs(facts: Mapping[str, Any], names: tuple[str, str] = ("", "")) -> pd.Dat
     return pd.DataFrame({names[0]: list(facts), names[1] or " ": [str(v) for v in facts.values()]})
 
 
+def noted(rows: Sequence[Mapping[str, Any]], metric: str) -> list[str]:
+    """What the rows of a table of results note on their intervals, once for all metrics alike.
+
+    Args:
+        rows: With ``notes``, several with a semicolon between.
+        metric: The key of the metric's name.
+
+    Example:
+        >>> noted([{"m": "AUROC", "notes": "few"}, {"m": "AUPR", "notes": "few"}], "m")
+        ['AUROC, AUPR: few']
+    """
+    found: dict[str, dict[str, None]] = {}
+    for row in rows:
+        for note in filter(None, row["notes"].split("; ")):
+            found.setdefault(note, {})[row[metric]] = None
+    return [f"{', '.join(names)}: {note}" for note, names in found.items()]
+
+
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return "" if pd.isna(value) else f"{value:.3f}"

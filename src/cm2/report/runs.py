@@ -17,19 +17,19 @@ from cm2.experiments.results import Cell, Run
 from cm2.figures import runs as drawings
 from cm2.report import Picture, Section, Table
 
-__all__ = ["differences", "labels", "main", "measures", "write"]
+__all__ = ["differences", "labels", "main", "measures", "notes", "write"]
 
 PLACES = ("root", "fitted_on", "tokenizer", "weights")
 """Options that may be a place on a machine; the report names the last part of it only."""
 METHOD = [
     "A value is the mean over seeds, ± its standard deviation over seeds, with the 95% interval of "
-    "a bootstrap over test rows, drawn within classes and alike for all methods. The rows of a run "
-    "carry no identifiers: where a patient has several stays, intervals are too narrow.",
+    "a bootstrap over test patients, who are drawn with all their rows and alike for all methods. "
+    "Draws that lack an outcome say nothing of AUROC and AUPR and are left out of their intervals.",
     "Each method is compared with the best rival in the mean of the same measure, chosen on the "
     "test rows, which favours the rivals. Rivals are all methods of a kind other than cm2; without "
-    "one, all other methods. p (rows) is from the bootstrap: would other patients change the sign? "
-    "p (seeds) is from a paired t-test over seeds: would another start of training? Neither is "
-    "corrected for the number of comparisons.",
+    "one, all other methods. p (patients) is from the bootstrap: would other patients change the "
+    "sign? p (seeds) is from a paired t-test over seeds: would another start of training? Neither "
+    "is corrected for the number of comparisons.",
 ]
 
 
@@ -45,7 +45,10 @@ def measures(table: pd.DataFrame, cell: Cell) -> Table:
         shown = rows.setdefault(row["method"], {"method": row["method"], "seeds": row["splits"]})
         shown[row["metric"]] = _with_interval(row)
     first = _rows(table, cell)[0]
-    caption = f"{cell.title}: measures on {first['rows']} test rows, {first['positives']} positive"
+    whose = f" of {first['patients']} patients" if cell.patient is not None else ""
+    caption = (
+        f"{cell.title}: measures on {first['rows']} test rows{whose}, {first['positives']} positive"
+    )
     if several := len(cell.runs[0].labels):
         caption += f"; means over {several} labels, and all labels together (micro)"
     return Table(caption, pd.DataFrame(list(rows.values())), _own(cell))
@@ -72,6 +75,24 @@ def labels(table: pd.DataFrame, cell: Cell) -> Table:
     return Table(f"{cell.title}: each label on the test rows", frame)
 
 
+def notes(cells: Sequence[Cell], table: pd.DataFrame) -> list[str]:
+    """A sentence on each thing that makes intervals less sure than they say.
+
+    Args:
+        cells: All experiments.
+        table: What :func:`~cm2.experiments.results.tables` returned.
+    """
+    made = [
+        f"{cell.title}: the runs are of version 0.1, which kept no number of the patient, so that "
+        "rows are drawn; where a patient has several, intervals are too narrow."
+        for cell in cells
+        if cell.patient is None
+    ]
+    for cell in cells:
+        made += [f"{cell.title}, {note}." for note in report.noted(_rows(table, cell), "metric")]
+    return made
+
+
 def _with_interval(row: Mapping[Any, Any]) -> str:
     spread = "" if pd.isna(row["sd"]) else f" ± {row['sd']:.3f}"
     return f"{row['value']:.3f}{spread} [{row['low']:.3f}, {row['high']:.3f}]"
@@ -91,7 +112,7 @@ def differences(table: pd.DataFrame, cell: Cell) -> Table:
             "best rival": row["rival"],
             "difference": f"{row['difference']:+.3f}",
             "95% interval": f"{row['difference_low']:+.3f} to {row['difference_high']:+.3f}",
-            "p (rows)": _p(row["p_rows"]),
+            "p (patients)": _p(row["p_patients"]),
             "p (seeds)": _p(row["p_runs"]),
         }
         for row in _rows(table, cell)
@@ -129,9 +150,10 @@ def write(
     shown = main(cells, table)
     data = [part for cell in _studies(cells) for part in _cohort(cell)]
     settings = [_settings(cell) for cell in cells]
-    notes = [f"{unfinished} unfinished runs are left out."] if unfinished else []
+    remarks = [f"{unfinished} unfinished runs are left out."] if unfinished else []
+    remarks += notes(cells, table)
     sections = [
-        Section("Results", [*METHOD, *notes], shown),
+        Section("Results", [*METHOD, *remarks], shown),
         Section(
             "Figures",
             [f"Not drawn: {name}, {reason}." for name, reason in left_out.items()],
