@@ -14,7 +14,6 @@ from jaxtyping import Float
 from numpy import ndarray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import accuracy_score
-from sklearn.preprocessing import LabelEncoder
 from sklearn.utils import check_random_state
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -25,7 +24,7 @@ from cm2.heads import Experts, Fusion, Head, JointHead, Pool
 from cm2.inputs import Blocks, Groups, Reader
 from cm2.models import objectives, posteriors
 from cm2.tables import check_dimensions, is_dict
-from cm2.targets import checked_groups, checked_labels, checked_weights
+from cm2.targets import checked_groups, checked_labels, checked_weights, encoded
 
 HEADS = ("fusion", "joint", "experts")
 COUNTS = (
@@ -168,7 +167,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         labels = checked_labels(y, rows)
         weight = checked_weights(sample_weight, rows)
         kept = np.flatnonzero(weight > 0)
-        codes = self._encode(labels[kept])
+        codes, self.classes_ = encoded(labels[kept])
         blocks = self.reader_.fit_blocks(X, present, kept)
         self.modalities_ = list(self.reader_.names_)
         self._check_sizes(blocks)
@@ -314,23 +313,6 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         known = ("factor", "gaussian", "independence")
         if self.head == "experts" and self.copula not in known:
             raise ValueError(f"head='experts' knows {known}, got copula {self.copula!r}")
-
-    def _encode(self, labels: ndarray) -> ndarray:
-        """Turns labels into codes: (n,) classes or (n, L) zeros and ones."""
-        if labels.ndim == 2:
-            constant = np.flatnonzero(labels.min(axis=0) == labels.max(axis=0))
-            if len(constant):
-                raise ValueError(f"label {constant[0]} is the same class for every sample")
-            self.classes_ = np.array([0, 1])
-            return labels.astype(np.int64)
-        encoder = LabelEncoder()
-        codes = encoder.fit_transform(labels)
-        self.classes_ = encoder.classes_
-        if len(self.classes_) < 2:
-            raise ValueError(
-                "the labels have one class only; a classifier needs at least 2 classes"
-            )
-        return np.asarray(codes)
 
     def _check_sizes(self, blocks: Blocks) -> None:
         if self.head in ("fusion", "pooled"):

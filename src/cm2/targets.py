@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy import ndarray
 from scipy.sparse import issparse
+from sklearn.preprocessing import LabelEncoder
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import column_or_1d
 
@@ -33,6 +34,27 @@ def checked_labels(y: Any, rows: int) -> ndarray:
     if len(labels) != rows:
         raise ValueError(f"X has {rows} samples, but y has {len(labels)}")
     return labels
+
+
+def encoded(labels: ndarray) -> tuple[ndarray, ndarray]:
+    """Codes of labels, and the classes that they stand for.
+
+    Args:
+        labels: (n,) classes, or (n, L) zeros and ones.
+
+    Raises:
+        ValueError: If there is one class only.
+    """
+    if labels.ndim == 2:
+        constant = np.flatnonzero(labels.min(axis=0) == labels.max(axis=0))
+        if len(constant):
+            raise ValueError(f"label {constant[0]} is the same class for every sample")
+        return labels.astype(np.int64), np.array([0, 1])
+    encoder = LabelEncoder()
+    codes = np.asarray(encoder.fit_transform(labels))
+    if len(encoder.classes_) < 2:
+        raise ValueError("the labels have one class only; a classifier needs at least 2 classes")
+    return codes, encoder.classes_
 
 
 def checked_weights(sample_weight: Any, rows: int) -> ndarray:
