@@ -1,5 +1,6 @@
 """What every test gets: fixed seeds, an untouched torch, the path of the data."""
 
+import gc
 import os
 import random
 from collections.abc import Iterator
@@ -43,6 +44,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     needing = [item for item in items if item.get_closest_marker("gpu")]
     config.hook.pytest_deselected(items=needing)
     items[:] = [item for item in items if item not in needing]
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now lives as long as the process: no collection need look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

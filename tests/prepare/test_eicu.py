@@ -8,7 +8,6 @@ import pytest
 from pandas.testing import assert_frame_equal, assert_series_equal
 
 import raw_eicu
-from cm2.prepare import split
 from cm2.prepare.eicu import Cohort, featurize, in_hospital_mortality
 from cm2.prepare.eicu_columns import STAY, TIMES
 
@@ -101,23 +100,6 @@ def test_summaries_are_those_of_the_raw_rows(raw: dict[str, pd.DataFrame], plain
     assert plain.inputs["vitals"].loc[105, "urine_total"] == urine
 
 
-def later(table: pd.DataFrame, times: tuple[str, ...]) -> pd.DataFrame:
-    """The rows again, at the window's end and with other contents."""
-    rows = table.assign(**dict.fromkeys(times, END))
-    for column in rows.columns.difference([STAY, *times]):
-        number = pd.api.types.is_numeric_dtype(rows[column])
-        rows[column] = rows[column] * 1000 + 1 if number else rows[column].astype(str) + "|later"
-    return rows
-
-
-def test_rows_from_the_window_s_end_on_change_nothing(
-    raw: dict[str, pd.DataFrame], plain: Cohort, tmp_path: Path
-) -> None:
-    for name, times in TIMES.items():
-        raw[name] = pd.concat([raw[name], later(raw[name], times)])
-    assert_same_inputs(build(tmp_path, raw), plain)
-
-
 def test_a_row_counts_if_and_only_if_all_its_times_lie_inside(tmp_path: Path) -> None:
     raw = raw_eicu.tables(bare=50)
     bare = iter(range(112, 160))
@@ -130,6 +112,8 @@ def test_a_row_counts_if_and_only_if_all_its_times_lie_inside(tmp_path: Path) ->
             outside[name, time] = next(bare)
             rows.append(row.assign(**{STAY: outside[name, time], time: END}))
         raw[name] = pd.concat([raw[name], *rows])
+    # The table of examinations does not tell when their note was entered.
+    raw["note"].loc[raw["note"][STAY] == 106, "noteenteredoffset"] = END
     cohort = build(tmp_path, raw)
 
     def seen(stay: int) -> bool:
@@ -139,18 +123,12 @@ def test_a_row_counts_if_and_only_if_all_its_times_lie_inside(tmp_path: Path) ->
 
     assert {name: seen(stay) for name, stay in inside.items()} == dict.fromkeys(inside, True)
     assert {key: seen(stay) for key, stay in outside.items()} == dict.fromkeys(outside, False)
+    exam = cohort.inputs["exam"]
+    assert exam.loc[106].isna().all(), "the note of these examinations was entered late"
+    assert exam.loc[105].notna().any()
     organ = cohort.inputs["static"]["organ=Respiratory"]
     assert organ[inside["admissiondx"]] == 1
     assert organ[outside["admissiondx", "admitdxenteredoffset"]] == 0
-
-
-def test_an_examination_whose_note_was_entered_late_is_left_out(
-    raw: dict[str, pd.DataFrame], tmp_path: Path
-) -> None:
-    raw["note"].loc[raw["note"][STAY] == 105, "noteenteredoffset"] = END
-    cohort = build(tmp_path, raw)
-    assert cohort.inputs["exam"].loc[105].isna().all()
-    assert cohort.inputs["exam"].loc[106].notna().any()
 
 
 def test_outcomes_do_not_enter_the_inputs(
@@ -179,15 +157,21 @@ def test_a_shorter_window_has_no_variables_of_the_whole_day(
     assert cohort.inputs["vitals"].loc[105, "mean_blood_pressure_count"] == 2
 
 
-def test_row_order_does_not_matter(
-    raw: dict[str, pd.DataFrame], plain: Cohort, tmp_path: Path
+def test_row_order_does_not_matter_nor_that_hours_are_whole(
+    raw: dict[str, pd.DataFrame], tmp_path: Path
 ) -> None:
+    # Of each minute two rows, so that their order is not that of time.
+    for name, (time, *_) in TIMES.items():
+        again = raw[name].assign(**{time: raw[name].groupby(STAY)[time].shift(-1)})
+        raw[name] = pd.concat([raw[name], again.dropna(subset=time).astype({time: int})])
+    first = build(tmp_path / "first", raw)
     shuffled = {name: table.sample(frac=1, random_state=1) for name, table in raw.items()}
-    cohort = build(tmp_path, shuffled)
-    assert_series_equal(cohort.target, plain.target)
-    for name, frame in plain.inputs.items():
+    cohort = build(tmp_path / "again", shuffled, hours=24)
+    assert_series_equal(cohort.target, first.target)
+    for name, frame in first.inputs.items():
+        # Sums of floats in another order.
         assert_frame_equal(cohort.inputs[name], frame, rtol=1e-12)
-    for name, document in plain.documents.items():
+    for name, document in first.documents.items():
         assert_series_equal(cohort.documents[name], document)
 
 
@@ -200,13 +184,6 @@ def test_repeated_stays_are_refused(raw: dict[str, pd.DataFrame], tmp_path: Path
 def test_no_stay_left_says_so(raw: dict[str, pd.DataFrame], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no stay is left"):
         build(tmp_path, raw, hours=100.0)
-
-
-def test_hours_may_be_an_integer(
-    plain: Cohort, raw: dict[str, pd.DataFrame], tmp_path: Path
-) -> None:
-    folder = raw_eicu.write(tmp_path, raw)
-    assert_same_inputs(in_hospital_mortality(folder, hours=24), plain)
 
 
 def test_hours_must_be_positive(tmp_path: Path) -> None:
@@ -256,20 +233,6 @@ def test_modalities_of_the_demo_are_really_missing_for_some(real: Cohort) -> Non
     assert rates.pop("static") == 0
     assert len(rates) == 6
     assert all(0.01 < rate < 0.1 for rate in rates.values()), rates
-
-
-def test_the_demo_gives_the_same_result_twice(real: Cohort, demo: Path) -> None:
-    again = in_hospital_mortality(demo)
-    assert_same_inputs(again, real)
-    assert_series_equal(again.score, real.score)
-
-
-def test_the_demo_has_no_patient_in_two_parts(real: Cohort) -> None:
-    parts = split(real.patient, real.target)
-    patients = [set(real.patient.iloc[rows]) for rows in parts]
-    assert sum(map(len, patients)) == real.patient.nunique()
-    deaths = [real.target.iloc[rows].mean() for rows in parts]
-    assert max(deaths) - min(deaths) < 0.02
 
 
 def test_no_input_of_the_demo_is_infinite_or_empty(real: Cohort) -> None:

@@ -58,20 +58,6 @@ def test_values_by_hand() -> None:
     assert found["monitor"].loc[1, "mean_blood_pressure_count"] == 1
 
 
-def test_what_is_measured_or_revised_from_the_window_s_end_on_changes_nothing() -> None:
-    lab, periodic = laboratory(), monitor()
-    plain = modalities(lab, periodic)
-    late = lab.assign(labresult=lab["labresult"] * 1.1)
-    measured_late = late.assign(labresultoffset=int(END), labresultrevisedoffset=END)
-    revised_late = late.assign(labresultrevisedoffset=END)
-    unrevised = late.assign(labresultoffset=int(END), labresultrevisedoffset=np.nan)
-    more = pd.concat([lab, measured_late, revised_late, unrevised])
-    later = pd.concat([periodic, periodic.assign(observationoffset=int(END), heartrate=200.0)])
-    found = modalities(more, later)
-    for name, frame in plain.items():
-        pd.testing.assert_frame_equal(found[name], frame)
-
-
 def test_without_the_tables_there_is_neither_modality() -> None:
     assert measured(Window({}, ibis.memtable(pd.DataFrame({STAY: STAYS})), END)) == {}
 

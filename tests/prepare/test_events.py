@@ -9,7 +9,7 @@ import pytest
 
 from cm2.prepare import events
 from cm2.prepare.engine import start
-from measured import INTIME, MEASUREMENTS, STAYS, Extracted, lab, row, stay, tables
+from measured import MEASUREMENTS, STAYS, Extracted, lab, row, stay, tables
 
 # Units and conversions
 
@@ -454,7 +454,21 @@ def test_times_that_cannot_be_read_are_told_from_none():
     assert counted.to_numpy().tolist() == [["chartevents.charttime", 2, 3]]
 
 
-# Leakage
+# Engines
+
+
+def plan():
+    measurements = ibis.table(ibis.schema(MEASUREMENTS), name="measurements")
+    stays = ibis.table(ibis.schema(STAYS), name="stays")
+    matched = events.match(measurements, stays, hours=48)
+    accepted = events.accept(matched)
+    return [events.exclusions(matched), events.long_form(accepted), events.last_in_bin(accepted)]
+
+
+def test_compiles_for_bigquery():
+    for expression in plan():
+        sql = ibis.to_sql(expression, dialect="bigquery")
+        assert "UNIX_SECONDS" in sql
 
 
 def random_rows(generator, count=60):
@@ -473,48 +487,6 @@ def random_rows(generator, count=60):
             value = {"190": 0.5, "678": 99.0}.get(item, float(generator.integers(60, 150)))
             made.append(row(item, value, hour, stored=hour + 0.5))
     return made
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_what_lies_after_the_window_changes_nothing(seed):
-    generator = np.random.default_rng(seed)
-    rows = random_rows(generator)
-    end = np.datetime64(INTIME) + np.timedelta64(48, "h")
-    inside = [one for one in rows if np.datetime64(one["charttime"]) < end]
-    after = [one for one in rows if np.datetime64(one["charttime"]) >= end]
-    assert inside
-    assert after
-    expected = Extracted(inside)
-    for one in after:
-        # Changed, taken back, or moved further away and up to the very end of the window.
-        one["number"] = None if one["number"] is None else one["number"] + 17
-        one["error"] = bool(generator.integers(2))
-        if generator.integers(2):
-            one["charttime"] = end.astype("datetime64[us]").item()
-    changed = Extracted(inside + after)
-    assert changed.events.equals(expected.events)
-    assert changed.excluded == expected.excluded
-    keys = ["stay_id", "variable", "bin"]
-    assert changed.last.sort_values(keys, ignore_index=True).equals(
-        expected.last.sort_values(keys, ignore_index=True)
-    )
-
-
-# Engines
-
-
-def plan():
-    measurements = ibis.table(ibis.schema(MEASUREMENTS), name="measurements")
-    stays = ibis.table(ibis.schema(STAYS), name="stays")
-    matched = events.match(measurements, stays, hours=48)
-    accepted = events.accept(matched)
-    return [events.exclusions(matched), events.long_form(accepted), events.last_in_bin(accepted)]
-
-
-def test_compiles_for_bigquery():
-    for expression in plan():
-        sql = ibis.to_sql(expression, dialect="bigquery")
-        assert "UNIX_SECONDS" in sql
 
 
 @pytest.mark.slow

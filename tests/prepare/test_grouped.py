@@ -1,5 +1,6 @@
 """Splits along groups: whole groups, whole patients, the latest years for the test."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -72,8 +73,11 @@ def test_one_group_cannot_be_split() -> None:
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tables alone: neither notes nor pictures."""
     folder = tmp_path_factory.mktemp("raw") / "mimic4"
     synthesize("mimic4", 60, folder, seed=5)
+    for name in ("note", "cxr"):
+        shutil.rmtree(folder / name)
     return folder
 
 

@@ -1,7 +1,8 @@
 """What happens after the prediction time changes no feature, in any source and for any task.
 
 Every case has rows that happened in time, and two futures. They differ in each row from the end of
-the window on, and in all that an outcome is made of: `OUTCOMES` says where that may be seen.
+the window on, and in all that an outcome is made of. The one column that this may change is the
+outcome itself: each case says exactly what it is, stay by stay.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -18,14 +19,17 @@ import raw_eicu
 import raw_mimic3
 from cm2.prepare.collection import COLLECTIONS
 from cm2.prepare.eicu_columns import STAY
+from cm2.prepare.eicu_columns import TIMES as KNOWN
 from cm2.prepare.eicu_source import PERIODIC
 from cm2.prepare.images import CHEXPERT
 from cm2.prepare.labels import READMISSIONS
 from cm2.prepare.mimic4 import CHEXPERT as LABELS
 from cm2.prepare.mimic4 import METADATA
 from cm2.prepare.options import Options
+from cm2.prepare.phenotypes import PHENOTYPES
 from cm2.prepare.physionet2012 import MODALITIES
 from cm2.prepare.pipeline import prepare
+from cm2.prepare.places import Named
 from cm2.prepare.source import SOURCES
 from cm2.synthesize.diagnoses import GROUPS, write_groups
 
@@ -34,15 +38,8 @@ START = raw_mimic3.START
 END = START + pd.Timedelta(hours=HOURS)
 SUBJECTS = np.arange(10_000_001, 10_000_009)
 
-OUTCOMES = {
-    "in-hospital-mortality": {"label"},
-    "readmission": {"label"},
-    "length-of-stay": {"label", "remaining_hours"},
-    "phenotyping": {"label_*"},
-    "none": set(),
-}
-"""What of `stays.parquet` is by definition about the time after the prediction: a death, a return,
-the rest of the stay, the codes of the whole admission."""
+HALF = [1, 0] * 4
+"""The label of a case whose every other stay ends badly."""
 
 Frames = dict[str, pd.DataFrame]
 
@@ -53,10 +50,14 @@ class Timed(NamedTuple):
     Attributes:
         times: Its columns of time, that of the event first, that of its entry last.
         other: What the rows of another future say in the place of what those in time do.
+        new: What further rows of it say, of a kind that is not among those in time.
+        early: Whether rows from before the window count as little as late ones.
     """
 
     times: tuple[str, ...]
     other: dict[str, Any]
+    new: tuple[dict[str, Any], ...] = ()
+    early: bool = False
 
 
 class Case(NamedTuple):
@@ -67,6 +68,8 @@ class Case(NamedTuple):
         late: Its tables with times.
         write: Writes a folder, and returns further arguments of `prepare`.
         ends: Gives the outcomes another end; of a task, since a cohort may be of survivors.
+        outcomes: The columns of `stays.parquet` that are about the time after the prediction, by
+            task or definition of readmission: what the other end makes of them.
         end: The prediction time, as the columns of time have it.
         hour: An hour of theirs.
         timeless: Features that are of no dated row.
@@ -77,6 +80,7 @@ class Case(NamedTuple):
     late: Mapping[str, Timed]
     write: Callable[[Path, Frames], dict[str, Any]]
     ends: Callable[[Frames, Options], Frames]
+    outcomes: Mapping[str, Mapping[str, list[Any]]]
     end: Any = END
     hour: Any = pd.Timedelta(hours=1)
     timeless: frozenset[str] = frozenset()
@@ -94,6 +98,10 @@ def happened(times: tuple[str, ...] = ("charttime", "storetime"), **said: object
     since = pd.to_timedelta(np.tile([4, 9], len(SUBJECTS)), unit="h")
     minutes = pd.Timedelta(minutes=5)
     return rows.assign(**{name: START + since + k * minutes for k, name in enumerate(times)})
+
+
+COMA = {220739: "To Speech", 223900: "Confused", 223901: "Obeys Commands"}
+"""Parts of the coma scale, of one charttime in one total."""
 
 
 def numbers(item: int, first: float) -> dict[str, object]:
@@ -132,7 +140,13 @@ def mimic4() -> Frames:
     number = range(2 * len(SUBJECTS))
     studies = happened(("time",), viewposition="AP", study_id=number)
     return mimic() | {
-        "chartevents": happened(**numbers(220045, 60)),
+        "chartevents": pd.concat(
+            [happened(**numbers(220045, 60))]
+            + [
+                happened(**numbers(item, 0) | {"value": word, "valuenum": None})
+                for item, word in COMA.items()
+            ]
+        ),
         "labevents": happened(**numbers(50931, 90)),
         "radiology": happened(text=[FILM.format(k) for k in number]).assign(
             note_id=[f"note-{k:02}" for k in number]
@@ -182,9 +196,8 @@ def mimic_ends(frames: Frames, options: Options) -> Frames:
     )
     ended = admissions.assign(dischtime=stays["outtime"])
     if options.task != "readmission" or options.readmission != "survivors":
-        died = np.arange(len(ended)) % 2 == 0
         ended = ended.assign(
-            hospital_expire_flag=died.astype(int), deathtime=ended["dischtime"].where(died)
+            hospital_expire_flag=HALF, deathtime=ended["dischtime"].where(np.array(HALF) == 1)
         )
     codes = {"icd9_code": "486", "icd_code": "486"}
     return frames | {
@@ -192,6 +205,18 @@ def mimic_ends(frames: Frames, options: Options) -> Frames:
         "admissions": pd.concat([ended, again]),
         "diagnoses_icd": frames["diagnoses_icd"].assign(**codes),
     }
+
+
+LONGER = {"label": [5] * 8, "remaining_hours": [125.0] * 8}
+MIMIC_OUTCOMES = {
+    "in-hospital-mortality": {"label": HALF},
+    "survivors": {"label": [0, 1] * 4},
+    "or-death": {"label": [1] * 8},
+    "length-of-stay": LONGER,
+    "phenotyping": {"label": [None] * 8}
+    | {f"label_{name}": [int(name == "pneumonia")] * 8 for name in PHENOTYPES},
+}
+"""Half of the patients die, the others come back; all stay 77 hours more, with pneumonia."""
 
 
 # eICU
@@ -270,10 +295,17 @@ def eicu_ends(frames: Frames, options: Options) -> Frames:
         for column in set(columns) - {"hospitaldischargeyear"}:
             made[name][column] = 99
     patient = made["patient"]
+    ends = np.where(np.arange(len(patient)) % 2, "Alive", "Expired")
     made["patient"] = patient.assign(
-        hospitaldischargestatus="Expired", unitdischargeoffset=9000, hospitaldischargeoffset=9500
+        hospitaldischargestatus=ends, unitdischargeoffset=9000, hospitaldischargeoffset=9500
     )
     return made
+
+
+EICU_OUTCOMES = {
+    "in-hospital-mortality": {"label": [1, 0] * 5},
+    "length-of-stay": {"label": [5] * 10, "remaining_hours": [126.0] * 10},
+}
 
 
 def write_eicu(folder: Path, frames: Frames) -> dict[str, Any]:
@@ -311,7 +343,7 @@ def write_physionet(folder: Path, frames: Frames) -> dict[str, Any]:
 
 
 def physionet_ends(frames: Frames, options: Options) -> Frames:
-    ended = {"In-hospital_death": 1, "Length_of_stay": 30, "Survival": 29}
+    ended = {"In-hospital_death": HALF, "Length_of_stay": 30, "Survival": 29}
     return frames | {"outcomes": frames["outcomes"].assign(**ended)}
 
 
@@ -324,13 +356,15 @@ def meds() -> Frames:
 def write_meds(folder: Path, frames: Frames) -> dict[str, Any]:
     meds_demo.write(frames["data"].sort_values(["subject_id", "time"]), folder, shards=2)
     frames["labels"].to_parquet(folder / "labels.parquet")
-    (folder / "codes.csv").write_text("code,variable,unit\nHR,heart_rate,/min\n")
+    (folder / "codes.csv").write_text(
+        "code,variable,unit\nHR,heart_rate,/min\nHEIGHT,height,cm\nCRP,crp,mg/L\n"
+    )
     return {"labels": folder / "labels.parquet", "codes": folder / "codes.csv"}
 
 
 def meds_ends(frames: Frames, options: Options) -> Frames:
     dead = frames["data"].iloc[::2].assign(code="MEDS_DEATH", time=END + pd.Timedelta(hours=30))
-    told = frames["labels"].assign(boolean_value=True)
+    told = frames["labels"].assign(boolean_value=np.array(HALF) == 1)
     return {"data": pd.concat([frames["data"], dead]), "labels": told}
 
 
@@ -340,7 +374,7 @@ def own() -> Frames:
 
 
 def own_ends(frames: Frames, options: Options) -> Frames:
-    return frames | {"stays": frames["stays"].assign(died=1)}
+    return frames | {"stays": frames["stays"].assign(died=HALF)}
 
 
 OWN = {
@@ -354,46 +388,90 @@ OWN = {
 TIMES = ("charttime", "storetime")
 VALUE = {"value": 88, "valuenum": 88}
 MIMIC4 = {
-    "chartevents": Timed(TIMES, VALUE),
+    "chartevents": Timed(
+        TIMES,
+        VALUE,
+        tuple({"itemid": item, "value": "None", "valuenum": None} for item in COMA),
+    ),
     "labevents": Timed(TIMES, VALUE),
     "radiology": Timed(TIMES, {"text": FILM.format("later"), "note_id": "z"}),
     METADATA: Timed(("time",), {"dicom_id": "later"}),
 }
+DIED = {"in-hospital-mortality": {"label": HALF}}
 CASES = {
     "mimic3": Case(
         mimic3,
         {
-            "chartevents": Timed(TIMES, VALUE),
+            "chartevents": Timed(TIMES, VALUE, ({"error": 1}, {"itemid": 678, "value": 99})),
             "labevents": Timed(TIMES[:1], VALUE),
-            "noteevents": Timed(TIMES, {"text": "Said later."}),
+            "noteevents": Timed(TIMES, {"text": "Said later."}, ({"iserror": 1},)),
         },
         write_csv,
         mimic_ends,
+        MIMIC_OUTCOMES,
     ),
-    "mimic4": Case(mimic4, MIMIC4, write_pictures, mimic_ends),
-    "eicu": Case(eicu, EICU, write_eicu, eicu_ends, HOURS * 60, 60, frozenset({"apache.parquet"})),
+    "mimic4": Case(mimic4, MIMIC4, write_pictures, mimic_ends, MIMIC_OUTCOMES),
+    "eicu": Case(
+        eicu,
+        EICU,
+        write_eicu,
+        eicu_ends,
+        EICU_OUTCOMES,
+        HOURS * 60,
+        60,
+        frozenset({"apache.parquet"}),
+    ),
     "physionet2012": Case(
         physionet,
         dict.fromkeys(BLOCKS, Timed(("minute",), {"value": 7.5})),
         write_physionet,
         physionet_ends,
+        DIED,
         HOURS * 60,
         60,
         frozenset({"static.parquet", "scores.parquet"}),
     ),
-    "meds": Case(meds, {"data": Timed(("time",), {"numeric_value": 88.0})}, write_meds, meds_ends),
+    "meds": Case(
+        meds,
+        {
+            "data": Timed(
+                ("time",),
+                {"numeric_value": 88.0},
+                tuple({"code": code} for code in ("HEIGHT", "CRP", "UNKNOWN", "MEDS_DEATH")),
+                early=True,
+            )
+        },
+        write_meds,
+        meds_ends,
+        DIED,
+    ),
     "table": Case(
         own,
-        {"events": Timed(("charted",), {"number": 88.0})},
+        {"events": Timed(("charted",), {"number": 88.0}, ({"name": "new"},), early=True)},
         write_csv,
         own_ends,
+        DIED,
         options={"table": OWN},
     ),
 }
 
 
+SPARED = {
+    ("mimic3", "or-death"),
+    ("mimic3", "length-of-stay"),
+    ("mimic4", "survivors"),
+    ("eicu", "length-of-stay"),
+}
+"""Outcomes are made of tables of one shape, so that each is tried on one source and no more."""
+
+
 def tasks(name: str) -> Iterator[dict[str, Any]]:
     """The options of each task that a source tells; without an outcome, by entry too."""
+    yield from (task for task in told(name) if (name, named(task)) not in SPARED)
+
+
+def told(name: str) -> Iterator[dict[str, Any]]:
+    """The same, of all tasks."""
     kind = COLLECTIONS[name] if name in COLLECTIONS else SOURCES[name]
     entered = any(len(one.times) > 1 for one in CASES[name].late.values())
     for task in kind.tasks:
@@ -405,6 +483,10 @@ def tasks(name: str) -> Iterator[dict[str, Any]]:
             yield {"task": task}
 
 
+def named(task: Mapping[str, Any]) -> str:
+    return task.get("readmission", task["task"])
+
+
 def at(rows: pd.DataFrame, times: tuple[str, ...], moment: Any) -> pd.DataFrame:
     return rows.assign(**dict.fromkeys(times, moment))
 
@@ -412,11 +494,17 @@ def at(rows: pd.DataFrame, times: tuple[str, ...], moment: Any) -> pd.DataFrame:
 def another(case: Case, options: Options) -> Frames:
     """Another future: later rows are others, and more of them, and all ends otherwise."""
     made = case.ends(case.frames(), options)
-    for name, (times, other) in case.late.items():
+    for name, (times, other, new, early) in case.late.items():
         rows = made[name].assign(**other)
         late = [at(rows, times, case.end + k * case.hour) for k in (0, 1, 23)]
+        late += [at(rows.assign(**one), times, case.end) for one in new]
+        if len(times) > 1:
+            # Never entered.
+            late.append(at(rows, times[:1], case.end).assign(**{times[-1]: None}))
         if options.known_by == "storetime" and len(times) > 1:
             late.append(at(rows, times[-1:], case.end))
+        if early:
+            late.append(at(rows, times, case.end - (HOURS + 1) * case.hour))
         made[name] = pd.concat([made[name], *late], ignore_index=True)
     return made
 
@@ -424,28 +512,37 @@ def another(case: Case, options: Options) -> Frames:
 def usual(case: Case) -> Frames:
     """The future in which what was said in time is said again."""
     made = case.frames()
-    for name, (times, _) in case.late.items():
+    for name, (times, *_) in case.late.items():
         late = at(made[name], times, case.end + case.hour)
         made[name] = pd.concat([made[name], late], ignore_index=True)
     return made
 
 
 class Made(NamedTuple):
-    """A prepared folder: stays, the bytes of the features, and what the manifest says of them."""
+    """A prepared folder.
+
+    Attributes:
+        stays: What became of each.
+        files: The bytes of the features.
+        facts: What the manifest says of them.
+        left_out: The measurements that it counts as left out.
+    """
 
     stays: pd.DataFrame
     files: dict[str, bytes]
     facts: dict[str, Any]
+    left_out: dict[str, Any]
 
 
 def make(name: str, frames: Frames, folder: Path, options: Options) -> Made:
     raw, out = folder / "raw", folder / "out"
     given = CASES[name].write(raw, frames)
     ccs = [raw / GROUPS[9]] if options.task == "phenotyping" else []
-    about = prepare(name, raw, out, options, ccs=ccs, **given)
+    about = prepare(name, raw, out, options, named=Named(ccs=ccs, **given))
     files = {path.name: path.read_bytes() for path in out.iterdir()}
     del files["manifest.json"], files["stays.parquet"]
-    return Made(pd.read_parquet(out / "stays.parquet"), files, about["modalities"])
+    stays = pd.read_parquet(out / "stays.parquet")
+    return Made(stays, files, about["modalities"], about.get("measurements_left_out", {}))
 
 
 def chosen(name: str, **options: Any) -> Options:
@@ -468,7 +565,13 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Made]:
 
 def test_every_source_and_task_is_here() -> None:
     assert set(CASES) == {*SOURCES, *COLLECTIONS}
-    assert {options["task"] for name in CASES for options in tasks(name)} == set(OUTCOMES)
+    for name, case in CASES.items():
+        assert {named(task) for task in told(name)} - {"none"} == set(case.outcomes)
+    tried = [(name, named(task)) for name in CASES for task in tasks(name)]
+    assert {task for _, task in SPARED} <= {task for _, task in tried}
+    # All of eICU's tables with times, each by the times that count.
+    times = {name: set(one.times) for name, one in EICU.items()}
+    assert {name: times.get(name) for name in KNOWN} == {n: set(t) for n, t in KNOWN.items()}
 
 
 @pytest.mark.parametrize(
@@ -488,12 +591,16 @@ def test_the_future_changes_nothing(
     assert len(known.stays) > 5
     assert found.files == known.files
     assert found.facts == known.facts
-    told = [pd.Index(one.stays.columns) for one in (found, known)]
-    outcome = {column for column in told[0].union(told[1]) if column.startswith("label_")}
-    outcome = outcome if "label_*" in OUTCOMES[options.task] else set()
-    outcome |= OUTCOMES[options.task] | {"label"}
+    if options.known_by == "charttime":
+        # What was charted in time and entered late is counted, of course.
+        assert found.left_out == known.left_out
+    # The label is the one column that may differ, and it is what the outcome says.
+    assert known.stays["label"].tolist() == [0] * len(known.stays)
+    outcomes = CASES[name].outcomes.get(named(task), {"label": [None] * len(known.stays)})
+    ended = found.stays[list(outcomes)].astype(object)
+    assert ended.where(ended.notna(), None).to_dict("list") == outcomes
     ours, theirs = (
-        one.stays.drop(columns=list(outcome), errors="ignore") for one in (found, known)
+        one.stays.drop(columns=list(outcomes), errors="ignore") for one in (found, known)
     )
     pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
 
@@ -505,7 +612,7 @@ def test_a_row_that_moves_into_the_window_is_seen(
     """The law can fail: the row that must not count at the end counts a minute before it."""
     case, options = CASES[name], chosen(name)
     made = another(case, options)
-    for table, (times, _) in case.late.items():
+    for table, (times, *_) in case.late.items():
         late = made[table].index[made[table][times[0]] == case.end]
         made[table].loc[late[:1], list(times)] = case.end - case.hour // 60
     found, known = make(name, made, tmp_path, options).files, plain(name).files

@@ -11,6 +11,7 @@ from cm2.prepare import lists
 from cm2.prepare.errors import MissingError, TableError
 from cm2.prepare.options import Options
 from cm2.prepare.pipeline import prepare
+from cm2.prepare.places import Named
 
 BENCHMARK = ("mimic3-benchmarks", "mimic3")
 MEDFUSE = ("medfuse", "mimic4")
@@ -144,7 +145,7 @@ def test_a_preparation_splits_by_the_lists(raw: Path, tmp_path: Path) -> None:
     parts = {1: "test", 2: "validation"}
     assert all(part == parts.get(subject, "train") for subject, part in stays.items())
     options = Options(splits_from="mimic3-benchmarks")
-    about = prepare("mimic3", raw, out, options, split_lists=folder)
+    about = prepare("mimic3", raw, out, options, named=Named(split_lists=folder))
     unlisted = stays[~stays.index.isin([1, 2, 3, 4])]
     assert about["counts"]["in no list"] == {
         "patients": unlisted.index.nunique(),
@@ -153,7 +154,7 @@ def test_a_preparation_splits_by_the_lists(raw: Path, tmp_path: Path) -> None:
     assert len(unlisted) > 0
     write(folder, {"valset.csv": "2,0\n3,1\n4,0\n"})
     with pytest.raises(TableError, match="differs in split_file"):
-        prepare("mimic3", raw, out, options, split_lists=folder)
+        prepare("mimic3", raw, out, options, named=Named(split_lists=folder))
 
 
 def test_patients_of_no_list_of_stays_are_left_out(raw: Path, tmp_path: Path) -> None:
@@ -166,7 +167,7 @@ def test_patients_of_no_list_of_stays_are_left_out(raw: Path, tmp_path: Path) ->
         raw,
         tmp_path / "out",
         Options(splits_from="mimic3-benchmarks"),
-        split_lists=write(tmp_path / "lists", files),
+        named=Named(split_lists=write(tmp_path / "lists", files)),
     )
     stays = pd.read_parquet(tmp_path / "out/stays.parquet")
     assert set(stays["subject_id"]) == {1, 2, 3}
@@ -178,7 +179,7 @@ def test_lists_of_other_data_are_refused(raw: Path, tmp_path: Path) -> None:
     folder = write(tmp_path / "lists", {"testset.csv": "901,1\n", "valset.csv": "902,1\n"})
     options = Options(splits_from="mimic3-benchmarks")
     with pytest.raises(TableError, match="none of the 7 patients that are left is in the lists"):
-        prepare("mimic3", raw, tmp_path / "out", options, split_lists=folder)
+        prepare("mimic3", raw, tmp_path / "out", options, named=Named(split_lists=folder))
     assert not (tmp_path / "out").exists()
 
 
@@ -187,9 +188,15 @@ def test_two_ways_to_split_are_refused(raw: Path, tmp_path: Path) -> None:
     with pytest.raises(TableError, match="--splits-from needs --lists"):
         prepare("mimic3", raw, tmp_path / "out", options)
     with pytest.raises(TableError, match="--splits-from needs --lists"):
-        prepare("mimic3", raw, tmp_path / "out", split_lists=tmp_path)
+        prepare("mimic3", raw, tmp_path / "out", named=Named(split_lists=tmp_path))
     with pytest.raises(TableError, match="--splits and --splits-from are two ways"):
-        prepare("mimic3", raw, tmp_path / "out", options, split_file=raw, split_lists=tmp_path)
+        prepare(
+            "mimic3",
+            raw,
+            tmp_path / "out",
+            options,
+            named=Named(split_file=raw, split_lists=tmp_path),
+        )
     with pytest.raises(TableError, match="--split-by and --splits-from are two ways"):
         Options(splits_from="medfuse", split_by="anchor_year_group")
     with pytest.raises(
@@ -197,4 +204,4 @@ def test_two_ways_to_split_are_refused(raw: Path, tmp_path: Path) -> None:
     ):
         Options(splits_from="mimic-cxr")
     with pytest.raises(TableError, match="physionet2012 has no use for --lists"):
-        prepare("physionet2012", raw, tmp_path / "out", split_lists=tmp_path)
+        prepare("physionet2012", raw, tmp_path / "out", named=Named(split_lists=tmp_path))

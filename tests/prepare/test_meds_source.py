@@ -14,6 +14,7 @@ from cm2.cli import main
 from cm2.prepare.errors import TableError
 from cm2.prepare.options import Options
 from cm2.prepare.pipeline import prepare
+from cm2.prepare.places import Named
 
 HOME = os.environ.get("CM2_DATA_HOME") or Path(__file__).resolve().parents[3] / "shared" / "data"
 DEMO = Path(HOME) / "mimiciv-demo"
@@ -21,14 +22,13 @@ MADE = ("stays.parquet", "events.parquet", "series.parquet")
 
 
 @pytest.mark.skipif(not DEMO.is_dir(), reason="the MIMIC-IV demo is absent")
-def test_the_same_cohort_and_grid_as_from_the_raw_tables(tmp_path: Path) -> None:
+def test_the_same_cohort_and_grid_as_from_the_raw_tables(mimic4_demo: Path, tmp_path: Path) -> None:
     raw = meds_demo.write(meds_demo.events(DEMO), tmp_path / "raw")
     meds_demo.labels(DEMO).to_parquet(tmp_path / "labels.parquet")
     files = {"labels": tmp_path / "labels.parquet", "codes": Path("mimic4")}
-    about = prepare("meds", raw, tmp_path / "meds", **files)
-    prepare("mimic4", DEMO, tmp_path / "mimic4")
-    found, known = ({name: pd.read_parquet(tmp_path / place / name) for name in MADE}
-                    for place in ("meds", "mimic4"))  # fmt: skip
+    about = prepare("meds", raw, tmp_path / "meds", named=Named(**files))
+    found, known = ({name: pd.read_parquet(place / name) for name in MADE}
+                    for place in (tmp_path / "meds", mimic4_demo))  # fmt: skip
     key = ["subject_id", "prediction_time"]
     pairs = found["stays.parquet"].merge(known["stays.parquet"], on=key, validate="one_to_one")
     assert len(pairs) == len(found["stays.parquet"]) == len(known["stays.parquet"]) == 54
@@ -98,7 +98,7 @@ OPTIONS = Options(hours=4)
 
 
 def made(root: Path, out: Path, files: dict[str, Path], options: Options = OPTIONS) -> dict:
-    about = prepare("meds", root / "raw", out, options, **files)
+    about = prepare("meds", root / "raw", out, options, named=Named(**files))
     return about | {"bytes": {name: (out / name).read_bytes() for name in MADE}}
 
 
@@ -134,7 +134,7 @@ def test_what_enters_the_window(plain: Path) -> None:
 def test_the_manifest_says_what_was_used(plain: Path) -> None:
     about = prepare(
         "meds", plain / "raw", plain / "out", OPTIONS,
-        labels=plain / "labels.parquet", codes=plain / "codes.csv",
+        named=Named(labels=plain / "labels.parquet", codes=plain / "codes.csv"),
     )  # fmt: skip
     assert about["task"] == "own"
     assert about["counts"]["codes"] == {
@@ -147,27 +147,6 @@ def test_the_manifest_says_what_was_used(plain: Path) -> None:
     }
     assert about["counts"]["codes without a map"] == {"UNKNOWN": N}
     assert about["measurements_left_out"] == {}
-
-
-def test_events_from_the_prediction_time_on_change_nothing(plain: Path, tmp_path: Path) -> None:
-    later = [(k, hour, code, 77.0) for k in range(N) for hour in (0.0, 0.001, 3.0, 400.0)
-             for code in ("HR//bpm", "TEMP", "HEIGHT", "CRP", "NEW", "MEDS_DEATH")]  # fmt: skip
-    earlier = [(k, hour, "HR//bpm", 77.0) for k in range(N) for hour in (-4.001, -30.0)]
-    found = made(tmp_path, tmp_path / "out", world(tmp_path, rows(*later, *earlier)))
-    for name, content in found["bytes"].items():
-        assert content == (plain / "out" / name).read_bytes(), name
-
-
-def test_moving_events_across_the_prediction_time_takes_them_away(tmp_path: Path) -> None:
-    whole = rows()
-    moved = whole.assign(time=whole["time"].where(whole["code"] != "CRP", at(0, 0) + (
-        pd.to_timedelta(whole["subject_id"], unit="D"))))  # fmt: skip
-    gone = whole[whole["code"] != "CRP"]
-    first, second = (
-        made(tmp_path / name, tmp_path / f"{name}-out", world(tmp_path / name, events))
-        for name, events in (("moved", moved), ("gone", gone))
-    )
-    assert first["bytes"] == second["bytes"]
 
 
 def test_the_same_bytes_again_in_any_order_of_shards(plain: Path, tmp_path: Path) -> None:
@@ -304,7 +283,7 @@ def test_options_of_other_sources_are_refused(tmp_path: Path) -> None:
         prepare("meds", tmp_path / "raw", tmp_path / "out")
     for source in ("mimic4", "physionet2012"):
         with pytest.raises(TableError, match=f"{source} has no use for --labels"):
-            prepare(source, tmp_path / "raw", tmp_path / "out", **files)
+            prepare(source, tmp_path / "raw", tmp_path / "out", named=Named(**files))
 
 
 def test_out_again_and_in_again(plain: Path, tmp_path: Path) -> None:
@@ -319,7 +298,13 @@ def test_out_again_and_in_again(plain: Path, tmp_path: Path) -> None:
     ])  # fmt: skip
     (tmp_path / "codes.csv").write_text("code,variable,unit\n" + names)
     told = raw / "labels" / "own.parquet"
-    prepare("meds", raw, tmp_path / "second", options, labels=told, codes=tmp_path / "codes.csv")
+    prepare(
+        "meds",
+        raw,
+        tmp_path / "second",
+        options,
+        named=Named(labels=told, codes=tmp_path / "codes.csv"),
+    )
     for name in MADE:
         ours, theirs = (pd.read_parquet(tmp_path / place / name) for place in ("first", "second"))
         # Values are float32 in MEDS; births are not written, so that ages are unknown.
@@ -331,6 +316,6 @@ def test_out_again_and_in_again(plain: Path, tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore")  # PySpark 4 warns of pandas 3 at every turn.
 def test_spark_makes_the_same_files(plain: Path, tmp_path: Path) -> None:
     files = {"labels": plain / "labels.parquet", "codes": plain / "codes.csv"}
-    prepare("meds", plain / "raw", tmp_path / "out", OPTIONS, engine="spark", **files)
+    prepare("meds", plain / "raw", tmp_path / "out", OPTIONS, engine="spark", named=Named(**files))
     for name in MADE:
         assert (tmp_path / "out" / name).read_bytes() == (plain / "out" / name).read_bytes(), name

@@ -14,6 +14,7 @@ from cm2.prepare.engine import DuckDB
 from cm2.prepare.errors import MissingError, TableError
 from cm2.prepare.options import Options
 from cm2.prepare.pipeline import prepare
+from cm2.prepare.places import Named
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +113,13 @@ def test_a_wrong_list_is_refused(raw: Path, tmp_path: Path, text: str, message: 
     listed = tmp_path / "stays.csv"
     listed.write_text(text)
     with pytest.raises(TableError, match=message):
-        prepare("mimic3", raw, tmp_path / "out", Options(notes_of="list"), notes_list=listed)
+        prepare(
+            "mimic3",
+            raw,
+            tmp_path / "out",
+            Options(notes_of="list"),
+            named=Named(notes_list=listed),
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -121,7 +128,13 @@ def test_a_list_and_its_file_go_together(raw: Path, tmp_path: Path) -> None:
     with pytest.raises(TableError, match="notes of a list of stays need its file"):
         prepare("mimic3", raw, out, Options(notes_of="list"))
     with pytest.raises(MissingError, match="no such file of stays for --notes-of"):
-        prepare("mimic3", raw, out, Options(notes_of="list"), notes_list=tmp_path / "nothing")
+        prepare(
+            "mimic3",
+            raw,
+            out,
+            Options(notes_of="list"),
+            named=Named(notes_list=tmp_path / "nothing"),
+        )
     with pytest.raises(TableError, match="mimic4 has no clinical notes; leave --notes-of"):
         prepare("mimic4", raw, out, Options(notes_of="third"))
     with pytest.raises(TableError, match="notes_of must be all or third or list"):

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from cm2.data.prepared import Prepared
-from cm2.prepare import manifest, splits
+from cm2.layout import MANIFEST
+from cm2.prepare import splits
 from cm2.prepare.errors import MissingError, TableError
 from cm2.prepare.options import Options
 from cm2.prepare.physionet2012 import MEASURES, MODALITIES, VARIABLES
@@ -63,7 +64,7 @@ def write(folder: Path, packed: bool = False, **sets: dict[int, str]) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != manifest.NAME}
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != MANIFEST}
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +143,7 @@ def test_folders_and_archives_give_the_same_bytes(raw: Path, made: Path, tmp_pat
     prepare("physionet2012", packed, tmp_path / "packed")
     assert contents(tmp_path / "packed") == contents(made)
     prepare("physionet2012", raw, tmp_path / "again")
-    assert (tmp_path / "again" / manifest.NAME).read_bytes() == (made / manifest.NAME).read_bytes()
+    assert (tmp_path / "again" / MANIFEST).read_bytes() == (made / MANIFEST).read_bytes()
 
 
 def test_one_set_is_split_in_three_and_a_third_set_is_a_test_too(tmp_path: Path) -> None:

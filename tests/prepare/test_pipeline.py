@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import importlib.util
 import json
+import shutil
 import sys
 import types
 from pathlib import Path
@@ -18,6 +19,7 @@ from cm2.prepare import folder, manifest, summary
 from cm2.prepare.errors import TableError
 from cm2.prepare.options import Options
 from cm2.prepare.pipeline import prepare
+from cm2.prepare.places import Named
 
 SECRET = "71345"
 
@@ -79,11 +81,6 @@ def test_every_exclusion_is_counted(made: Path) -> None:
     }
 
 
-def test_the_same_input_gives_the_same_bytes(raw: Path, made: Path, tmp_path: Path) -> None:
-    prepare("mimic3", raw, tmp_path / "again", threads=1, memory_limit="1GB")
-    assert contents(tmp_path / "again") == contents(made)
-
-
 def test_row_order_and_format_do_not_matter(made: Path, tmp_path: Path) -> None:
     shuffled = {n: t.sample(frac=1, random_state=1) for n, t in raw_mimic3.tables().items()}
     (tmp_path / "raw").mkdir()
@@ -112,10 +109,10 @@ def test_one_duckdb_file_is_read(made: Path, tmp_path: Path) -> None:
 
 
 def test_a_result_that_is_there_is_not_made_again(
-    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    raw: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "out"
-    first = prepare("mimic3", raw, out)
+    out = shutil.copytree(made, tmp_path / "out")
+    first = json.loads((made / "manifest.json").read_text())
     monkeypatch.setattr("cm2.prepare.pipeline.start", None)
     assert prepare("mimic3", raw, out) == first
     with pytest.raises(TableError, match=r"differs in options \(hours: 48\.0 there, 24\.0 now\)"):
@@ -125,11 +122,10 @@ def test_a_result_that_is_there_is_not_made_again(
         prepare("mimic3", raw, out)
 
 
-def test_another_result_is_replaced_if_asked(raw: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    prepare("mimic3", raw, out, Options(hours=24))
-    prepare("mimic3", raw, out, overwrite=True)
-    assert json.loads((out / "manifest.json").read_text())["options"]["hours"] == 48
+def test_another_result_is_replaced_if_asked(raw: Path, made: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(made, tmp_path / "out")
+    prepare("mimic3", raw, out, Options(hours=24), overwrite=True)
+    assert json.loads((out / "manifest.json").read_text())["options"]["hours"] == 24
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
 
 
@@ -258,14 +254,6 @@ def test_times_in_another_form_further_down_stop_the_run(
         prepare("mimic3", folder, tmp_path / "out")
 
 
-def test_flags_written_as_words_are_read(made: Path, tmp_path: Path) -> None:
-    raw = raw_mimic3.tables()
-    flag = raw["ADMISSIONS"]["HOSPITAL_EXPIRE_FLAG"].astype(bool)
-    raw["ADMISSIONS"]["HOSPITAL_EXPIRE_FLAG"] = flag
-    prepare("mimic3", changed(tmp_path, **raw), tmp_path / "out")
-    assert (tmp_path / "out/stays.parquet").read_bytes() == (made / "stays.parquet").read_bytes()
-
-
 def test_tables_without_a_row_are_named(raw: Path, tmp_path: Path) -> None:
     folder = changed(tmp_path)
     header = "SUBJECT_ID,HADM_ID,ITEMID,CHARTTIME,VALUE,VALUENUM,VALUEUOM\n"
@@ -280,7 +268,7 @@ def test_tables_without_a_row_are_named(raw: Path, tmp_path: Path) -> None:
         prepare("mimic3", folder, tmp_path / "other")
 
 
-def test_scratch_is_where_it_is_asked_for_and_left_empty(
+def test_the_same_bytes_again_with_scratch_where_it_is_asked_for_and_left_empty(
     raw: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scratch, seen = tmp_path / "scratch", []
@@ -291,7 +279,8 @@ def test_scratch_is_where_it_is_asked_for_and_left_empty(
     monkeypatch.setattr(
         pipeline, "start", lambda *a, **k: seen.append(k["folder"]) or start(*a, **k)
     )
-    prepare("mimic3", raw, tmp_path / "out", scratch=scratch, progress=True)
+    engine = {"threads": 1, "memory_limit": "1GB"}
+    prepare("mimic3", raw, tmp_path / "out", scratch=scratch, progress=True, **engine)
     assert seen[0].parent == scratch
     assert not any(scratch.iterdir())
     assert contents(tmp_path / "out") == contents(made)
@@ -331,19 +320,14 @@ def test_stays_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
         prepare("mimic3", folder, tmp_path / "out")
 
 
-def test_labels_do_not_depend_on_measurements(made: Path, tmp_path: Path) -> None:
-    raw = raw_mimic3.tables()
-    raw["CHARTEVENTS"] = raw["CHARTEVENTS"].assign(VALUE=90, VALUENUM=90)
-    prepare("mimic3", changed(tmp_path, **raw), tmp_path / "out")
-    assert (tmp_path / "out/stays.parquet").read_bytes() == (made / "stays.parquet").read_bytes()
-
-
 def test_a_given_split_is_kept(raw: Path, tmp_path: Path) -> None:
     subjects = pd.DataFrame(
         {"subject_id": [1, 2, 3, 4], "split": ["train", "train", "validation", "test"]}
     )
     subjects.to_csv(tmp_path / "splits.csv", index=False)
-    about = prepare("mimic3", raw, tmp_path / "out", split_file=tmp_path / "splits.csv")
+    about = prepare(
+        "mimic3", raw, tmp_path / "out", named=Named(split_file=tmp_path / "splits.csv")
+    )
     stays = pd.read_parquet(tmp_path / "out" / "stays.parquet")
     assert dict(zip(stays["subject_id"], stays["split"], strict=True)) == dict(
         subjects.itertuples(index=False)
@@ -358,7 +342,11 @@ def test_readmission_reports_what_its_positives_are(
     lines: list[str] = []
     options = Options(task="readmission", readmission=definition)
     about = prepare("mimic3", raw, tmp_path / "out", options, say=lines.append)
-    assert sum(about["positives"].values()) == positive
+    stays = pd.read_parquet(tmp_path / "out" / "stays.parquet")
+    assert sum(about["positives"].values()) == stays["label"].sum() == positive
+    admissions = raw_mimic3.tables()["ADMISSIONS"].set_index("HADM_ID")
+    died = admissions["HOSPITAL_EXPIRE_FLAG"][stays["hadm_id"]]
+    assert died.any() == (definition == "or-death")
     assert ("died in hospital" in lines[-1]) == (positive > 0) or definition == "survivors"
 
 
@@ -372,10 +360,14 @@ def test_the_command_prints_the_flow(
     assert (tmp_path / "out" / "meds" / "metadata" / "dataset.json").is_file()
 
 
-def test_synthetic_tables_are_marked(tmp_path: Path) -> None:
-    raw = changed(tmp_path)
+def test_synthetic_tables_are_marked_and_labels_do_not_depend_on_measurements(
+    made: Path, tmp_path: Path
+) -> None:
+    chart = raw_mimic3.tables()["CHARTEVENTS"].assign(VALUE=90, VALUENUM=90)
+    raw = changed(tmp_path, CHARTEVENTS=chart)
     (raw / "SYNTHETIC_NOT_PATIENT_DATA.txt").write_text("")
     assert prepare("mimic3", raw, tmp_path / "out")["synthetic"] is True
+    assert (tmp_path / "out/stays.parquet").read_bytes() == (made / "stays.parquet").read_bytes()
 
 
 def test_options_are_in_the_manifest(made: Path) -> None:
@@ -385,7 +377,7 @@ def test_options_are_in_the_manifest(made: Path) -> None:
 
 def test_folders_that_are_asked_for_must_be_there(raw: Path, tmp_path: Path) -> None:
     with pytest.raises(TableError, match="no such folder of notes"):
-        prepare("mimic4", raw, tmp_path / "out", notes=tmp_path / "nowhere")
+        prepare("mimic4", raw, tmp_path / "out", named=Named(notes=tmp_path / "nowhere"))
 
 
 def test_a_split_without_training_stays_is_refused(raw: Path, tmp_path: Path) -> None:
@@ -409,8 +401,11 @@ def test_the_version_is_that_of_the_folder_or_its_readme(tmp_path: Path) -> None
     assert manifest.source_version(tmp_path / "demo") == "2.0.1"
 
 
-def test_spelling_of_csv_files_does_not_matter(made: Path, tmp_path: Path) -> None:
-    folder = raw_mimic3.write(tmp_path / "raw", raw_mimic3.tables())
+def test_spelling_of_csv_files_and_flags_does_not_matter(made: Path, tmp_path: Path) -> None:
+    tables = raw_mimic3.tables()
+    flags = tables["ADMISSIONS"]["HOSPITAL_EXPIRE_FLAG"].astype(bool)
+    tables["ADMISSIONS"]["HOSPITAL_EXPIRE_FLAG"] = flags
+    folder = raw_mimic3.write(tmp_path / "raw", tables)
     for path in folder.iterdir():
         text = path.read_bytes()
         header = text.split(b"\n", 1)[0] + b"\n"

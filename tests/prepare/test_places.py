@@ -12,6 +12,7 @@ from cm2.prepare.engine import DuckDB
 from cm2.prepare.errors import MissingError, TableError
 from cm2.prepare.options import Options
 from cm2.prepare.pipeline import prepare
+from cm2.prepare.places import Named
 from cm2.prepare.tables import Tables
 from cm2.synthesize import synthesize
 
@@ -49,25 +50,21 @@ def test_relative_folders_are_those_of_the_caller(
     apart: Path, expected: dict, notes: str, images: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(apart)
+    if images == "images":
+        # Pictures may lie without the level of `files`.
+        for folder in Path("images/files").iterdir():
+            folder.rename(Path("images") / folder.name)
+        Path("images/files").rmdir()
     about = prepare(
         "mimic4",
         Path("mimic-iv"),
         Path("out"),
         SHORT,
-        notes=Path(notes),
-        images=Path(images),
+        named=Named(notes=Path(notes), images=Path(images)),
     )
     assert modalities(about) == expected
     assert expected["cxr"] > 0
     assert expected["report"] > 0
-
-
-def test_pictures_may_lie_without_the_level_of_files(apart: Path, expected: dict) -> None:
-    for folder in (apart / "images/files").iterdir():
-        folder.rename(apart / "images" / folder.name)
-    (apart / "images/files").rmdir()
-    about = prepare("mimic4", apart / "mimic-iv", apart / "out", SHORT, images=apart / "images")
-    assert modalities(about)["cxr"] == expected["cxr"]
 
 
 def test_notes_stand_beside_a_database(apart: Path, expected: dict) -> None:
@@ -77,7 +74,9 @@ def test_notes_stand_beside_a_database(apart: Path, expected: dict) -> None:
                 f"create table {path.name.removesuffix('.csv.gz')} as"
                 f" from read_csv('{path}', all_varchar=true)"
             )
-    about = prepare("mimic4", apart / "raw.duckdb", apart / "out", SHORT, notes=apart / "notes")
+    about = prepare(
+        "mimic4", apart / "raw.duckdb", apart / "out", SHORT, named=Named(notes=apart / "notes")
+    )
     assert modalities(about)["report"] == expected["report"]
     assert {"database", "radiology"} <= set(about["input"])
 
@@ -86,19 +85,19 @@ def test_a_named_folder_that_is_of_no_use_stops_the_run(apart: Path) -> None:
     (apart / "empty").mkdir()
     raw, out, empty = apart / "mimic-iv", apart / "out", apart / "empty"
     with pytest.raises(MissingError, match=r"nothing of use as --notes; the first path tried was"):
-        prepare("mimic4", raw, out, SHORT, notes=empty)
+        prepare("mimic4", raw, out, SHORT, named=Named(notes=empty))
     with pytest.raises(MissingError, match=r"nothing of use as --images.*empty/files"):
-        prepare("mimic4", raw, out, SHORT, images=empty)
+        prepare("mimic4", raw, out, SHORT, named=Named(images=empty))
     with pytest.raises(MissingError, match="no such folder of images"):
-        prepare("mimic4", raw, out, SHORT, images=apart / "nowhere")
+        prepare("mimic4", raw, out, SHORT, named=Named(images=apart / "nowhere"))
     with pytest.raises(MissingError, match="mimic3 has no images in a folder of their own"):
-        prepare("mimic3", raw, out, SHORT, images=empty)
+        prepare("mimic3", raw, out, SHORT, named=Named(images=empty))
     shutil.rmtree(apart / "images/files")
     with pytest.raises(MissingError, match=r"none of the \d+ chosen images is there.*IMAGE\.jpg"):
-        prepare("mimic4", raw, out, SHORT, images=apart / "images")
+        prepare("mimic4", raw, out, SHORT, named=Named(images=apart / "images"))
     (empty / "files").mkdir()
     with pytest.raises(MissingError, match=r"the table mimic-cxr-2\.0\.0-metadata is not in it"):
-        prepare("mimic4", raw, out, SHORT, images=empty)
+        prepare("mimic4", raw, out, SHORT, named=Named(images=empty))
     assert not out.exists()
 
 
@@ -108,22 +107,22 @@ def test_pictures_that_come_later_are_noticed(apart: Path) -> None:
     hidden = {path: path.with_suffix(".hidden") for path in pictures[::2]}
     for path, place in hidden.items():
         path.rename(place)
-    first = prepare("mimic4", raw, out, SHORT, images=images)
-    assert prepare("mimic4", raw, out, SHORT, images=images) == first
+    first = prepare("mimic4", raw, out, SHORT, named=Named(images=images))
+    assert prepare("mimic4", raw, out, SHORT, named=Named(images=images)) == first
     for path, place in hidden.items():
         place.rename(path)
     missing = first["counts"]["cxr"]["missing"]
     with pytest.raises(TableError, match=r"differs in its pictures: (\d+) that were missing") as e:
-        prepare("mimic4", raw, out, SHORT, images=images)
+        prepare("mimic4", raw, out, SHORT, named=Named(images=images))
     # One file of the synthetic set is lost for good.
     assert f": {missing} that" in str(e.value) or f": {missing - 1} that" in str(e.value)
-    whole = prepare("mimic4", raw, out, SHORT, images=images, overwrite=True)
+    whole = prepare("mimic4", raw, out, SHORT, named=Named(images=images), overwrite=True)
     assert whole["counts"]["cxr"]["written"] > first["counts"]["cxr"]["written"]
     path = pd.read_parquet(out / "images.parquet")["path"][0]
     picture = images / path
     picture.write_bytes(picture.read_bytes() + b"replaced")
     with pytest.raises(TableError, match="differs in its pictures: 0 that were missing"):
-        prepare("mimic4", raw, out, SHORT, images=images)
+        prepare("mimic4", raw, out, SHORT, named=Named(images=images))
 
 
 def test_characters_of_patterns_in_a_path_are_characters(tmp_path: Path) -> None:

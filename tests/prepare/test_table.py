@@ -77,16 +77,6 @@ def test_the_command_reads_a_description(tmp_path: Path) -> None:
     assert manifest["unreadable"] == {"events.number": 1}
 
 
-def test_events_outside_the_window_change_nothing(tmp_path: Path) -> None:
-    options = Options(hours=24, table=about())
-    later = [(k, name, h, 999.0) for k in range(N) for name in ("hr", "new") for h in (24, 30, -1)]
-    for name, rows in (("plain", ()), ("later", later)):
-        prepare("table", write(tmp_path / name, events(*rows)), tmp_path / f"{name}-out", options)
-    plain = contents(tmp_path / "plain-out")
-    assert len(plain) == 4
-    assert contents(tmp_path / "later-out") == plain
-
-
 def test_order_of_rows_and_hours_in_the_place_of_times_change_nothing(tmp_path: Path) -> None:
     options = Options(hours=24, table=about())
     prepare("table", write(tmp_path / "plain", events()), tmp_path / "plain-out", options)

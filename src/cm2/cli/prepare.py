@@ -102,6 +102,7 @@ def prepare(
     from cm2.prepare.noted import NOTES_OF
     from cm2.prepare.options import Options
     from cm2.prepare.pipeline import prepare as run
+    from cm2.prepare.places import Named
 
     start = time.monotonic()
 
@@ -135,15 +136,17 @@ def prepare(
             table=table,
             meds=meds,
         ),
-        split_file=splits,
-        split_lists=lists,
-        notes=notes,
-        notes_list=None if notes_of in NOTES_OF else Path(notes_of),
-        images=images,
-        labels=labels,
-        codes=codes,
-        reports=reports,
-        ccs=ccs,
+        Named(
+            split_file=splits,
+            split_lists=lists,
+            notes=notes,
+            notes_list=None if notes_of in NOTES_OF else Path(notes_of),
+            images=images,
+            labels=labels,
+            codes=codes,
+            reports=reports,
+            ccs=ccs,
+        ),
         engine=engine,
         threads=threads,
         memory_limit=memory_limit,

@@ -47,9 +47,7 @@ def save(
         The array's file.
     """
     folder = Folder(root)
-    offered = [*folder.modalities, *folder.beside]
-    if modality not in offered:
-        raise InputError(f"{folder.root}: no modality {modality!r}; there are {', '.join(offered)}")
+    folder.check([modality])
     known = folder.stays["stay_id"].to_numpy()
     if not np.isin(stays, known).all():
         raise InputError(f"{folder.root}: some of the embedded stays are not in stays.parquet")

@@ -5,9 +5,10 @@ Nothing of ``cm2.prepare`` is needed to read it. Messages name files and columns
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -18,13 +19,9 @@ from jaxtyping import Bool
 from numpy import ndarray
 
 from cm2.errors import InputError
+from cm2.layout import FORMAT, MANIFEST, SPLITS
 
-__all__ = ["SPLITS", "Folder"]
-
-FORMAT = 2
-"""The latest format of the manifest that is understood here; in 1 stays have no time."""
-
-SPLITS = ("train", "validation", "test")
+__all__ = ["Folder"]
 
 EVENTS = "events"
 """Name of the measurements that a grid was made of, and of their file."""
@@ -54,14 +51,14 @@ class Folder:
     def __init__(self, root: str | Path, *, verify: bool = True) -> None:
         self.root = Path(root)
         self.verify = verify
-        path = self.root / "manifest.json"
+        path = self.root / MANIFEST
         try:
             text = path.read_bytes()
             self.manifest: dict[str, Any] = json.loads(text)
             self.checksum = hashlib.sha256(text).hexdigest()
         except FileNotFoundError:
             raise InputError(
-                f"{self.root}: no manifest.json; give a folder that cm2 prepare wrote"
+                f"{self.root}: no {MANIFEST}; give a folder that cm2 prepare wrote"
             ) from None
         except ValueError:
             raise InputError(f"{path}: not readable as JSON; prepare the data again") from None
@@ -88,6 +85,21 @@ class Folder:
     def facts(self, name: str) -> dict[str, Any]:
         """Returns what the manifest says of a modality, or of what one was made of."""
         return self.modalities[name] if name in self.modalities else self.beside[name]
+
+    def check(self, names: Iterable[str]) -> None:
+        """Checks names of modalities.
+
+        Raises:
+            InputError: One is not there.
+        """
+        known = [*self.modalities, *self.beside]
+        for name in names:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"; did you mean {close[0]!r}?" if close else "."
+                raise InputError(
+                    f"{self.root}: no modality {name!r}{hint} There are {', '.join(known)}"
+                )
 
     def has(self, stays: pd.DataFrame, names: Sequence[str]) -> Bool[ndarray, "stay modality"]:
         """Returns which of these modalities the stays have; events where they have the grid."""

@@ -9,9 +9,9 @@ from typing import Any
 import lightning
 
 from cm2.data.batches import loader, share
-from cm2.data.folder import SPLITS
 from cm2.data.prepared import Prepared
 from cm2.errors import InputError
+from cm2.layout import SPLITS
 
 __all__ = ["PreparedData"]
 

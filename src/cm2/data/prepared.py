@@ -6,7 +6,6 @@ and ``partial``, are those of Wu et al. (2025), section 5.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -22,9 +21,10 @@ from torch.utils.data import Dataset
 from cm2 import removal
 from cm2.data.embeddings import Embedding
 from cm2.data.events import Events
-from cm2.data.folder import SPLITS, Folder
+from cm2.data.folder import Folder
 from cm2.data.readers import Image, Reader, Series, Tabular, Text
 from cm2.errors import InputError
+from cm2.layout import SPLITS
 from cm2.records import Batch
 
 __all__ = ["Prepared"]
@@ -188,15 +188,8 @@ def _chosen(
     folder: Folder, modalities: Sequence[str] | None, embedded: Sequence[str]
 ) -> tuple[str, ...]:
     """The modalities asked for, each of them there and named once."""
-    known = [*folder.modalities, *folder.beside]
     chosen = tuple(folder.modalities if modalities is None else modalities)
-    for name in (*chosen, *embedded):
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else "."
-            raise InputError(
-                f"{folder.root}: no modality {name!r}{hint} There are {', '.join(known)}"
-            )
+    folder.check((*chosen, *embedded))
     if not chosen or len(set(chosen)) < len(chosen):
         raise InputError(f"modalities must be named, each once, but are {list(chosen)}")
     return chosen

@@ -13,9 +13,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from cm2.layout import FORMAT, MANIFEST
+
 __all__ = [
-    "FORMAT",
-    "NAME",
     "checksums",
     "digest",
     "fingerprint",
@@ -25,10 +25,6 @@ __all__ = [
     "source_version",
     "write",
 ]
-
-NAME = "manifest.json"
-FORMAT = 2
-"""2: stays have a `prediction_time`."""
 
 EDGE = 1 << 16
 
@@ -125,7 +121,7 @@ def checksums(folder: Path) -> dict[str, str]:
     """
     found = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != NAME:
+        if path.is_file() and path.name != MANIFEST:
             with path.open("rb") as file:
                 found[path.relative_to(folder).as_posix()] = hashlib.file_digest(
                     file, "sha256"
@@ -150,7 +146,7 @@ def write(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
         "files": checksums(folder),
     }
     text = json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    (folder / NAME).write_text(text, encoding="utf-8")
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
     return json.loads(text)
 
 
@@ -161,7 +157,7 @@ def read(folder: Path) -> dict[str, Any] | None:
         folder: May be absent.
     """
     try:
-        found = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

@@ -12,15 +12,8 @@ from typing import ClassVar
 import ibis
 import ibis.expr.types as ir
 
-from cm2.prepare.source import (
-    DOCUMENTS,
-    MEASUREMENTS,
-    STAYS,
-    Source,
-    register,
-    shaped,
-    whole_years,
-)
+from cm2.prepare.mimic import ADMISSIONS, MIMIC
+from cm2.prepare.source import DOCUMENTS, register, shaped, whole_years
 
 __all__ = ["MIMIC3"]
 
@@ -30,20 +23,13 @@ admission; the documentation gives their median age."""
 
 
 @register("mimic3")
-class MIMIC3(Source):
+class MIMIC3(MIMIC):
     """MIMIC-III Clinical Database 1.4, or its demo."""
 
     name = "mimic3"
     wanted = {
         "patients": {"subject_id": "int64", "gender": "string", "dob": "timestamp"},
-        "admissions": {
-            "subject_id": "int64",
-            "hadm_id": "int64",
-            "admittime": "timestamp",
-            "dischtime": "timestamp",
-            "deathtime": "timestamp",
-            "hospital_expire_flag": "int8",
-        },
+        "admissions": ADMISSIONS,
         "icustays": {
             "subject_id": "int64",
             "hadm_id": "int64",
@@ -89,70 +75,22 @@ class MIMIC3(Source):
     }
     optional = frozenset({"labevents", "noteevents"})
     lazy = frozenset({"chartevents", "labevents", "noteevents"})
-    filled = frozenset({"patients", "admissions", "icustays", "chartevents"})
     note_tables = ("noteevents",)
+    stay = "icustay_id"
+    places = (("first_careunit", "last_careunit"), ("first_wardid", "last_wardid"))
 
     modalities = ("series", "notes")
-    tasks = (*Source.tasks, "phenotyping")
     outcomes: ClassVar[Mapping[str, Mapping[str, Mapping[str, str]]]] = {
         "phenotyping": {"diagnoses_icd": {"hadm_id": "int64", "icd9_code": "string"}}
     }
 
-    def stays(self) -> ir.Table:
-        stays = self.raw["icustays"]
-        stays = stays.mutate(
-            stay_id=stays.icustay_id,
-            transferred=(stays.first_careunit != stays.last_careunit)
-            | (stays.first_wardid != stays.last_wardid),
-        )
-        admissions = self.raw["admissions"].drop("subject_id").distinct()
-        patients = self.raw["patients"].distinct()
-        joined = stays.left_join(admissions, "hadm_id").left_join(patients, "subject_id")
-        joined = joined.drop("hadm_id_right", "subject_id_right")
-        age = whole_years(joined.dob, joined.intime).cast("float64")
-        return shaped(
-            joined.mutate(died=joined.hospital_expire_flag, age=(age > 89).ifelse(OLDEST, age)),
-            STAYS,
-        )
+    def age(self, stays: ir.Table) -> ir.NumericValue:
+        years = whole_years(stays.dob, stays.intime).cast("float64")
+        return (years > 89).ifelse(OLDEST, years)
 
     def diagnoses(self) -> ir.Table:
         coded = self.raw["diagnoses_icd"]
         return coded.select("hadm_id", code=coded.icd9_code, version=ibis.literal(9, "int64"))
-
-    def measurements(self) -> ir.Table:
-        chart = self.raw["chartevents"]
-        tables = [
-            shaped(
-                chart.mutate(
-                    stay_id=chart.icustay_id,
-                    item=chart.itemid.cast("string"),
-                    origin=ibis.literal("chartevents"),
-                    text=chart.value,
-                    number=chart.valuenum,
-                    unit=chart.valueuom,
-                    error=ibis.coalesce(chart.error, 0) == 1,
-                ),
-                MEASUREMENTS,
-            )
-        ]
-        if "labevents" in self.raw:
-            lab = self.raw["labevents"]
-            tables.append(
-                shaped(
-                    lab.mutate(
-                        stay_id=ibis.null("int64"),
-                        item=lab.itemid.cast("string"),
-                        origin=ibis.literal("labevents"),
-                        storetime=ibis.null("timestamp"),
-                        text=lab.value,
-                        number=lab.valuenum,
-                        unit=lab.valueuom,
-                        error=ibis.literal(False),
-                    ),
-                    MEASUREMENTS,
-                )
-            )
-        return ibis.union(*tables)
 
     def documents(self) -> ir.Table | None:
         if "noteevents" not in self.raw:

@@ -15,15 +15,8 @@ import ibis.expr.types as ir
 
 from cm2.prepare.images import CHEXPERT as CHEXPERT_LABELS
 from cm2.prepare.images import studies
-from cm2.prepare.source import (
-    DOCUMENTS,
-    IMAGES,
-    MEASUREMENTS,
-    STAYS,
-    Source,
-    register,
-    shaped,
-)
+from cm2.prepare.mimic import ADMISSIONS, MIMIC
+from cm2.prepare.source import DOCUMENTS, IMAGES, register, shaped
 
 __all__ = ["CHEXPERT", "METADATA", "MIMIC4"]
 
@@ -32,7 +25,7 @@ CHEXPERT = "mimic-cxr-2.0.0-chexpert"
 
 
 @register("mimic4")
-class MIMIC4(Source):
+class MIMIC4(MIMIC):
     """MIMIC-IV 2 or 3, with radiology reports and chest X-rays where they are there."""
 
     name = "mimic4"
@@ -44,14 +37,7 @@ class MIMIC4(Source):
             "anchor_year": "int64",
             "anchor_year_group": "string",
         },
-        "admissions": {
-            "subject_id": "int64",
-            "hadm_id": "int64",
-            "admittime": "timestamp",
-            "dischtime": "timestamp",
-            "deathtime": "timestamp",
-            "hospital_expire_flag": "int8",
-        },
+        "admissions": ADMISSIONS,
         "icustays": {
             "subject_id": "int64",
             "hadm_id": "int64",
@@ -105,13 +91,11 @@ class MIMIC4(Source):
     }
     optional = frozenset({"labevents", "radiology", METADATA, CHEXPERT})
     lazy = frozenset({"chartevents", "labevents", "radiology"})
-    filled = frozenset({"patients", "admissions", "icustays", "chartevents"})
     subfolders = ("hosp", "icu", "note", "cxr")
     note_tables = ("radiology",)
     image_tables = (METADATA, CHEXPERT)
 
     modalities = ("series", "cxr", "report")
-    tasks = (*Source.tasks, "phenotyping")
     outcomes: ClassVar[Mapping[str, Mapping[str, Mapping[str, str]]]] = {
         "phenotyping": {
             "diagnoses_icd": {"hadm_id": "int64", "icd_code": "string", "icd_version": "int64"}
@@ -120,21 +104,9 @@ class MIMIC4(Source):
     grouping = ("anchor_year_group",)
     text = "report"
 
-    def stays(self) -> ir.Table:
-        stays = self.raw["icustays"]
-        stays = stays.mutate(transferred=stays.first_careunit != stays.last_careunit)
-        admissions = self.raw["admissions"].drop("subject_id").distinct()
-        patients = self.raw["patients"].distinct()
-        joined = stays.left_join(admissions, "hadm_id").left_join(patients, "subject_id")
-        joined = joined.drop("hadm_id_right", "subject_id_right")
+    def age(self, stays: ir.Table) -> ir.NumericValue:
         # The anchor year is shifted like all dates; ages over 89 are given as 91.
-        return shaped(
-            joined.mutate(
-                died=joined.hospital_expire_flag,
-                age=joined.anchor_age + joined.intime.year() - joined.anchor_year,
-            ),
-            STAYS,
-        )
+        return stays.anchor_age + stays.intime.year() - stays.anchor_year
 
     def groups(self) -> ir.Table:
         stays, patients = self.raw["icustays"], self.raw["patients"].distinct()
@@ -144,28 +116,6 @@ class MIMIC4(Source):
     def diagnoses(self) -> ir.Table:
         coded = self.raw["diagnoses_icd"]
         return coded.select("hadm_id", code=coded.icd_code, version=coded.icd_version)
-
-    def measurements(self) -> ir.Table:
-        chart = self.raw["chartevents"]
-        tables = [chart.mutate(origin=ibis.literal("chartevents"))]
-        if "labevents" in self.raw:
-            lab = self.raw["labevents"]
-            tables.append(lab.mutate(origin=ibis.literal("labevents"), stay_id=ibis.null("int64")))
-        return ibis.union(
-            *(
-                shaped(
-                    table.mutate(
-                        item=table.itemid.cast("string"),
-                        text=table.value,
-                        number=table.valuenum,
-                        unit=table.valueuom,
-                        error=ibis.literal(False),
-                    ),
-                    MEASUREMENTS,
-                )
-                for table in tables
-            )
-        )
 
     def documents(self) -> ir.Table | None:
         if "radiology" not in self.raw:

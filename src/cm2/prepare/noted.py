@@ -14,9 +14,10 @@ import ibis
 import ibis.expr.types as ir
 import pandas as pd
 
+from cm2.layout import SPLITS
 from cm2.prepare.engine import Engine
 from cm2.prepare.errors import TableError
-from cm2.prepare.splits import PARTS, texts
+from cm2.prepare.splits import texts
 
 __all__ = ["NOTES_OF", "episodes", "read", "third"]
 
@@ -81,7 +82,7 @@ def third(stays: pd.DataFrame, episode: pd.Series) -> list[int]:
     ordered = stays.assign(name=name).sort_values("name")
     drawn = (
         ordered.loc[ordered["split"] == part, "stay_id"].sample(frac=SHARE, random_state=STATE)
-        for part in PARTS
+        for part in SPLITS
     )
     return sorted(pd.concat(drawn).tolist())
 
@@ -101,4 +102,4 @@ def count(stays: pd.DataFrame, chosen: Sequence[int]) -> dict[str, int]:
         raise TableError(
             f"none of the {len(stays)} stays that are left is in the list of --notes-of"
         )
-    return {part: int((there == part).sum()) for part in PARTS}
+    return {part: int((there == part).sum()) for part in SPLITS}

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from cm2.layout import MANIFEST, SPLITS
 from cm2.prepare import folder, grid, manifest, modalities, notes, splits
 from cm2.prepare.errors import TableError
 from cm2.prepare.modalities import Written
@@ -79,7 +80,7 @@ def write(
     makers = {name: _maker(name, values) for name, values in X.items()}
     if manifest.read(out) is not None and not overwrite:
         raise TableError(f"{out}: holds prepared data already; replace them with overwrite=True")
-    with folder.building(out, owned=manifest.NAME) as partial:
+    with folder.building(out, owned=MANIFEST) as partial:
         written = {
             name: make(_taken(X[name], order), name, frame, partial)
             for name, make in makers.items()
@@ -165,8 +166,8 @@ def _parts(split: Any, number: int) -> list[str]:
             found[np.asarray(rows, dtype=np.int64)] = part
         split = found.tolist()
     parts = [str(part) for part in split]
-    if len(parts) != number or set(parts) - set(splits.PARTS):
-        raise TableError(f"split must say {', '.join(splits.PARTS)} for each of {number} samples")
+    if len(parts) != number or set(parts) - set(SPLITS):
+        raise TableError(f"split must say {', '.join(SPLITS)} for each of {number} samples")
     return parts
 
 

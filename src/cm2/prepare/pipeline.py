@@ -8,25 +8,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from cm2.layout import FORMAT, MANIFEST
+
 # Each registers its source.
 from cm2.prepare import (  # noqa: F401
     collection,
     eicu_source,
     folder,
-    lists,
     manifest,
     meds_source,
     mimic3,
     mimic4,
-    noted,
-    phenotypes,
     physionet2012,
     places,
     splits,
@@ -35,13 +34,14 @@ from cm2.prepare import (  # noqa: F401
 )
 from cm2.prepare import images as pictures
 from cm2.prepare.collection import COLLECTIONS
-from cm2.prepare.cxr_reports import SECTIONED, Reports
+from cm2.prepare.cxr_reports import Reports
 from cm2.prepare.engine import Engine, start
 from cm2.prepare.errors import MissingError, TableError
 from cm2.prepare.options import Options
+from cm2.prepare.places import Named
+from cm2.prepare.request import Request
 from cm2.prepare.run import Run, Say
-from cm2.prepare.source import SOURCES, Source
-from cm2.prepare.tables import Tables
+from cm2.prepare.source import SOURCES
 
 __all__ = ["Options", "prepare"]
 
@@ -54,16 +54,8 @@ def prepare(
     raw: Path,
     out: Path,
     options: Options | None = None,
+    named: Named | None = None,
     *,
-    split_file: Path | None = None,
-    split_lists: Path | None = None,
-    notes: Path | None = None,
-    notes_list: Path | None = None,
-    images: Path | None = None,
-    labels: Path | None = None,
-    codes: Path | None = None,
-    reports: Path | None = None,
-    ccs: Sequence[Path] = (),
     engine: str = "duckdb",
     threads: int = 2,
     memory_limit: str | None = None,
@@ -80,17 +72,7 @@ def prepare(
         raw: Folder of the raw tables, or one DuckDB file.
         out: Folder to make.
         options: What decides the result.
-        split_file: CSV file with the columns ``subject_id`` and ``split``, in the place of a seed.
-        split_lists: Folder of the published lists that the options name.
-        notes: Folder of the notes where it is not ``raw/note``.
-        notes_list: CSV file with the column ``stay_id``, if notes are read of a list of stays.
-        images: Folder of MIMIC-CXR-JPG where it is not ``raw/cxr``.
-        labels: Samples and outcomes of MEDS, see `meds_source`.
-        codes: Map from codes of MEDS to variables, see `codes`.
-        reports: MIMIC-CXR's own reports, a folder or the file of their sections, to be joined to
-            the images in the place of the reports in ``raw/note``.
-        ccs: For the task ``"phenotyping"``, HCUP's single-level CCS, a file for each version of
-            ICD in the tables, see `phenotypes.read`.
+        named: Files and folders beside the raw tables.
         engine: ``"duckdb"`` or ``"spark"``.
         threads: Threads of the engine.
         memory_limit: Of the engine, such as ``"4GB"``.
@@ -106,120 +88,74 @@ def prepare(
     Raises:
         TableError: Options, tables or folders are not usable.
     """
-    options, raw, out = options or Options(), Path(raw), Path(out)
+    options, named, raw, out = options or Options(), named or Named(), Path(raw), Path(out)
     if source in COLLECTIONS:
-        for name, value in {
-            "notes": notes,
-            "images": images,
-            "labels": labels,
-            "codes": codes,
-            "reports": reports,
-            "notes-of": notes_list or options.notes_of != "all",
-            "splits-from": options.splits_from,
-            "lists": split_lists,
-            "ccs": ccs,
-            "meds": options.meds,
-            "split-by": options.split_by,
-        }.items():
-            if value:
-                raise TableError(f"{source} has no use for --{name}")
-        return _collect(source, raw, out, options, split_file, overwrite=overwrite, say=say)
-    kind = SOURCES[source]
-    if options.task not in kind.tasks:
-        raise TableError(
-            f"{source} does not allow the task {options.task}, only {', '.join(kind.tasks)}:"
-            f" {kind.untold.get(options.task, 'its tables do not tell')}"
-        )
-    given = _given(source, options, split_file, split_lists)
-    listed = _listed(kind, options, notes_list)
-    groups = _groups(ccs, options)
-    folder.refuse(out, raw)
-    elsewhere = kind.named(raw, labels=labels, codes=codes)
-    if notes is not None:
-        elsewhere |= places.notes(Path(notes), kind.note_tables, source)
-    if images is not None:
-        images = Path(images)
-        elsewhere |= places.tables_of_images(images, kind.image_tables, source)
-    own: Reports | None = None
-    if reports is not None:
-        pictured = bool(kind.image_tables)
-        own = Reports(places.reports(Path(reports), SECTIONED, source, pictured=pictured))
-    with _open(kind, options, raw, elsewhere) as tables:
-        files = tables.files | {f"ccs_icd{n}": one.path for n, one in groups.items()}
-        empty = tables.empty
-        if (images or own) and kind.image_tables[0] not in tables:
-            raise MissingError(
-                f"{images or raw}: the table {kind.image_tables[0]} is not in it"
-                + (", and --reports join the images" if own else "")
-            )
-    if hollow := [str(files[name]) for name in empty if name in kind.filled and name in files]:
-        raise TableError(f"{', '.join(hollow)}: a header and no row")
-    root = places.pictures(images, raw / "cxr")
-    if own is not None:
-        files = files | own.files
-    key = _key(source, options, files, given.parts if given else None)
-    key["task"] = key["task"] if options.task == "none" else kind.outcome or key["task"]
-    key |= {"notes_list": manifest.digest(dict.fromkeys(listed, ""))} if listed else {}
-    synthetic = manifest.is_synthetic(raw, files.values())
+        _refuse_unused(source, options, named)
+        return _collect(source, raw, out, options, named.split_file, overwrite=overwrite, say=say)
+    request = Request.checked(SOURCES[source], raw, out, options, named)
+    files, empty = request.look()
+    settings = {"threads": threads, "memory_limit": memory_limit, "progress": progress}
 
     def make(partial: Path) -> dict[str, Any]:
         if empty:
             say(f"tables without a row: {', '.join(empty)}")
-        with _workplace(partial, scratch) as work:
-            backend = start(
-                engine,
-                threads=threads,
-                memory_limit=memory_limit,
-                folder=work,
-                progress=progress,
-            )
-            try:
-                tables = _open(kind, options, raw, elsewhere, backend)
-                tables.check()
-                made = kind(tables, options)
-                run = Run(made, options, backend, partial, threads, say, own, listed, groups)
-                content = run.write(given, root, synthetic=synthetic)
-            finally:
-                backend.close()
-        if images is not None:
-            _refuse_none(images, root, content["counts"]["cxr"])
-        content["unreadable"] = dict(sorted((tables.unreadable | run.unreadable).items()))
-        content["empty"] = empty
-        content["synthetic"] = synthetic
-        content["source_version"] = manifest.source_version(raw)
-        return content
+        synthetic = manifest.is_synthetic(raw, files.values())
+        with _working(engine, scratch or partial, settings) as backend:
+            content = _write(request, backend, partial, threads, say, synthetic=synthetic)
+        if request.images is not None:
+            _refuse_none(request.images, request.pictures, content["counts"]["cxr"])
+        return content | {
+            "empty": empty,
+            "synthetic": synthetic,
+            "source_version": manifest.source_version(raw),
+        }
 
     def compare(found: Mapping[str, Any]) -> None:
-        _refuse_other_pictures(out, found, root)
-        if own is not None and found["modalities"]["report"]["texts"] != own.fingerprint(out):
-            raise TableError(
-                f"{out}: holds a result that differs in its reports: some came later, or were"
-                " replaced. Choose another folder, or replace it with --overwrite"
-            )
+        _refuse_other_pictures(out, found, request.pictures)
+        _refuse_other_reports(out, found, request.reports)
 
-    return _made(out, key, make, compare, overwrite=overwrite, say=say)
+    return _made(out, _key_of(request, files), make, compare, overwrite=overwrite, say=say)
 
 
-def _given(
-    source: str, options: Options, split_file: Path | None, split_lists: Path | None
-) -> splits.Given | None:
-    """Reads who is in which part, where that is given."""
-    if bool(options.splits_from) != bool(split_lists):
-        raise TableError("--splits-from needs --lists, the folder of the lists, and the reverse")
-    if split_file and split_lists:
-        raise TableError("--splits and --splits-from are two ways to split; give one")
-    if split_lists:
-        return lists.read(str(options.splits_from), Path(split_lists), source)
-    return splits.Given(splits.read(split_file)) if split_file else None
+def _write(
+    request: Request, engine: Engine, partial: Path, threads: int, say: Say, *, synthetic: bool
+) -> dict[str, Any]:
+    """Writes all files but the manifest, and returns what that says of them."""
+    tables = request.open(engine)
+    tables.check()
+    run = Run(
+        request.kind(tables, request.options),
+        request.options,
+        engine,
+        partial,
+        threads,
+        say,
+        request.reports,
+        request.listed,
+        request.groups,
+    )
+    content = run.write(request.parts, request.pictures, synthetic=synthetic)
+    content["unreadable"] = dict(sorted((tables.unreadable | run.unreadable).items()))
+    return content
 
 
-def _listed(kind: type[Source], options: Options, notes_list: Path | None) -> list[int] | None:
-    """Reads the stays whose notes are read, where they are given."""
-    if options.notes_of != "all" and kind.text != "notes":
-        raise TableError(f"{kind.name} has no clinical notes; leave --notes-of")
-    if (options.notes_of == "list") != (notes_list is not None):
-        raise TableError("notes of a list of stays need its file")
-    return None if notes_list is None else noted.read(Path(notes_list))
+def _refuse_unused(source: str, options: Options, named: Named) -> None:
+    """Refuses what a data set whose samples are given has no use for."""
+    for name, value in {
+        "notes": named.notes,
+        "images": named.images,
+        "labels": named.labels,
+        "codes": named.codes,
+        "reports": named.reports,
+        "notes-of": named.notes_list or options.notes_of != "all",
+        "splits-from": options.splits_from,
+        "lists": named.split_lists,
+        "ccs": named.ccs,
+        "meds": options.meds,
+        "split-by": options.split_by,
+    }.items():
+        if value:
+            raise TableError(f"{source} has no use for --{name}")
 
 
 def _collect(
@@ -268,50 +204,23 @@ def _made(
         compare(found)
         say(f"{out}: holds this result already; nothing was done")
         return found
-    with folder.building(out, owned=manifest.NAME) as partial:
+    with folder.building(out, owned=MANIFEST) as partial:
         made = manifest.write(partial, {**make(partial), **key})
     say(summary.text(made))
     return made
 
 
-def _groups(ccs: Sequence[Path], options: Options) -> dict[int, phenotypes.CCS]:
-    """Reads the groups of diagnoses for the task that needs them."""
-    if bool(ccs) != (options.task == phenotypes.TASK):
-        raise TableError(
-            f"the task {options.task} has no use for --ccs"
-            if ccs
-            else f"the task {options.task} needs the groups of diagnoses, which are not shipped:"
-            " give --ccs FILE, HCUP's single-level CCS (for MIMIC-IV the files of ICD-9 and ICD-10,"
-            " with a comma between them)"
-        )
-    return phenotypes.read([Path(path) for path in ccs])
-
-
-def _open(
-    kind: type[Source],
-    options: Options,
-    raw: Path,
-    given: Mapping[str, Path],
-    engine: Engine | None = None,
-) -> Tables:
-    return Tables(
-        raw,
-        {**kind.wanted, **kind.outcomes.get(options.task, {})},
-        optional=kind.optional,
-        lazy=kind.lazy,
-        subfolders=kind.subfolders,
-        given=given,
-        engine=engine,
-    )
-
-
 @contextmanager
-def _workplace(partial: Path, scratch: Path | None) -> Iterator[Path]:
-    """Gives a folder to the engine, which is gone afterwards."""
-    if scratch is not None and not scratch.is_dir():
-        raise MissingError(f"{scratch}: no such folder for --scratch")
-    with TemporaryDirectory(prefix="cm2-", dir=scratch or partial) as work:
-        yield Path(work)
+def _working(name: str, place: Path, settings: Mapping[str, Any]) -> Iterator[Engine]:
+    """Starts an engine with a folder of its own, which is gone afterwards."""
+    if not place.is_dir():
+        raise MissingError(f"{place}: no such folder for --scratch")
+    with TemporaryDirectory(prefix="cm2-", dir=place) as folder:
+        engine = start(name, folder=Path(folder), **settings)
+        try:
+            yield engine
+        finally:
+            engine.close()
 
 
 def _refuse_none(images: Path, root: Path, counts: Mapping[str, int]) -> None:
@@ -338,6 +247,17 @@ def _key(
     return json.loads(json.dumps(key))
 
 
+def _key_of(request: Request, files: Mapping[str, Path]) -> dict[str, Any]:
+    """The same, of a request."""
+    options, kind = request.options, request.kind
+    key = _key(kind.name, options, files, request.parts.parts if request.parts else None)
+    if options.task != "none":
+        key["task"] = kind.outcome or key["task"]
+    if request.listed:
+        key["notes_list"] = manifest.digest(dict.fromkeys(request.listed, ""))
+    return key
+
+
 def _refuse_other(out: Path, found: Mapping[str, Any], key: Mapping[str, Any]) -> None:
     if differ := [
         _difference(name, found.get(name), key[name])
@@ -348,7 +268,7 @@ def _refuse_other(out: Path, found: Mapping[str, Any], key: Mapping[str, Any]) -
             f"{out}: holds a result that differs in {'; '.join(differ)}. Choose another folder, or"
             " replace it with --overwrite"
         )
-    same = found.get("cm2_version") == version("cm2") and found.get("format") == manifest.FORMAT
+    same = found.get("cm2_version") == version("cm2") and found.get("format") == FORMAT
     if not same or found.get("files") != manifest.checksums(out):
         raise TableError(
             f"{out}: was changed since, or made by another version of cm2; replace it with"
@@ -375,4 +295,15 @@ def _refuse_other_pictures(out: Path, found: Mapping[str, Any], root: Path) -> N
             f"{out}: holds a result that differs in its pictures: {pictures.arrived(root, out)}"
             " that were missing are there now, others may be replaced. Choose another folder, or"
             " replace it with --overwrite"
+        )
+
+
+def _refuse_other_reports(out: Path, found: Mapping[str, Any], reports: Reports | None) -> None:
+    """Refuses a result whose pictures' own reports are others now."""
+    if reports is None:
+        return
+    if found["modalities"]["report"]["texts"] != reports.fingerprint(out):
+        raise TableError(
+            f"{out}: holds a result that differs in its reports: some came later, or were"
+            " replaced. Choose another folder, or replace it with --overwrite"
         )

@@ -7,14 +7,44 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from cm2.prepare.errors import MissingError
 from cm2.prepare.tables import SUFFIXES, look
 
-__all__ = ["below", "level", "notes", "pictures", "reports", "tables_of_images"]
+__all__ = ["Named", "below", "level", "notes", "pictures", "reports", "tables_of_images"]
 
 GROUP = re.compile("p[0-9]{2}")
+
+
+@dataclass(frozen=True)
+class Named:
+    """Files and folders that are named beside the raw tables; None where one is not.
+
+    Attributes:
+        split_file: CSV file with the columns ``subject_id`` and ``split``, in the place of a seed.
+        split_lists: Folder of the published lists that the options name.
+        notes: Folder of the notes where it is not ``raw/note``.
+        notes_list: CSV file with the column ``stay_id``, if notes are read of a list of stays.
+        images: Folder of MIMIC-CXR-JPG where it is not ``raw/cxr``.
+        labels: Samples and outcomes of MEDS, see `meds_source`.
+        codes: Map from codes of MEDS to variables, see `codes`.
+        reports: MIMIC-CXR's own reports, a folder or the file of their sections, to be joined to
+            the images in the place of the reports in ``raw/note``.
+        ccs: For the task ``"phenotyping"``, HCUP's single-level CCS, a file for each version of
+            ICD in the tables, see `phenotypes.read`.
+    """
+
+    split_file: Path | None = None
+    split_lists: Path | None = None
+    notes: Path | None = None
+    notes_list: Path | None = None
+    images: Path | None = None
+    labels: Path | None = None
+    codes: Path | None = None
+    reports: Path | None = None
+    ccs: Sequence[Path] = ()
 
 
 def notes(folder: Path, names: Collection[str], source: str) -> dict[str, Path]:

@@ -16,14 +16,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cm2.layout import SPLITS
 from cm2.prepare.errors import MissingError, TableError
 
-__all__ = ["PARTS", "Given", "assign", "checked", "read", "split", "texts"]
-
-PARTS = ("train", "validation", "test")
+__all__ = ["Given", "assign", "checked", "read", "split", "texts"]
 
 NAMES = {
-    **{part: part for part in PARTS},
+    **{part: part for part in SPLITS},
     "training": "train",
     **dict.fromkeys(("val", "valid", "validate", "dev", "tuning"), "validation"),
     "held_out": "test",
@@ -120,7 +119,7 @@ def assign(
     check_fractions(fractions)
     ends = np.cumsum(fractions)[:-1]
     return {
-        int(subject): PARTS[int(np.searchsorted(ends, _uniform(subject, seed), side="right"))]
+        int(subject): SPLITS[int(np.searchsorted(ends, _uniform(subject, seed), side="right"))]
         for subject in subjects
     }
 
@@ -131,7 +130,7 @@ def check_fractions(fractions: Sequence[float]) -> None:
     Args:
         fractions: Shares of training, validation and test.
     """
-    if len(fractions) != len(PARTS) or abs(sum(fractions) - 1) > 1e-6 or min(fractions) < 0:
+    if len(fractions) != len(SPLITS) or abs(sum(fractions) - 1) > 1e-6 or min(fractions) < 0:
         raise TableError(
             f"three fractions that sum to 1 are wanted (train, validation, test), got"
             f" {tuple(fractions)}"

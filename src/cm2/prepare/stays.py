@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool
 
 from cm2 import removal
-from cm2.prepare import splits
+from cm2.layout import SPLITS
 from cm2.prepare.errors import TableError
 from cm2.prepare.grouped import GROUPS
 from cm2.prepare.modalities import Written
@@ -147,6 +147,6 @@ def by_split(frame: pd.DataFrame) -> dict[str, dict[str, int]]:
             "patients": int(rows["subject_id"].nunique()),
             "positive": int((rows[outcome] > 0).any(axis=1).sum()),
         }
-        for part in splits.PARTS
+        for part in SPLITS
         for rows in [frame[frame["split"] == part]]
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cm2.prepare.splits import PARTS
+from cm2.layout import SPLITS
 
 __all__ = ["text"]
 
@@ -43,7 +43,7 @@ def text(manifest: Mapping[str, Any]) -> str:
 
 
 def _outcome(manifest: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
-    for part in PARTS:
+    for part in SPLITS:
         numbers = manifest["counts"]["stays"][part]
         if manifest["classes"] != 2:
             several = f", {numbers['positive']} with a label" if manifest.get("labels") else ""
