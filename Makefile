@@ -6,6 +6,7 @@ VENV    ?= .venv
 TORCH   ?= torch==2.13.0
 WORKERS ?= 2
 OUT     ?= runs/demo
+SEEDS   ?= 3
 
 BIN     := $(VENV)/bin
 RUNTIME := $(VENV)/runtime.stamp
@@ -31,7 +32,7 @@ help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
 demo: $(RUNTIME) ## train and evaluate on real data, write runs/demo/report.html (4 minutes)
-	$(BIN)/cm2 demo --out $(OUT)
+	$(BIN)/cm2 demo --out $(OUT) --seeds $(SEEDS)
 
 test: $(TOOLS) ## everything CI runs: format, lint, types, layers, docs, tests
 	$(MAKE) -j 2 check docs

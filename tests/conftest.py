@@ -67,8 +67,8 @@ def seeded() -> None:
 
 
 @pytest.fixture
-def small_forests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fewer trees, for tests of what does not depend on their number."""
+def small_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Experts and rivals that are quick to fit, for tests of what does not depend on it."""
     shrink(monkeypatch)
 
 

@@ -1,4 +1,4 @@
-"""Fewer trees in forests and in boosting, for tests of what does not depend on their number."""
+"""Fewer trees and fewer settings to choose among, for tests of what does not depend on them."""
 
 from typing import Any
 
@@ -8,10 +8,12 @@ from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassif
 TREES = {"cm2.heads.scores": 10, "cm2.tuning": 30}
 """Trees of a forest, by module: rivals need every row out of some tree's bag, experts do not."""
 ROUNDS = 10
+PENALTIES = (0.1, 1.0)
 
 
 def shrink(patch: pytest.MonkeyPatch) -> None:
-    """Takes the place of the classes of trees wherever they are used."""
+    """Makes experts and rivals quick to fit, wherever they are built."""
+    patch.setattr("cm2.heads.scores.PENALTIES", PENALTIES)
     for module, trees in TREES.items():
 
         def forest(_: int, trees: int = trees, **options: Any) -> RandomForestClassifier:

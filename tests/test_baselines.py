@@ -39,7 +39,7 @@ def auroc(rival: Rival, name: str, rate: float) -> float:
     return float(roc_auc_score(truth, clone(rival).fit(X, y).predict_proba(test)[:, 1]))
 
 
-@pytest.mark.usefixtures("small_forests")
+@pytest.mark.usefixtures("small_models")
 @pytest.mark.parametrize("name", ALL)
 def test_probabilities_classes_and_missing_modalities(name: str) -> None:
     X, y = world("independent", 0.4, 300)
@@ -69,7 +69,7 @@ def test_a_row_of_weight_zero_is_as_if_dropped(name: str) -> None:
     np.testing.assert_array_equal(weighted, dropped)
 
 
-@pytest.mark.usefixtures("small_forests")
+@pytest.mark.usefixtures("small_models")
 @pytest.mark.parametrize("name", ALL)
 def test_a_modality_never_seen_and_gaps_inside_rows(name: str) -> None:
     X, y = world("independent", 0.3, 120)

@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 
 from cm2 import CM2Classifier
 
-pytestmark = pytest.mark.usefixtures("small_forests")
+pytestmark = pytest.mark.usefixtures("small_models")
 
 FAST = {"embedding_dim": 4, "n_components": 2, "max_epochs": 2, "n_networks": 2}
 MARKER = 77.123456789

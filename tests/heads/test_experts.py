@@ -14,7 +14,7 @@ from cm2.inputs import Blocks
 from laws import EXACT
 
 LINEAR = ("linear",)
-few_trees = pytest.mark.usefixtures("small_forests")
+few_trees = pytest.mark.usefixtures("small_models")
 
 
 def gaussian_blocks(
