@@ -127,7 +127,7 @@ def test_few_patients_are_enough_and_one_is_not(name: str) -> None:
         y[:4] = 1 - y[4]  # also one patient has both classes
         part = {m: block[few] for m, block in X.items()}
         if patients == 1:
-            with pytest.raises(ValueError, match="groups names one patient"):
+            with pytest.raises(ValueError, match="groups names 1 patients, but"):
                 clone(QUICK[name]).fit(part, y[few], groups=groups[few])
         else:
             part["b"][8:] = np.nan  # a modality of one patient says nothing of others
@@ -144,8 +144,20 @@ def test_late_fusion_is_the_mean_of_what_is_present() -> None:
     there = [m for m, block in row.items() if not np.isnan(block).all()]
     expected = np.mean([rival.experts_[m].proba(row[m]) for m in there], axis=0)
     np.testing.assert_allclose(rival.predict_proba(row), expected, rtol=1e-12)
-    nothing = {m: np.full_like(block, np.nan) for m, block in row.items()}
-    np.testing.assert_allclose(rival.predict_proba(nothing)[0], rival.prior_)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_sample_without_any_modality_gets_the_prior(name: str) -> None:
+    X, y = world("independent", 0.4, 200)
+    rival = clone(QUICK[name]).fit(X, y)
+    part = {m: block[:3].copy() for m, block in X.items()}
+    expected = rival.predict_proba(part)
+    for block in part.values():
+        block[1] = np.nan
+    found = rival.predict_proba(part)
+    # Half a row more a class, as all priors here are.
+    np.testing.assert_allclose(found[1], (np.bincount(y) + 0.5) / 201, rtol=1e-12)
+    np.testing.assert_allclose(found[[0, 2]], expected[[0, 2]], rtol=1e-10)
 
 
 def test_concatenation_sees_what_late_fusion_cannot() -> None:

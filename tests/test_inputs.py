@@ -206,7 +206,7 @@ BAD: dict[str, tuple[Mapping[str, Any], str]] = {
     ),
     "objects": (
         frames(age=np.arange(12.0), more=[{"secret": 1}] * 12),
-        "modality 'ehr' has what is neither number nor missing in columns 'more'",
+        "modality 'ehr' has objects in columns 'more'",
     ),
     "one name twice": (
         {"ehr": pd.DataFrame(np.ones((ROWS, 2)), columns=["age", "age"])},

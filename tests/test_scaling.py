@@ -119,3 +119,25 @@ def test_a_reader_scales_by_what_was_seen_and_flags_gaps() -> None:
     np.testing.assert_allclose(found[:ROWS, :2], full, atol=1e-6)  # blocks are float32
     assert (found[ROWS:, 0] == 0).all()
     np.testing.assert_allclose(found[:, 2], np.repeat([-1.0, 1.0], ROWS), atol=1e-6)
+
+
+def test_a_row_of_weight_two_is_as_two_rows() -> None:
+    rng = np.random.default_rng(0)
+    X = np.stack([rng.normal(size=41), rng.lognormal(0, 2, 41), rng.integers(0, 3, 41)], axis=1)
+    X[::7, 0] = np.nan
+    weight = rng.integers(0, 4, 41)
+    repeated = RobustScaler().fit(np.repeat(X, weight, axis=0))
+    for unit in (1.0, 0.1, 1e-3):  # sums of tenths are rounded, and halves must still be found
+        weighted = RobustScaler().fit(X, sample_weight=unit * weight)
+        for name in ("unit_", "center_", "scale_"):
+            np.testing.assert_allclose(
+                getattr(weighted, name), getattr(repeated, name), rtol=1e-9, err_msg=name
+            )
+
+
+def test_without_weights_the_middle_is_the_median() -> None:
+    rng = np.random.default_rng(1)
+    for rows in (1, 2, 9, 10):
+        x = rng.normal(size=(rows, 1))
+        unit = RobustScaler().fit(np.exp(x)).unit_
+        assert unit[0] == np.median(np.exp(x)), rows

@@ -18,7 +18,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from cm2.heads.base import class_prior, row_weights
-from cm2.targets import checked_groups
+from cm2.targets import check_patients, checked_groups
 from cm2.tuning import LOWEST, Kind, Tuned, tune
 
 
@@ -50,18 +50,23 @@ class Rival(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         self.widths_ = {name: np.shape(block)[1] for name, block in X.items()}
         weight = row_weights(sample_weight, len(codes))
         kept = weight > 0
+        self.prior_ = class_prior(codes, weight, len(self.classes_))
         values = {name: block[kept] for name, block in self._read(X).items()}
         if groups is not None:
             groups = checked_groups(groups, len(codes))[kept]
-            if len(np.unique(groups)) < 2:
-                raise ValueError("groups names one patient, but settings are chosen on others")
+            check_patients(groups, 2, type(self).__name__)
         self._fit(values, codes[kept], weight[kept], groups)
         return self
 
     def predict_proba(self, X: Mapping[str, Any]) -> Float[ndarray, "n label"]:
-        """Class probabilities; a modality that X lacks counts as missing."""
+        """Class probabilities; a modality that X lacks counts as missing.
+
+        A sample without any gets the class frequencies of the training.
+        """
         check_is_fitted(self, "widths_")
-        return self._proba(self._read(X))
+        values = self._read(X)
+        known = _present(values).any(axis=1, keepdims=True)
+        return np.where(known, self._proba(values), self.prior_)
 
     def predict(self, X: Mapping[str, Any]) -> ndarray:
         """The most probable class."""
@@ -123,7 +128,6 @@ class LateFusion(Rival):
     ) -> None:
         if self.average not in ("probability", "log"):
             raise ValueError(f"average should be 'probability' or 'log', got {self.average!r}")
-        self.prior_ = class_prior(y, weight, len(self.classes_))
         self.experts_ = _experts(
             self.expert, values, y, weight, len(self.classes_), self.random_state, groups
         )
@@ -137,7 +141,7 @@ class LateFusion(Rival):
         mean = total / np.maximum(there.sum(axis=1, keepdims=True), 1)
         if self.average == "log":
             mean = softmax(mean, axis=1)
-        return np.where(there.any(axis=1, keepdims=True), mean, self.prior_)
+        return np.asarray(mean)
 
 
 class Stacking(Rival):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 from numpy import ndarray
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -21,10 +22,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 import cm2
 from cm2 import copulas, couplings, fusions, imputers, persistence
 from cm2.heads import Experts, Fusion, Head, JointHead, Pool
+from cm2.heads.base import class_prior, probabilities
 from cm2.inputs import Blocks, Groups, Reader
 from cm2.models import objectives, posteriors
 from cm2.tables import check_dimensions, is_dict
-from cm2.targets import checked_groups, checked_labels, checked_weights, encoded
+from cm2.targets import check_patients, checked_groups, checked_labels, checked_weights, encoded
 
 HEADS = ("fusion", "joint", "experts")
 COUNTS = (
@@ -83,6 +85,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Attributes:
         classes_: Class labels; for multilabel targets, 0 and 1.
         head_: The fitted head; a list, one a label, for multilabel targets.
+        prior_: Class frequencies in training, by weight; a row a label for multilabel targets.
         reader_: What turns tables into standardised blocks.
         modalities_: Names of the modalities.
 
@@ -168,45 +171,51 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         weight = checked_weights(sample_weight, rows)
         kept = np.flatnonzero(weight > 0)
         codes, self.classes_ = encoded(labels[kept])
-        blocks = self.reader_.fit_blocks(X, present, kept)
+        weight = self._weighted(weight[kept], codes)
+        blocks = self.reader_.fit_blocks(X, present, kept, weight)
         self.modalities_ = list(self.reader_.names_)
         self._check_sizes(blocks)
-        weight = weight[kept]
         if groups is not None:
-            groups = self._checked_patients(checked_groups(groups, rows)[kept])
+            groups = checked_groups(groups, rows)[kept]
+            held_out = self.head == "pooled" or (self.head == "fusion" and self.n_networks > 1)
+            check_patients(groups, 3 if held_out else 2, f"head={self.head!r}")
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         self.head_: Head | list[Head]
         if codes.ndim == 1:
-            self.head_ = self._fitted(blocks, codes, weight, groups, seed)
+            self.prior_ = class_prior(codes, weight, len(self.classes_))
+            self.head_ = self._build(seed).fit(blocks, codes, weight, groups)
         else:
-            self.head_ = [self._fitted(blocks, c, weight, groups, seed) for c in codes.T]
+            parts = [(label, self._weighted(weight, label)) for label in codes.T]
+            self.prior_ = np.stack([class_prior(label, share, 2) for label, share in parts])
+            self.head_ = [self._build(seed).fit(blocks, c, w, groups) for c, w in parts]
         return self
 
     def predict_proba(self, X: Any, *, present: Any = None) -> Float[ndarray, "n label"]:
         """Probabilities of the classes; for multilabel targets, of each label being 1.
 
-        A modality that ``X`` does not have counts as missing for every sample.
+        A modality that ``X`` does not have counts as missing for every sample. A sample without any
+        gets the class frequencies of the training.
         """
         blocks = self._blocks(X, present)
         if isinstance(self.head_, list):
-            return np.stack(
-                [np.exp(head.predict_log_proba(blocks))[:, 1] for head in self.head_], axis=1
-            )
-        proba = np.exp(self.head_.predict_log_proba(blocks))
-        return np.asarray(proba / proba.sum(axis=1, keepdims=True))
+            pairs = zip(self.head_, self.prior_, strict=True)
+            return np.stack([probabilities(*pair, blocks)[:, 1] for pair in pairs], axis=1)
+        return probabilities(self.head_, self.prior_, blocks)
 
     def predict_spread(self, X: Any, *, present: Any = None) -> Float[ndarray, "n label"]:
         """How much the network's probabilities depend on what is missing.
 
         Their standard deviation over ``n_imputations`` draws from the law of what is missing, in
-        the shape of :meth:`predict_proba`; zero where nothing is missing.
+        the shape of :meth:`predict_proba`; zero where nothing is missing, and where all is, since
+        no network is asked then.
 
         Raises:
             ValueError: If the head does not impute (``"joint"`` and ``"experts"`` need not).
         """
         blocks = self._blocks(X, present)
         heads = self.head_ if isinstance(self.head_, list) else [self.head_]
-        spreads = [self._network_head(head).spread(blocks) for head in heads]
+        known = np.asarray(blocks.present.any(axis=1))
+        spreads = [self._network_head(head).spread(blocks) * known[:, None] for head in heads]
         if isinstance(self.head_, list):
             return np.stack([spread[:, 1] for spread in spreads], axis=1)
         return spreads[0]
@@ -284,9 +293,10 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Lets scikit-learn record or compare columns of a two-dimensional ``X``."""
         if not is_dict(X):
             check_dimensions(X, "X")
-            validate_data(
-                self, X, reset=reset, ensure_all_finite=False, dtype=None, accept_sparse=True
-            )
+            checks: dict[str, Any] = {"skip_check_array": True}
+            if not isinstance(X, pd.DataFrame):  # the reader checks frames column by column
+                checks = {"ensure_all_finite": False, "dtype": None, "accept_sparse": True}
+            validate_data(self, X, reset=reset, **checks)
 
     def _blocks(self, X: Any, present: Any) -> Blocks:
         check_is_fitted(self, "head_")
@@ -324,24 +334,12 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                     f"n_components={self.n_components} needs at least as many"
                 )
 
-    def _checked_patients(self, groups: ndarray) -> ndarray:
-        """Refuses fewer patients than can be parted as the head needs it."""
-        held_out = self.head == "pooled" or (self.head == "fusion" and self.n_networks > 1)
-        least, found = 3 if held_out else 2, len(np.unique(groups))
-        if found < least:
-            raise ValueError(
-                f"groups names {found} patients, but head={self.head!r} needs at least {least}: "
-                "what is learned from some is tested on others"
-            )
-        return groups
-
-    def _fitted(
-        self, blocks: Blocks, codes: ndarray, weight: ndarray, groups: ndarray | None, seed: int
-    ) -> Head:
-        if self.class_weight is not None:
+    def _weighted(self, weight: Float[ndarray, " n"], codes: ndarray) -> Float[ndarray, " n"]:
+        """Weights of samples, those of their classes among them if they have but one."""
+        if self.class_weight is not None and codes.ndim == 1:
             weight = weight * compute_sample_weight(self.class_weight, self.classes_[codes])
         # Heads have priors and penalties worth so many rows; only relative weights should matter.
-        return self._build(seed).fit(blocks, codes, weight / weight.mean(), groups)
+        return np.asarray(weight / weight.mean())
 
     def _build(self, seed: int) -> Head:
         builders = {

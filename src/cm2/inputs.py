@@ -78,7 +78,11 @@ class Reader(BaseEstimator):  # type: ignore[misc]
         return self
 
     def fit_blocks(
-        self, X: Any, present: Any = None, rows: Int[ndarray, " row"] | None = None
+        self,
+        X: Any,
+        present: Any = None,
+        rows: Int[ndarray, " row"] | None = None,
+        weight: Float[ndarray, " row"] | None = None,
     ) -> Blocks:
         """Learns from the training samples and returns their blocks.
 
@@ -86,6 +90,7 @@ class Reader(BaseEstimator):  # type: ignore[misc]
             X: The samples.
             present: Which modalities each sample has, beyond what NaN rows say.
             rows: Samples to learn from and return; all if ``None``. The others are only checked.
+            weight: Of each of these samples in centres and scales.
 
         Raises:
             ValueError: If a modality is no table of numbers, or a sample or modality has nothing.
@@ -102,13 +107,16 @@ class Reader(BaseEstimator):  # type: ignore[misc]
             here = mask[chosen, m]
             if not here.any():
                 raise ValueError(f"modality {name!r} is missing for every training sample")
-            self.scalers_[name] = _scaler().fit(array[chosen][here])
+            share = None if weight is None else weight[here]
+            self.scalers_[name] = _scaler().fit(
+                array[chosen][here], robustscaler__sample_weight=share
+            )
             values[name] = self._block(name, array[chosen], here)
         _check_any(mask)
         return Blocks(values, mask if rows is None else mask[rows])
 
     def blocks(self, X: Any, present: Any = None) -> Blocks:
-        """The blocks of further samples.
+        """The blocks of further samples, of which some may have no modality at all.
 
         Raises:
             ValueError: If a modality is unknown or has other columns than in training.
@@ -127,7 +135,6 @@ class Reader(BaseEstimator):  # type: ignore[misc]
                 array = np.full((len(mask), tables.width(self.columns_[name])), np.nan)
                 mask[:, m] = False
             values[name] = self._block(name, array, mask[:, m])
-        _check_any(mask)
         return Blocks(values, mask)
 
     def _tables(self, X: Any) -> dict[str, Any]:

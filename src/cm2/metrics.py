@@ -171,7 +171,7 @@ def evaluate(
         >>> target = np.array([0, 0, 1, 1])
         >>> found = evaluate(target, np.array([0.1, 0.4, 0.35, 0.8]))["auroc"]
         >>> found.value, found.notes[1]
-        (0.75, '123 of 1000 replicates lack an outcome and are left out')
+        (0.75, '111 of 1000 replicates lack an outcome and are left out')
     """
     target = np.asarray(target)
     patient = bootstrap.numbered(groups, len(target))
@@ -267,8 +267,8 @@ def paired(
             of a training whose rows do not change.
 
     Example:
-        >>> paired(np.array([0.8, 0.9, 0.7]), np.array([0.7, 0.7, 0.7])).difference.round(3)
-        np.float64(0.1)
+        >>> round(paired(np.array([0.8, 0.9, 0.7]), np.array([0.7, 0.7, 0.7])).difference, 3)
+        0.1
     """
     difference = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     runs = len(difference)

@@ -28,7 +28,7 @@ M = TypeVar("M", bound=nn.Module)
 
 _OWN = ("cm2.estimator.", "cm2.heads.", "cm2.inputs.", "cm2.scaling.")
 _FOREIGN = {"numpy.dtype", "sklearn.tree._tree.Tree"}
-_FORMAT = 2
+_FORMAT = 3
 _HEADER = "cm2.json"
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Self
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Float, Shaped
 from numpy import ndarray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -20,6 +20,10 @@ REACH = 5.0
 
 NEGATIVE = 0.02
 """Share of negative values up to which a column is one of sizes; those few are taken for errors."""
+
+
+ROUNDING = 1e-9
+"""Relative error up to which sums of weights are taken for equal."""
 
 
 class RobustScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -44,26 +48,35 @@ class RobustScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # ty
     center_: Float[ndarray, " feature"]
     scale_: Float[ndarray, " feature"]
 
-    def fit(self, X: Shaped[ndarray, "n feature"], y: None = None) -> Self:
+    def fit(
+        self,
+        X: Shaped[ndarray, "n feature"],
+        y: None = None,
+        sample_weight: Float[ndarray, " n"] | None = None,
+    ) -> Self:
         """Learns units, centres and deviations from the values that are not NaN.
+
+        A row of weight two counts as two rows.
 
         Raises:
             ValueError: If a value is infinite.
         """
         X = self._checked(X, reset=True)
-        known = ~np.isnan(X)
-        number = np.maximum(known.sum(axis=0), 1)
-        sizes = (X < 0).sum(axis=0) <= NEGATIVE * number
-        self.unit_ = np.where(sizes, _medians(X, X > 0, otherwise=np.inf), np.inf)
+        rows = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, np.float64)
+        weight = np.where(np.isnan(X), 0.0, rows[:, None])
+        total = weight.sum(axis=0)
+        number = np.where(total > 0, total, 1.0)
+        sizes = (weight * (X < 0)).sum(axis=0) <= NEGATIVE * number
+        self.unit_ = np.where(sizes, _medians(X, weight * (X > 0), otherwise=np.inf), np.inf)
         x = self._read(X)
-        median = _medians(x, known, otherwise=0.0)
+        median = _medians(x, weight, otherwise=0.0)
         with np.errstate(over="ignore"):  # infinite distances are drawn in like other large ones
             distance = np.abs(x - median)
-        reach = REACH * _medians(distance, distance > 0, otherwise=0.0)
-        inside = np.where(known, x.clip(median - reach, median + reach) - median, 0.0)
-        shift = inside.sum(axis=0) / number
+        reach = REACH * _medians(distance, weight * (distance > 0), otherwise=0.0)
+        inside = np.where(weight > 0, x.clip(median - reach, median + reach) - median, 0.0)
+        shift = (weight * inside).sum(axis=0) / number
         self.center_ = median + shift
-        deviation = np.sqrt((np.where(known, inside - shift, 0.0) ** 2).sum(axis=0) / number)
+        deviation = np.sqrt((weight * (inside - shift) ** 2).sum(axis=0) / number)
         self.scale_ = np.where(deviation > 0, deviation, 1.0)
         return self
 
@@ -89,8 +102,17 @@ class RobustScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # ty
 
 
 def _medians(
-    x: Float[ndarray, "n feature"], used: Bool[ndarray, "n feature"], otherwise: float
+    x: Float[ndarray, "n feature"], weight: Float[ndarray, "n feature"], otherwise: float
 ) -> Float[ndarray, " feature"]:
-    """Median of the used values of each column; ``otherwise`` where there is none."""
-    columns = zip(x.T, used.T, strict=True)
-    return np.array([np.median(c[here]) if here.any() else otherwise for c, here in columns])
+    """Weighted median of each column; ``otherwise`` where all weights are zero."""
+    columns = zip(x.T, weight.T, strict=True)
+    return np.array([_median(c[w > 0], w[w > 0]) if w.any() else otherwise for c, w in columns])
+
+
+def _median(x: Float[ndarray, " n"], weight: Float[ndarray, " n"]) -> float:
+    """Where half the weight lies on each side, or between the two values where it does."""
+    order = np.argsort(x, kind="stable")
+    below = np.cumsum(weight[order])
+    half = below[-1] / 2
+    lower, upper = np.searchsorted(below, [half * (1 - ROUNDING), half * (1 + ROUNDING)])
+    return float((x[order[lower]] + x[order[min(upper, len(x) - 1)]]) / 2)

@@ -30,7 +30,7 @@ _FAULTS = {
     "text": "has text in columns {}; encode them as numbers",
     "times": "has dates or durations in columns {}; give numbers, such as days since admission",
     "complex": "has complex numbers in columns {}: Complex data not supported",
-    "objects": "has what is neither number nor missing in columns {}",
+    "objects": "has objects in columns {}, where each argument must be a string or a number",
 }
 
 
@@ -113,6 +113,7 @@ def numbers(name: str, table: Any) -> Float[ndarray, "n feature"]:
 
     Raises:
         ValueError: If it is empty or a column is not of numbers; values are not shown.
+        TypeError: If a column holds objects.
     """
     if issparse(table):
         table = table.toarray()
@@ -130,7 +131,8 @@ def numbers(name: str, table: Any) -> Float[ndarray, "n feature"]:
             else:
                 out[:, column] = found
         for fault, columns in faults.items():
-            raise ValueError(f"modality {name!r} {_FAULTS[fault].format(names(table, columns))}")
+            kind = TypeError if fault == "objects" else ValueError
+            raise kind(f"modality {name!r} {_FAULTS[fault].format(names(table, columns))}")
         table = out
     try:
         array: ndarray = check_array(

@@ -74,3 +74,13 @@ def checked_groups(groups: Any, rows: int) -> ndarray:
     if checked.shape != (rows,):
         raise ValueError(f"groups must have shape ({rows},), got {checked.shape}")
     return checked
+
+
+def check_patients(groups: ndarray, least: int, who: str) -> None:
+    """Refuses fewer patients than can be parted."""
+    found = len(np.unique(groups))
+    if found < least:
+        raise ValueError(
+            f"groups names {found} patients, but {who} needs at least {least}: what is learned "
+            "from some is tested on others"
+        )

@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 from cm2.data.worlds import make_world, remove
 from cm2.heads import REGISTRY, JointHead
 from cm2.heads.base import stratified_folds
+from cm2.heads.projection import Projection
 from cm2.inputs import Blocks, Reader
 
 MIXING = np.array([[1.0, 0.0, 0.0], [0.7, 0.8, 0.0], [-0.5, 0.3, 0.9]])
@@ -285,3 +286,20 @@ def test_many_coordinates_take_the_factor_form(monkeypatch: pytest.MonkeyPatch) 
     head = JointHead(dim=2, rank=2, poolings=(1.0,)).fit(wide, y)
     assert head.laws_.joints_[0].rank == 2
     assert np.isfinite(head.predict_log_proba(wide)).all()
+
+
+def test_the_projection_takes_a_row_of_weight_two_for_two() -> None:
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(40, 3)) * [3, 1, 0.3]).astype(np.float32)
+    present = rng.random((40, 1)) > 0.2
+    weight = rng.integers(0, 4, 40)
+    rows = np.repeat(np.arange(40), weight)
+    blocks = Blocks({"a": np.where(present, x, 0)}, present)
+    weighted = Projection(2).fit(blocks, weight.astype(float))
+    repeated = Projection(2).fit(blocks.take(rows), np.ones(len(rows)))
+    np.testing.assert_allclose(weighted.centers_["a"], repeated.centers_["a"], rtol=1e-9)
+    np.testing.assert_allclose(weighted.directions_["a"], repeated.directions_["a"], rtol=1e-6)
+    np.testing.assert_allclose(weighted.quantiles_, repeated.quantiles_, rtol=1e-6)
+    z = repeated.transform(blocks.take(rows))[present[rows, 0], 0]
+    by_numpy = np.quantile(z, (np.arange(200) + 0.5) / 200, axis=0)
+    np.testing.assert_allclose(repeated.quantiles_[:, 0], by_numpy, atol=1e-12)

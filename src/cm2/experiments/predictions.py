@@ -99,7 +99,7 @@ def anonymous(subjects: ndarray, seed: int = 0) -> Int[ndarray, " n"]:
 
     Example:
         >>> anonymous(np.array([907, 901, 907, 955]))
-        array([2, 0, 2, 1])
+        array([0, 2, 0, 1])
     """
     names, place = np.unique(subjects, return_inverse=True)
     return np.asarray(np.random.default_rng(seed).permutation(len(names))[place])

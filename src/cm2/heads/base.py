@@ -120,6 +120,18 @@ def class_prior(
     return count / count.sum()
 
 
+def probabilities(
+    head: Head, prior: Float[ndarray, " label"], blocks: Blocks
+) -> Float[ndarray, "n label"]:
+    """What a head says of rows with a modality, and the prior of the others."""
+    known = np.flatnonzero(blocks.present.any(axis=1))
+    out = np.tile(prior, (len(blocks.present), 1))
+    if len(known):
+        proba = np.exp(head.predict_log_proba(blocks.take(known)))
+        out[known] = proba / proba.sum(axis=1, keepdims=True)
+    return out
+
+
 def stratified_folds(
     y: Int[ndarray, " n"], folds: int, seed: int, groups: ndarray | None = None
 ) -> Int[ndarray, " n"]:

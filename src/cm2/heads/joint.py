@@ -185,7 +185,7 @@ class JointHead(Head):
         """Fits everything and returns out-of-fold log probabilities."""
         self.prior_ = class_prior(y, weight, int(y.max()) + 1)
         rows = np.random.default_rng(self.random_state).permutation(len(y))[:SELECTION]
-        self.projection_ = Projection(max(self._dims())).fit(blocks, weight > 0)
+        self.projection_ = Projection(max(self._dims())).fit(blocks, weight)
         z = {"components": self.projection_.transform(blocks)}
         z["scores"] = self.projection_.scores(z["components"], blocks.present)
 

@@ -8,7 +8,7 @@ from numpy import ndarray
 from scipy.special import ndtri
 
 from cm2.inputs import Blocks
-from cm2.scaling import REACH
+from cm2.scaling import REACH, ROUNDING
 
 FLAT = 1e-6
 """Variance of a direction, of standardised columns, below which it is taken for constant."""
@@ -37,19 +37,23 @@ class Projection:
     def __init__(self, dim: int) -> None:
         self.dim = dim
 
-    def fit(self, blocks: Blocks, used: Bool[ndarray, " n"]) -> Projection:
-        """Learns from the rows that are used."""
+    def fit(self, blocks: Blocks, weight: Float[ndarray, " n"]) -> Projection:
+        """Learns from weighted rows; a row of weight two counts as two."""
         dim = min(self.dim, max(values.shape[1] for values in blocks.values.values()))
         self.centers_, self.directions_ = {}, {}
         for m, (name, values) in enumerate(blocks.values.items()):
-            rows = values[blocks.present[:, m] & used].astype(np.float64)
-            self.centers_[name] = rows.mean(axis=0) if len(rows) else np.zeros(values.shape[1])
-            self.directions_[name] = _principal_directions(rows - self.centers_[name], dim)
+            used = blocks.present[:, m] & (weight > 0)
+            rows, share = values[used].astype(np.float64), weight[used]
+            center = (
+                np.average(rows, axis=0, weights=share) if len(rows) else np.zeros(values.shape[1])
+            )
+            self.centers_[name] = center
+            self.directions_[name] = _principal_directions(rows - center, share, dim)
         z = self.transform(blocks)
         self.quantiles_ = np.zeros((KNOTS, *z.shape[1:]))
-        for m, here in enumerate((blocks.present & used[:, None]).T):
+        for m, here in enumerate((blocks.present & (weight > 0)[:, None]).T):
             if here.any():
-                self.quantiles_[:, m] = np.quantile(z[here, m], _probabilities(), axis=0)
+                self.quantiles_[:, m] = _quantiles(z[here, m], weight[here])
         return self
 
     @property
@@ -89,12 +93,34 @@ def _probabilities() -> Float[ndarray, " knot"]:
     return (np.arange(KNOTS) + 0.5) / KNOTS
 
 
+def _quantiles(
+    x: Float[ndarray, "row dim"], weight: Float[ndarray, " row"]
+) -> Float[ndarray, "knot dim"]:
+    """Quantiles of each column at the knots, as of rows repeated by their weights."""
+    order = np.argsort(x, axis=0, kind="stable")
+    end = np.cumsum(weight[order], axis=0)
+    place = _probabilities() * max(end[-1, 0] - 1, 0.0)
+    first, between = np.floor(place), (place % 1)[:, None]
+    ends = []
+    for at in (first, first + 1):
+        row = [np.searchsorted(column, at * (1 + ROUNDING), "right") for column in end.T]
+        ends.append(
+            np.take_along_axis(
+                x,
+                np.take_along_axis(order, np.minimum(np.stack(row, axis=1), len(x) - 1), axis=0),
+                axis=0,
+            )
+        )
+    return (1 - between) * ends[0] + between * ends[1]
+
+
 def _principal_directions(
-    centered: Float[ndarray, "row feature"], dim: int
+    centered: Float[ndarray, "row feature"], weight: Float[ndarray, " row"], dim: int
 ) -> Float[ndarray, "feature dim"]:
     """Directions of largest variance, scaled to variance one; zeros where there is none."""
-    _, singular, right = np.linalg.svd(centered, full_matrices=False)
-    variance = (singular**2 / max(len(centered) - 1, 1))[:dim]
+    scaled = centered * np.sqrt(weight)[:, None]
+    _, singular, right = np.linalg.svd(scaled, full_matrices=False)
+    variance = (singular**2 / max(weight.sum() - 1, 1.0))[:dim]
     right = right[: len(variance)]
     right *= np.sign(right[np.arange(len(right)), np.abs(right).argmax(axis=1)])[:, None]
     out = np.zeros((centered.shape[1], dim))
