@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,8 @@ from pathlib import Path
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yields a place beside a file to write to, which takes the file's place at the end.
 
-    Where the writing fails, the file stays as it was, and nothing is left beside it.
+    Where the writing fails, the file stays as it was, and nothing is left beside it. The place has
+    a name of its own, so that of several processes the last one to end gives the file, whole.
 
     Example:
         >>> import tempfile
@@ -22,9 +24,15 @@ def replacing(path: str | Path) -> Iterator[Path]:
         ['a.txt']
     """
     path = Path(path)
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
         yield part
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes a text in one step."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from cm2.data import embeddings
+from cm2.data import embeddings, tokens, vocabulary
 from cm2.data.batches import Samples, loader
 from cm2.data.module import PreparedData
 from cm2.data.prepared import Prepared
@@ -204,10 +204,9 @@ def test_late_chunks_and_early_parts_of_documents_are_kept(root: Path) -> None:
 
 
 def test_a_saved_tokenizer_is_used(shared: Path, tmp_path: Path) -> None:
-    from cm2.data import tokens
-
     path = tmp_path / "tokenizer.json"
-    tokens.learn(["lungs clear", "heart normal"], size=60).save(str(path))
+    words = ["lungs clear", "heart normal"] * 5
+    vocabulary.learn(words, np.arange(10), size=60).save(str(path))
     data = Prepared(shared, modalities=["report"], tokenizer=path)
     assert data.shape["report"]["vocabulary"] == tokens.load(path).get_vocab_size() <= 60
     with pytest.raises(InputError, match="no such tokenizer file"):

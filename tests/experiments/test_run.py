@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,10 +16,12 @@ import torch
 import yaml
 
 from cm2 import cli
+from cm2.data import vocabulary
 from cm2.data.prepared import Prepared
 from cm2.errors import InputError
 from cm2.experiments import config, run, sweep
 from cm2.experiments.predictions import Predictions
+from cm2.learner import Learner
 from prepared_folder import make_folder
 
 SMALL = {
@@ -60,7 +63,7 @@ def test_a_run_of_four_modalities_is_complete(
     assert "auroc" in capsys.readouterr().out
     assert {entry.name for entry in out.iterdir()} == {
         "config.yaml", "environment.json", "metrics.csv", "best.ckpt", "last.ckpt", "test.json",
-        "test.npz",
+        "test.npz", "tokenizers",
     }  # fmt: skip
     assert config.load(out / "config.yaml") == config.load(path)
     found = json.loads((out / "test.json").read_text())
@@ -211,6 +214,51 @@ def test_predictions_and_embeddings_for_later(tmp_path: Path) -> None:
     tree["encoders"] = {"series": tree["encoders"]["series"], "cxr": {"kind": "precomputed"}}
     (tmp_path / "cheap.yaml").write_text(yaml.safe_dump(tree))
     assert train(tmp_path / "cheap.yaml", tmp_path / "cheap") == 0
+
+
+def test_a_run_is_read_with_its_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is learned again: not to evaluate, predict, embed or go on."""
+    words = {
+        "data": {"modalities": ["series", "report"], "tokens": 16},
+        "encoders": {name: SMALL["encoders"][name] for name in ("series", "report")},
+    }
+    path, out, root = write(tmp_path, **words), tmp_path / "run", tmp_path / "data"
+    train(path, out)
+    whole = {name: (out / name).read_text() for name in ("test.json", "metrics.csv")}
+    [kept] = (out / "tokenizers").iterdir()
+    assert kept.name == "report.json"
+    assert kept.read_text() == Prepared(root, modalities=["report"]).vocabularies["report"]
+    shutil.rmtree(root / "tokens")
+
+    def refuse(*_: object) -> None:
+        raise InputError("a vocabulary is learned again")
+
+    original, stopped = Learner.on_validation_epoch_end, tmp_path / "stopped"
+
+    def stop(self: Learner) -> None:
+        if self.current_epoch == 1:
+            raise FloatingPointError("stopped")
+        original(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "on_validation_epoch_end", stop)
+        assert train(path, stopped) == 1
+    shutil.rmtree(root / "tokens")
+    monkeypatch.setattr(vocabulary, "learn", refuse)
+    assert cli.main(["evaluate", str(out)]) == 0
+    assert train(path, stopped, "--resume") == 0
+    for folder in (out, stopped):
+        assert {name: (folder / name).read_text() for name in whole} == whole
+    table = tmp_path / "all.parquet"
+    assert cli.main(["predict", str(out), "--data", str(root), "--out", str(table)]) == 0
+    assert cli.main(["embed", str(out), "--data", str(root), "--modality", "report"]) == 0
+    monkeypatch.undo()
+    kept.unlink()
+    capsys.readouterr()
+    assert cli.main(["evaluate", str(out)]) == 2
+    assert "keeps no vocabulary of report" in capsys.readouterr().err
 
 
 def test_folders_that_are_not_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

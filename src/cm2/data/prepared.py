@@ -6,7 +6,7 @@ and ``partial``, are those of Wu et al. (2025), section 5.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,8 @@ from cm2 import removal
 from cm2.data.embeddings import Embedding
 from cm2.data.events import Events
 from cm2.data.folder import Folder
-from cm2.data.readers import Image, Reader, Series, Tabular, Text
+from cm2.data.readers import Image, Reader, Series, Tabular
+from cm2.data.texts import Text
 from cm2.errors import InputError
 from cm2.layout import SPLITS
 from cm2.records import Batch
@@ -52,7 +53,7 @@ class Prepared(Dataset[Batch]):
         seed: Of the removal.
         split: ``"train"``, ``"validation"`` or ``"test"``; None for all.
         tokenizer: A file ``tokenizer.json``, or the folder or hub name of a model; None learns a
-            small WordPiece vocabulary from the training split.
+            small WordPiece vocabulary from the training split, once for a folder.
         tokens: Most tokens in a chunk of text.
         chunks: Most chunks of a stay; the last ones are kept.
         chunks_per_document: Most chunks of a document, the first ones; None for all. The reference
@@ -60,6 +61,8 @@ class Prepared(Dataset[Batch]):
         fitted_on: Folder whose training split gives scales and vocabulary, such as the one that a
             model was trained on; None for ``root``.
         embedded: Modalities whose encoder has run before; see ``cm2.data.embeddings``.
+        vocabularies: Of each modality that is text the tokenizer as JSON, such as those of a
+            trained model, in place of ``tokenizer``.
         verify: Whether files are checked against their checksums.
 
     Attributes:
@@ -69,6 +72,7 @@ class Prepared(Dataset[Batch]):
         target: The label of each stay, or its zeros and ones where several may hold together; None
             where one is not known.
         shape: Arguments of each modality's encoder that follow from the data.
+        vocabularies: Of each modality that is text its tokenizer, as JSON.
         variables: What each number of ``Events.variable`` stands for: ``name``, and the ``mean``
             and ``deviation`` by which values were scaled; None if events are not read.
         classes: Number of classes; two for each of several labels.
@@ -96,6 +100,7 @@ class Prepared(Dataset[Batch]):
         chunks_per_document: int | None = None,
         fitted_on: str | Path | None = None,
         embedded: Sequence[str] = (),
+        vocabularies: Mapping[str, str] | None = None,
         verify: bool = True,
     ) -> None:
         _one_of("setting", setting, ("partial", "paired"))
@@ -127,8 +132,16 @@ class Prepared(Dataset[Batch]):
             "chunks": chunks,
             "per_document": chunks_per_document,
         }
+        given = vocabularies or {}
         self._readers = {
-            name: _reader(folder, fit, name, self._ids, name in embedded, text)
+            name: _reader(
+                folder,
+                fit,
+                name,
+                self._ids,
+                name in embedded,
+                text | {"vocabulary": given.get(name)},
+            )
             for name in self.modalities
         }
         has = has[kept]
@@ -140,6 +153,11 @@ class Prepared(Dataset[Batch]):
                     " stays.parquet says have it"
                 )
         self.shape = {name: reader.shape for name, reader in self._readers.items()}
+        self.vocabularies = {
+            name: reader.vocabulary
+            for name, reader in self._readers.items()
+            if isinstance(reader, Text)
+        }
         events = [reader for reader in self._readers.values() if isinstance(reader, Events)]
         self.variables: pd.DataFrame | None = events[0].variables if events else None
         self._present = removal.kept(has, self._ids, self.modalities, missing_rate, removable, seed)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,13 @@ from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 from torch import Tensor
 
-from cm2.data import tokens
 from cm2.data.folder import Folder
 from cm2.errors import InputError
 from cm2.records import Padded
 
-__all__ = ["Image", "Reader", "Series", "Tabular", "Text"]
+__all__ = ["Image", "Reader", "Series", "Tabular"]
 
-_NEVER = np.float32(0.0)
+NEVER = np.float32(0.0)
 """The hour of what is not there, at the end of all hours, which row ``-1`` reads."""
 
 SCALE = ("mean", "deviation")
@@ -64,7 +62,7 @@ def finite(numbers: ndarray, path: Path) -> ndarray:
     return numbers
 
 
-def _hours(table: pd.DataFrame, path: Path) -> Float[ndarray, " row"] | None:
+def hours_of(table: pd.DataFrame, path: Path) -> Float[ndarray, " row"] | None:
     """The column ``hour``; None where there is none, or nothing in it."""
     if "hour" not in table or table["hour"].isna().all():
         return None
@@ -142,86 +140,6 @@ def _rescaled(
     return frame.assign(**((frame[names] * deviation + mean - center) / scale))
 
 
-class Text(Reader):
-    """Documents as token numbers, in chunks: ``stay_id, position, text``, sorted.
-
-    Where the manifest says that rows are ``lines``, those of a stay are one document, whose hour is
-    that of the last line.
-
-    Args:
-        folder: The prepared data.
-        name: Name of the modality.
-        stays: The stays that are answered for, sorted.
-        fit: The data from whose training split a vocabulary is learned.
-        tokenizer: As ``tokens.load`` takes it; None learns a vocabulary.
-        length: Most tokens in a chunk.
-        chunks: Most chunks of a stay; the last ones are kept.
-        per_document: Most chunks of a document, the first ones; None for all.
-    """
-
-    def __init__(
-        self,
-        folder: Folder,
-        name: str,
-        stays: Int[ndarray, " stay"],
-        fit: Folder,
-        *,
-        tokenizer: str | Path | None = None,
-        length: int = 512,
-        chunks: int = 8,
-        per_document: int | None = None,
-    ) -> None:
-        if chunks < 1:
-            raise InputError(f"a stay needs room for a chunk, but chunks is {chunks}")
-        file = folder.modalities[name]["file"]
-        frame = folder.table(file, ["stay_id", "position", "text"])
-        hours = _hours(frame, folder.root / file)
-        frame["hour"] = 0.0 if hours is None else hours
-        if tokenizer is None:
-            learned = _learned(fit.root, fit.modalities[name]["file"], fit.checksum)
-            encoder = tokens.parse(learned)
-        else:
-            encoder = tokens.load(tokenizer)
-        frame = frame[frame["stay_id"].isin(stays)].sort_values(["stay_id", "position"])
-        if folder.modalities[name].get("lines", False):
-            lines = frame.groupby("stay_id")
-            joined = {"text": lines["text"].agg("\n".join), "hour": lines["hour"].max()}
-            frame = pd.DataFrame(joined).reset_index()
-        found = tokens.chunk(encoder, frame["text"].tolist(), length, per_document)
-        owners = np.searchsorted(stays, frame["stay_id"].to_numpy())[found.texts]
-        number = np.bincount(owners, minlength=len(stays))
-        self.has = number > 0
-        self.shape = {"vocabulary": encoder.get_vocab_size()}
-        self._chunks = Ragged(np.arange(len(owners)), number)
-        # The first chunks of a stay that has too many are passed over.
-        self._chunks.starts[:-1] += np.maximum(number - chunks, 0)
-        self._chunks.lengths = np.minimum(self._chunks.lengths, chunks)
-        self._chunks.flat[-1] = -1
-        self._tokens = Ragged(found.ids, found.lengths)
-        self._hours = None
-        if hours is not None:
-            self._hours = np.append(frame["hour"].to_numpy(np.float32)[found.texts], _NEVER)
-
-    def take(self, rows: Int[ndarray, " batch"]) -> Padded:
-        chunks, _ = self._chunks.take(rows)
-        ids, mask = self._tokens.take(chunks)
-        return Padded(torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(mask))
-
-    def hours(self, rows: Int[ndarray, " batch"]) -> Float[Tensor, "batch chunk"] | None:
-        if self._hours is None:
-            return None
-        return torch.from_numpy(self._hours[self._chunks.take(rows)[0]])
-
-
-@lru_cache(maxsize=8)
-def _learned(root: Path, file: str, checksum: str) -> str:
-    """The vocabulary of the training texts, as JSON; kept, since each split needs it."""
-    folder = Folder(root, verify=False)
-    frame = folder.table(file, ["stay_id", "text"])
-    train = folder.stays.loc[folder.stays["split"] == "train", "stay_id"]
-    return tokens.learn(frame.loc[frame["stay_id"].isin(train), "text"].tolist()).to_str()
-
-
 class Image(Reader):
     """Grey images in one array on disk, of which a batch reads its own rows only."""
 
@@ -231,12 +149,12 @@ class Image(Reader):
         self._path = folder.path(file)
         self._pixels: ndarray | None = None
         table = folder.table(index, ["stay_id", "row"])
-        hours = _hours(table, folder.root / index)
+        hours = hours_of(table, folder.root / index)
         table = table.set_index("stay_id").reindex(stays)
         self._rows = np.append(table["row"].fillna(-1).to_numpy(np.int64), -1)
         self._hours = None
         if hours is not None:
-            self._hours = np.append(table["hour"].fillna(0.0).to_numpy(np.float32), _NEVER)
+            self._hours = np.append(table["hour"].fillna(0.0).to_numpy(np.float32), NEVER)
         self.has = self._rows[:-1] >= 0
         self.shape = {}
         self._side = self._open().shape[1:]
@@ -248,7 +166,7 @@ class Image(Reader):
         if self._pixels is None:
             try:
                 self._pixels = np.load(self._path, mmap_mode="r")
-            except (OSError, ValueError):
+            except (OSError, ValueError, EOFError):
                 raise InputError(
                     f"{self._path}: not readable as an array; prepare the data again"
                 ) from None

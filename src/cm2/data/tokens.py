@@ -1,8 +1,7 @@
 """Text as token numbers, in chunks of bounded length.
 
-A tokeniser is one of ``tokenizers``: that of a published model, or a small WordPiece vocabulary
-(Schuster and Nakajima 2012; Devlin et al. 2019) learned from the training texts, which needs no
-download.
+A tokeniser is one of ``tokenizers``: that of a published model, or a small one that
+``cm2.data.vocabulary`` learned from training texts, which needs no download.
 """
 
 from __future__ import annotations
@@ -20,10 +19,8 @@ from cm2.errors import InputError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["Chunks", "chunk", "learn", "load", "parse"]
+__all__ = ["Chunks", "chunk", "load", "package", "parse"]
 
-VOCABULARY = 8000
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 LEAST = 4
 """Tokens a chunk must have room for: two special ones and two of the text."""
 
@@ -54,7 +51,7 @@ def load(source: str | Path) -> Tokenizer:
     if str(source).endswith(".json"):
         if not Path(source).is_file():
             raise InputError(f"{source}: no such tokenizer file")
-        tokenizer: Tokenizer = _tokenizers().Tokenizer.from_file(str(source))
+        tokenizer: Tokenizer = package().Tokenizer.from_file(str(source))
         return tokenizer
     try:
         from transformers import AutoTokenizer
@@ -75,27 +72,7 @@ def load(source: str | Path) -> Tokenizer:
 
 def parse(text: str) -> Tokenizer:
     """Returns the tokeniser that its ``to_str`` describes."""
-    tokenizer: Tokenizer = _tokenizers().Tokenizer.from_str(text)
-    return tokenizer
-
-
-def learn(texts: Sequence[str], size: int = VOCABULARY) -> Tokenizer:
-    """Learns a WordPiece vocabulary, lower case, from texts.
-
-    Args:
-        texts: Of the training split only.
-        size: Largest number of tokens.
-    """
-    package = _tokenizers()
-    tokenizer: Tokenizer = package.Tokenizer(package.models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = package.normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = package.pre_tokenizers.BertPreTokenizer()
-    trainer = package.trainers.WordPieceTrainer(
-        vocab_size=size, special_tokens=list(SPECIAL), show_progress=False
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    numbers = [(name, tokenizer.token_to_id(name)) for name in ("[SEP]", "[CLS]")]
-    tokenizer.post_processor = package.processors.BertProcessing(*numbers)
+    tokenizer: Tokenizer = package().Tokenizer.from_str(text)
     return tokenizer
 
 
@@ -114,20 +91,26 @@ def chunk(
         raise InputError(f"a chunk needs room for {LEAST} tokens, but tokens is {tokens}")
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length=tokens)
-    parts: list[list[int]] = []
+    # As Python's lists the tokens of a large folder would not fit into memory.
+    ids: list[ndarray] = [np.empty(0, np.int32)]
+    lengths: list[int] = []
     owners: list[int] = []
     for start in range(0, len(texts), BATCH):
         found = tokenizer.encode_batch(list(texts[start : start + BATCH]))
         for number, encoding in enumerate(found, start=start):
             pieces = [encoding, *encoding.overflowing][:per_text]
-            parts += [piece.ids for piece in pieces]
+            ids += [np.array(piece.ids, np.int32) for piece in pieces]
+            lengths += map(len, pieces)
             owners += [number] * len(pieces)
-    lengths = np.fromiter(map(len, parts), np.int64, len(parts))
-    ids = np.fromiter((i for part in parts for i in part), np.int32, int(lengths.sum()))
-    return Chunks(ids, lengths, np.asarray(owners, np.int64))
+    return Chunks(np.concatenate(ids), np.array(lengths, np.int64), np.array(owners, np.int64))
 
 
-def _tokenizers() -> Any:
+def package() -> Any:
+    """Returns the library ``tokenizers``, with its parts.
+
+    Raises:
+        ImportError: If it is not installed; the message says how to.
+    """
     try:
         import tokenizers
     except ImportError as error:

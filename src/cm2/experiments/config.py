@@ -103,7 +103,7 @@ def parse(tree: Mapping[str, Any]) -> Experiment:
     for key, section in sections.items():
         if not isinstance(section if section is not None else {}, Mapping):
             raise ConfigError(f"{key} must hold keys and values, but is {section!r}")
-    data = _checked("data", Prepared, sections["data"] or {}, skip={"split"})
+    data = _checked("data", Prepared, sections["data"] or {}, skip={"split", "vocabularies"})
     parts = sections["encoders"] or {}
     if not parts:
         raise ConfigError("encoders must name an encoder for each modality")

@@ -1,7 +1,8 @@
 """One experiment in one folder: trained, then tested once.
 
 A run's folder holds ``config.yaml`` (every default written out; ``cm2 train`` takes it),
-``environment.json`` (versions, counts, the data's checksum), ``metrics.csv`` (one row an epoch),
+``environment.json`` (versions, counts, the data's checksum), ``tokenizers/`` (the vocabulary of
+each modality that is text, with which the run always reads), ``metrics.csv`` (one row an epoch),
 ``best.ckpt``, ``last.ckpt``, and at the end ``test.json`` (measures with intervals) and
 ``test.npz`` (targets and probabilities in the order of the data, with a number for each patient
 that is drawn by lot, and without any identifier).
@@ -37,6 +38,7 @@ from cm2.tasks import Binary, Multiclass, Multilabel, Task
 
 __all__ = [
     "build",
+    "data",
     "evaluate",
     "predict",
     "restore",
@@ -45,6 +47,7 @@ __all__ = [
     "write_predictions",
 ]
 
+TOKENIZERS = "tokenizers"
 PACKAGES = ("cm2", "torch", "lightning", "transformers", "numpy", "pandas", "scikit-learn")
 
 
@@ -71,13 +74,13 @@ def train(experiment: Experiment, out: Path, *, resume: bool = False) -> dict[st
     if resume and (out / "test.json").exists():
         found: dict[str, Any] = json.loads((out / "test.json").read_text(encoding="utf-8"))
         return found
-    parts = {split: _data(experiment, split) for split in ("train", "validation")}
-    if any(data.target is None for data in parts.values()):
+    parts = {split: data(out, experiment, split) for split in ("train", "validation")}
+    if any(part.target is None for part in parts.values()):
         raise InputError(f"{experiment.data['root']}: has stays without a label, to learn from")
     learned = parts["train"]
     model = build(experiment, learned.shape, learned.classes, learned.labels)
     if first:
-        _open(experiment, out, _environment(parts))
+        _open(experiment, out, _environment(parts), learned.vocabularies)
     training.train(
         model,
         task(learned.classes, learned.labels),
@@ -170,17 +173,17 @@ def evaluate(run: Path, *, split: str = "test", replicates: int = 1000) -> dict[
         replicates: Bootstrap samples behind the intervals.
     """
     experiment, model = restore(run)
-    data = _data(experiment, split)
-    _same_data(Path(run), data.checksum)
-    if data.target is None:
+    asked = data(run, experiment, split)
+    _same_data(Path(run), asked.checksum)
+    if asked.target is None:
         raise InputError(
             f"{experiment.data['root']}: has stays without a label, to measure against"
         )
-    found = _predictions(experiment, model, data)
+    found = _predictions(experiment, model, asked)
     result = {
         "name": experiment.name,
         "split": split,
-        **found.summary(data.modalities, data.labels, replicates=replicates),
+        **found.summary(asked.modalities, asked.labels, replicates=replicates),
     }
     found.save(Path(run) / f"{split}.npz")
     _write(Path(run) / f"{split}.json", result)
@@ -200,11 +203,11 @@ def predict(run: Path, root: Path, *, split: str | None = None) -> tuple[Prepare
         InputError: If the shapes of the data are not those of the run.
     """
     experiment, model = restore(run)
-    data = _data(experiment, split, root=root)
+    asked = data(run, experiment, split, root=root)
     facts = _facts(Path(run))
-    if data.shape != facts["shape"]:
-        raise InputError(f"{root} has {data.shape}, but the run was trained on {facts['shape']}")
-    return data, _predictions(experiment, model, data)
+    if asked.shape != facts["shape"]:
+        raise InputError(f"{root} has {asked.shape}, but the run was trained on {facts['shape']}")
+    return asked, _predictions(experiment, model, asked)
 
 
 def write_predictions(run: Path, root: Path, out: Path, *, split: str | None = None) -> None:
@@ -212,9 +215,9 @@ def write_predictions(run: Path, root: Path, out: Path, *, split: str | None = N
 
     Of several labels the columns are called by their names, such as ``probability_shock``.
     """
-    data, found = predict(run, root, split=split)
-    frame = pd.DataFrame({"stay_id": data.stays["stay_id"]})
-    for column, name in enumerate(data.labels or range(data.classes)):
+    asked, found = predict(run, root, split=split)
+    frame = pd.DataFrame({"stay_id": asked.stays["stay_id"]})
+    for column, name in enumerate(asked.labels or range(asked.classes)):
         frame[f"probability_{name}"] = found.probability[:, column]
         frame[f"spread_{name}"] = found.spread[:, column]
     Path(out).parent.mkdir(parents=True, exist_ok=True)
@@ -226,8 +229,8 @@ def write_meds(run: Path, root: Path, out: Path, *, split: str | None = None) ->
     """Writes what ``predict`` finds as Parquet in the schema of ``meds-evaluation``."""
     import pyarrow.parquet as pq
 
-    data, found = predict(run, root, split=split)
-    table = predictions.meds(data.stays, found)
+    asked, found = predict(run, root, split=split)
+    table = predictions.meds(asked.stays, found)
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as part:
         pq.write_table(table, part)
@@ -244,19 +247,19 @@ def write_embeddings(run: Path, root: Path, modality: str) -> Path:
         raise InputError(f"there is no modality {modality!r}; there are {list(model.encoders)}")
     # All stays that have it, whatever else they lack and whatever the experiment removed.
     whole = {"modalities": [modality], "missing_rate": 0.0}
-    data = _data(replace(experiment, data=experiment.data | whole), None, root=root)
+    stays = data(run, replace(experiment, data=experiment.data | whole), None, root=root)
     encoder = model.encoders[modality]
-    values = models.embed(encoder, loader(data, experiment.training["batch_size"]), modality)
+    values = models.embed(encoder, loader(stays, experiment.training["batch_size"]), modality)
     made = {"encoder": experiment.encoders[modality], "run": experiment.name}
-    return embeddings.save(root, modality, data.stays["stay_id"].to_numpy(), values.numpy(), made)
+    return embeddings.save(root, modality, stays.stays["stay_id"].to_numpy(), values.numpy(), made)
 
 
-def _predictions(experiment: Experiment, model: Model, data: Prepared) -> Predictions:
+def _predictions(experiment: Experiment, model: Model, asked: Prepared) -> Predictions:
     """Averages over imputations drawn from the experiment's seed."""
     found = predictions.predict(
         model,
-        task(data.classes, data.labels),
-        data,
+        task(asked.classes, asked.labels),
+        asked,
         batch_size=experiment.training["batch_size"],
         seed=experiment.seed,
         accelerator=experiment.training["accelerator"],
@@ -264,13 +267,36 @@ def _predictions(experiment: Experiment, model: Model, data: Prepared) -> Predic
     return found._replace(patient=predictions.anonymous(data.stays["subject_id"].to_numpy()))
 
 
-def _data(experiment: Experiment, split: str | None, root: Path | None = None) -> Prepared:
+def data(
+    run: Path, experiment: Experiment, split: str | None, *, root: Path | None = None
+) -> Prepared:
+    """Reads the data of a run, or others, with the vocabulary that the run was trained with.
+
+    Args:
+        run: Folder of the run; one that has not begun has no vocabulary yet.
+        experiment: What it runs.
+        split: Which split; ``None`` for all rows.
+        root: Other prepared data, which are read on the scale of the run's.
+
+    Raises:
+        InputError: If the run learned a vocabulary and did not keep it.
+    """
     options = dict(experiment.data)
     if root is not None:
-        # Other data meet the model on the scale, and with the words, of its training data.
         options["fitted_on"] = options.get("fitted_on") or options["root"]
         options["root"] = root
-    return Prepared(**options, split=split)
+    kept = {
+        path.stem: path.read_text(encoding="utf-8")
+        for path in (Path(run) / TOKENIZERS).glob("*.json")
+    }
+    found = Prepared(**options, split=split, vocabularies=kept)
+    lost = [name for name in found.vocabularies if name not in kept]
+    if lost and experiment.data["tokenizer"] is None and (Path(run) / "best.ckpt").exists():
+        raise InputError(
+            f"{run}: keeps no vocabulary of {', '.join(lost)}; an earlier cm2 trained it, whose"
+            " vocabularies cannot be learned again: train it anew"
+        )
+    return found
 
 
 def _facts(run: Path) -> dict[str, Any]:
@@ -295,12 +321,20 @@ def _check_folder(experiment: Experiment, out: Path, resume: bool) -> None:
         raise InputError(f"{out} is not empty and holds no run; give another --out")
 
 
-def _open(experiment: Experiment, out: Path, environment: Mapping[str, Any]) -> None:
+def _open(
+    experiment: Experiment,
+    out: Path,
+    environment: Mapping[str, Any],
+    vocabularies: Mapping[str, str],
+) -> None:
     """Makes the folder of a run, now that its data and its model are there."""
     if (out / "environment.json").exists():
         _same_data(out, environment["data"]["checksum"])
     out.mkdir(parents=True, exist_ok=True)
     _write(out / "config.yaml", experiment.dump())
+    for name, text in vocabularies.items():
+        (out / TOKENIZERS).mkdir(exist_ok=True)
+        _write(out / TOKENIZERS / f"{name}.json", text)
     _write(out / "environment.json", environment)
 
 

@@ -315,7 +315,7 @@ def _outcome(found: Any) -> tuple[ndarray, ndarray]:
 
 
 def _before_and_after(one: Run) -> dict[str, dict[str, Float[ndarray, "sample dim"]]]:
-    data = Prepared(**one.experiment.data, split="validation")
+    data = run.data(one.folder, one.experiment, "validation")
     facts = one.facts["data"]
     if data.checksum != facts["checksum"]:
         raise ValueError("the prepared folder is not the one that the run was trained on")
