@@ -264,7 +264,7 @@ def _predictions(experiment: Experiment, model: Model, asked: Prepared) -> Predi
         seed=experiment.seed,
         accelerator=experiment.training["accelerator"],
     )
-    return found._replace(patient=predictions.anonymous(data.stays["subject_id"].to_numpy()))
+    return found._replace(patient=predictions.anonymous(asked.stays["subject_id"].to_numpy()))
 
 
 def data(
