@@ -460,6 +460,7 @@ SPARED = {
     ("mimic3", "or-death"),
     ("mimic3", "length-of-stay"),
     ("mimic4", "survivors"),
+    ("mimic4", "phenotyping"),
     ("eicu", "length-of-stay"),
 }
 """Outcomes are made of tables of one shape, so that each is tried on one source and no more."""

@@ -158,13 +158,10 @@ def test_counts(mimic4_demo: Path) -> None:
     assert set(about["absent"]) == {"cxr", "report"}
 
 
-def test_height_and_weight_are_charted_before_the_stay(mimic4_demo: Path, tmp_path: Path) -> None:
+def test_height_and_weight_are_charted_before_the_stay(mimic4_demo: Path) -> None:
     about = json.loads((mimic4_demo / "manifest.json").read_text())
     without = about["counts"]["series"]["stays without"]
     assert (without["height"], without["weight"]) == (15, 0)
-    none = prepare("mimic4", DEMO, tmp_path / "none", Options(look_back=0))
-    without = none["counts"]["series"]["stays without"]
-    assert (without["height"], without["weight"]) == (54, 5)
 
 
 def test_survivors_who_come_back_are_in_the_cohort(tmp_path: Path) -> None:
@@ -176,11 +173,15 @@ def test_survivors_who_come_back_are_in_the_cohort(tmp_path: Path) -> None:
     }
 
 
-def test_readmission_or_death_counts_deaths(tmp_path: Path) -> None:
-    options = Options(task="readmission", readmission="or-death")
+def test_readmission_or_death_counts_deaths_and_no_look_back_leaves_few_weights(
+    tmp_path: Path,
+) -> None:
+    options = Options(task="readmission", readmission="or-death", look_back=0)
     about = prepare("mimic4", DEMO, tmp_path / "out", options)
     assert about["flow"][-1] == ["stays kept", 54]
     assert about["positives"] == {"died in hospital": 9, "returned in a new admission": 5}
+    without = about["counts"]["series"]["stays without"]
+    assert (without["height"], without["weight"]) == (54, 5)
 
 
 def test_the_same_bytes_again_by_one_thread(mimic4_demo: Path, tmp_path: Path) -> None:
