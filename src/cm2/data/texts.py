@@ -1,8 +1,8 @@
 """Documents as token numbers: read with one vocabulary, made once, and kept beside the data.
 
 ``tokens/`` in a prepared folder holds vocabularies learned from its training split and the tokens
-of its texts. The names of files tell what they were made of, so that nothing old is read, and all of
-it may be deleted; where it cannot be written it is made anew each time, the same.
+of its texts. The names of files tell what they were made of, so that nothing old is read, and all
+of it may be deleted; where it cannot be written it is made anew each time, the same.
 """
 
 from __future__ import annotations

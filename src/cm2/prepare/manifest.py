@@ -13,6 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from cm2.files import to_json
+
 __all__ = [
     "FORMAT",
     "NAME",
@@ -149,7 +151,7 @@ def write(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
         "cm2_version": version("cm2"),
         "files": checksums(folder),
     }
-    text = json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    text = to_json(manifest, sort_keys=True, ensure_ascii=False)
     (folder / NAME).write_text(text, encoding="utf-8")
     return json.loads(text)
 
