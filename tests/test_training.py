@@ -1,5 +1,11 @@
 """Running the training: going on after an interruption, gradients over batches, precision."""
 
+import copy
+import logging
+import os
+import signal
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +16,8 @@ import torch
 
 from cm2 import training
 from cm2.data.batches import ArrayDataset
+from cm2.learner import Learner
+from cm2.models import CM2
 from cm2.tasks import Multiclass
 from networks import network
 from test_learner import FAST, data
@@ -98,8 +106,6 @@ def test_a_loss_out_of_range_names_term_and_rows() -> None:
 
 
 def test_embeddings_that_break_name_modality_and_rows() -> None:
-    from cm2.learner import Learner
-
     model = network(hide=0.0)
     name = next(iter(model.encoders))
     with torch.no_grad():
@@ -113,8 +119,6 @@ def test_embeddings_that_break_name_modality_and_rows() -> None:
 def test_the_last_good_state_stays_when_a_loss_breaks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cm2.learner import Learner
-
     original = Learner.terms
 
     def broken(self: Learner, batch: Any) -> dict[str, torch.Tensor]:
@@ -128,3 +132,53 @@ def test_the_last_good_state_stays_when_a_loss_breaks(
     state = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert state["epoch"] == 1
     assert torch.equal(run(tmp_path, max_epochs=5, resume=True), run(None, max_epochs=5))
+
+
+def settings() -> list[Any]:
+    """What belongs to the process, not to a thread."""
+    levels = [logging.getLogger(name).level for name in ("lightning.pytorch", "lightning.fabric")]
+    return [dict(os.environ), list(warnings.filters), levels, signal.getsignal(signal.SIGINT)]
+
+
+def test_fits_in_two_threads_are_those_alone_and_leave_nothing_changed() -> None:
+    models = [network() for _ in range(2)]
+    copies = copy.deepcopy(models)
+
+    def fit(seed: int, model: CM2) -> torch.Tensor:
+        few = FAST | {"max_epochs": 2, "seed": seed}
+        training.train(model, Multiclass(3), data(100), data(60, seed=1), **few)
+        return torch.cat([value.detach().flatten() for value in model.parameters()])
+
+    before = settings()
+    alone = [fit(seed, model) for seed, model in enumerate(models)]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(fit, range(2), copies))
+    assert all(torch.equal(one, other) for one, other in zip(alone, together, strict=True))
+    assert settings() == before
+
+
+def test_an_interrupt_goes_through_and_is_not_ignored_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = settings()
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Learner, "on_validation_epoch_end", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, max_epochs=3)
+    assert settings() == before
+
+
+def test_each_epoch_has_a_line_in_the_log(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    with caplog.at_level(logging.INFO, logger="cm2"):
+        run(tmp_path, max_epochs=2)
+        run(tmp_path, max_epochs=3, resume=True)
+    log = pd.read_csv(tmp_path / "metrics.csv")
+    assert len(caplog.messages) == len(log) == 3
+    assert caplog.messages[0].startswith("epoch 1 of 2: training loss ")
+    last = caplog.messages[-1]
+    assert f"epoch 3 of 3: training loss {log['train_loss'].iloc[-1]:.4f}" in last
+    best = f"best {log['val_loss'].min():.4f} in epoch {int(log['val_loss'].argmin()) + 1}"
+    assert f"validation loss {log['val_loss'].iloc[-1]:.4f}, {best}; at most 0 s left" in last

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import math
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -36,3 +39,29 @@ def write_text(path: str | Path, text: str) -> None:
     """Writes a text in one step."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def to_json(content: Any, **options: Any) -> str:
+    """Returns JSON in lines; a number that is not finite, which JSON does not know, is null.
+
+    Args:
+        content: Of dictionaries, lists, texts and numbers.
+        options: Others of ``json.dumps``.
+
+    Example:
+        >>> print(to_json({"auroc": float("nan")}), end="")
+        {
+          "auroc": null
+        }
+    """
+    return json.dumps(_finite(content), indent=2, allow_nan=False, **options) + "\n"
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_finite(value) for value in content]
+    return content

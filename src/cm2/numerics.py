@@ -6,11 +6,17 @@ Mächler (2012), "Accurately computing ``log(1 - exp(-|a|))``", is the source of
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+ALONE = threading.RLock()
+"""Held by whoever sets the process's generators, so that another thread does not draw from them."""
 
 # Below this, 1 - exp(-exp(v)) and exp(v) agree to the last bit of float64.
 _TINY_EXPONENT = -37.0
@@ -278,3 +284,16 @@ def log_polynomial(
         c * (k * log_x - shift).clamp_max(80.0).exp() for c, k in zip(columns, powers, strict=True)
     ]
     return (shift + torch.stack(terms).sum(0).log()).to(dtype)
+
+
+@contextmanager
+def seeded(seed: int, devices: Sequence[int] = ()) -> Iterator[None]:
+    """Draws from a seed inside, one thread at a time, and leaves torch's generators as they were.
+
+    Args:
+        seed: Of what is drawn.
+        devices: GPUs that are drawn on.
+    """
+    with ALONE, torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield

@@ -9,7 +9,10 @@ from __future__ import annotations
 import logging
 import os
 import random
+import signal
+import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +31,8 @@ from cm2.encoders import Encoder
 from cm2.files import replacing
 from cm2.learner import Learner
 from cm2.models import Model
+from cm2.numerics import ALONE
+from cm2.progress import Progress
 from cm2.records import Batch
 from cm2.tasks import Task
 
@@ -102,9 +107,8 @@ class Loaders(lightning.LightningDataModule):
 
 @contextmanager
 def isolated(seed: int) -> Iterator[None]:
-    """Seeds every generator inside, and leaves the caller's as they were."""
-    names = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")
-    before = {name: os.environ.get(name) for name in names}
+    """Seeds every generator inside, and leaves the caller's and the environment as they were."""
+    before = dict(os.environ)
     states = random.getstate(), np.random.get_state()  # noqa: NPY002  Lightning seeds it
     with torch.random.fork_rng():
         lightning.seed_everything(seed, verbose=False)
@@ -113,10 +117,9 @@ def isolated(seed: int) -> Iterator[None]:
         finally:
             random.setstate(states[0])
             np.random.set_state(states[1])  # noqa: NPY002
-            for name, value in before.items():
-                os.environ.pop(name, None)
-                if value is not None:
-                    os.environ[name] = value
+            for name in set(os.environ) - set(before):
+                del os.environ[name]
+            os.environ.update(before)
 
 
 @contextmanager
@@ -134,6 +137,21 @@ def quiet() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Lets Ctrl-C through, in whose place Lightning ends the process and ignores later ones."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
@@ -181,12 +199,13 @@ def train(
     compiled: bool = False,
     run_dir: str | Path | None = None,
     resume: bool = False,
-    progress: bool = False,
+    progress: bool = True,
     accelerator: str = "auto",
 ) -> M:
     """Trains a model and leaves it with the weights of its best epoch.
 
-    The caller's random state is left as it was. Without ``run_dir`` nothing stays on disk.
+    The caller's random state is left as it was; of several threads one trains at a time. Without
+    ``run_dir`` nothing stays on disk.
 
     Args:
         model: What is trained, in place.
@@ -211,7 +230,8 @@ def train(
         compiled: Whether to compile the encoders with ``torch.compile``.
         run_dir: Folder for ``metrics.csv`` and the checkpoints ``best.ckpt`` and ``last.ckpt``.
         resume: Whether to go on from ``last.ckpt``, if it is there.
-        progress: Whether to show a progress bar.
+        progress: Whether to show a progress bar where the output is a terminal. The log has a line
+            an epoch in any case.
         accelerator: Lightning's name of the hardware.
 
     Returns:
@@ -243,7 +263,8 @@ def train(
         for part in model.modules():
             if isinstance(part, Encoder):
                 part.compile()
-    with quiet(), isolated(seed), folder(run_dir) as directory:
+    # Seeds, warning filters, log levels and the environment belong to the process, not the thread.
+    with ALONE, interruptible(), quiet(), isolated(seed), folder(run_dir) as directory:
         last = directory / "last.ckpt"
         trainer = lightning.Trainer(
             accelerator=accelerator,
@@ -256,7 +277,7 @@ def train(
             logger=False,
             default_root_dir=directory,
             use_distributed_sampler=False,
-            enable_progress_bar=progress,
+            enable_progress_bar=progress and sys.stdout.isatty(),
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
@@ -292,7 +313,7 @@ def _callbacks(directory: Path, patience: int, *, keep: bool) -> list[Callback]:
     )
     history = History(directory / "metrics.csv" if keep else None)
     stop = EarlyStopping("val_loss", patience=patience, check_on_train_epoch_end=False)
-    return [history, stop, best, *([last] if keep else [])]
+    return [history, Progress(), stop, best, *([last] if keep else [])]
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from cm2.errors import InputError
 from cm2.experiments import config, run, sweep
 from cm2.experiments.predictions import Predictions
 from cm2.learner import Learner
-from prepared_folder import make_folder
+from prepared_folder import make_folder, rewrite_manifest
 
 SMALL = {
     "data": {"modalities": ["series", "vitals", "cxr", "report"], "tokens": 16},
@@ -62,7 +63,7 @@ def test_a_run_of_four_modalities_is_complete(
     assert train(path, out) == 0
     assert "auroc" in capsys.readouterr().out
     assert {entry.name for entry in out.iterdir()} == {
-        "config.yaml", "environment.json", "metrics.csv", "best.ckpt", "last.ckpt", "test.json",
+        "config.yaml", "environment.json", "metrics.csv", "best.ckpt", "test.json",
         "test.npz", "tokenizers",
     }  # fmt: skip
     assert config.load(out / "config.yaml") == config.load(path)
@@ -90,7 +91,7 @@ def test_nothing_in_a_run_names_a_patient(tmp_path: Path) -> None:
     same = subjects[:, None] == subjects
     assert ((patient[:, None] == patient) == same).all(), "one number a patient"
     assert (np.diff(patient[np.argsort(subjects, kind="stable")]) < 0).any(), "given by lot"
-    state = torch.load(out / "last.ckpt", weights_only=True)
+    state = torch.load(out / "best.ckpt", weights_only=True)
     assert "stay_id" not in repr(state.keys())
     for name in ("environment.json", "config.yaml", "test.json"):
         assert "stay_id" not in (out / name).read_text()
@@ -140,10 +141,13 @@ def test_killed_and_resumed_ends_as_if_never_killed(tmp_path: Path) -> None:
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not (out / "test.json").exists(), "the run must have been cut short"
+    assert (out / "last.ckpt").exists()
+    assert cli.main(["evaluate", str(out)]) == 0, "which does not make it a finished run"
     assert train(path, out, *more) == 2, "a folder with a run is not written over"
     assert train(path, out, "--resume", *more) == 0
     for name in ("metrics.csv", "test.json"):
         assert (out / name).read_text() == (tmp_path / "whole" / name).read_text()
+    assert not (out / "last.ckpt").exists()
     before = (out / "best.ckpt").stat().st_mtime_ns
     assert train(path, out, "--resume", *more) == 0
     assert (out / "best.ckpt").stat().st_mtime_ns == before, "a finished run is left as it is"
@@ -259,6 +263,53 @@ def test_a_run_is_read_with_its_own_words(
     capsys.readouterr()
     assert cli.main(["evaluate", str(out)]) == 2
     assert "keeps no vocabulary of report" in capsys.readouterr().err
+
+
+def relabel(root: Path, split: str) -> None:
+    """Leaves a split without positives."""
+    stays = pd.read_parquet(root / "stays.parquet")
+    stays.loc[stays["split"] == split, "label"] = 0
+    stays.to_parquet(root / "stays.parquet")
+    rewrite_manifest(root)
+
+
+def test_a_split_without_positives_has_null_and_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = write(tmp_path, **TABLE), tmp_path / "run"
+    relabel(tmp_path / "data", "test")
+    assert train(path, out, "--set", "training.max_epochs=1") == 0
+    assert "Not defined, since no row is positive: auroc, aupr." in capsys.readouterr().out
+    text = (out / "test.json").read_text()
+    assert "NaN" not in text
+    found = json.loads(text)
+    assert found["measures"]["auroc"] == [None, None, None]
+    assert found["measures"]["brier"][0] > 0
+    assert train(path, out, "--set", "training.max_epochs=1", "--resume") == 0
+    relabel(tmp_path / "data", "train")
+    assert train(path, tmp_path / "other") == 2
+    assert "the training stays have one class only" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+
+
+def test_an_interrupted_run_says_how_to_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, out = write(tmp_path, **TABLE), tmp_path / "my run"
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "on_train_batch_end", interrupt)
+        assert train(path, out) == 130
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    told = "cm2 train: interrupted; to go on: "
+    assert said.startswith(told)
+    words = shlex.split(said.removeprefix(told))
+    assert words == ["cm2", "train", str(path), "--out", str(out), "--resume"]
+    assert cli.main(words[1:]) == 0
+    assert "epoch 3 of 3: training loss" in capsys.readouterr().err
 
 
 def test_folders_that_are_not_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

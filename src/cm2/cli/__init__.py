@@ -10,6 +10,7 @@ import importlib.metadata
 import inspect
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, get_args, get_origin, get_type_hints
@@ -122,7 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: What follows `cm2`; None for those of the process.
 
     Returns:
-        0; 2 if the input was refused before any long work; 1 if a part of the work failed.
+        0; 2 if the input was refused before any long work; 1 if a part of the work failed; 130 if
+        it was interrupted.
     """
     chosen: Namespace = parser().parse_args(arguments)
     name = chosen.subcommand
@@ -134,6 +136,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("LOCAL_RANK", "0") == "0":
             print(f"cm2 {name}: {refusal}", file=sys.stderr)  # noqa: T201
         return 2
+    except KeyboardInterrupt:
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            words = list(sys.argv[1:] if arguments is None else arguments)
+            print(f"cm2 {name}: interrupted{_go_on(name, words)}", file=sys.stderr)  # noqa: T201
+        return 130
     except FloatingPointError as stop:
         print(f"cm2 {name}: {stop}", file=sys.stderr)  # noqa: T201
         return 1
+
+
+def _go_on(name: str, words: Sequence[str]) -> str:
+    """What an interrupted command goes on with."""
+    if name == "train":
+        more = [] if "--resume" in words else ["--resume"]
+        return f"; to go on: {shlex.join(['cm2', *words, *more])}"
+    return "; the same command goes on where it stopped" if name == "sweep" else ""

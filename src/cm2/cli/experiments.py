@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +34,8 @@ def train(
     from cm2.experiments import config, run
 
     chosen = config.load(experiment, overrides)
-    result = run.train(chosen, out or _folder(experiment), resume=resume)
+    with _heard():
+        result = run.train(chosen, out or _folder(experiment), resume=resume)
     if result:
         _show(result)
 
@@ -204,6 +207,21 @@ def report(runs: list[Path], *, out: Path, replicates: int = 1000) -> None:
     console.print(f"Report: {out}", soft_wrap=True, markup=False)
 
 
+@contextmanager
+def _heard() -> Iterator[None]:
+    """Lets the lines of the log go to the standard error."""
+    logger = logging.getLogger("cm2")
+    level, handler = logger.level, logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
 def _folder(experiment: Path) -> Path:
     """runs/ and the path of a file below configs/, without its ending."""
     parts = experiment.with_suffix("").parts
@@ -219,8 +237,10 @@ def _show(result: dict[str, Any]) -> None:
     from cm2 import report as pages
 
     table = Table("measure", "value", "95% interval")
-    for name, (value, low, high) in result["measures"].items():
-        table.add_row(name, f"{value:.3f}", f"{low:.3f} to {high:.3f}")
+    for name, values in result["measures"].items():
+        # What is not defined is null in a file, and NaN before.
+        value, low, high = ("-" if x is None or x != x else f"{x:.3f}" for x in values)
+        table.add_row(name, value, f"{low} to {high}")
     console = Console()
     counts = f"{result['rows']} rows, {result['positives']} positive"
     if patients := result.get("patients"):
@@ -233,3 +253,5 @@ def _show(result: dict[str, Any]) -> None:
     ]
     for note in pages.noted(told, "measure"):
         console.print(note, soft_wrap=True, markup=False)
+    if "note" in result:
+        console.print(result["note"], soft_wrap=True, markup=False)

@@ -19,6 +19,7 @@ from torch.types import _size
 
 from cm2.copulas import Copula, Estimate
 from cm2.marginals import GaussianMixture
+from cm2.numerics import seeded
 from cm2.records import Unit
 from cm2.registry import Registry
 
@@ -287,8 +288,7 @@ def fixed_seed(like: Tensor, seed: int = 0) -> Iterator[None]:
     """Draws from a seed of their own, and leaves the process's generators as they were."""
     # A seed is set on all devices of its kind.
     devices = range(torch.cuda.device_count()) if like.device.type == "cuda" else ()
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+    with seeded(seed, devices):
         yield
 
 

@@ -26,13 +26,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from cm2 import encoders, models, training
 from cm2.data.prepared import Prepared
 from cm2.errors import InputError
+from cm2.numerics import seeded
 
 __all__ = ["ConfigError", "Experiment", "arguments", "encoder", "load", "parse"]
 
@@ -138,7 +138,7 @@ def _can_be_built(model: Mapping[str, Any], names: Sequence[str], dim: int) -> N
     """Builds the model once on small encoders: it knows best which names and numbers it takes."""
     options = {key: value for key, value in model.items() if key != "kind"}
     cls: Any = models.REGISTRY[model["kind"]]
-    with torch.random.fork_rng(devices=[]):
+    with seeded(0):
         try:
             cls({name: encoders.Dense(1, dim) for name in names}, 1, **options)
         except ValueError as error:

@@ -17,6 +17,7 @@ from cm2.data.batches import Samples, loader
 from cm2.errors import InputError
 from cm2.files import replacing
 from cm2.models import Model
+from cm2.numerics import seeded
 from cm2.tasks import Multilabel, Task
 
 if TYPE_CHECKING:
@@ -73,11 +74,22 @@ class Predictions(NamedTuple):
             labels: Names of the columns of the target, if it has any.
             replicates: Bootstrap samples behind the intervals.
         """
-        values = metrics.evaluate(
-            self.target, self.probability, groups=self.patient, replicates=replicates
-        )
+        with np.errstate(invalid="ignore", divide="ignore"):
+            values = metrics.evaluate(
+                self.target, self.probability, groups=self.patient, replicates=replicates
+            )
         notes = {metrics.named(name, labels): found.notes for name, found in values.items()}
+        undefined = [
+            metrics.named(name, labels)
+            for name, found in values.items()
+            if not np.isfinite(found.value)
+        ]
+        note = {}
+        if undefined:
+            known = "no row is positive" if self.positives == 0 else "rows of a class are missing"
+            note["note"] = f"Not defined, since {known}: {', '.join(undefined)}."
         return {
+            **note,
             "rows": len(self.target),
             "patients": None if self.patient is None else len(np.unique(self.patient)),
             "positives": self.positives,
@@ -131,8 +143,7 @@ def predict(
     device = torch.device("cuda" if gpu else "cpu")
     model = model.to(device).eval()
     parts: list[tuple[torch.Tensor, ...]] = []
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed, range(torch.cuda.device_count())):
         for batch in loader(data, batch_size):
             batch = torch.utils._pytree.tree_map_only(torch.Tensor, lambda x: x.to(device), batch)
             found = model.predict(batch, draws, probability=task.probability)

@@ -26,7 +26,7 @@ from cm2.experiments import config, summary
 from cm2.experiments.config import Experiment
 from cm2.experiments.predictions import Predictions
 from cm2.experiments.sweep import Job
-from cm2.files import replacing
+from cm2.files import replacing, to_json
 
 __all__ = ["OWN", "Cell", "Run", "cells", "differing", "find", "flat", "tables", "write_labels"]
 
@@ -219,7 +219,7 @@ def write_labels(out: Path, jobs: Sequence[Job]) -> None:
         labels = json.loads(path.read_text(encoding="utf-8")) | labels
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
-        part.write_text(json.dumps(labels, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        part.write_text(to_json(labels, ensure_ascii=False), encoding="utf-8")
 
 
 def flat(experiment: Experiment) -> dict[str, Any]:

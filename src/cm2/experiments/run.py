@@ -3,9 +3,9 @@
 A run's folder holds ``config.yaml`` (every default written out; ``cm2 train`` takes it),
 ``environment.json`` (versions, counts, the data's checksum), ``tokenizers/`` (the vocabulary of
 each modality that is text, with which the run always reads), ``metrics.csv`` (one row an epoch),
-``best.ckpt``, ``last.ckpt``, and at the end ``test.json`` (measures with intervals) and
-``test.npz`` (targets and probabilities in the order of the data, with a number for each patient
-that is drawn by lot, and without any identifier).
+``best.ckpt``, ``last.ckpt`` until it is finished, and at the end ``test.json`` (measures with
+intervals) and ``test.npz`` (targets and probabilities in the order of the data, with a number for
+each patient that is drawn by lot, and without any identifier).
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ from cm2.errors import InputError
 from cm2.experiments import config, predictions
 from cm2.experiments.config import Experiment
 from cm2.experiments.predictions import Predictions
-from cm2.files import replacing
+from cm2.files import replacing, to_json, write_text
 from cm2.models import Model
+from cm2.numerics import seeded
 from cm2.tasks import Binary, Multiclass, Multilabel, Task
 
 __all__ = [
@@ -71,13 +72,19 @@ def train(experiment: Experiment, out: Path, *, resume: bool = False) -> dict[st
     first = int(os.environ.get("LOCAL_RANK", "0")) == 0
     if first:
         _check_folder(experiment, out, resume)
-    if resume and (out / "test.json").exists():
+    # An unfinished run may have been evaluated, but has a state to go on from.
+    if resume and (out / "test.json").exists() and not (out / "last.ckpt").exists():
         found: dict[str, Any] = json.loads((out / "test.json").read_text(encoding="utf-8"))
         return found
     parts = {split: data(out, experiment, split) for split in ("train", "validation")}
     if any(part.target is None for part in parts.values()):
         raise InputError(f"{experiment.data['root']}: has stays without a label, to learn from")
     learned = parts["train"]
+    if not learned.labels and learned.target is not None and len(learned.target.unique()) < 2:
+        raise InputError(
+            f"{experiment.data['root']}: the training stays have one class only; a classifier needs"
+            " at least 2 classes"
+        )
     model = build(experiment, learned.shape, learned.classes, learned.labels)
     if first:
         _open(experiment, out, _environment(parts), learned.vocabularies)
@@ -91,7 +98,11 @@ def train(experiment: Experiment, out: Path, *, resume: bool = False) -> dict[st
         resume=resume,
         **experiment.training,
     )
-    return evaluate(out) if first else {}
+    if not first:
+        return {}
+    result = evaluate(out)
+    (out / "last.ckpt").unlink(missing_ok=True)
+    return result
 
 
 def build(
@@ -108,8 +119,7 @@ def build(
         classes: Number of classes.
         labels: Names of labels that may hold together, if a sample is not of one class.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(experiment.seed)
+    with seeded(experiment.seed):
         chosen = {}
         for name, facts in shape.items():
             part = experiment.encoders.get(name)
@@ -309,9 +319,11 @@ def _check_folder(experiment: Experiment, out: Path, resume: bool) -> None:
     """Checks that a folder is free, or holds the run that is to be resumed."""
     written = out / "config.yaml"
     if written.exists():
-        same = yaml.safe_load(written.read_text(encoding="utf-8")) == yaml.safe_load(
-            experiment.dump()
-        )
+        texts = (written.read_text(encoding="utf-8"), experiment.dump())
+        trees = [yaml.safe_load(text) for text in texts]
+        for tree in trees:  # a bar changes nothing, and earlier versions had none by default
+            tree["training"].pop("progress", None)
+        same = trees[0] == trees[1]
         if not resume:
             raise InputError(f"{out} holds a run already; give --resume, or another --out")
         if not same:
@@ -365,6 +377,4 @@ def _environment(parts: dict[str, Prepared]) -> dict[str, Any]:
 
 def _write(path: Path, content: Any) -> None:
     """Writes text, or anything else as JSON, in one step."""
-    text = content if isinstance(content, str) else json.dumps(content, indent=2) + "\n"
-    with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")
+    write_text(path, content if isinstance(content, str) else to_json(content))

@@ -15,14 +15,14 @@ from torch.special import ndtri
 from cm2.copulas.base import Copula
 from cm2.copulas.ranks import as_rows, kendall_matrix
 from cm2.figures import density, style
+from cm2.numerics import seeded
 
 _END = 3.0  # of the axes, in normal scores
 
 
 def _draw(copula: Copula, n: int, seed: int) -> torch.Tensor:
     """Draws that leave the global random state as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         return copula.sample((n,)).double()
 
 

@@ -22,6 +22,7 @@ from cm2.encoders import Dense
 from cm2.heads.base import FLOOR, Head, register, row_weights, stratified_folds
 from cm2.inputs import Blocks
 from cm2.models import CM2
+from cm2.numerics import seeded
 from cm2.persistence import load_module_arrays, module_arrays
 from cm2.records import Batch
 from cm2.tasks import Multiclass
@@ -213,8 +214,7 @@ class Fusion(Head):
         """
         self._check()
         network = self.networks_[0]
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+        with torch.no_grad(), seeded(self.seed):
             parts = [
                 torch.stack(
                     [network.complete(batch, sampled=draws is not None) for _ in range(draws or 1)]
@@ -270,8 +270,7 @@ class Fusion(Head):
 
     def _network(self, widths: dict[str, int], labels: int, seed: int) -> CM2:
         """Builds a network for modalities with these numbers of columns."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             encoders = {name: Dense(width, self.embedding_dim) for name, width in widths.items()}
             return CM2(
                 encoders,
@@ -306,8 +305,7 @@ class Fusion(Head):
     ) -> Float[ndarray, "n label"]:
         """What the networks predict, averaged over them."""
         sampled = what == "spread"
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+        with seeded(self.seed):
             parts = [
                 torch.stack(
                     [

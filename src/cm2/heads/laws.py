@@ -16,6 +16,7 @@ from numpy import ndarray
 
 from cm2.heads.block_gaussian import BlockGaussian
 from cm2.joint import CopulaJoint
+from cm2.numerics import seeded
 from cm2.persistence import load_module_arrays, module_arrays
 
 TOLERANCE = 1e-4
@@ -205,8 +206,7 @@ class CopulaLaws(Laws):
             ]
 
     def _joint(self, modalities: int, dim: int) -> CopulaJoint:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+        with seeded(self.seed):
             return CopulaJoint(modalities, dim, **self.options)
 
     def _law(

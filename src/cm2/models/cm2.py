@@ -7,6 +7,7 @@ ICML, https://arxiv.org/abs/2511.03196; the joint is exact here (see ``cm2.joint
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from cm2.models.base import (
     single_precision,
 )
 from cm2.models.posteriors import Encoded
+from cm2.numerics import seeded
 from cm2.records import Batch, Output
 
 JOINT_SPEED = 5.0
@@ -100,9 +102,7 @@ class CM2(Model):
             raise ValueError(f"hide is a probability below one, but is {hide}")
         self.hide = hide
         size = (len(self.modalities), self.dim)
-        with torch.random.fork_rng(devices=[], enabled=seed is not None):
-            if seed is not None:
-                torch.manual_seed(seed)
+        with nullcontext() if seed is None else seeded(seed):
             self.joint = CopulaJoint(*size, copula, components, coupling, rank=rank, shared=shared)
             self.posterior = posteriors.REGISTRY[posterior](*size)
             self.objective = objectives.REGISTRY[objective](self.joint)

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from cm2.files import to_json
 from cm2.layout import FORMAT, MANIFEST
 
 __all__ = [
@@ -145,7 +146,7 @@ def write(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
         "cm2_version": version("cm2"),
         "files": checksums(folder),
     }
-    text = json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    text = to_json(manifest, sort_keys=True, ensure_ascii=False)
     (folder / MANIFEST).write_text(text, encoding="utf-8")
     return json.loads(text)
 

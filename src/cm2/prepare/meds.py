@@ -9,7 +9,6 @@ also shortly before), and nothing later: no discharge, no death. Outcomes are ap
 
 from __future__ import annotations
 
-import json
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cm2.files import to_json
 from cm2.prepare.variables import VARIABLES
 
 __all__ = ["ADMISSION", "SPLITS", "write_meds"]
@@ -99,7 +99,7 @@ def write_meds(
         "meds_version": "0.4",
         "raw_source_id_columns": ["stay_id"],
     }
-    (metadata / "dataset.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    (metadata / "dataset.json").write_text(to_json(facts), encoding="utf-8")
 
 
 def _subjects(stays: pd.DataFrame) -> pd.DataFrame:

@@ -11,7 +11,6 @@ An island like preparation: it imports no torch.
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import shutil
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from cm2.errors import InputError
+from cm2.files import to_json
 from cm2.synthesize import latents, mimic3, mimic4, vitals
 from cm2.synthesize.episodes import Episodes
 from cm2.synthesize.faults import Faults
@@ -95,7 +95,7 @@ def synthesize(
         "series": {name: variable._asdict() for name, variable in vitals.VARIABLES.items()},
         "faults": faults._asdict(),
     }
-    text = json.dumps(about, indent=2) + "\n"
+    text = to_json(about)
     (building / MANIFEST).write_text(text, encoding="utf-8")
     if out.exists():
         shutil.rmtree(out)
