@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 # Below this, 1 - exp(-exp(v)) and exp(v) agree to the last bit of float64.
@@ -233,6 +233,23 @@ def normal_quantile(log_u: Tensor, log_1mu: Tensor) -> Tensor:
 def logsumexp(x: Tensor, dim: int) -> Tensor:
     """``log(sum(exp(x)))`` over one dimension."""
     return torch.logsumexp(x, dim)
+
+
+def draw_index(
+    logits: Float[Tensor, "*#shape k"], u: Float[Tensor, "*#shape"] | None = None
+) -> Int[Tensor, "*shape"]:
+    """Draws from the categorical laws with these logits, through their distribution functions.
+
+    One uniform number a draw: ``torch.distributions.Categorical`` takes k exponential ones.
+
+    Args:
+        logits: Log probabilities up to a constant.
+        u: The uniform numbers; drawn anew if ``None``.
+    """
+    cumulative = logits.softmax(-1).cumsum(-1)[..., :-1]
+    if u is None:
+        u = torch.rand(logits.shape[:-1], dtype=logits.dtype, device=logits.device)
+    return (cumulative <= u.unsqueeze(-1)).sum(-1)
 
 
 def log_polynomial(

@@ -39,7 +39,7 @@ from cm2.copulas.measures import Estimate
 from cm2.copulas.patterns import distinct, pick
 from cm2.copulas.points import as_float
 from cm2.numerics import normal_quantile
-from cm2.records import Unit
+from cm2.records import Base, Unit
 
 RANK = 8
 """Number of factors of vectors, unless another is asked for."""
@@ -96,6 +96,11 @@ class Factor(Copula):
     def rank(self) -> int:
         """Number r of factors."""
         return self.loading.shape[-1]
+
+    @property
+    def factor_shape(self) -> torch.Size:  # type: ignore[override]
+        """One for each factor, and as many for each block."""
+        return torch.Size((1 + self.dim // self.block, self.rank))
 
     @property
     def redundant(self) -> int:
@@ -281,28 +286,36 @@ class Factor(Copula):
         value = value + pick(roots - log_tril, index)
         return torch.where(here.sum(-1) > 1, value, 0.0)
 
-    def _complete(self, unit: Unit, present: Tensor) -> Unit:
-        return Unit.from_normal(self._complete_normal(normal_quantile(*unit), present))
+    def _complete(self, unit: Unit, present: Tensor, base: Base | None) -> Unit:
+        return Unit.from_normal(self._complete_normal(normal_quantile(*unit), present, base))
 
-    def _complete_normal(self, x: Tensor, present: Tensor) -> Tensor:
+    def _complete_normal(self, x: Tensor, present: Tensor, base: Base | None) -> Tensor:
         """Of ``s = L (w + R^-T v - L'e) + e``: no root of a d x d matrix, and nothing cancels."""
         here = whole(self._split_last(present))
         if here is None:
-            return self._dense()._complete_normal(x, present)
+            return self._dense()._complete_normal(x, present, base)
         parts = self._blocks()
         s = self._split_last(x)
         mean, tril = self._given(parts, s, here)
-        lead, blocks = mean.shape[:-1], s.shape[-2]
-        noise, inside, error = (
-            torch.randn((*lead, *size), dtype=x.dtype, device=x.device)
-            for size in ((self.rank,), (blocks, self.rank), (blocks, self.block))
-        )
+        noise, inside, error = self._noise(mean, base)
         w = mean + solve(tril.mT, noise, upper=True)
         spread = solve(parts.root.mT, inside, upper=False)
         back = torch.einsum("...md,...mdr->...mr", error, parts.reach)
         inner = w.unsqueeze(-2) + spread - back
         drawn = torch.einsum("...mr,...mdr->...md", inner, parts.reach) + error
         return drawn.flatten(-2)
+
+    def _noise(self, like: Tensor, base: Base | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Normal noise: of all blocks' factors, of each block's, and of coordinates by block."""
+        if base is None or base.factor is None:
+            lead, blocks = like.shape[:-1], self.dim // self.block
+            sizes = (self.rank,), (blocks, self.rank), (blocks, self.block)
+            draw = [like.new_empty((*lead, *size)).normal_() for size in sizes]
+            return draw[0], draw[1], draw[2]
+        factor, error = (
+            normal_quantile(*Unit.from_u(part)) for part in (base.factor, base.coordinate)
+        )
+        return factor[..., 0, :], factor[..., 1:, :], self._split_last(error)
 
     def _mean_normal(self, x: Tensor, present: Tensor) -> Tensor:
         here = whole(self._split_last(present))

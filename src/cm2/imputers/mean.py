@@ -11,6 +11,7 @@ from cm2.imputers.base import Imputer, register
 
 if TYPE_CHECKING:
     from cm2.couplings import Joint
+    from cm2.records import Base
 
 
 @register("mean")
@@ -24,6 +25,7 @@ class Mean(Imputer):
         z: Float[Tensor, "row modality dim"],
         present: Bool[Tensor, "row modality"],
         joint: Joint,
+        base: Base | None = None,
     ) -> Float[Tensor, "row modality dim"]:
         """Returns the marginal means."""
         return joint.mean_complete(z, present)

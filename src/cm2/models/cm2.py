@@ -26,7 +26,7 @@ from cm2.models.base import (
     single_precision,
 )
 from cm2.models.posteriors import Encoded
-from cm2.records import Batch, Output
+from cm2.records import Base, Batch, Output
 
 JOINT_SPEED = 5.0
 """Learning rate of the joint relative to the network's; it has to follow moving embeddings."""
@@ -144,11 +144,14 @@ class CM2(Model):
         return self.impute(self.embed(batch), batch.present)
 
     def impute(
-        self, z: Float[Tensor, "batch modality dim"], present: Bool[Tensor, "batch modality"]
+        self,
+        z: Float[Tensor, "batch modality dim"],
+        present: Bool[Tensor, "batch modality"],
+        base: Base | None = None,
     ) -> Float[Tensor, "batch modality dim"]:
         """Fills in what is missing by the joint, which stays as it is."""
         with single_precision(z):
-            completed: Tensor = self.imputer(z, present, self.joint(frozen=True))
+            completed: Tensor = self.imputer(z, present, self.joint(frozen=True), base)
         return completed
 
     def classify(
@@ -200,7 +203,9 @@ class CM2(Model):
     ) -> Prediction:
         """Averages probabilities over imputations (Rubin's multiple imputation).
 
-        Complete rows, and imputers that always return the same values, are computed once.
+        The imputations are made of fixed base points, the same for every row, so that the
+        prediction of a row is the same alone and beside others. Complete rows, and imputers that
+        always return the same values, are computed once.
 
         Args:
             batch: The samples.
@@ -224,7 +229,9 @@ class CM2(Model):
             repeats = draws if self.imputer.draws else 1
             many = z[rows].repeat(repeats, 1, 1)
             there = present[rows].repeat(repeats, 1)
-            completed = self.impute(many, there)
+            points = self.joint(frozen=True).base_points(repeats)
+            base = points.map(lambda part: part.repeat_interleave(len(rows), 1).flatten(0, 1))
+            completed = self.impute(many, there, base)
             values = probability(self.classify(completed, there)).unflatten(0, (repeats, -1))
             mean = mean.index_copy(0, rows, values.mean(dim=0))
             spread = spread.index_copy(0, rows, values.std(dim=0, correction=0))
