@@ -236,14 +236,21 @@ def normal_quantile(log_u: Tensor, log_1mu: Tensor) -> Tensor:
     return torch.where(lower, x, -x)
 
 
-def draw_index(logits: Float[Tensor, "*shape k"]) -> Int[Tensor, "*shape"]:
+def draw_index(
+    logits: Float[Tensor, "*#shape k"], u: Float[Tensor, "*#shape"] | None = None
+) -> Int[Tensor, "*shape"]:
     """Draws from the categorical laws with these logits, through their distribution functions.
 
     One uniform number a draw: ``torch.distributions.Categorical`` takes k exponential ones.
+
+    Args:
+        logits: Log probabilities up to a constant.
+        u: The uniform numbers; drawn anew if ``None``.
     """
     cumulative = logits.softmax(-1).cumsum(-1)[..., :-1]
-    u = torch.rand((*logits.shape[:-1], 1), dtype=logits.dtype, device=logits.device)
-    return (cumulative <= u).sum(-1)
+    if u is None:
+        u = torch.rand(logits.shape[:-1], dtype=logits.dtype, device=logits.device)
+    return (cumulative <= u.unsqueeze(-1)).sum(-1)
 
 
 def log_polynomial(

@@ -58,6 +58,36 @@ class Unit(NamedTuple):
         return Unit(*(function(*parts) for parts in zip(self, *others, strict=True)))
 
 
+class Base(NamedTuple):
+    """What draws are made of: independent uniform numbers that take a random generator's place.
+
+    A draw is then a function of its base point and of what it is conditioned on. Leading shapes are
+    broadcast against that of the rows.
+
+    Attributes:
+        coordinate: One for each coordinate: of a copula ``(*shape, dim)``, of a joint
+            ``(*batch, M, d)``. Those of present coordinates are not used.
+        component: Which component of the mixture, where modalities share one: ``(*batch,)``.
+        factor: Of a copula with factors ``(*shape, *copula.factor_shape)``, of a joint the same for
+            each of its copulas, ``(*batch, n, *copula.factor_shape)``.
+    """
+
+    coordinate: Float[Tensor, ...]
+    component: Float[Tensor, ...] | None = None
+    factor: Float[Tensor, ...] | None = None
+
+    def map(self, function: Any) -> Base:
+        """Applies a function of tensors to the parts that are there."""
+        component, factor = (
+            None if part is None else function(part) for part in (self.component, self.factor)
+        )
+        return Base(function(self.coordinate), component, factor)
+
+    def flip(self, which: Bool[Tensor, ...]) -> Base:
+        """The base points with these coordinates turned round."""
+        return self._replace(coordinate=torch.where(which, 1 - self.coordinate, self.coordinate))
+
+
 class Padded(NamedTuple):
     """Sequences of different lengths in one tensor.
 

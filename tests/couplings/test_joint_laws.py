@@ -372,6 +372,55 @@ def test_conditional_means_are_those_of_draws(
 
 @every_density
 @every_family
+@pytest.mark.parametrize("modalities", [2, 3, 5])
+def test_fixed_draws_and_means_of_a_row_ignore_its_neighbours(
+    coupling: str, family: str, modalities: int
+) -> None:
+    """To 1e-5 in float32; they are computed in float64 and rounded."""
+    joint = make(coupling, family, modalities, 2, dtype=torch.float32)
+    z = rows(joint, 6).float()
+    present = torch.tensor(oracles.drop(6, modalities, 0.5, np.random.default_rng(4)))
+    base = joint.base_points(4)
+    drawn = joint.complete(z, present, base)
+    assert drawn.shape == (4, *z.shape)
+    mean = joint.conditional_mean(z, present)
+    one = slice(1, 2)
+    alone = joint.complete(z[one], present[one], base)
+    torch.testing.assert_close(alone, drawn[:, one], rtol=0, atol=1e-5)
+    alone = joint.conditional_mean(z[one], present[one])
+    torch.testing.assert_close(alone, mean[one], rtol=0, atol=1e-5)
+
+
+@every_density
+@every_family
+def test_draws_of_random_base_points_have_the_law_of_draws(coupling: str, family: str) -> None:
+    joint = make(coupling, family, 3, 2)
+    n = 1500
+    z = rows(joint, 1).expand(n, -1, -1)
+    present = torch.tensor([True, False, False]).expand(n, 3)
+    base = joint.base_points(1).map(lambda part: torch.rand(n, *part.shape[2:]).double())
+    found, known = joint.complete(z, present, base)[:, 1:], joint.complete(z, present)[:, 1:]
+    assert_same_law(found.flatten(1), known.flatten(1), "completions")
+
+
+def test_base_points_that_do_not_fit_are_refused() -> None:
+    joint = make("shared-components", "factor", 3, 2)
+    z, present = rows(joint, 2), torch.tensor([[True, False, True]]).expand(2, 3)
+    base = joint.base_points(2)
+    with pytest.raises(ValueError, match=r"base.coordinate must have shape \(\*, 3, 2\), got"):
+        joint.complete(z, present, base._replace(coordinate=torch.rand(2, 1, 3, 4)))
+    with pytest.raises(
+        ValueError, match=r"Factor: base.factor must have shape \(\*, 4, 2\), got n"
+    ):
+        joint.complete(z, present, base._replace(factor=None))
+    with pytest.raises(ValueError, match=r"base.component must say which component"):
+        joint.complete(z, present, base._replace(component=None))
+    with pytest.raises(ValueError, match="at least one base point"):
+        joint.base_points(0)
+
+
+@every_density
+@every_family
 @pytest.mark.parametrize("components", [1, 2])
 def test_total_correlation_is_the_mean_of_its_term(
     coupling: str, family: str, components: int
@@ -384,6 +433,27 @@ def test_total_correlation_is_the_mean_of_its_term(
     assert (found - draws.mean()).abs() <= 4 * apart
     closed = family in ("gaussian", "factor", "independence")
     assert (error == 0) == (closed and (components == 1 or coupling == "rosenblatt"))
+
+
+@every_density
+def test_one_set_of_draws_gives_the_total_correlation_and_its_error(
+    coupling: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joint = make(coupling, "clayton", 3, 2)
+    law, calls = type(joint)._total_correlation, []
+    monkeypatch.setattr(
+        type(joint), "_total_correlation", lambda s, n: calls.append(n) or law(s, n)
+    )
+    first = joint.total_correlation(200)
+    assert joint.total_correlation_error(200) > 0
+    assert calls == [200]
+    joint.total_correlation_error(300)
+    assert calls == [200, 300]
+    joint.copula.theta.mul_(2)  # what is kept never outlives the parameters
+    fresh = make(coupling, "clayton", 3, 2)
+    fresh.copula.theta.mul_(2)
+    assert torch.equal(joint.total_correlation(200), fresh.total_correlation(200))
+    assert joint.total_correlation(200) != first
 
 
 @every_density

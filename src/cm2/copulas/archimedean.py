@@ -20,7 +20,7 @@ from torch.types import _size
 from cm2.copulas.base import CHUNK, Copula
 from cm2.copulas.measures import spearman_from_cdf
 from cm2.numerics import log_cloglog, log_neg_log
-from cm2.records import Unit
+from cm2.records import Base, Unit
 
 _SOLVER_STEPS = 60
 # Coefficients of derivatives grow like (dim - 1)!, and gradients by as much again: up to here that
@@ -188,7 +188,7 @@ class Archimedean(Copula):
         """``log(-log F)`` of one more coordinate given the sum over ``order >= 1`` others."""
         return self._conditional(log_t, self._given(log_sum, order))[0]
 
-    def _complete(self, unit: Unit, present: Tensor) -> Unit:
+    def _complete(self, unit: Unit, present: Tensor, base: Base | None) -> Unit:
         log_t = self.log_inverse(unit)
         shape = torch.broadcast_shapes(log_t.shape, present.shape)
         present = present.expand(shape)
@@ -200,20 +200,21 @@ class Archimedean(Copula):
             missing = ~present[..., m]
             if not missing.any():
                 continue
-            parts[m] = torch.where(missing, self._draw_given(log_sum, order), parts[m])
+            u = torch.rand_like(log_sum) if base is None else base.coordinate[..., m]
+            parts[m] = torch.where(missing, self._draw_given(log_sum, order, u), parts[m])
             log_sum = torch.where(missing, torch.logaddexp(log_sum, parts[m]), log_sum)
             order = order + missing
-        return self.generator(torch.stack(parts, -1))
+        return self.generator(torch.stack(torch.broadcast_tensors(*parts), -1))
 
-    def _draw_given(self, log_sum: Tensor, order: Tensor) -> Tensor:
-        r"""Draws ``log t`` of one more coordinate given the sum over ``order`` others.
+    def _draw_given(self, log_sum: Tensor, order: Tensor, u: Tensor) -> Tensor:
+        r"""``log t`` of one more coordinate at a uniform, given the sum over ``order`` others.
 
         Inverts :math:`F(u) = \psi^{(k)}(t_O + \psi^{-1}(u)) / \psi^{(k)}(t_O)` in
         :math:`y = \log(-\log u)`, where both tails are nearly straight lines.
         """
         none = order == 0
         given = self._given(torch.where(none, 0.0, log_sum), order)
-        target = log_neg_log(*Unit.from_u(torch.rand_like(log_sum)))
+        target = log_neg_log(*Unit.from_u(u.expand(torch.broadcast_shapes(u.shape, none.shape))))
         y = self._solve(given, target)
         # One Newton step that carries gradients: it leaves the solution where it is and gives it
         # the derivatives of the implicit function theorem in parameters and present coordinates.
@@ -223,7 +224,7 @@ class Archimedean(Copula):
 
     @torch.no_grad()
     def _solve(self, given: _Given, target: Tensor) -> Tensor:
-        """Newton's method kept inside a shrinking bracket."""
+        """Newton's method kept inside a shrinking bracket; a point that has settled stays."""
         finfo = torch.finfo(target.dtype)
         low = torch.full_like(target, math.log(finfo.tiny))
         high = torch.full_like(target, math.log(-math.log(finfo.tiny)))
@@ -238,10 +239,11 @@ class Archimedean(Copula):
             newton = y - (value - target) / slope.clamp(1e-6, 1e6)
             # A step as small as this is the last: beyond it, rounding decides on which side y lies.
             close = finfo.eps**0.75 * (1 + y.abs())
-            done = done | ((newton - y).abs() <= close) | (high - low <= close)
+            settled, done = done, done | ((newton - y).abs() <= close) | (high - low <= close)
             # Bisection where Newton leaves the bracket or does not halve its steps (rtsafe).
             good = (newton > low) & (newton < high) & ((newton - y).abs() <= size / 2)
             step = torch.where(done | good, newton.clamp(low, high), (low + high) / 2)
+            step = torch.where(settled, y, step)
             y, size = step, (step - y).abs()
             if done.all():
                 break

@@ -30,7 +30,7 @@ from cm2.copulas.points import (
     to_unit,
 )
 from cm2.copulas.vectors import VectorCoupling
-from cm2.records import Unit
+from cm2.records import Base, Unit
 from cm2.registry import Registry
 
 # Entries worked on at once: few enough to stay near the processor, and enough for torch to share
@@ -220,15 +220,19 @@ class Copula(VectorCoupling, Distribution, ABC):
         unit, _ = copula._prepare(points, None)
         return copula._cdf(unit)
 
-    def complete(self, value: Points, present: Presence) -> Float[Tensor, "*shape dim"]:
+    def complete(
+        self, value: Points, present: Presence, base: Base | None = None
+    ) -> Float[Tensor, "*shape dim"]:
         """Draws the missing coordinates given the present ones, reparameterised.
 
-        Present coordinates are returned unchanged, bit for bit.
+        Present coordinates are returned unchanged, bit for bit. With ``base`` nothing is random:
+        the missing coordinates are their conditional quantiles at these uniforms.
         """
         copula, points = self._promoted(value)
         mask = as_tensor(present)
         unit, _ = copula._prepare(points, mask)
-        return torch.where(mask, to_point(points), copula._complete(unit, mask).u)
+        drawn = copula._complete(unit, mask, self._based(base, unit.log_u)).u
+        return torch.where(mask, to_point(points), drawn)
 
     def conditional_cdf(self, value: Points, present: Presence) -> Float[Tensor, "*shape dim"]:
         """Distribution function of each missing coordinate, given the present and earlier ones.
@@ -251,21 +255,20 @@ class Copula(VectorCoupling, Distribution, ABC):
         unit, _ = copula._prepare(points, None)
         return torch.where(mask, to_point(points), copula._conditional_cdf(unit, mask).u)
 
-    def complete_unit(self, unit: Unit, present: Presence) -> Unit:
+    def complete_unit(self, unit: Unit, present: Presence, base: Base | None = None) -> Unit:
         """:meth:`complete` from and to :class:`~cm2.records.Unit`."""
         copula, unit = self._promoted(unit)
         mask = as_tensor(present)
         unit, _ = copula._prepare(unit, mask)
-        drawn = copula._complete(unit, mask)
+        drawn = copula._complete(unit, mask, self._based(base, unit.log_u))
         return unit.map(lambda given, new: torch.where(mask, given, new), drawn)
 
     def sample_unit(self, sample_shape: _size = ()) -> Unit:
         """Draws points, as :class:`~cm2.records.Unit`."""
         shape = self._extended_shape(Size(sample_shape))
         half = self._like_parameters().new_full((), 0.5).log().expand(shape)
-        return self._complete(
-            Unit(half, half), torch.zeros(shape, dtype=torch.bool, device=half.device)
-        )
+        nothing = torch.zeros(shape, dtype=torch.bool, device=half.device)
+        return self._complete(Unit(half, half), nothing, None)
 
     def rsample(self, sample_shape: _size = Size()) -> Float[Tensor, "*shape dim"]:
         """Draws points, reparameterised.
@@ -289,7 +292,7 @@ class Copula(VectorCoupling, Distribution, ABC):
     def _cdf(self, unit: Unit) -> Tensor: ...
 
     @abstractmethod
-    def _complete(self, unit: Unit, present: Tensor) -> Unit: ...
+    def _complete(self, unit: Unit, present: Tensor, base: Base | None) -> Unit: ...
 
     @abstractmethod
     def _conditional_cdf(self, unit: Unit, present: Tensor) -> Unit: ...

@@ -106,8 +106,8 @@ class Clayton(Archimedean):
         scaled = log_theta + log_t - softplus(log_theta + log_sum)
         return log_softplus(scaled) + (1 / self.theta + order).log()
 
-    def _draw_given(self, log_sum: Tensor, order: Tensor) -> Tensor:
+    def _draw_given(self, log_sum: Tensor, order: Tensor, u: Tensor) -> Tensor:
         log_theta = self.theta.log()
-        target = log_neg_log(*Unit.from_u(torch.rand_like(log_sum)))
+        target = log_neg_log(*Unit.from_u(u))
         scaled = log_expm1(target - (1 / self.theta + order).log())
         return scaled - log_theta + softplus(log_theta + log_sum)

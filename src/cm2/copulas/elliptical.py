@@ -18,7 +18,8 @@ from torch import Tensor
 from cm2.copulas.base import Copula, check_tau
 from cm2.copulas.patterns import distinct, pick
 from cm2.copulas.points import as_float
-from cm2.records import Unit
+from cm2.numerics import normal_quantile
+from cm2.records import Base, Unit
 
 # What single precision may have taken from the entries of a matrix of correlations.
 _ROUNDING = 1e-5
@@ -76,6 +77,17 @@ class Elliptical(Copula):
     def _conditional(self, unit: Unit, whitening: Whitening, earlier: Tensor) -> Unit:
         """Distribution functions given earlier coordinates, by an ordered whitening."""
 
+    @abstractmethod
+    def _quantile(self, x: Tensor, scores: Tensor, present: Tensor, ordered: Ordered) -> Unit:
+        """The inverse of :meth:`_conditional`: all coordinates from the present ones' scores.
+
+        Args:
+            x: Normal scores of the distribution functions.
+            scores: Scores of the present coordinates, 0 elsewhere.
+            present: Which are present.
+            ordered: Matrices in which they come first.
+        """
+
     # Laws --------------------------------------------------------------------------------------
 
     def _log_prob(self, unit: Unit, present: Tensor | None) -> Tensor:
@@ -90,9 +102,13 @@ class Elliptical(Copula):
         order = present.sum(-1)
         return torch.where(order > 1, self._log_density(whitening, scores, order), 0.0)
 
-    def _complete(self, unit: Unit, present: Tensor) -> Unit:
+    def _complete(self, unit: Unit, present: Tensor, base: Base | None) -> Unit:
         scores = self._scores(unit) if bool(present.any()) else torch.zeros_like(unit.log_u)
-        return self._draw(*self._conditioned(scores, present))
+        if base is None:
+            return self._draw(*self._conditioned(scores, present))
+        x = normal_quantile(*Unit.from_u(base.coordinate))
+        scores = torch.where(present, scores, 0.0)
+        return self._quantile(x, scores, present, self._ordered(present))
 
     def _conditioned(self, scores: Tensor, present: Tensor) -> tuple[Tensor, Given | None]:
         """Errors of a draw of all coordinates, and on what they are conditioned."""
@@ -117,16 +133,19 @@ class Elliptical(Copula):
         return pick(torch.linalg.solve(masked, cross, left=False), index), masked, index
 
     def _conditional_cdf(self, unit: Unit, present: Tensor) -> Unit:
+        before = torch.ones(self.dim, self.dim, dtype=torch.bool, device=present.device).tril(-1)
+        earlier = present[..., None, :] | (before & ~present[..., None, :])
+        return self._conditional(unit, self._ordered(present).whitening, earlier)
+
+    def _ordered(self, present: Tensor) -> Ordered:
+        """Matrices in which present coordinates come first, the missing ones in their order."""
         patterns, index = distinct(present, self.batch_shape)
-        # Present coordinates first, the missing ones after them in their order.
         rank = torch.argsort((~patterns).int(), dim=-1, stable=True)
         swap = self._eye()[rank]
         factor = sub_factor(swap @ self.correlation @ swap.mT)
         table = Whitening.of(factor)
-        ordered = Whitening(swap.mT @ table.matrix @ swap, table.log_determinant)
-        before = torch.ones(self.dim, self.dim, dtype=torch.bool, device=present.device).tril(-1)
-        earlier = present[..., None, :] | (before & ~present[..., None, :])
-        return self._conditional(unit, ordered.pick(index), earlier)
+        whitening = Whitening(swap.mT @ table.matrix @ swap, table.log_determinant)
+        return Ordered(pick(swap.mT @ factor @ swap, index), whitening.pick(index))
 
     def _masked(self, patterns: Tensor) -> Tensor:
         """The correlation with identity rows and columns for the missing, by pattern."""
@@ -150,6 +169,13 @@ class Whitening(NamedTuple):
     def pick(self, index: tuple[Tensor, ...]) -> Whitening:
         """Those of a table over patterns."""
         return Whitening(*(pick(part, index) for part in self))
+
+
+class Ordered(NamedTuple):
+    """A Cholesky factor in an order of the coordinates, and the whitening by it."""
+
+    factor: Tensor
+    whitening: Whitening
 
 
 class Given(NamedTuple):

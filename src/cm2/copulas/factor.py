@@ -40,7 +40,7 @@ from cm2.copulas.measures import Estimate
 from cm2.copulas.patterns import distinct, pick
 from cm2.copulas.points import as_float
 from cm2.numerics import normal_quantile
-from cm2.records import Unit
+from cm2.records import Base, Unit
 
 RANK = 8
 """Number of factors of vectors, unless another is asked for."""
@@ -97,6 +97,11 @@ class Factor(Copula):
     def rank(self) -> int:
         """Number r of factors."""
         return self.loading.shape[-1]
+
+    @property
+    def factor_shape(self) -> torch.Size:  # type: ignore[override]
+        """One for each factor, and as many for each block."""
+        return torch.Size((1 + self.dim // self.block, self.rank))
 
     @property
     def redundant(self) -> int:
@@ -278,25 +283,33 @@ class Factor(Copula):
         value = value + pick(roots - log_det(tril), index)
         return torch.where(here.sum(-1) > 1, value, 0.0)
 
-    def _complete(self, unit: Unit, present: Tensor) -> Unit:
-        return Unit.from_normal(self._complete_normal(normal_quantile(*unit), present))
+    def _complete(self, unit: Unit, present: Tensor, base: Base | None) -> Unit:
+        return Unit.from_normal(self._complete_normal(normal_quantile(*unit), present, base))
 
-    def _complete_normal(self, x: Tensor, present: Tensor) -> Tensor:
+    def _complete_normal(self, x: Tensor, present: Tensor, base: Base | None) -> Tensor:
         """Of ``s = L (w + R^-T v - L'e) + e``: no root of a d x d matrix, and nothing cancels."""
         here = whole(self._split_last(present))
         if here is None:
-            return self._dense()._complete_normal(x, present)
+            return self._dense()._complete_normal(x, present, base)
         parts = self._blocks()
         mean, whiten = self._given(parts, x, here)
-        lead, blocks = mean.shape[:-1], here.shape[-1]
-        noise, inside, error = (
-            torch.randn((*lead, *size), dtype=x.dtype, device=x.device)
-            for size in ((self.rank,), (blocks, self.rank), (blocks, self.block))
-        )
+        noise, inside, error = self._noise(mean, base)
         w = mean + multiply(whiten.mT, noise)
         spread = by_block(inside, inverse(parts.root, upper=True))
         inner = w.unsqueeze(-2) + spread - by_block(error, parts.reach)
         return (by_block(inner, parts.reach.mT) + error).flatten(-2)
+
+    def _noise(self, like: Tensor, base: Base | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Normal noise: of all blocks' factors, of each block's, and of coordinates by block."""
+        if base is None or base.factor is None:
+            lead, blocks = like.shape[:-1], self.dim // self.block
+            sizes = (self.rank,), (blocks, self.rank), (blocks, self.block)
+            draw = [like.new_empty((*lead, *size)).normal_() for size in sizes]
+            return draw[0], draw[1], draw[2]
+        factor, error = (
+            normal_quantile(*Unit.from_u(part)) for part in (base.factor, base.coordinate)
+        )
+        return factor[..., 0, :], factor[..., 1:, :], self._split_last(error)
 
     def _mean_normal(self, x: Tensor, present: Tensor) -> Tensor:
         here = whole(self._split_last(present))

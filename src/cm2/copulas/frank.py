@@ -19,7 +19,7 @@ from cm2.copulas.archimedean import LARGEST_DIM, Archimedean
 from cm2.copulas.base import check_tau, register
 from cm2.copulas.points import as_float
 from cm2.numerics import log1mexp, log_cloglog, log_neg_log1mexp, log_polynomial, log_softplus
-from cm2.records import Unit
+from cm2.records import Base, Unit
 
 # Below this |theta| the copula cannot be told from independence in float32 (its density is at
 # most 1 + theta / 2).
@@ -114,8 +114,10 @@ class Frank(Archimedean):
         cdf = super()._cdf(self._reflect(unit))
         return torch.where(self.theta < 0, unit.u[..., 0] - cdf, cdf)
 
-    def _complete(self, unit: Unit, present: Tensor) -> Unit:
-        return self._reflect(super()._complete(self._reflect(unit), present))
+    def _complete(self, unit: Unit, present: Tensor, base: Base | None) -> Unit:
+        if base is not None and self.dim == 2:
+            base = base.flip(self._reflected())
+        return self._reflect(super()._complete(self._reflect(unit), present, base))
 
     def _conditional_cdf(self, unit: Unit, present: Tensor) -> Unit:
         return self._reflect(super()._conditional_cdf(self._reflect(unit), present))
@@ -124,9 +126,12 @@ class Frank(Archimedean):
         """Swaps the ends of the second coordinate where theta is negative."""
         if self.dim != 2:
             return unit
-        second = torch.tensor([False, True], device=self.theta.device)
-        swap = (self.theta < 0)[..., None] & second
+        swap = self._reflected()
         return unit.map(lambda part, other: torch.where(swap, other, part), unit.flip())
+
+    def _reflected(self) -> Tensor:
+        """Which coordinates of a pair are reflected: the second, where theta is negative."""
+        return (self.theta < 0)[..., None] & torch.tensor([False, True], device=self.theta.device)
 
     def log_inverse(self, unit: Unit) -> Tensor:
         theta, log_p = self._theta[..., None], self._log_p[..., None]

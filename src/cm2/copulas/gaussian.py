@@ -15,6 +15,7 @@ from cm2.copulas.base import register
 from cm2.copulas.elliptical import (
     Elliptical,
     Given,
+    Ordered,
     Whitening,
     exchangeable,
     factor_of,
@@ -23,7 +24,7 @@ from cm2.copulas.elliptical import (
 from cm2.copulas.measures import Estimate
 from cm2.copulas.orthant import box_probability, pair_cdf
 from cm2.numerics import normal_quantile
-from cm2.records import Unit
+from cm2.records import Base, Unit
 
 
 @register("gaussian")
@@ -97,8 +98,11 @@ class Gaussian(Elliptical):
     def _log_prob_normal(self, x: Tensor, present: Tensor | None) -> Tensor:
         return self._log_prob_scores(x, present)
 
-    def _complete_normal(self, x: Tensor, present: Tensor) -> Tensor:
-        return self._drawn(*self._conditioned(x, present))
+    def _complete_normal(self, x: Tensor, present: Tensor, base: Base | None) -> Tensor:
+        if base is None:
+            return self._drawn(*self._conditioned(x, present))
+        noise = normal_quantile(*Unit.from_u(base.coordinate))
+        return self._quantile_normal(noise, x, present, self._ordered(present))
 
     def _mean_normal(self, x: Tensor, present: Tensor) -> Tensor:
         return multiply(self._regression(present)[0], torch.where(present, x, 0.0))
@@ -112,6 +116,15 @@ class Gaussian(Elliptical):
 
     def _drawn(self, error: Tensor, given: Given | None) -> Tensor:
         return error if given is None else multiply(given.gain, given.scores) + error
+
+    def _quantile(self, x: Tensor, scores: Tensor, present: Tensor, ordered: Ordered) -> Unit:
+        return Unit.from_normal(self._quantile_normal(x, scores, present, ordered))
+
+    def _quantile_normal(
+        self, x: Tensor, scores: Tensor, present: Tensor, ordered: Ordered
+    ) -> Tensor:
+        white = torch.where(present, multiply(ordered.whitening.matrix, scores), x)
+        return multiply(ordered.factor, white)
 
     def _conditional(self, unit: Unit, whitening: Whitening, earlier: Tensor) -> Unit:
         return Unit.from_normal(multiply(whitening.matrix, self._scores(unit)))

@@ -12,7 +12,7 @@ from torch.types import _size
 from cm2.copulas.base import Copula, register
 from cm2.copulas.measures import Estimate
 from cm2.copulas.points import as_tensor
-from cm2.records import Unit
+from cm2.records import Base, Unit
 
 
 @register("independence")
@@ -88,9 +88,14 @@ class Independence(Copula):
         shape = torch.broadcast_shapes(unit.log_u.shape[:-1], self.batch_shape)
         return unit.log_u.sum(-1).exp().expand(shape)
 
-    def _complete(self, unit: Unit, present: Tensor) -> Unit:
+    def _complete(self, unit: Unit, present: Tensor, base: Base | None) -> Unit:
         shape = torch.broadcast_shapes(
             unit.log_u.shape, present.shape, (*self.batch_shape, self.dim)
         )
-        drawn = Unit.from_u(torch.rand(shape, dtype=unit.log_u.dtype, device=unit.log_u.device))
+        like = unit.log_u
+        drawn = Unit.from_u(
+            torch.rand(shape, dtype=like.dtype, device=like.device)
+            if base is None
+            else base.coordinate.expand(torch.broadcast_shapes(shape, base.coordinate.shape))
+        )
         return unit.map(lambda given, new: torch.where(present, given, new), drawn)

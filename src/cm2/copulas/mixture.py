@@ -19,7 +19,11 @@ from torch.types import _size
 from cm2.copulas.base import Copula
 from cm2.copulas.measures import kendall_from_rosenblatt
 from cm2.copulas.points import as_float
-from cm2.records import Unit
+from cm2.numerics import normal_quantile
+from cm2.records import Base, Unit
+
+# Normal scores of whatever float64 can tell from 0 and 1, and halvings that bring these together.
+_FAR, _HALVINGS = 40.0, 60
 
 
 class Mixture(Copula):
@@ -128,10 +132,12 @@ class Mixture(Copula):
     def _cdf(self, unit: Unit) -> Tensor:
         return self._average(lambda copula: copula._cdf(unit))
 
-    def _complete(self, unit: Unit, present: Tensor) -> Unit:
+    def _complete(self, unit: Unit, present: Tensor, base: Base | None) -> Unit:
+        if base is not None:
+            return self._quantile(unit, present, base.coordinate)
         posterior = self._log_joint(unit, present).detach()
         chosen = torch.distributions.Categorical(logits=posterior, validate_args=False).sample()
-        drawn = [copula._complete(unit, present) for copula in self.copulas]
+        drawn = [copula._complete(unit, present, None) for copula in self.copulas]
         index = chosen[..., None, None]
         return Unit(
             *(
@@ -141,6 +147,23 @@ class Mixture(Copula):
                 for parts in zip(*drawn, strict=True)
             )
         )
+
+    @torch.no_grad()
+    def _quantile(self, unit: Unit, present: Tensor, u: Tensor) -> Unit:
+        """The inverse of :meth:`_conditional_cdf` by bisection, one coordinate after the other."""
+        shape = torch.broadcast_shapes(unit.log_u.shape, present.shape, u.shape)
+        target = normal_quantile(*Unit.from_u(u.expand(shape)))
+        x = normal_quantile(*unit).expand(shape).clone()
+        for m in range(self.dim):
+            given = x[..., m].clone()
+            low, high = torch.full_like(given, -_FAR), torch.full_like(given, _FAR)
+            for _ in range(_HALVINGS):
+                x[..., m] = torch.where(present[..., m], given, (low + high) / 2)
+                value = normal_quantile(*self._conditional_cdf(Unit.from_normal(x), present))
+                below = value[..., m] < target[..., m]
+                low = torch.where(below, x[..., m], low)
+                high = torch.where(below, high, x[..., m])
+        return Unit.from_normal(x)
 
     def _conditional_cdf(self, unit: Unit, present: Tensor) -> Unit:
         inside = [copula._conditional_cdf(unit, present) for copula in self.copulas]

@@ -20,7 +20,7 @@ from cm2.copulas.clayton import Clayton
 from cm2.copulas.gumbel import Gumbel
 from cm2.copulas.joe import Joe
 from cm2.copulas.points import as_tensor
-from cm2.records import Unit
+from cm2.records import Base, Unit
 
 # Which coordinates of a pair a rotation by so many degrees reflects; against the clock, as in
 # pyvinecopulib and Nelsen.
@@ -57,8 +57,10 @@ class Reflection(Copula):
     def _log_prob(self, unit: Unit, present: Tensor | None) -> Tensor:
         return self.copula._log_prob(self._turn(unit), present)
 
-    def _complete(self, unit: Unit, present: Tensor) -> Unit:
-        return self._turn(self.copula._complete(self._turn(unit), present))
+    def _complete(self, unit: Unit, present: Tensor, base: Base | None) -> Unit:
+        if base is not None:
+            base = base.flip(torch.tensor(self.flip, device=base.coordinate.device))
+        return self._turn(self.copula._complete(self._turn(unit), present, base))
 
     def _conditional_cdf(self, unit: Unit, present: Tensor) -> Unit:
         return self._turn(self.copula._conditional_cdf(self._turn(unit), present))

@@ -20,6 +20,7 @@ from cm2.copulas.base import register
 from cm2.copulas.elliptical import (
     Elliptical,
     Given,
+    Ordered,
     Whitening,
     exchangeable,
     factor_of,
@@ -161,6 +162,26 @@ class StudentT(Elliptical):
         y = torch.where(order == 0, scores, y)
         z = to_normal(y, df[..., None], order)
         return Unit.from_normal(z.to(dtype))
+
+    def _quantile(self, x: Tensor, scores: Tensor, present: Tensor, ordered: Ordered) -> Unit:
+        # In float64, as the distribution functions that it inverts.
+        df, x = self.df.double(), x.double()
+        point = _Point.of(scores.double(), df)
+        white = multiply(ordered.whitening.matrix.double(), point.w)
+        inside = (white.square() * present).sum(-1) + point.scaled_one
+        order = present.sum(-1)
+        columns = list(white.unbind(-1))
+        for m in range(self.dim):
+            missing = ~present[..., m]
+            total = df + order
+            # A coordinate given k others is one of df + k degrees of freedom, and a radius.
+            ratio = _quantile_of(to_student(x[..., m], total), total)
+            columns[m] = torch.where(missing, ratio * inside.sqrt(), columns[m])
+            inside = torch.where(missing, inside + columns[m].square(), inside)
+            order = order + missing
+        w = multiply(ordered.factor.double(), torch.stack(torch.broadcast_tensors(*columns), -1))
+        y = _root_deviance(w, point.shift[..., None], df[..., None])
+        return Unit.from_normal(to_normal(y, df[..., None]).to(scores.dtype))
 
     def _cdf(self, unit: Unit) -> Tensor:
         exact, df = unit.map(Tensor.double), self.df.double()[..., None]

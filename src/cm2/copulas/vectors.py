@@ -17,7 +17,7 @@ from torch.types import _size
 
 from cm2.copulas.orthant import sequence
 from cm2.numerics import normal_quantile
-from cm2.records import Unit
+from cm2.records import Base, Unit
 
 _LAUTUM_POINTS = 128
 
@@ -31,6 +31,8 @@ class VectorCoupling(ABC):
     gaussian_scores: ClassVar[bool] = False
     # Coordinates that come from one vector; they are next to each other.
     block: int = 1
+    # Shape of the uniforms that a completion takes beside one for each coordinate.
+    factor_shape: torch.Size = torch.Size()
 
     @classmethod
     def start_vectors(
@@ -95,13 +97,17 @@ class VectorCoupling(ABC):
         return copula._log_prob_normal(x, present)
 
     def complete_normal(
-        self, x: Float[Tensor, "*#shape dim"], present: Bool[Tensor, "*#shape dim"]
+        self,
+        x: Float[Tensor, "*#shape dim"],
+        present: Bool[Tensor, "*#shape dim"],
+        base: Base | None = None,
     ) -> Float[Tensor, "*shape dim"]:
         """:meth:`complete` from and to standard normal scores."""
         copula, x = self._promoted(x)
         self._check_present(present)
         x = torch.where(present, x, 0.0)
-        return torch.where(present, x, copula._complete_normal(x, present))
+        drawn = copula._complete_normal(x, present, self._based(base, x))
+        return torch.where(present, x, drawn)
 
     def mean_normal(
         self, x: Float[Tensor, "*#shape dim"], present: Bool[Tensor, "*#shape dim"]
@@ -119,13 +125,34 @@ class VectorCoupling(ABC):
     def _log_prob_normal(self, x: Tensor, present: Tensor | None) -> Tensor:
         return self._log_prob(Unit.from_normal(x), present)
 
-    def _complete_normal(self, x: Tensor, present: Tensor) -> Tensor:
-        return normal_quantile(*self._complete(Unit.from_normal(x), present))
+    def _complete_normal(self, x: Tensor, present: Tensor, base: Base | None) -> Tensor:
+        return normal_quantile(*self._complete(Unit.from_normal(x), present, base))
 
     def _mean_normal(self, x: Tensor, present: Tensor) -> Tensor:
         raise ValueError(
             f"{type(self).__name__}: the mean of normal scores has no closed form; average draws"
         )
+
+    def _based(self, base: Base | None, like: Tensor) -> Base | None:
+        """Base points in the dtype of what they complete.
+
+        Raises:
+            ValueError: If they are not those of this copula.
+        """
+        if base is None:
+            return None
+        name, shape = type(self).__name__, self.factor_shape
+        if base.coordinate.shape[-1:] != (self.dim,):
+            raise ValueError(
+                f"{name}: base.coordinate must have shape (*, {self.dim}), "
+                f"got {tuple(base.coordinate.shape)}"
+            )
+        given = None if base.factor is None else base.factor.shape
+        if shape and (given is None or given[-len(shape) :] != shape):
+            wanted = ", ".join(map(str, shape))
+            got = "none" if given is None else tuple(given)
+            raise ValueError(f"{name}: base.factor must have shape (*, {wanted}), got {got}")
+        return base.map(lambda part: part.to(like))
 
     # What the copula has ------------------------------------------------------------------------
 
@@ -149,4 +176,4 @@ class VectorCoupling(ABC):
     def _log_prob(self, unit: Unit, present: Tensor | None) -> Tensor: ...
 
     @abstractmethod
-    def _complete(self, unit: Unit, present: Tensor) -> Unit: ...
+    def _complete(self, unit: Unit, present: Tensor, base: Base | None) -> Unit: ...

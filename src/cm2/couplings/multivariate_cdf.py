@@ -17,7 +17,7 @@ from torch.types import _size
 
 from cm2.copulas import Copula, Estimate
 from cm2.couplings.base import Joint, register
-from cm2.records import Unit
+from cm2.records import Base, Unit
 
 
 @register("multivariate-cdf")
@@ -58,13 +58,13 @@ class MultivariateCdfJoint(Joint):
         z, _ = self._prepare(value, present)
         return self.to_scalar(z).map(lambda part: part.unsqueeze(-1))
 
-    def _draw(self, z: Tensor, present: Tensor) -> Tensor:
+    def _draw(self, z: Tensor, present: Tensor, base: Base | None) -> Tensor:
         if bool(present.any()):
             raise ValueError(
                 "the coupling 'multivariate-cdf' has no law of what is missing given what is "
                 "present; use imputation='marginal', as the paper does"
             )
-        return self.marginals.sample(z.shape[:1])
+        return self._draw_marginal(z, present, base)
 
     def _total_correlation(self, samples: int) -> Estimate:
         raise ValueError("the coupling 'multivariate-cdf' is no density: it has no information")

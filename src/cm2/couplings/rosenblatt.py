@@ -14,7 +14,7 @@ from torch.types import _size
 
 from cm2.couplings.base import Joint, register
 from cm2.couplings.shared_components import SharedComponentsJoint
-from cm2.records import Unit
+from cm2.records import Base, Unit
 
 
 @register("rosenblatt")
@@ -42,14 +42,15 @@ class RosenblattJoint(Joint):
         z, _ = self._prepare(value, present)
         return self.marginals.to_uniform(z)
 
-    def _draw(self, z: Tensor, present: Tensor) -> Tensor:
+    def _draw(self, z: Tensor, present: Tensor, base: Base | None) -> Tensor:
         unit = self.marginals.to_uniform(z).map(self._points)
-        drawn = self.copula.complete_unit(unit, self._mask(present))
-        missing = ~present
-        rows, modality = missing.nonzero(as_tuple=True)
-        points = drawn.map(lambda part: self._vectors(part).expand_as(z)[rows, modality])
-        result = z.clone()
-        result[rows, modality] = self.marginals[modality].from_uniform(points)
+        drawn = self.copula.complete_unit(unit, self._mask(present), self._copula_base(base))
+        drawn = drawn.map(self._vectors)
+        shape = torch.broadcast_shapes(drawn.log_u.shape, z.shape)
+        rows, modality = (~present).nonzero(as_tuple=True)
+        points = drawn.map(lambda part: part.expand(shape)[..., rows, modality, :])
+        result = z.expand(shape).clone()
+        result[..., rows, modality, :] = self.marginals[modality].from_uniform(points)
         return result
 
     def _conditional_mean(self, z: Tensor, present: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from cm2.couplings.base import Joint, fixed_seed, register
 from cm2.marginals import GaussianMixture
 from cm2.marginals.standard import standardize
 from cm2.numerics import draw_index
-from cm2.records import Unit
+from cm2.records import Base, Unit
 
 
 @register("shared-components")
@@ -65,7 +65,7 @@ class SharedComponentsJoint(Joint):
     def copula_arguments(self, value: Tensor, present: Tensor | None = None) -> Unit:
         """Positions within a component that is drawn given all that is present."""
         z, present = self._prepare(value, present)
-        loc, scale = self._drawn_component(z, present)
+        loc, scale = self._drawn_component(z, present, None)
         return Unit.from_normal((z - loc) / scale)
 
     def _log_posterior(self, z: Tensor, present: Tensor) -> Tensor:
@@ -73,16 +73,20 @@ class SharedComponentsJoint(Joint):
         log_marginal, log_copula = self._by_component(z, present)
         return (self._log_weights() + log_marginal.sum(-2) + log_copula).log_softmax(-1)
 
-    def _drawn_component(self, z: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    def _drawn_component(
+        self, z: Tensor, present: Tensor, base: Base | None
+    ) -> tuple[Tensor, Tensor]:
         """Means and scales (*, M, d) of a component drawn from its posterior."""
-        component = draw_index(self._log_posterior(z, present))
+        if base is not None and base.component is None:
+            raise ValueError("base.component must say which component is drawn, got none")
+        component = draw_index(self._log_posterior(z, present), base and base.component)
         loc, scale = (part.movedim(-2, 0) for part in (self.marginals.loc, self.marginals.scale))
         return loc[component], scale[component]
 
-    def _draw(self, z: Tensor, present: Tensor) -> Tensor:
-        loc, scale = self._drawn_component(z, present)
-        points = self._points((z - loc) / scale)
-        drawn = self._vectors(self.copula.complete_normal(points, self._mask(present)))
+    def _draw(self, z: Tensor, present: Tensor, base: Base | None) -> Tensor:
+        loc, scale = self._drawn_component(z, present, base)
+        points, mask = self._points((z - loc) / scale), self._mask(present)
+        drawn = self._vectors(self.copula.complete_normal(points, mask, self._copula_base(base)))
         return loc + scale * drawn
 
     def _conditional_mean(self, z: Tensor, present: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from cm2.records import Base
 from cm2.registry import Registry
 
 if TYPE_CHECKING:
@@ -36,11 +37,13 @@ class Imputer(nn.Module, ABC):
         z: Float[Tensor, "batch modality dim"],
         present: Bool[Tensor, "batch modality"],
         joint: Joint,
+        base: Base | None = None,
     ) -> Float[Tensor, "batch modality dim"]:
         """Returns ``z`` with missing modalities filled in.
 
         Present entries come back bit for bit and keep their gradient; imputed entries carry none.
-        Only incomplete rows are computed.
+        Only incomplete rows are computed. ``base`` has what to draw from, a point for each row;
+        draws are random without it.
         """
         incomplete = ~present.all(dim=-1)
         if not bool(incomplete.any()):
@@ -49,7 +52,9 @@ class Imputer(nn.Module, ABC):
         with torch.no_grad():
             gaps = present[rows]
             safe = torch.where(gaps.unsqueeze(-1), z[rows], 0.0)
-            values = torch.zeros_like(z).index_copy(0, rows, self.values(safe, gaps, joint))
+            points = None if base is None else base.map(lambda part: part[rows])
+            filled = self.values(safe, gaps, joint, points)
+            values = torch.zeros_like(z).index_copy(0, rows, filled)
         return torch.where(present.unsqueeze(-1), z, values)
 
     def sampler(self) -> Imputer:
@@ -62,8 +67,12 @@ class Imputer(nn.Module, ABC):
         z: Float[Tensor, "row modality dim"],
         present: Bool[Tensor, "row modality"],
         joint: Joint,
+        base: Base | None = None,
     ) -> Float[Tensor, "row modality dim"]:
-        """Returns embeddings for all modalities; those at present ones are ignored."""
+        """Returns embeddings for all modalities; those at present ones are ignored.
+
+        An imputer that draws does so from the joint, which takes ``base`` as it is.
+        """
 
 
 REGISTRY: Registry[Imputer] = Registry("imputer")

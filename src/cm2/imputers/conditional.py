@@ -11,6 +11,7 @@ from cm2.imputers.base import Imputer, register
 
 if TYPE_CHECKING:
     from cm2.couplings import Joint
+    from cm2.records import Base
 
 
 @register("conditional")
@@ -24,6 +25,7 @@ class Conditional(Imputer):
         z: Float[Tensor, "row modality dim"],
         present: Bool[Tensor, "row modality"],
         joint: Joint,
+        base: Base | None = None,
     ) -> Float[Tensor, "row modality dim"]:
         """Draws from the conditional law of the missing modalities."""
-        return joint.complete(z, present)
+        return joint.complete(z, present, base)

@@ -12,6 +12,7 @@ from cm2.imputers.conditional import Conditional
 
 if TYPE_CHECKING:
     from cm2.couplings import Joint
+    from cm2.records import Base
 
 
 @register("conditional-mean")
@@ -30,6 +31,7 @@ class ConditionalMean(Imputer):
         z: Float[Tensor, "row modality dim"],
         present: Bool[Tensor, "row modality"],
         joint: Joint,
+        base: Base | None = None,
     ) -> Float[Tensor, "row modality dim"]:
         """Returns the conditional means."""
         return joint.conditional_mean(z, present)

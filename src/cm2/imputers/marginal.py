@@ -11,6 +11,7 @@ from cm2.imputers.base import Imputer, register
 
 if TYPE_CHECKING:
     from cm2.couplings import Joint
+    from cm2.records import Base
 
 
 @register("marginal")
@@ -22,6 +23,7 @@ class Marginal(Imputer):
         z: Float[Tensor, "row modality dim"],
         present: Bool[Tensor, "row modality"],
         joint: Joint,
+        base: Base | None = None,
     ) -> Float[Tensor, "row modality dim"]:
         """Draws from the marginal law of the missing modalities."""
-        return joint.marginal_complete(z, present)
+        return joint.marginal_complete(z, present, base)

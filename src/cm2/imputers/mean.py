@@ -12,6 +12,7 @@ from cm2.imputers.marginal import Marginal
 
 if TYPE_CHECKING:
     from cm2.couplings import Joint
+    from cm2.records import Base
 
 
 @register("mean")
@@ -29,6 +30,7 @@ class Mean(Imputer):
         z: Float[Tensor, "row modality dim"],
         present: Bool[Tensor, "row modality"],
         joint: Joint,
+        base: Base | None = None,
     ) -> Float[Tensor, "row modality dim"]:
         """Returns the marginal means."""
         return joint.mean_complete(z, present)

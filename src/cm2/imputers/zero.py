@@ -12,6 +12,7 @@ from cm2.imputers.base import Imputer, register
 
 if TYPE_CHECKING:
     from cm2.couplings import Joint
+    from cm2.records import Base
 
 
 @register("zero")
@@ -25,6 +26,7 @@ class Zero(Imputer):
         z: Float[Tensor, "row modality dim"],
         present: Bool[Tensor, "row modality"],
         joint: Joint,
+        base: Base | None = None,
     ) -> Float[Tensor, "row modality dim"]:
         """Returns zeros."""
         return torch.zeros_like(z)

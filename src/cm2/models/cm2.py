@@ -29,7 +29,7 @@ from cm2.models.base import (
 )
 from cm2.models.posteriors import Encoded
 from cm2.numerics import seeded
-from cm2.records import Batch, Output
+from cm2.records import Base, Batch, Output
 
 JOINT_SPEED = 5.0
 """Learning rate of the joint relative to the network's; it has to follow moving embeddings."""
@@ -150,6 +150,7 @@ class CM2(Model):
         self,
         z: Float[Tensor, "batch modality dim"],
         present: Bool[Tensor, "batch modality"],
+        base: Base | None = None,
         *,
         sampled: bool = False,
     ) -> Float[Tensor, "batch modality dim"]:
@@ -158,12 +159,14 @@ class CM2(Model):
         Args:
             z: Embeddings.
             present: Which of them are there.
+            base: Uniform numbers of which draws are made, as for ``Joint.complete``; drawn anew
+                if ``None``.
             sampled: Whether to draw from the law of what is missing although the imputer fills in
                 its mean.
         """
         imputer = self.imputer.sampler() if sampled else self.imputer
         with single_precision(z):
-            completed: Tensor = imputer(z, present, self.joint(frozen=True))
+            completed: Tensor = imputer(z, present, self.joint(frozen=True), base)
         return completed
 
     def classify(
@@ -213,7 +216,9 @@ class CM2(Model):
     ) -> Prediction:
         """Averages probabilities over imputations (Rubin's multiple imputation).
 
-        Complete rows, and imputers that always return the same values, are computed once.
+        The imputations are made of fixed base points, the same for every row, so that the
+        prediction of a row is the same alone and beside others. Complete rows, and imputers that
+        always return the same values, are computed once.
 
         Args:
             batch: The samples.
@@ -238,7 +243,9 @@ class CM2(Model):
             repeats = draws if sampled or self.imputer.draws else 1
             many = z[rows].repeat(repeats, 1, 1)
             there = present[rows].repeat(repeats, 1)
-            completed = self.impute(many, there, sampled=sampled)
+            points = self.joint(frozen=True).base_points(repeats)
+            base = points.map(lambda part: part.repeat_interleave(len(rows), 1).flatten(0, 1))
+            completed = self.impute(many, there, base, sampled=sampled)
             values = probability(self.classify(completed, there)).unflatten(0, (repeats, -1))
             mean = mean.index_copy(0, rows, values.mean(dim=0))
             spread = spread.index_copy(0, rows, values.std(dim=0, correction=0))
