@@ -78,7 +78,10 @@ class Base(NamedTuple):
 
     def map(self, function: Any) -> Base:
         """Applies a function of tensors to the parts that are there."""
-        return Base(*(None if part is None else function(part) for part in self))
+        component, factor = (
+            None if part is None else function(part) for part in (self.component, self.factor)
+        )
+        return Base(function(self.coordinate), component, factor)
 
     def flip(self, which: Bool[Tensor, ...]) -> Base:
         """The base points with these coordinates turned round."""

@@ -209,9 +209,8 @@ class Joint(Distribution, ABC):
         base, z = base.map(Tensor.double), z.double()
         modalities, components = self.marginals.logits.shape
         size = _MEAN_DRAWS * self.event_shape.numel() * max(modalities, components)
-        parts = (part.split(max(1, _MEAN_ELEMENTS // size)) for part in (z, present))
-        means = [law._draw(*rows, base).mean(0) for rows in zip(*parts, strict=True)]
-        return torch.cat(means)
+        pieces = torch.arange(len(z), device=z.device).split(max(1, _MEAN_ELEMENTS // size))
+        return torch.cat([law._draw(z[rows], present[rows], base).mean(0) for rows in pieces])
 
     def total_correlation(self, samples: int = 10_000) -> Float[Tensor, ""]:
         """The information that modalities share, in nats: the mean log copula term.
@@ -300,10 +299,10 @@ class Joint(Distribution, ABC):
     def _double(self) -> Joint:
         """The same law in double precision."""
         given, copula = self.marginals, self.copula
-        parts = (part.double() for part in (given.logits, given.loc, given.scale))
+        logits, loc, scale = (part.double() for part in (given.logits, given.loc, given.scale))
         if copula.parameters:
             copula = copula._like({name: v.double() for name, v in copula.parameters.items()})
-        return type(self)(copula, GaussianMixture(*parts, validate_args=False))
+        return type(self)(copula, GaussianMixture(logits, loc, scale, validate_args=False))
 
     def _base_of_rows(self, base: Base, batch: Size, rows: Tensor) -> tuple[Base, Size]:
         """Base points of some of the rows of a flattened batch, and the shape that leads them.
