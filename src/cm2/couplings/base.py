@@ -302,7 +302,7 @@ class Joint(Distribution, ABC):
     def _double(self) -> Joint:
         """The same law in double precision."""
         given, copula = self.marginals, self.copula
-        logits, loc, scale = given.logits.double(), given.loc.double(), given.scale.double()
+        logits, loc, scale = (part.double() for part in (given.logits, given.loc, given.scale))
         if copula.parameters:
             copula = copula._like({name: v.double() for name, v in copula.parameters.items()})
         return type(self)(copula, GaussianMixture(logits, loc, scale, validate_args=False))
