@@ -99,7 +99,7 @@ def siblings(patients: int, seed: int) -> tuple[dict[str, np.ndarray], np.ndarra
     return X, rng.integers(0, 2, patients)[groups], groups
 
 
-@pytest.mark.usefixtures("small_forests")
+@pytest.mark.usefixtures("small_models")
 @pytest.mark.parametrize("rival", [LateFusion("forest"), Concatenated("forest")], ids=str)
 def test_trap_forests_are_judged_on_other_patients(rival: Rival) -> None:
     """Out of bag, eight near-equal rows a patient know each other: the loss believed was .2.

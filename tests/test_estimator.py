@@ -665,7 +665,7 @@ def test_groups_reach_every_head() -> None:
         assert not np.array_equal(by_row, by_patient), head
 
 
-@pytest.mark.usefixtures("small_forests")
+@pytest.mark.usefixtures("small_models")
 @pytest.mark.parametrize("head", ["experts", "joint", "fusion", "pooled"])
 def test_few_patients_are_enough_or_the_least_number_is_said(head: str) -> None:
     X, y = make_world("shared", 24, 0)
@@ -679,7 +679,7 @@ def test_few_patients_are_enough_or_the_least_number_is_said(head: str) -> None:
         CM2Classifier(**settings).fit(few, y[: 8 * (least - 1)], groups=groups[: 8 * (least - 1)])
 
 
-@pytest.mark.usefixtures("small_forests")
+@pytest.mark.usefixtures("small_models")
 @pytest.mark.parametrize("head", ["experts", "joint", "fusion", "pooled"])
 def test_a_sample_without_any_modality_gets_the_prior(head: str) -> None:
     X, y = samples()
