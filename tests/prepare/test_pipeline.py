@@ -15,6 +15,7 @@ import pytest
 
 import raw_mimic3
 from cm2.cli import main
+from cm2.layout import EMBEDDINGS, TOKENS
 from cm2.prepare import folder, manifest, summary
 from cm2.prepare.errors import TableError
 from cm2.prepare.options import Options
@@ -114,6 +115,10 @@ def test_a_result_that_is_there_is_not_made_again(
     out = shutil.copytree(made, tmp_path / "out")
     first = json.loads((made / "manifest.json").read_text())
     monkeypatch.setattr("cm2.prepare.pipeline.start", None)
+    assert prepare("mimic3", raw, out) == first
+    for kept in (TOKENS, EMBEDDINGS):  # by readers, since
+        (out / kept).mkdir()
+        (out / kept / "report.npy").touch()
     assert prepare("mimic3", raw, out) == first
     with pytest.raises(TableError, match=r"differs in options \(hours: 48\.0 there, 24\.0 now\)"):
         prepare("mimic3", raw, out, Options(hours=24))

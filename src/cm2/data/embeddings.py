@@ -21,10 +21,9 @@ from cm2.data.folder import Folder
 from cm2.data.readers import Reader
 from cm2.errors import InputError
 from cm2.files import replacing
+from cm2.layout import EMBEDDINGS
 
 __all__ = ["Embedding", "save"]
-
-FOLDER = "embeddings"
 
 
 def save(
@@ -53,7 +52,7 @@ def save(
         raise InputError(f"{folder.root}: some of the embedded stays are not in stays.parquet")
     rows = np.full((len(known), values.shape[1]), np.nan, np.float32)
     rows[np.searchsorted(known, stays)] = values
-    path = folder.root / FOLDER / f"{modality}.npy"
+    path = folder.root / EMBEDDINGS / f"{modality}.npy"
     path.parent.mkdir(exist_ok=True)
     # The description goes first and comes last: an array without one is not read.
     path.with_suffix(".json").unlink(missing_ok=True)
@@ -74,7 +73,7 @@ class Embedding(Reader):
     """
 
     def __init__(self, folder: Folder, name: str, stays: Int[ndarray, " stay"]) -> None:
-        path = folder.root / FOLDER / f"{name}.npy"
+        path = folder.root / EMBEDDINGS / f"{name}.npy"
         try:
             made = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
             values = np.load(path).astype(np.float32)

@@ -26,11 +26,11 @@ from cm2.data.folder import Folder
 from cm2.data.readers import NEVER, Ragged, Reader, hours_of
 from cm2.errors import InputError
 from cm2.files import replacing, write_text
+from cm2.layout import TOKENS
 from cm2.records import Padded
 
 __all__ = ["Text"]
 
-FOLDER = "tokens"
 ALGORITHM = 1
 """Counts changes in how texts are cut into chunks."""
 
@@ -228,7 +228,7 @@ def _checksum(folder: Folder, name: str) -> str:
 def _place(folder: Folder, name: str, made_of: Mapping[str, Any], ending: str) -> Path:
     text = json.dumps(made_of, sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return folder.root / FOLDER / f"{name}-{key}.{ending}"
+    return folder.root / TOKENS / f"{name}-{key}.{ending}"
 
 
 def _keep(path: Path, write: Callable[[Path], None]) -> None:

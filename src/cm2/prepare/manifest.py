@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cm2.files import to_json
-from cm2.layout import FORMAT, MANIFEST
+from cm2.layout import EMBEDDINGS, FORMAT, MANIFEST, TOKENS
 
 __all__ = [
     "checksums",
@@ -117,16 +117,17 @@ def _head(path: Path) -> bytes:
 def checksums(folder: Path) -> dict[str, str]:
     """Returns the SHA-256 of every file in a folder, by its path from there.
 
+    What readers keep beside them does not count.
+
     Args:
         folder: The folder.
     """
     found = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != MANIFEST:
+        name = path.relative_to(folder)
+        if path.is_file() and path.name != MANIFEST and name.parts[0] not in (TOKENS, EMBEDDINGS):
             with path.open("rb") as file:
-                found[path.relative_to(folder).as_posix()] = hashlib.file_digest(
-                    file, "sha256"
-                ).hexdigest()
+                found[name.as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
     return found
 
 
