@@ -8,7 +8,7 @@ from scipy import integrate
 
 import oracles
 from cm2 import copulas
-from cm2.records import Unit
+from cm2.records import Base, Unit
 from families import ARCHIMEDEAN, GENERATED, Case, names, points
 from laws import EXACT, ORACLE, assert_kendall, assert_uniform
 
@@ -147,6 +147,36 @@ def test_conditional_cdf_inverts_complete(case: Case) -> None:
     complements = transformed.log_u.exp() + transformed.log_1mu.exp()
     torch.testing.assert_close(complements, torch.ones_like(complements), **ORACLE)
     assert torch.equal(transformed.log_u[present], unit.log_u[present])
+
+
+@pytest.mark.parametrize("family", sorted(set(copulas.REGISTRY) - {"factor"}))
+def test_a_completion_is_the_conditional_quantile_at_its_base_point(family: str) -> None:
+    """The factor copula takes uniforms of its factors besides: its draws have the law, not this."""
+    turned = family.startswith("rotated")
+    dim, tau = (2, -0.4) if turned else (3, 0.0 if family == "independence" else 0.4)
+    law = copulas.REGISTRY[family].from_kendall_tau(torch.tensor(tau).double(), dim=dim)
+    assert_quantile(law)
+
+
+def test_a_completion_of_opposite_or_mixed_copulas_is_the_conditional_quantile() -> None:
+    four = torch.tensor(4.0).double()
+    assert_quantile(copulas.Frank(2, theta=-four))
+    assert_quantile(copulas.Mixture([copulas.Gumbel(3, four / 2), copulas.Clayton(3, four / 2)]))
+
+
+def assert_quantile(law: copulas.Copula) -> None:
+    """Presence differs by row; several points for each row."""
+    u, base = torch.rand(8, law.dim).double(), Base(torch.rand(2, 1, law.dim).double())
+    present = (torch.rand(8, law.dim) < 0.5).expand(2, 8, -1)
+    completed = law.complete(u, present[0], base)
+    assert torch.equal(completed[present], u.expand_as(completed)[present])
+    found = law.conditional_cdf(completed, present)
+    expected = base.coordinate.expand_as(found)
+    torch.testing.assert_close(found[~present], expected[~present], **ORACLE)
+    with pytest.raises(
+        ValueError, match=rf"base.coordinate must have shape \(\*, {law.dim}\), got"
+    ):
+        law.complete(u, present[0], Base(torch.rand(8, law.dim + 1)))
 
 
 @every_archimedean
