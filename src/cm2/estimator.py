@@ -346,9 +346,9 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """The imputer's name; a mean without a closed form would take 64 draws in each step."""
         if self.imputation != "auto":
             return self.imputation
-        gaussian = copulas.REGISTRY[self.copula].gaussian_scores
-        inside = self.coupling == "shared-components"
-        return "conditional-mean" if gaussian and inside else "conditional"
+        copula, coupling = copulas.REGISTRY[self.copula], couplings.REGISTRY[self.coupling]
+        closed = coupling.mean_is_closed(copula, self.n_components)
+        return "conditional-mean" if closed else "conditional"
 
     def _build(self, seed: int) -> Head:
         builders = {

@@ -372,6 +372,22 @@ def test_conditional_means_are_those_of_draws(
 
 @every_density
 @every_family
+@pytest.mark.parametrize("components", [1, 2])
+def test_a_coupling_knows_whether_its_means_take_draws(
+    coupling: str, family: str, components: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joint = make(coupling, family, 3, 2, components=components)
+    drawn = []
+    draw = type(joint)._draw
+    monkeypatch.setattr(
+        type(joint), "_draw", lambda law, *args: drawn.append(law) or draw(law, *args)
+    )
+    joint.conditional_mean(rows(joint, 2), torch.tensor([True, False, True]).expand(2, 3))
+    assert bool(drawn) != type(joint).mean_is_closed(type(joint.copula), components)
+
+
+@every_density
+@every_family
 @pytest.mark.parametrize("modalities", [2, 3, 5])
 def test_fixed_draws_and_means_of_a_row_ignore_its_neighbours(
     coupling: str, family: str, modalities: int

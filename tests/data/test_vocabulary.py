@@ -33,7 +33,9 @@ def test_pieces_are_those_of_the_library(notes: tuple[list[str], np.ndarray]) ->
     """But for their numbers. The counts of pairs differ here, so that no tie is broken."""
     texts, _ = notes
     package = tokens.package()
-    trainer = package.trainers.WordPieceTrainer(
+    from tokenizers import trainers
+
+    trainer = trainers.WordPieceTrainer(
         vocab_size=150, special_tokens=list(vocabulary.SPECIAL), show_progress=False
     )
     known = package.Tokenizer(package.models.WordPiece(unk_token="[UNK]"))

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import torch
@@ -80,6 +79,11 @@ class Joint(Distribution, ABC):
     @classmethod
     def shares_components(cls) -> bool:
         """Whether one component of the mixture is drawn for the sample, not for each modality."""
+        return False
+
+    @classmethod
+    def mean_is_closed(cls, copula: type[Copula], components: int) -> bool:
+        """Whether :meth:`conditional_mean` takes no draws with a copula and as many components."""
         return False
 
     def log_prob(
@@ -319,19 +323,17 @@ class Joint(Distribution, ABC):
                 f"got {tuple(base.coordinate.shape)}"
             )
         copulas = self.event_shape[1] // self.copula.block
-        events = (self.event_shape, Size(), Size((copulas, *self.copula.factor_shape)))
+        factor = Size((copulas, *self.copula.factor_shape))
+        events = dict(zip(Base._fields, (self.event_shape, Size(), factor), strict=True))
         shape = torch.broadcast_shapes(base.coordinate.shape[:-2], batch)
         lead = shape[: len(shape) - len(batch)]
 
-        def of_rows(part: Tensor | None, event: Size) -> Tensor | None:
-            if part is None:
-                return None
+        def of_rows(part: Tensor, event: Size) -> Tensor:
             flat = part.expand(*lead, *batch, *event).reshape(*lead, -1, *event)
             return flat.index_select(len(lead), rows).to(self.marginals.loc.device, torch.double)
 
-        parts = [of_rows(*pair) for pair in zip(base[1:], events[1:], strict=True)]
-        coordinate = of_rows(base.coordinate, events[0])
-        return Base(base.coordinate if coordinate is None else coordinate, *parts), lead
+        given = {name: part for name, part in base._asdict().items() if part is not None}
+        return Base(**{name: of_rows(part, events[name]) for name, part in given.items()}), lead
 
     def to_uniform(self, value: Float[Tensor, "*batch modality dim"]) -> Unit:
         """The Rosenblatt transform of each embedding under its marginal law."""
@@ -386,13 +388,11 @@ class Joint(Distribution, ABC):
         return z, present
 
 
-@contextmanager
-def fixed_seed(like: Tensor, seed: int = 0) -> Iterator[None]:
+def fixed_seed(like: Tensor, seed: int = 0) -> AbstractContextManager[None]:
     """Draws from a seed of their own, and leaves the process's generators as they were."""
     # A seed is set on all devices of its kind.
     devices = range(torch.cuda.device_count()) if like.device.type == "cuda" else ()
-    with seeded(seed, devices):
-        yield
+    return seeded(seed, devices)
 
 
 REGISTRY = Registry[Joint]("coupling")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.types import _size
 
+from cm2.copulas import Copula
 from cm2.couplings.base import Joint, register
 from cm2.couplings.shared_components import SharedComponentsJoint
 from cm2.records import Base, Unit
@@ -24,6 +25,10 @@ class RosenblattJoint(Joint):
     @classmethod
     def copula_batch_shape(cls, dim: int, shared: bool) -> _size:
         return () if shared else (dim,)
+
+    @classmethod
+    def mean_is_closed(cls, copula: type[Copula], components: int) -> bool:
+        return components == 1 and copula.gaussian_scores
 
     def log_prob_terms(self, value: Tensor, present: Tensor | None = None) -> dict[str, Tensor]:
         incomplete = present is not None and not present.all()
@@ -54,6 +59,6 @@ class RosenblattJoint(Joint):
         return result
 
     def _conditional_mean(self, z: Tensor, present: Tensor) -> Tensor:
-        if self.marginals.logits.shape[-1] > 1:
+        if not self.mean_is_closed(type(self.copula), self.marginals.logits.shape[-1]):
             return super()._conditional_mean(z, present)
         return SharedComponentsJoint(self.copula, self.marginals)._conditional_mean(z, present)

@@ -36,6 +36,10 @@ class SharedComponentsJoint(Joint):
     def shares_components(cls) -> bool:
         return True
 
+    @classmethod
+    def mean_is_closed(cls, copula: type[Copula], components: int) -> bool:
+        return copula.gaussian_scores
+
     def log_prob_terms(self, value: Tensor, present: Tensor | None = None) -> dict[str, Tensor]:
         z, present = self._prepare(value, present)
         log_marginal, log_copula = self._by_component(z, present)
@@ -90,7 +94,7 @@ class SharedComponentsJoint(Joint):
         return loc + scale * drawn
 
     def _conditional_mean(self, z: Tensor, present: Tensor) -> Tensor:
-        if not self.copula.gaussian_scores:
+        if not self.mean_is_closed(type(self.copula), self.marginals.logits.shape[-1]):
             return super()._conditional_mean(z, present)
         points = self._points(self._scores(z)[0])
         scores = self.copula.mean_normal(points, self._mask(present).unsqueeze(-3))

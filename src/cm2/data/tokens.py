@@ -120,7 +120,6 @@ def package() -> Any:
     import tokenizers.normalizers
     import tokenizers.pre_tokenizers
     import tokenizers.processors
-    import tokenizers.trainers
 
     return tokenizers
 
