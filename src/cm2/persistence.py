@@ -76,8 +76,9 @@ def save(estimator: Any, path: str | Path, version: str) -> Path:
     """
     estimator = copy.copy(estimator)
     for name, value in estimator.get_params(deep=False).items():
-        setattr(estimator, name, plain(value))
-        _check_argument(name, plain(value))
+        value = plain(value)
+        setattr(estimator, name, value)
+        _check_argument(name, value)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cm2.heads.base import class_prior, repeats, stratified_folds
+from cm2.heads.base import class_prior, cross_predict, repeats, stratified_folds
 
 Kind = Literal["linear", "boosting", "forest"]
 LOWEST = 1e-6
@@ -186,13 +186,14 @@ def _cross_predict(
     prior: Float[ndarray, " label"],
 ) -> Float[ndarray, "n label"]:
     """Probabilities of each row by a model fitted without its fold."""
-    out = np.tile(prior, (len(y), 1))
-    for fold in np.unique(folds):
-        train, test = folds != fold, folds == fold
-        if len(np.unique(y[train])) > 1:
-            model = _fit(clone(candidate), x[train], y[train], weight[train])
-            out[test] = _complete(model.predict_proba(x[test]), model.classes_, prior)
-    return out
+
+    def predict(
+        train: Bool[ndarray, " n"], test: Bool[ndarray, " n"]
+    ) -> Float[ndarray, "test label"]:
+        model = _fit(clone(candidate), x[train], y[train], weight[train])
+        return _complete(model.predict_proba(x[test]), model.classes_, prior)
+
+    return cross_predict(predict, y, folds, prior)
 
 
 def _complete(

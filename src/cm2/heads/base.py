@@ -7,10 +7,11 @@ it sees standardised blocks and integer class codes, never the user's tables.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Self, TypeGuard
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from sklearn.base import BaseEstimator, clone
 
@@ -150,6 +151,28 @@ def stratified_folds(
     number = np.empty(len(y), dtype=np.int64)
     number[order] = np.arange(len(y)) % folds
     return number
+
+
+def cross_predict(
+    predict: Callable[[Bool[ndarray, " n"], Bool[ndarray, " n"]], Float[ndarray, "test label"]],
+    y: Int[ndarray, " n"],
+    folds: Int[ndarray, " n"],
+    otherwise: Float[ndarray, " label"],
+) -> Float[ndarray, "n label"]:
+    """Predictions of each row by a model fitted without its fold.
+
+    Args:
+        predict: Fits on the first rows and predicts the second.
+        y: Class codes.
+        folds: The fold of each row.
+        otherwise: Stands for rows whose other folds have one class only.
+    """
+    out = np.tile(otherwise, (len(y), 1))
+    for fold in np.unique(folds):
+        train, test = folds != fold, folds == fold
+        if len(np.unique(y[train])) > 1:
+            out[test] = predict(train, test)
+    return out
 
 
 def repeats(groups: ndarray | None) -> TypeGuard[ndarray]:

@@ -11,14 +11,14 @@ import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy.special import log_softmax
 from sklearn.base import clone
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
-from cm2.heads.base import class_prior, repeats
+from cm2.heads.base import class_prior, cross_predict, repeats
 
 KINDS = ("linear", "forest")
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -136,13 +136,13 @@ class Expert:
         weight: Float[ndarray, " n"],
         folds: Int[ndarray, " n"],
     ) -> Float[ndarray, "n label"]:
-        out = np.tile(np.log(self.prior_), (len(y), 1))
-        for fold in np.unique(folds):
-            train, test = folds != fold, folds == fold
-            if len(np.unique(y[train])) > 1:
-                fitted = clone(model).fit(x[train], y[train], weight[train])
-                out[test] = self._log_proba(Fitted(fitted, fitted.classes_, mix), x[test])
-        return out
+        def predict(
+            train: Bool[ndarray, " n"], test: Bool[ndarray, " n"]
+        ) -> Float[ndarray, "test label"]:
+            fitted = clone(model).fit(x[train], y[train], weight[train])
+            return self._log_proba(Fitted(fitted, fitted.classes_, mix), x[test])
+
+        return cross_predict(predict, y, folds, np.log(self.prior_))
 
     def _forest(
         self,
