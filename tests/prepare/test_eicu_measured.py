@@ -58,6 +58,18 @@ def test_values_by_hand() -> None:
     assert found["monitor"].loc[1, "mean_blood_pressure_count"] == 1
 
 
+def test_summaries_do_not_depend_on_the_order_of_rows() -> None:
+    """Sums of floating numbers do, by their last digit, unless the order of adding is fixed."""
+    rng = np.random.default_rng(0)
+    events = pd.DataFrame({STAY: 1, "observationoffset": rng.permutation(1000)})
+    events = events.assign(**dict.fromkeys(MONITOR, np.nan))
+    events["heartrate"] = rng.uniform(60, 100, len(events))
+    found = modalities(laboratory(), events)["monitor"]
+    for seed in range(3):
+        again = modalities(laboratory(), events.sample(frac=1, random_state=seed))["monitor"]
+        pd.testing.assert_frame_equal(again, found, check_exact=True)
+
+
 def test_without_the_tables_there_is_neither_modality() -> None:
     assert measured(Window({}, ibis.memtable(pd.DataFrame({STAY: STAYS})), END)) == {}
 

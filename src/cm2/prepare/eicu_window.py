@@ -121,21 +121,31 @@ class Window:
         events = _plausible(events, variables)
         order = [events.minute, events.value]
         hour = events.minute / 60
+        summed = {
+            "total": events.value,
+            "hours": hour,
+            "squares": hour * hour,
+            "products": hour * events.value,
+        }
         summary = (
             events.group_by(STAY, "variable")
             .agg(
                 count=events.value.count().cast("float64"),
-                total=events.value.sum(),
-                mean=events.value.mean(),
                 min=events.value.min(),
                 max=events.value.max(),
                 first=events.value.first(order_by=order),
                 last=events.value.last(order_by=order),
-                slope=events.value.cov(hour, how="pop") / hour.var(how="pop").nullif(0),
+                apart=hour.max() > hour.min(),
+                # In one order, since threads would add in any, and the last digit would differ.
+                **{name: terms.collect(order_by=order).sums() for name, terms in summed.items()},
             )
             .order_by(STAY, "variable")
             .execute()
         )
+        summary["mean"], hour = (summary[name] / summary["count"] for name in ("total", "hours"))
+        together = summary["products"] / summary["count"] - summary["mean"] * hour
+        spread = (summary["squares"] / summary["count"] - hour**2).where(summary["apart"])
+        summary["slope"] = together / spread
         wide = summary.pivot(index=STAY, columns="variable", values=list(columns.STATISTICS))
         wide.columns = [f"{variable}_{statistic}" for statistic, variable in wide.columns]
         names = [f"{name}_{s}" for name, v in variables.items() for s in v.statistics]
