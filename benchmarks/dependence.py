@@ -29,9 +29,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cm2 import CM2Classifier
-from cm2.baselines import Concatenated, LateFusion, Stacking
-from cm2.data.worlds import WORLDS, make_world, remove
-from cm2.metrics import MEASURES, measure, paired
+from cm2.estimators.baselines import Concatenated, LateFusion, Stacking
+from cm2.evaluation.metrics import MEASURES, measure, paired
+from cm2.samples.worlds import WORLDS, make_world, remove
 
 RATES = (0.0, 0.3, 0.5, 0.7)
 TRAIN = 0.6

@@ -27,12 +27,12 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
-from cm2 import training
-from cm2.data.batches import ArrayDataset
-from cm2.encoders import Dense
-from cm2.metrics import paired
-from cm2.models import CM2
-from cm2.tasks import Binary
+from cm2.evaluation.metrics import paired
+from cm2.networks import training
+from cm2.networks.encoders import Dense
+from cm2.networks.models import CM2
+from cm2.networks.tasks import Binary
+from cm2.samples.batches import ArrayDataset
 
 IMPUTATIONS = ("conditional", "marginal", "zero", "mean")
 SETTINGS = {"complete training": (0.0, 0.0), "incomplete training": (0.5, 0.2)}

@@ -26,12 +26,12 @@ import physionet2012
 import torch
 from numpy import ndarray
 
-from cm2.data.worlds import make_world, remove
+from cm2.clinical.prepare.splits import split
 from cm2.demo.studies import eicu_folder, load
-from cm2.heads import Fusion
-from cm2.inputs import Blocks, Reader
-from cm2.metrics import measure, paired
-from cm2.prepare.splits import split
+from cm2.estimators.heads import Fusion
+from cm2.evaluation.metrics import measure, paired
+from cm2.samples.inputs import Blocks, Reader
+from cm2.samples.worlds import make_world, remove
 
 RATE = 0.3
 BASE: dict[str, Any] = {

@@ -23,11 +23,11 @@ from numpy import ndarray
 from sklearn.linear_model import LogisticRegression
 
 from cm2 import CM2Classifier
-from cm2.data.worlds import remove
-from cm2.inputs import Reader
-from cm2.metrics import measure
-from cm2.prepare.options import Options
-from cm2.prepare.physionet2012 import PhysioNet2012
+from cm2.clinical.prepare.options import Options
+from cm2.clinical.prepare.physionet2012 import PhysioNet2012
+from cm2.evaluation.metrics import measure
+from cm2.samples.inputs import Reader
+from cm2.samples.worlds import remove
 
 
 class Stays(NamedTuple):

@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 
 from cm2 import CM2Classifier
-from cm2.encoders import Dense
-from cm2.learner import Learner
-from cm2.models import CM2
-from cm2.records import Batch
-from cm2.tasks import Multiclass
+from cm2.core.records import Batch
+from cm2.networks.encoders import Dense
+from cm2.networks.learner import Learner
+from cm2.networks.models import CM2
+from cm2.networks.tasks import Multiclass
 
 MODALITIES, FEATURES, ROWS, RATE = 11, 24, 256, 0.3
 DEFAULTS = CM2Classifier()

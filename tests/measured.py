@@ -1,4 +1,4 @@
-"""Measurements of made-up stays, as the common tables of `cm2.prepare` have them."""
+"""Measurements of made-up stays, as the common tables of `cm2.clinical.prepare` have them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import ibis
 import pandas as pd
 import pyarrow as pa
 
-from cm2.prepare import events
+from cm2.clinical.prepare import events
 
 INTIME = "2150-03-01 08:15:30"
 MEASUREMENTS = pa.schema(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cm2.prepare import manifest
+from cm2.clinical.prepare import manifest
 
 COLUMNS = [f"c{i}" for i in range(76)]
 VARIABLES = ["heart_rate", "glucose", "weight"]

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cm2.prepare.eicu_columns import CHRONIC, PHYSIOLOGY, STAY
+from cm2.clinical.prepare.eicu_columns import CHRONIC, PHYSIOLOGY, STAY
 
 NOTE = "notes/Progress Notes/Interventions/"
 EXAM = "notes/Progress Notes/Physical Exam/Physical Exam/"

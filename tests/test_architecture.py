@@ -9,16 +9,27 @@ import re
 import subprocess
 import sys
 import tomllib
+import warnings
 from pathlib import Path
 
 import pytest
 
 import cm2
+from cm2.core import moved
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "cm2"
 MODULES = sorted(SOURCE.rglob("*.py"))
-KINDS = ["copulas", "couplings", "encoders", "imputers", "fusions", "heads"]
+KINDS = [
+    "copulas",
+    "couplings",
+    *(f"networks.{kind}" for kind in ("encoders", "imputers", "fusions")),
+    "estimators.heads",
+]
+ROOMS = {
+    *("core", "copulas", "marginals", "couplings", "samples", "networks", "estimators"),
+    *("evaluation", "experiments", "clinical", "demo", "cli"),
+}
 HEAVY = [
     *("lightning", "sklearn", "pandas", "matplotlib", "torchmetrics", "ibis", "duckdb", "scipy"),
     "transformers",
@@ -70,6 +81,34 @@ def test_import_is_light_and_changes_no_torch_global():
     assert not {module.split(".")[0] for module in loaded} & set(HEAVY)
 
 
+def test_every_module_stands_in_a_room():
+    loose = {path.stem for path in SOURCE.glob("*.py")} - {"__init__"}
+    rooms = {path.parent.name for path in SOURCE.glob("*/__init__.py")}
+    assert (loose, rooms) == (set(), ROOMS)
+
+
+def test_tables_are_turned_into_modalities_without_torch():
+    printed = run_python(
+        "import sys\n"
+        "from cm2.clinical import synthesize\n"
+        "from cm2.clinical.prepare import pipeline\n"
+        "print('torch' in sys.modules)"
+    )
+    assert printed == "False\n"
+
+
+def test_names_from_before_the_rooms_stand_for_the_same_modules():
+    for old, new in moved.TABLE.items():
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = importlib.import_module(f"cm2.{old}")
+        assert f"cm2.{old} is cm2.{new} now" in str(caught[-1].message)
+        assert found is importlib.import_module(f"cm2.{new}")
+        assert found.__name__ == found.__spec__.name == f"cm2.{new}"
+        for name in [name for name in sys.modules if moved.place(name)]:
+            del sys.modules[name]  # so that the next test finds none of it
+
+
 def test_version_is_the_metadata():
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert cm2.__version__ == importlib.metadata.version("cm2") == declared
@@ -78,14 +117,15 @@ def test_version_is_the_metadata():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_registered_module_of_a_kind_is_listed(kind):
-    listed = (SOURCE / kind / "__init__.py").read_text()
+    folder = SOURCE / kind.replace(".", "/")
+    listed = (folder / "__init__.py").read_text()
     registers = re.compile(r"^@(?:[\w.]+\.)?register\(", re.MULTILINE)
     missing = [
         path.stem
-        for path in sorted((SOURCE / kind).glob("*.py"))
+        for path in sorted(folder.glob("*.py"))
         if registers.search(path.read_text()) and f"cm2.{kind}.{path.stem} " not in listed
     ]
-    assert not missing, f"cm2/{kind}/__init__.py does not import {missing}"
+    assert not missing, f"cm2.{kind} does not import {missing}"
 
 
 def public_members(module) -> list[tuple[str, object]]:
@@ -139,7 +179,7 @@ def test_only_one_module_draws_a_bootstrap():
         r"(?<!torch)\.multinomial\(|def \w*resampl|import .*\bresample\b|stats\.bootstrap"
     )
     found = [name_of(path) for path in MODULES if resamplers.search(path.read_text())]
-    assert found == ["cm2.bootstrap"]
+    assert found == ["cm2.evaluation.bootstrap"]
 
 
 def test_public_names_resolve():

@@ -12,13 +12,13 @@ import pytest
 import yaml
 from sklearn.metrics import roc_auc_score
 
-from cm2 import CM2Classifier, bootstrap, demo
-from cm2.data.views import QUADRANTS, digit_views
+from cm2 import CM2Classifier, demo
+from cm2.clinical.prepare.errors import TableError
 from cm2.demo import InputError, Settings, run, studies
 from cm2.demo.methods import ABOUT, FITS, LATE_FUSION, LATE_FUSION_LOG, POOLED, Fitted
 from cm2.demo.studies import Digits, Mortality, eicu_folder
-from cm2.experiments import summary
-from cm2.prepare.errors import TableError
+from cm2.evaluation import bootstrap, summary
+from cm2.samples.views import QUADRANTS, digit_views
 from small_models import shrink
 
 

@@ -11,8 +11,8 @@ from jaxtyping import Float, TypeCheckError
 from torch import Tensor
 
 import typecheck
-from cm2 import numerics
-from cm2.numerics import log1mexp
+from cm2.core import numerics
+from cm2.core.numerics import log1mexp
 
 GOOD, BAD = torch.zeros(2, 3), torch.zeros(3)
 

@@ -6,7 +6,7 @@ import torch
 from torch.distributions import constraints
 
 from cm2 import copulas
-from cm2.records import Unit
+from cm2.core.records import Unit
 from families import MODERATE, Case, names
 from laws import EXACT, assert_uniform
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cm2 import copulas
-from cm2.learnable import Learnable
+from cm2.core.learnable import Learnable
 from families import ARCHIMEDEAN, CASES, MODERATE, Case, dims, names, points
 from laws import EXACT
 

@@ -8,7 +8,7 @@ from scipy import special, stats
 
 import oracles
 from cm2 import copulas
-from cm2.records import Unit
+from cm2.core.records import Unit
 from families import ARCHIMEDEAN, CASES, GENERATED, MODERATE, Case, dims, elliptical, names, points
 from laws import EXACT, ORACLE, QUADRATURE, gradients
 

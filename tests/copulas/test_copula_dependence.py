@@ -8,7 +8,7 @@ from scipy import integrate
 
 import oracles
 from cm2 import copulas
-from cm2.records import Base, Unit
+from cm2.core.records import Base, Unit
 from families import ARCHIMEDEAN, GENERATED, Case, names, points
 from laws import EXACT, ORACLE, assert_kendall, assert_uniform
 

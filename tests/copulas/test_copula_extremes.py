@@ -10,7 +10,7 @@ from torch import Tensor
 
 import oracles
 from cm2.copulas import Gaussian
-from cm2.records import Unit
+from cm2.core.records import Unit
 from families import CASES, GENERATED, Case, names
 from laws import FLOAT32, gradients
 

@@ -11,8 +11,8 @@ from scipy import stats
 
 from cm2 import copulas
 from cm2.copulas import Clayton, Gaussian, Gumbel, Joe, Mixture, Rotated, StudentT
-from cm2.joint import CopulaJoint
-from cm2.learnable import Learnable
+from cm2.core.learnable import Learnable
+from cm2.couplings.joint import CopulaJoint
 from laws import EXACT, assert_kendall, assert_same_law, assert_uniform, monte_carlo
 
 TWO = torch.tensor(2.0, dtype=torch.float64)

@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 
 from cm2 import copulas
-from cm2.records import Unit
+from cm2.core.records import Unit
 from families import ARCHIMEDEAN, CASES, MODERATE, Case, names
 from laws import P_VALUE, assert_kendall, assert_same_law, assert_uniform
 

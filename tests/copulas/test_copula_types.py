@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cm2 import copulas
 from cm2.copulas.base import Copula
-from cm2.records import Unit
+from cm2.core.records import Unit
 from families import MODERATE, Case, names
 from laws import FLOAT32
 

@@ -13,7 +13,7 @@ import oracles
 from cm2 import CopulaJoint, copulas, couplings
 from cm2.couplings import Joint, multivariate_cdf
 from cm2.marginals import GaussianMixture
-from cm2.models.diagnostics import dependence
+from cm2.networks.models.diagnostics import dependence
 from families import factor_correlation
 from laws import (
     EXACT,

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cm2 import copulas, couplings, fusions, imputers, models
+from cm2 import copulas, couplings
 from cm2.experiments import config, run, sweep
-from cm2.models import objectives, posteriors
+from cm2.networks import fusions, imputers, models
+from cm2.networks.models import objectives, posteriors
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted((CONFIGS / "ablations").glob("*.yaml"))
@@ -72,7 +73,7 @@ def test_nothing_that_is_registered_is_left_out(name: str, key: str, known: set)
 
 @pytest.mark.parametrize("setting", ["paired", "partial"])
 def test_eicu_has_all_its_modalities(setting: str) -> None:
-    from cm2.prepare.eicu_source import EICU
+    from cm2.clinical.prepare.eicu_source import EICU
 
     experiment = config.load(CONFIGS / "eicu" / f"mortality-{setting}.yaml")
     # the demo of this configuration lacks the tables of two

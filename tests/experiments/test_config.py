@@ -150,7 +150,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 OWN = """
 from torch import nn
-from cm2.encoders import Encoder
+from cm2.networks.encoders import Encoder
 
 
 class Mine(Encoder):
@@ -187,7 +187,7 @@ def test_an_encoder_of_ones_own_is_named_by_its_module(own: str) -> None:
     ("name", "message"),
     [
         ("Absent", "cannot be imported"),
-        ("Other", "no subclass of cm2.encoders.Encoder"),
+        ("Other", "no subclass of cm2.networks.encoders.Encoder"),
     ],
 )
 def test_what_is_no_encoder_is_refused(own: str, name: str, message: str) -> None:

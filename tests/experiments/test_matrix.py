@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from cm2 import cli
+from cm2.clinical.synthesize.diagnoses import GROUPS
 from cm2.experiments import config, run
-from cm2.synthesize.diagnoses import GROUPS
 from tiny_experiments import CONFIGS, tiny
 
 DATA = Path(os.environ.get("CM2_DATA_HOME", Path(__file__).parents[3] / "shared" / "data"))

@@ -7,7 +7,7 @@ import pytest
 from flexible_schema import Optional
 from meds import LabelSchema
 
-from cm2.errors import InputError
+from cm2.core.errors import InputError
 from cm2.experiments.predictions import Predictions, meds
 
 

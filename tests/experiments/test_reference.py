@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from cm2 import cli
+from cm2.clinical.synthesize import World, synthesize
 from cm2.experiments import config, run
-from cm2.synthesize import World, synthesize
 from tiny_experiments import CONFIGS, tiny
 
 REFERENCE = CONFIGS / "reference"

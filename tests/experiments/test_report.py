@@ -11,12 +11,13 @@ import pytest
 import yaml
 from matplotlib.collections import PathCollection
 
-from cm2 import cli, report
+from cm2 import cli
+from cm2.evaluation import report
 from cm2.experiments import config, results, run
+from cm2.experiments import figures as drawings
+from cm2.experiments import report as page
+from cm2.experiments.figures import Drawing
 from cm2.experiments.results import Cell
-from cm2.figures import runs as drawings
-from cm2.figures.runs import Drawing
-from cm2.report import runs as page
 from prepared_folder import make_folder, rewrite_manifest
 
 FIRST = 7_310_000

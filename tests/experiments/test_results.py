@@ -10,11 +10,11 @@ import yaml
 from scipy import stats
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
-from cm2 import bootstrap
-from cm2.errors import InputError
-from cm2.experiments import config, results, summary, sweep
+from cm2.core.errors import InputError
+from cm2.evaluation import bootstrap, summary
+from cm2.experiments import config, results, sweep
+from cm2.experiments import report as page
 from cm2.experiments.predictions import Predictions
-from cm2.report import runs as page
 
 REPLICATES = 200
 INDEPENDENT = {

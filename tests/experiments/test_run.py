@@ -17,12 +17,12 @@ import torch
 import yaml
 
 from cm2 import cli
-from cm2.data import vocabulary
-from cm2.data.prepared import Prepared
-from cm2.errors import InputError
+from cm2.core.errors import InputError
 from cm2.experiments import config, run, sweep
 from cm2.experiments.predictions import Predictions
-from cm2.learner import Learner
+from cm2.networks.learner import Learner
+from cm2.samples import vocabulary
+from cm2.samples.prepared import Prepared
 from prepared_folder import make_folder, rewrite_manifest
 
 SMALL = {

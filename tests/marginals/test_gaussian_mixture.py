@@ -10,9 +10,9 @@ from scipy import integrate, stats
 from torch import Tensor
 
 import oracles
+from cm2.core.records import Unit
 from cm2.marginals import GaussianMixture
 from cm2.marginals.em import fit_mixtures
-from cm2.records import Unit
 from laws import (
     EXACT,
     ORACLE,

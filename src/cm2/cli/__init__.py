@@ -21,7 +21,7 @@ from cm2.cli.demo import demo
 from cm2.cli.experiments import embed, evaluate, figures, predict, report, sweep, train
 from cm2.cli.prepare import prepare
 from cm2.cli.synthesize import synthesize
-from cm2.errors import InputError
+from cm2.core.errors import InputError
 
 __all__ = ["COMMANDS", "main", "parser"]
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from cm2.errors import InputError
+from cm2.core.errors import InputError
 
 WIDTH = 160
 
@@ -122,10 +122,10 @@ def sweep(
     from rich.console import Console
     from rich.markup import escape
 
-    from cm2 import report as pages
+    from cm2.evaluation import report as pages
+    from cm2.experiments import report as page
     from cm2.experiments import results
     from cm2.experiments import sweep as sweeps
-    from cm2.report import runs as page
 
     if processes < 1:
         raise InputError(f"a sweep needs at least one process, but processes is {processes}")
@@ -173,8 +173,8 @@ def figures(runs: list[Path], *, out: Path) -> None:
     """
     from rich.console import Console
 
+    from cm2.experiments import figures as drawings
     from cm2.experiments import results
-    from cm2.figures import runs as drawings
 
     console = Console()
     cells = results.cells(results.find(runs)[0])
@@ -196,8 +196,8 @@ def report(runs: list[Path], *, out: Path, replicates: int = 1000) -> None:
     """
     from rich.console import Console
 
+    from cm2.experiments import report as page
     from cm2.experiments import results
-    from cm2.report import runs as page
 
     found, unfinished = results.find(runs)
     left_out = page.write(out, found, unfinished=len(unfinished), replicates=replicates)
@@ -234,7 +234,7 @@ def _show(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from cm2 import report as pages
+    from cm2.evaluation import report as pages
 
     table = Table("measure", "value", "95% interval")
     for name, values in result["measures"].items():

@@ -99,10 +99,10 @@ def prepare(
             the output folder.
         overwrite: Replace another result in the output folder.
     """
-    from cm2.prepare.noted import NOTES_OF
-    from cm2.prepare.options import Options
-    from cm2.prepare.pipeline import prepare as run
-    from cm2.prepare.places import Named
+    from cm2.clinical.prepare.noted import NOTES_OF
+    from cm2.clinical.prepare.options import Options
+    from cm2.clinical.prepare.pipeline import prepare as run
+    from cm2.clinical.prepare.places import Named
 
     start = time.monotonic()
 

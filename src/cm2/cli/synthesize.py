@@ -30,8 +30,8 @@ def synthesize(
         copula: Family that joins them.
         messiness: Factor on the rates of all faults of the tables; 0 for clean ones.
     """
-    from cm2.synthesize import World
-    from cm2.synthesize import synthesize as write
+    from cm2.clinical.synthesize import World
+    from cm2.clinical.synthesize import synthesize as write
 
     world = World(dependence=dependence, copula=copula, messiness=messiness)
     folder = out or Path("runs") / f"synthetic-{source}"

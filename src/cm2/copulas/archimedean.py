@@ -19,8 +19,8 @@ from torch.types import _size
 
 from cm2.copulas.base import CHUNK, Copula
 from cm2.copulas.measures import spearman_from_cdf
-from cm2.numerics import log_cloglog, log_neg_log
-from cm2.records import Base, Unit
+from cm2.core.numerics import log_cloglog, log_neg_log
+from cm2.core.records import Base, Unit
 
 _SOLVER_STEPS = 60
 # Coefficients of derivatives grow like (dim - 1)!, and gradients by as much again: up to here that

@@ -30,8 +30,8 @@ from cm2.copulas.points import (
     to_unit,
 )
 from cm2.copulas.vectors import VectorCoupling
-from cm2.records import Base, Unit
-from cm2.registry import Registry
+from cm2.core.records import Base, Unit
+from cm2.core.registry import Registry
 
 # Entries worked on at once: few enough to stay near the processor, and enough for torch to share
 # them between threads (at 2^15 it uses one).
@@ -42,10 +42,10 @@ class Copula(VectorCoupling, Distribution, ABC):
     """A copula of ``dim`` coordinates.
 
     Points of the cube are given as a tensor in [0, 1] or, where an end of the interval matters, as
-    :class:`~cm2.records.Unit`; arrays and lists are read as tensors. Their dtype and that of the
-    parameters promote as in :class:`torch.distributions.Normal`, whole numbers and half precision
-    to torch's default at least. Coordinates whose ``present`` is False are not read and may hold
-    anything; densities are then those of the margin on the present ones.
+    :class:`~cm2.core.records.Unit`; arrays and lists are read as tensors. Their dtype and that of
+    the parameters promote as in :class:`torch.distributions.Normal`, whole numbers and half
+    precision to torch's default at least. Coordinates whose ``present`` is False are not read and
+    may hold anything; densities are then those of the margin on the present ones.
 
     Args:
         dim: Number of coordinates; with one it is the uniform law.
@@ -256,7 +256,7 @@ class Copula(VectorCoupling, Distribution, ABC):
         return torch.where(mask, to_point(points), copula._conditional_cdf(unit, mask).u)
 
     def complete_unit(self, unit: Unit, present: Presence, base: Base | None = None) -> Unit:
-        """:meth:`complete` from and to :class:`~cm2.records.Unit`."""
+        """:meth:`complete` from and to :class:`~cm2.core.records.Unit`."""
         copula, unit = self._promoted(unit)
         mask = as_tensor(present)
         unit, _ = copula._prepare(unit, mask)
@@ -264,7 +264,7 @@ class Copula(VectorCoupling, Distribution, ABC):
         return unit.map(lambda given, new: torch.where(mask, given, new), drawn)
 
     def sample_unit(self, sample_shape: _size = ()) -> Unit:
-        """Draws points, as :class:`~cm2.records.Unit`."""
+        """Draws points, as :class:`~cm2.core.records.Unit`."""
         shape = self._extended_shape(Size(sample_shape))
         half = self._like_parameters().new_full((), 0.5).log().expand(shape)
         nothing = torch.zeros(shape, dtype=torch.bool, device=half.device)

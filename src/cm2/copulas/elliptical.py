@@ -18,8 +18,8 @@ from torch import Tensor
 from cm2.copulas.base import Copula, check_tau
 from cm2.copulas.patterns import distinct, pick
 from cm2.copulas.points import as_float
-from cm2.numerics import normal_quantile
-from cm2.records import Base, Unit
+from cm2.core.numerics import normal_quantile
+from cm2.core.records import Base, Unit
 
 # What single precision may have taken from the entries of a matrix of correlations.
 _ROUNDING = 1e-5

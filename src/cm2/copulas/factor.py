@@ -39,8 +39,8 @@ from cm2.copulas.gaussian import Gaussian
 from cm2.copulas.measures import Estimate
 from cm2.copulas.patterns import distinct, pick
 from cm2.copulas.points import as_float
-from cm2.numerics import normal_quantile
-from cm2.records import Base, Unit
+from cm2.core.numerics import normal_quantile
+from cm2.core.records import Base, Unit
 
 RANK = 8
 """Number of factors of vectors, unless another is asked for."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.types import _size
 
 from cm2.copulas.elliptical import multiply, sub_factor
-from cm2.numerics import refuse_second_derivatives
+from cm2.core.numerics import refuse_second_derivatives
 
 
 class Blocks(NamedTuple):

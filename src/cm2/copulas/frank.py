@@ -18,8 +18,8 @@ from torch.types import _size
 from cm2.copulas.archimedean import LARGEST_DIM, Archimedean
 from cm2.copulas.base import check_tau, register
 from cm2.copulas.points import as_float
-from cm2.numerics import log1mexp, log_cloglog, log_neg_log1mexp, log_polynomial, log_softplus
-from cm2.records import Base, Unit
+from cm2.core.numerics import log1mexp, log_cloglog, log_neg_log1mexp, log_polynomial, log_softplus
+from cm2.core.records import Base, Unit
 
 # Below this |theta| the copula cannot be told from independence in float32 (its density is at
 # most 1 + theta / 2).

@@ -23,8 +23,8 @@ from cm2.copulas.elliptical import (
 )
 from cm2.copulas.measures import Estimate
 from cm2.copulas.orthant import box_probability, pair_cdf
-from cm2.numerics import normal_quantile
-from cm2.records import Base, Unit
+from cm2.core.numerics import normal_quantile
+from cm2.core.records import Base, Unit
 
 
 @register("gaussian")

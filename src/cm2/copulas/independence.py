@@ -12,7 +12,7 @@ from torch.types import _size
 from cm2.copulas.base import Copula, register
 from cm2.copulas.measures import Estimate
 from cm2.copulas.points import as_tensor
-from cm2.records import Base, Unit
+from cm2.core.records import Base, Unit
 
 
 @register("independence")

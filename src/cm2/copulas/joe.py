@@ -22,8 +22,8 @@ from torch.types import _size
 from cm2.copulas.archimedean import LARGEST_DIM, Archimedean
 from cm2.copulas.base import check_tau, register
 from cm2.copulas.points import as_float
-from cm2.numerics import flip_log_neg_log, log_cloglog, log_neg_log, log_polynomial
-from cm2.records import Unit
+from cm2.core.numerics import flip_log_neg_log, log_cloglog, log_neg_log, log_polynomial
+from cm2.core.records import Unit
 
 # Beyond, a frailty is as good as continuous: whole numbers lie closer than doubles can say.
 _LARGEST_LOG_FRAILTY = 30.0

@@ -19,8 +19,8 @@ from torch.types import _size
 from cm2.copulas.base import Copula
 from cm2.copulas.measures import kendall_from_rosenblatt
 from cm2.copulas.points import as_float
-from cm2.numerics import normal_quantile
-from cm2.records import Base, Unit
+from cm2.core.numerics import normal_quantile
+from cm2.core.records import Base, Unit
 
 # Normal scores of whatever float64 can tell from 0 and 1, and halvings that bring these together.
 _FAR, _HALVINGS = 40.0, 60

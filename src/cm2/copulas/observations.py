@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cm2.copulas.ranks import as_rows, kendall_matrix, pseudo_observations
-from cm2.records import Unit
+from cm2.core.records import Unit
 
 # Two columns of fewer rows may rise together by chance: of 7, with a probability of 1 in 2,520.
 _FEW = 7

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cm2.records import Unit
+from cm2.core.records import Unit
 
 _NODES = 200
 # The angle runs down to exp(-26) of its size: what is left out is below 1e-12.

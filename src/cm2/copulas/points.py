@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from torch.distributions import constraints
 
-from cm2.records import Unit
+from cm2.core.records import Unit
 
 Points = Shaped[Tensor, "*#shape dim"] | Unit | np.ndarray | Sequence[Any]
 """Points of the cube: a tensor of any real dtype, both logarithms, an array or a list."""

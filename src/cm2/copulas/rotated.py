@@ -20,7 +20,7 @@ from cm2.copulas.clayton import Clayton
 from cm2.copulas.gumbel import Gumbel
 from cm2.copulas.joe import Joe
 from cm2.copulas.points import as_tensor
-from cm2.records import Base, Unit
+from cm2.core.records import Base, Unit
 
 # Which coordinates of a pair a rotation by so many degrees reflects; against the clock, as in
 # pyvinecopulib and Nelsen.

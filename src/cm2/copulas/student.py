@@ -28,8 +28,8 @@ from cm2.copulas.elliptical import (
 )
 from cm2.copulas.orthant import box_probability, pair_cdf
 from cm2.copulas.student_score import log_gamma_ratio, to_normal, to_student
-from cm2.numerics import normal_quantile
-from cm2.records import Unit
+from cm2.core.numerics import normal_quantile
+from cm2.core.records import Unit
 
 _FAR = 400.0
 

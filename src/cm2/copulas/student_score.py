@@ -27,7 +27,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cm2.numerics import log1mexp, normal_quantile
+from cm2.core.numerics import log1mexp, normal_quantile
 
 _NODES = 64
 # Tables: cells of |x| (u to 1e-38), octaves of df, degrees within them, and fewer points than that

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cm2.copulas.charts import Chart
 from cm2.copulas.observations import Data
-from cm2.records import Unit
+from cm2.core.records import Unit
 
 # As near to the end of its range a parameter counts as being there.
 AT_END = 1e-4

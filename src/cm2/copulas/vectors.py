@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.types import _size
 
 from cm2.copulas.orthant import sequence
-from cm2.numerics import normal_quantile
-from cm2.records import Base, Unit
+from cm2.core.numerics import normal_quantile
+from cm2.core.records import Base, Unit
 
 _LAUTUM_POINTS = 128
 

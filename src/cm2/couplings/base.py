@@ -18,11 +18,11 @@ from torch.distributions import Distribution, constraints
 from torch.types import _size
 
 from cm2.copulas import Copula, Estimate
+from cm2.core.numerics import seeded
+from cm2.core.records import Base, Unit
+from cm2.core.registry import Registry
 from cm2.couplings.points import fixed_points
 from cm2.marginals import GaussianMixture
-from cm2.numerics import seeded
-from cm2.records import Base, Unit
-from cm2.registry import Registry
 
 _MEAN_DRAWS = 64
 # Numbers of the largest array that a conditional mean by draws works on.

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.types import _size
 
 from cm2.copulas import Copula, Estimate
+from cm2.core.records import Base, Unit
 from cm2.couplings.base import Joint, register
-from cm2.records import Base, Unit
 
 
 @register("multivariate-cdf")

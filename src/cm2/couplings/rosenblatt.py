@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.types import _size
 
 from cm2.copulas import Copula
+from cm2.core.records import Base, Unit
 from cm2.couplings.base import Joint, register
 from cm2.couplings.shared_components import SharedComponentsJoint
-from cm2.records import Base, Unit
 
 
 @register("rosenblatt")

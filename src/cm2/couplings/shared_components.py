@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.types import _size
 
 from cm2.copulas import Copula, Estimate
+from cm2.core.numerics import draw_index
+from cm2.core.records import Base, Unit
 from cm2.couplings.base import Joint, fixed_seed, register
 from cm2.marginals import GaussianMixture
 from cm2.marginals.standard import standardize
-from cm2.numerics import draw_index
-from cm2.records import Base, Unit
 
 
 @register("shared-components")

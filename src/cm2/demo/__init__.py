@@ -22,14 +22,13 @@ from numpy import ndarray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cm2 import bootstrap, report
-from cm2.data.worlds import remove
+from cm2.core.errors import InputError
 from cm2.demo import page, studies
 from cm2.demo.folder import open_folder, write_config
 from cm2.demo.methods import FITS, LATE_FUSION, fit
 from cm2.demo.studies import Study
-from cm2.errors import InputError
-from cm2.experiments import summary
+from cm2.evaluation import bootstrap, report, summary
+from cm2.samples.worlds import remove
 
 __all__ = ["InputError", "Settings", "run"]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from cm2.errors import InputError
+from cm2.core.errors import InputError
 
 MARK = "# A run of cm2 demo. Repeat it with: cm2 demo --config "
 

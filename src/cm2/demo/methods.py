@@ -11,8 +11,8 @@ from typing import Any, Literal, NamedTuple
 from jaxtyping import Int
 from numpy import ndarray
 
-from cm2.baselines import Concatenated, LateFusion
-from cm2.estimator import CM2Classifier
+from cm2.estimators.baselines import Concatenated, LateFusion
+from cm2.estimators.classifier import CM2Classifier
 
 POOLED = "CM², pooled heads"
 LATE_FUSION = "late fusion"

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from cm2 import report
 from cm2.demo.methods import ABOUT, LATE_FUSION, POOLED
 from cm2.demo.studies import Study
-from cm2.figures import availability, calibration, comparison, style, training
+from cm2.evaluation import report
+from cm2.evaluation.figures import availability, calibration, comparison, style, training
 
 if TYPE_CHECKING:
     from cm2.demo import Result

@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from sklearn.model_selection import StratifiedShuffleSplit
 
-from cm2.data.views import digit_views
-from cm2.errors import InputError
+from cm2.core.errors import InputError
+from cm2.samples.views import digit_views
 
 TEST = 0.3
 """Share of the patients, or images, that are tested on."""
@@ -100,7 +100,7 @@ class Mortality(Study):
     """
 
     def __init__(self, folder: Path) -> None:
-        from cm2.prepare import eicu
+        from cm2.clinical.prepare import eicu
 
         self._cohort = eicu.in_hospital_mortality(folder, hours=24)
         self._featurize = functools.partial(eicu.featurize, self._cohort)
@@ -117,7 +117,7 @@ class Mortality(Study):
 
     def split(self, seed: int) -> tuple[Int[ndarray, " train"], Int[ndarray, " test"]]:
         """Returns a split by patients, stratified by the outcome."""
-        from cm2.prepare.splits import split
+        from cm2.clinical.prepare.splits import split
 
         train, test = split(self._cohort.patient, self._cohort.target, (1 - TEST, TEST), seed=seed)
         return train, test
@@ -177,7 +177,7 @@ def load(folder: Path | None) -> Study:
     """
     if folder is None:
         return Digits()
-    from cm2.prepare.errors import TableError
+    from cm2.clinical.prepare.errors import TableError
 
     try:
         return Mortality(folder)

@@ -29,10 +29,10 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from cm2 import encoders, models, training
-from cm2.data.prepared import Prepared
-from cm2.errors import InputError
-from cm2.numerics import seeded
+from cm2.core.errors import InputError
+from cm2.core.numerics import seeded
+from cm2.networks import encoders, models, training
+from cm2.samples.prepared import Prepared
 
 __all__ = ["ConfigError", "Experiment", "arguments", "encoder", "load", "parse"]
 
@@ -47,11 +47,11 @@ class Experiment:
 
     Attributes:
         name: A title for tables and reports.
-        data: Arguments of :class:`~cm2.data.prepared.Prepared`.
+        data: Arguments of :class:`~cm2.samples.prepared.Prepared`.
         dim: Width of all embeddings.
         encoders: For each modality its encoder's ``kind`` and arguments.
         model: The model's ``kind`` and arguments.
-        training: Arguments of :func:`~cm2.training.train`.
+        training: Arguments of :func:`~cm2.networks.training.train`.
         seed: Of parameters, the order of samples and all draws.
     """
 
@@ -224,7 +224,7 @@ def encoder(kind: str) -> Any:
     except (ImportError, AttributeError) as error:
         raise ValueError(f"{kind!r} cannot be imported: {error}") from None
     if not (inspect.isclass(found) and issubclass(found, encoders.Encoder)):
-        raise ValueError(f"{kind!r} is no subclass of cm2.encoders.Encoder")
+        raise ValueError(f"{kind!r} is no subclass of cm2.networks.encoders.Encoder")
     return found
 
 

@@ -12,13 +12,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-from cm2 import metrics
-from cm2.data.batches import Samples, loader
-from cm2.errors import InputError
-from cm2.files import replacing
-from cm2.models import Model
-from cm2.numerics import seeded
-from cm2.tasks import Multilabel, Task
+from cm2.core.errors import InputError
+from cm2.core.files import replacing
+from cm2.core.numerics import seeded
+from cm2.evaluation import metrics
+from cm2.networks.models import Model
+from cm2.networks.tasks import Multilabel, Task
+from cm2.samples.batches import Samples, loader
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -20,13 +20,13 @@ import pandas as pd
 from jaxtyping import Int
 from numpy import ndarray
 
-from cm2 import bootstrap, metrics
-from cm2.errors import InputError
-from cm2.experiments import config, summary
+from cm2.core.errors import InputError
+from cm2.core.files import replacing, to_json
+from cm2.evaluation import bootstrap, metrics, summary
+from cm2.experiments import config
 from cm2.experiments.config import Experiment
 from cm2.experiments.predictions import Predictions
 from cm2.experiments.sweep import Job
-from cm2.files import replacing, to_json
 
 __all__ = ["OWN", "Cell", "Run", "cells", "differing", "find", "flat", "tables", "write_labels"]
 
@@ -173,7 +173,7 @@ def tables(found: Sequence[Cell], *, replicates: int = 1000) -> pd.DataFrame:
         replicates: Bootstrap samples of the test patients, the same for all methods of a study.
 
     Returns:
-        As of :func:`~cm2.experiments.summary.summarise`, after a column ``experiment``; where
+        As of :func:`~cm2.evaluation.summary.summarise`, after a column ``experiment``; where
         several labels may hold together, ``label`` names the one that a row is about, and is empty
         where it is about all. Methods of
         the kind ``cm2`` and rivals alike are compared with the best rival; where there is none,

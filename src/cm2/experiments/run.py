@@ -24,18 +24,18 @@ import pandas as pd
 import torch
 import yaml
 
-from cm2 import models, training
-from cm2.data import embeddings
-from cm2.data.batches import loader
-from cm2.data.prepared import Prepared
-from cm2.errors import InputError
+from cm2.core.errors import InputError
+from cm2.core.files import replacing, to_json, write_text
+from cm2.core.numerics import seeded
 from cm2.experiments import config, predictions
 from cm2.experiments.config import Experiment
 from cm2.experiments.predictions import Predictions
-from cm2.files import replacing, to_json, write_text
-from cm2.models import Model
-from cm2.numerics import seeded
-from cm2.tasks import Binary, Multiclass, Multilabel, Task
+from cm2.networks import models, training
+from cm2.networks.models import Model
+from cm2.networks.tasks import Binary, Multiclass, Multilabel, Task
+from cm2.samples import embeddings
+from cm2.samples.batches import loader
+from cm2.samples.prepared import Prepared
 
 __all__ = [
     "build",

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from cm2.errors import InputError
+from cm2.core.errors import InputError
 from cm2.experiments import config
 
 __all__ = ["Job", "plan", "read_variants", "run"]

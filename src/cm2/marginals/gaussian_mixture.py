@@ -17,10 +17,10 @@ from torch import Size, Tensor
 from torch.distributions import Distribution, constraints
 from torch.types import _size
 
+from cm2.core.numerics import draw_index
+from cm2.core.records import Unit
 from cm2.marginals.inverse import invert
 from cm2.marginals.rosenblatt import evaluate
-from cm2.numerics import draw_index
-from cm2.records import Unit
 
 
 class Evaluation(NamedTuple):

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from cm2.core.numerics import log_normal_density, normal_quantile
+from cm2.core.records import Unit
 from cm2.marginals.rosenblatt import evaluate, mixture_tails
-from cm2.numerics import log_normal_density, normal_quantile
-from cm2.records import Unit
 
 if TYPE_CHECKING:
     from cm2.marginals.gaussian_mixture import GaussianMixture

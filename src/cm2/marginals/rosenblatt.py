@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cm2.numerics import mills_ratio
-from cm2.records import Unit
+from cm2.core.numerics import mills_ratio
+from cm2.core.records import Unit
 
 # Below this, a float32 sum of probabilities has lost digits to underflow.
 _SMALLEST_SUM = 1e-30

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cm2.numerics import refuse_second_derivatives
+from cm2.core.numerics import refuse_second_derivatives
 
 
 def standardize(

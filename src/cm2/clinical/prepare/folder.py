@@ -1,0 +1,89 @@
+"""An output folder that is either whole or not there.
+
+Work goes into a hidden folder beside it, which takes its name at the very end. What an interrupted
+run left there is removed by the next one.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from cm2.clinical.prepare.errors import TableError
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: IO[str]) -> None:
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+else:
+    import fcntl
+
+    def _lock(file: IO[str]) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+__all__ = ["building", "refuse"]
+
+
+def refuse(out: Path, raw: Path) -> None:
+    """Refuses an output folder that could destroy other files.
+
+    Args:
+        out: Where results are to go.
+        raw: Where the raw tables are.
+
+    Raises:
+        TableError: It is a file, or one of the two folders lies in the other.
+    """
+    here, there = out.resolve(), raw.resolve()
+    if here == there or here in there.parents or there in here.parents:
+        raise TableError(f"{out}: the output must lie outside the raw tables in {raw}")
+    if out.exists() and not out.is_dir():
+        raise TableError(f"{out}: exists and is no folder")
+
+
+@contextmanager
+def building(out: Path, *, owned: str) -> Iterator[Path]:
+    """Gives a folder to work in, which becomes ``out`` if the block ends without an error.
+
+    Args:
+        out: Replaced as a whole where it exists.
+        owned: A file by which a folder of ours is known; any other that is not empty is refused.
+
+    Raises:
+        TableError: ``out`` holds something else, or another run is writing it.
+    """
+    out = out.absolute()
+    if out.is_dir() and any(out.iterdir()) and not (out / owned).is_file():
+        raise TableError(f"{out}: holds files but no {owned}, so it is not written over")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial, old = (out.with_name(f".{out.name}.{end}") for end in ("partial", "replaced"))
+    with out.with_name(f".{out.name}.lock").open("w") as lock:
+        try:
+            _lock(lock)
+        except OSError:
+            raise TableError(f"{out}: another run is writing this folder") from None
+        try:
+            # A run that was stopped between the two renames below left the old folder here.
+            if old.exists() and not out.exists():
+                old.rename(out)
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+            partial.mkdir()
+            yield partial
+            if out.exists():
+                out.rename(old)
+            partial.rename(out)
+        finally:
+            if old.exists() and not out.exists():
+                old.rename(out)
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+            # Windows does not remove a file that is open; it is in nobody's way.
+            with suppress(PermissionError):
+                out.with_name(f".{out.name}.lock").unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""What every room stands on: records, numerics, registries, files. Its face imports nothing."""

@@ -1,0 +1,147 @@
+"""Saving and loading fitted estimators without executing code from the file.
+
+scikit-learn parts go through skops, which builds only types that it is told to trust; networks go
+as arrays and are rebuilt from their own constructors.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+import skops.io
+import torch
+from numpy import ndarray
+from torch import nn
+
+from cm2.core.files import replacing
+
+M = TypeVar("M", bound=nn.Module)
+
+_OWN = ("cm2.estimators.", "cm2.samples.")
+_FOREIGN = {"numpy.dtype", "sklearn.tree._tree.Tree"}
+_FORMAT = 4
+_HEADER = "cm2.json"
+
+
+def module_arrays(module: nn.Module) -> dict[str, ndarray]:
+    """Parameters and buffers of a module as arrays."""
+    return {name: value.detach().cpu().numpy() for name, value in module.state_dict().items()}
+
+
+def load_module_arrays(module: M, arrays: dict[str, ndarray]) -> M:
+    """Fills a module with the arrays of one that was built alike."""
+    module.load_state_dict({name: torch.from_numpy(np.array(a)) for name, a in arrays.items()})
+    return module
+
+
+def plain(value: Any) -> Any:
+    """An argument in types that a file can hold: lists for ranges and indexes, text for paths.
+
+    Example:
+        >>> plain({"labs": range(3), "notes": (4, 5)})
+        {'labs': [0, 1, 2], 'notes': (4, 5)}
+    """
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, slice):
+        return slice(plain(value.start), plain(value.stop), plain(value.step))
+    if isinstance(value, range | pd.Index | pd.Series):
+        return list(map(plain, value))
+    if isinstance(value, Mapping):
+        return {key: plain(one) for key, one in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(plain, value))
+    return value
+
+
+def save(estimator: Any, path: str | Path) -> Path:
+    """Writes an estimator to one file; a file that is there already is replaced in one step.
+
+    The file holds what was learned and no rows of the training data. Its arguments are those of
+    the constructor as :func:`plain` makes them.
+
+    Raises:
+        ValueError: If an argument of the constructor could not be read again.
+    """
+    estimator = copy.copy(estimator)
+    for name, value in estimator.get_params(deep=False).items():
+        value = plain(value)
+        setattr(estimator, name, value)
+        _check_argument(name, value)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part:
+        skops.io.dump(estimator, part)
+        with zipfile.ZipFile(part, "a") as archive:
+            archive.writestr(_HEADER, json.dumps({"format": _FORMAT, "cm2": version("cm2")}))
+    return path
+
+
+def _check_argument(name: str, value: Any) -> None:
+    """Refuses what :func:`load` would refuse, while it is known which argument it is."""
+    try:
+        foreign = _foreign(skops.io.get_untrusted_types(data=skops.io.dumps(value)))
+    except Exception as error:  # skops passes on whatever a type's own methods raise
+        what = f"{type(value).__name__} for which skops says: {error}"
+        raise ValueError(_unsaved(name, what)) from error
+    if foreign:
+        raise ValueError(_unsaved(name, ", ".join(foreign)))
+
+
+def _unsaved(name: str, what: str) -> str:
+    return (
+        f"the argument {name!r} cannot be saved, since it holds a {what}; give numbers, text, or "
+        "lists and dicts with names as keys"
+    )
+
+
+def _foreign(types: list[str]) -> list[str]:
+    return [name for name in types if not name.startswith(_OWN) and name not in _FOREIGN]
+
+
+def load(path: str | Path, expected: type) -> Any:
+    """Reads an estimator.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged, not from cm2, or holds types that cm2 does not write.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no saved estimator at {path}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                raise zipfile.BadZipFile("a checksum does not match")
+            header = json.loads(archive.read(_HEADER))
+            found, writer = header["format"], header["cm2"]
+    except (zipfile.BadZipFile, zlib.error, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a saved cm2 estimator, or it is damaged") from error
+    if found != _FORMAT:
+        raise ValueError(
+            f"{path} has format {found}, written by cm2 {writer}; this version reads {_FORMAT}: "
+            "load it there, or fit again"
+        )
+    try:
+        types = skops.io.get_untrusted_types(file=path)
+        foreign = _foreign(types)
+        estimator = None if foreign else skops.io.load(path, trusted=types)
+    except Exception as error:  # whatever a damaged description makes the reader stumble over
+        raise ValueError(f"{path} is not a saved cm2 estimator, or it is damaged") from error
+    if foreign:
+        raise ValueError(f"{path} holds types that cm2 does not write: {', '.join(foreign)}")
+    if not isinstance(estimator, expected):
+        raise ValueError(f"{path} holds a {type(estimator).__name__}, not a {expected.__name__}")
+    return estimator

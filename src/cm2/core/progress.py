@@ -1,0 +1,75 @@
+"""How far a training is: one line an epoch in the log."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import Callback
+
+LOG = logging.getLogger("cm2.core.progress")
+
+
+class Progress(Callback):
+    """Says after each epoch its losses, the best one so far, and the time left at most.
+
+    Early stopping may end training sooner.
+    """
+
+    def __init__(self) -> None:
+        self.best = math.inf
+        self.best_epoch = 0
+        self.epochs = 0
+        self.since = time.monotonic()
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Starts the clock."""
+        self.epochs, self.since = 0, time.monotonic()
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Says how the epoch went that has been validated."""
+        found = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        loss, epoch = found["val_loss"], trainer.current_epoch
+        if loss < self.best:
+            self.best, self.best_epoch = loss, epoch
+        self.epochs += 1
+        pace = (time.monotonic() - self.since) / self.epochs
+        left = pace * ((trainer.max_epochs or 0) - epoch - 1)
+        if trainer.is_global_zero:
+            LOG.info(
+                "epoch %d of %s: training loss %.4f, validation loss %.4f, best %.4f in epoch %d;"
+                " at most %s left",
+                epoch + 1,
+                trainer.max_epochs,
+                found.get("train_loss", math.nan),
+                loss,
+                self.best,
+                self.best_epoch + 1,
+                clock(left),
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the best loss and its epoch."""
+        return {"best": self.best, "epoch": self.best_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes those of an earlier part of the run."""
+        self.best, self.best_epoch = state_dict["best"], state_dict["epoch"]
+
+
+def clock(seconds: float) -> str:
+    """Writes a span of time.
+
+    Example:
+        >>> clock(7.2), clock(187.0), clock(7500.0)
+        ('7 s', '3 min 7 s', '2 h 5 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

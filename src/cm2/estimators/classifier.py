@@ -1,0 +1,395 @@
+"""CM² as a scikit-learn classifier.
+
+It reads dictionaries of tables (or one array with column groups), trains the heads and pools them.
+See the design page, "Prediction heads".
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from numpy import ndarray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import accuracy_score
+from sklearn.utils import check_random_state
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from cm2 import copulas, couplings
+from cm2.core import persistence
+from cm2.estimators.heads import Experts, Fusion, Head, JointHead, Pool
+from cm2.estimators.heads.base import class_prior, probabilities
+from cm2.networks import fusions, imputers
+from cm2.networks.models import objectives, posteriors
+from cm2.samples import targets
+from cm2.samples.inputs import Blocks, Groups, Reader
+from cm2.samples.tables import check_dimensions, is_dict
+
+HEADS = ("fusion", "joint", "experts")
+COUNTS = (
+    "rank",
+    "n_components",
+    "embedding_dim",
+    "n_imputations",
+    "n_networks",
+    "max_epochs",
+    "patience",
+    "batch_size",
+)
+
+
+class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Classifies samples that may lack modalities.
+
+    ``X`` is a dict of one array or DataFrame ``(n, p)`` for each modality; where a row is all NaN
+    the modality is missing for that sample. A two-dimensional ``X`` works with ``modalities``
+    naming its columns, and then scikit-learn's pipelines and searches do too. Sparse matrices are
+    made dense, one modality at a time; dates are refused.
+
+    Args:
+        copula: Family that couples the modalities. ``"factor"``, a Gaussian copula of all
+            coordinates of all modalities; ``"gaussian"``, ``"gumbel"``, ``"frank"``, .., which
+            couple coordinates of the same number; or ``"independence"``. The scores of experts are
+            coupled by a Gaussian copula unless it is ``"independence"``.
+        n_components: Components of each marginal mixture in the network. The joint head, which
+            works on principal components, uses one.
+        embedding_dim: Coordinates of an embedding.
+        coupling: ``"shared-components"``, ``"rosenblatt"`` or ``"multivariate-cdf"``. With the
+            first the network draws what is missing in closed form.
+        imputation: How the network fills missing embeddings: ``"conditional-mean"``,
+            ``"conditional"`` (draws), ``"marginal"`` (draws), ``"mean"`` or ``"zero"``. ``"auto"``
+            is the first where it has a closed form, as by default, and else the second.
+        n_imputations: Draws over which predictions are averaged if the imputation draws, and
+            from which :meth:`predict_spread` comes.
+        head: ``"pooled"``, or one head alone: ``"fusion"`` (the paper's network), ``"joint"``
+            (Bayes' rule with class-conditional joints) or ``"experts"`` (a copula of experts).
+        rank: Factors of ``copula="factor"`` in the joint head, where there are too many coordinates
+            for a full covariance.
+        modalities: Columns of each modality when ``X`` is one array: slices, positions or names.
+        class_weight: ``None``, ``"balanced"`` or a weight for each class.
+        fusion: ``"lstm"`` or ``"concat"``.
+        posterior: Encoder posterior, ``"point"`` or ``"gaussian"``.
+        objective: ``"alignment"`` or ``"elbo"``.
+        n_networks: Networks of the fusion head; each is trained without one fold, and all are
+            averaged.
+        max_epochs: Largest number of passes over the training data.
+        patience: Epochs without improvement on validation rows before training stops.
+        learning_rate: Of AdamW.
+        batch_size: Rows of a training batch.
+        run_dir: Folder for training logs; nothing is written without one.
+        verbose: Whether to show progress.
+        random_state: Seed; the same seed gives the same result on the same machine.
+
+    Attributes:
+        classes_: Class labels; for multilabel targets, 0 and 1.
+        head_: The fitted head; a list, one a label, for multilabel targets.
+        prior_: Class frequencies in training, by weight; a row a label for multilabel targets.
+        reader_: What turns tables into standardised blocks.
+        modalities_: Names of the modalities.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> y = rng.integers(2, size=120)
+        >>> X = {m: rng.normal(size=(120, 3)) + y[:, None] for m in ("labs", "notes")}
+        >>> X["notes"][::3] = np.nan  # no note for every third patient
+        >>> CM2Classifier(head="experts", random_state=0).fit(X, y).predict_proba(X).shape
+        (120, 2)
+    """
+
+    def __init__(
+        self,
+        copula: str = "factor",
+        n_components: int = 1,
+        embedding_dim: int = 16,
+        coupling: str = "shared-components",
+        imputation: str = "auto",
+        n_imputations: int = 10,
+        head: str = "pooled",
+        *,
+        rank: int = 24,
+        modalities: Groups | None = None,
+        class_weight: str | dict[Any, float] | None = None,
+        fusion: str = "lstm",
+        posterior: str = "point",
+        objective: str = "alignment",
+        n_networks: int = 3,
+        max_epochs: int = 60,
+        patience: int = 8,
+        learning_rate: float = 4e-3,
+        batch_size: int = 256,
+        run_dir: str | Path | None = None,
+        verbose: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.copula = copula
+        self.n_components = n_components
+        self.embedding_dim = embedding_dim
+        self.coupling = coupling
+        self.imputation = imputation
+        self.n_imputations = n_imputations
+        self.head = head
+        self.rank = rank
+        self.modalities = modalities
+        self.class_weight = class_weight
+        self.fusion = fusion
+        self.posterior = posterior
+        self.objective = objective
+        self.n_networks = n_networks
+        self.max_epochs = max_epochs
+        self.patience = patience
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.run_dir = run_dir
+        self.verbose = verbose
+        self.random_state = random_state
+
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, *, present: Any = None, groups: Any = None
+    ) -> Self:
+        """Trains on samples and their labels.
+
+        Args:
+            X: Modalities, or one array with the columns of ``modalities``.
+            y: Labels ``(n,)``, or a 0/1 matrix ``(n, L)`` of several labels.
+            sample_weight: Weight of each sample.
+            present: Which modalities each sample has, ``(n, M)`` or a dict of ``(n,)``; beyond what
+                NaN rows say.
+            groups: Patient of each sample, if some have several; kept together in all
+                folds and in the rows that stop the training.
+
+        Raises:
+            ValueError: Before any training, if the input is bad; the error says which modality or
+                rows.
+        """
+        self._check_options()
+        self._check_array(X, reset=True)
+        self.reader_ = Reader(persistence.plain(self.modalities))
+        rows = self.reader_.count(X)
+        labels = targets.checked_labels(y, rows)
+        weight = targets.checked_weights(sample_weight, rows)
+        kept = np.flatnonzero(weight > 0)
+        codes, self.classes_ = targets.encoded(labels[kept])
+        weight = self._weighted(weight[kept], codes)
+        blocks = self.reader_.fit_blocks(X, present, kept, weight)
+        self.modalities_ = list(self.reader_.names_)
+        self._check_sizes(blocks)
+        if groups is not None:
+            groups = targets.checked_groups(groups, rows)[kept]
+            held_out = self.head == "pooled" or (self.head == "fusion" and self.n_networks > 1)
+            targets.check_patients(groups, 3 if held_out else 2, f"head={self.head!r}")
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        self.head_: Head | list[Head]
+        if codes.ndim == 1:
+            self.prior_ = class_prior(codes, weight, len(self.classes_))
+            self.head_ = self._build(seed).fit(blocks, codes, weight, groups)
+        else:
+            parts = [(label, self._weighted(weight, label)) for label in codes.T]
+            self.prior_ = np.stack([class_prior(label, share, 2) for label, share in parts])
+            self.head_ = [self._build(seed).fit(blocks, c, w, groups) for c, w in parts]
+        return self
+
+    def predict_proba(self, X: Any, *, present: Any = None) -> Float[ndarray, "n label"]:
+        """Probabilities of the classes; for multilabel targets, of each label being 1.
+
+        A modality that ``X`` does not have counts as missing for every sample. A sample without any
+        gets the class frequencies of the training.
+        """
+        blocks = self._blocks(X, present)
+        if isinstance(self.head_, list):
+            pairs = zip(self.head_, self.prior_, strict=True)
+            return np.stack([probabilities(*pair, blocks)[:, 1] for pair in pairs], axis=1)
+        return probabilities(self.head_, self.prior_, blocks)
+
+    def predict_spread(self, X: Any, *, present: Any = None) -> Float[ndarray, "n label"]:
+        """How much the network's probabilities depend on what is missing.
+
+        Their standard deviation over ``n_imputations`` draws from the law of what is missing, in
+        the shape of :meth:`predict_proba`; zero where nothing is missing, and where all is, since
+        no network is asked then.
+
+        Raises:
+            ValueError: If the head does not impute (``"joint"`` and ``"experts"`` need not).
+        """
+        blocks = self._blocks(X, present)
+        heads = self.head_ if isinstance(self.head_, list) else [self.head_]
+        known = np.asarray(blocks.present.any(axis=1))
+        spreads = [self._network_head(head).spread(blocks) * known[:, None] for head in heads]
+        if isinstance(self.head_, list):
+            return np.stack([spread[:, 1] for spread in spreads], axis=1)
+        return spreads[0]
+
+    def predict(self, X: Any, *, present: Any = None) -> ndarray:
+        """The most probable class; for multilabel targets, the labels above one half."""
+        proba = self.predict_proba(X, present=present)
+        if isinstance(self.head_, list):
+            return (proba > 0.5).astype(np.int64)
+        return np.asarray(self.classes_[proba.argmax(axis=1)])
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Accuracy (of all labels of a sample together, for multilabel targets)."""
+        return float(accuracy_score(y, self.predict(X), sample_weight=sample_weight))
+
+    def embed(self, X: Any, *, present: Any = None) -> Float[ndarray, "n modality dim"]:
+        """Embeddings of the modalities, NaN where missing.
+
+        Raises:
+            ValueError: If the head has no embeddings (``head="experts"``).
+        """
+        blocks = self._blocks(X, present)
+        head = self.head_[0] if isinstance(self.head_, list) else self.head_
+        if not isinstance(head, JointHead):
+            head = self._network_head(head)
+        z = head.embed(blocks)
+        return np.where(blocks.present[..., None], z, np.nan)
+
+    def impute(
+        self, X: Any, *, present: Any = None, draws: int | None = None
+    ) -> Float[ndarray, "*draw n modality dim"]:
+        """Embeddings with missing ones filled in.
+
+        Args:
+            X: Samples.
+            present: As in ``fit``.
+            draws: How many draws from the law of what is missing given what is present, as a first
+                dimension; without that dimension if ``None``, and then as the network itself
+                fills in, by default the mean of that law.
+
+        Raises:
+            ValueError: If the head does not impute (``"joint"`` and ``"experts"`` need not).
+        """
+        blocks = self._blocks(X, present)
+        head = self.head_[0] if isinstance(self.head_, list) else self.head_
+        drawn = self._network_head(head).impute(blocks, draws)
+        return drawn if draws else np.asarray(drawn[0])
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the fitted model to one file, without any of the training data."""
+        check_is_fitted(self, "head_")
+        return persistence.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Reads a saved model; no code from the file is run.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is damaged or not a saved classifier.
+        """
+        model: Self = persistence.load(path, cls)
+        return model
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.sparse = True
+        tags.classifier_tags.multi_label = True
+        return tags
+
+    # Inside ---------------------------------------------------------------------------------
+
+    def _check_array(self, X: Any, reset: bool) -> None:
+        """Lets scikit-learn record or compare columns of a two-dimensional ``X``."""
+        if not is_dict(X):
+            check_dimensions(X, "X")
+            checks: dict[str, Any] = {"skip_check_array": True}
+            if not isinstance(X, pd.DataFrame):  # the reader checks frames column by column
+                checks = {"ensure_all_finite": False, "dtype": None, "accept_sparse": True}
+            validate_data(self, X, reset=reset, **checks)
+
+    def _blocks(self, X: Any, present: Any) -> Blocks:
+        check_is_fitted(self, "head_")
+        self._check_array(X, reset=False)
+        return self.reader_.blocks(X, present)
+
+    def _check_options(self) -> None:
+        if self.head not in (*HEADS, "pooled"):
+            raise ValueError(f"head must be one of {('pooled', *HEADS)}, got {self.head!r}")
+        for kind, name in (
+            (copulas.REGISTRY, self.copula),
+            (couplings.REGISTRY, self.coupling),
+            (imputers.REGISTRY, self._imputation()),
+            (fusions.REGISTRY, self.fusion),
+            (posteriors.REGISTRY, self.posterior),
+            (objectives.REGISTRY, self.objective),
+        ):
+            kind[name]  # an unknown name raises an error that lists the known ones
+        for name in COUNTS:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
+        known = ("factor", "gaussian", "independence")
+        if self.head == "experts" and self.copula not in known:
+            raise ValueError(f"head='experts' knows {known}, got copula {self.copula!r}")
+
+    def _check_sizes(self, blocks: Blocks) -> None:
+        if self.head in ("fusion", "pooled"):
+            counts = blocks.present.sum(axis=0)
+            few = int(counts.argmin())
+            if counts[few] < self.n_components:
+                raise ValueError(
+                    f"modality {self.modalities_[few]!r} is present in {counts[few]} samples; "
+                    f"n_components={self.n_components} needs at least as many"
+                )
+
+    def _weighted(self, weight: Float[ndarray, " n"], codes: ndarray) -> Float[ndarray, " n"]:
+        """Weights of samples, those of their classes among them if they have but one."""
+        if self.class_weight is not None and codes.ndim == 1:
+            weight = weight * compute_sample_weight(self.class_weight, self.classes_[codes])
+        # Heads have priors and penalties worth so many rows; only relative weights should matter.
+        return np.asarray(weight / weight.mean())
+
+    def _imputation(self) -> str:
+        """The imputer's name; a mean without a closed form would take 64 draws in each step."""
+        if self.imputation != "auto":
+            return self.imputation
+        copula, coupling = copulas.REGISTRY[self.copula], couplings.REGISTRY[self.coupling]
+        closed = coupling.mean_is_closed(copula, self.n_components)
+        return "conditional-mean" if closed else "conditional"
+
+    def _build(self, seed: int) -> Head:
+        builders = {
+            "fusion": lambda: Fusion(
+                copula=self.copula,
+                components=self.n_components,
+                embedding_dim=self.embedding_dim,
+                coupling=self.coupling,
+                imputation=self._imputation(),
+                imputations=self.n_imputations,
+                fusion=self.fusion,
+                posterior=self.posterior,
+                objective=self.objective,
+                folds=self.n_networks,
+                max_epochs=self.max_epochs,
+                patience=self.patience,
+                lr=self.learning_rate,
+                batch_size=self.batch_size,
+                seed=seed,
+                run_dir=persistence.plain(self.run_dir),
+                progress=self.verbose,
+            ),
+            "joint": lambda: JointHead(
+                copula=self.copula, coupling=self.coupling, rank=self.rank, random_state=seed
+            ),
+            "experts": lambda: Experts(copula=self.copula, random_state=seed),
+        }
+        if self.head != "pooled":
+            return builders[self.head]()
+        # At least three folds, and equally many for each network.
+        folds = self.n_networks * -(-3 // self.n_networks)
+        heads = {name: builders[name]() for name in HEADS}
+        return Pool(heads, folds=folds, random_state=seed)
+
+    def _network_head(self, head: Head) -> Fusion:
+        """The head with networks."""
+        head = head.heads_["fusion"] if isinstance(head, Pool) else head
+        if not isinstance(head, Fusion):
+            raise ValueError(
+                f"head={self.head!r} has no network, whose embeddings could be imputed; "
+                "use 'fusion' or 'pooled'"
+            )
+        return head

@@ -1,0 +1,194 @@
+"""The expert head: log odds of one expert a modality, joined by a Gaussian copula.
+
+Given the class, the experts' scores have Gaussian margins joined by a Gaussian copula; the
+posterior uses the sub-covariance of the modalities that are present, so nothing is imputed. With
+independent scores it is naive Bayes over experts. See the design page, "Prediction heads".
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+
+from cm2.estimators.heads.base import Head, class_prior, register, stratified_folds
+from cm2.estimators.heads.block_gaussian import BlockGaussian
+from cm2.estimators.heads.scores import KINDS, Expert
+from cm2.samples.inputs import Blocks
+from cm2.samples.targets import row_weights
+
+STRENGTHS = (float("inf"), 1.0, 0.3, 0.1, 0.02, 0.005)
+"""Strengths of the prior for independence, as shares of the number of rows."""
+
+
+@register("experts")
+class Experts(Head):
+    r"""A copula of experts.
+
+    The expert of modality m gives out-of-fold log odds :math:`s_m`, less the prior, of each class
+    to the first. With :math:`s_O` the scores of the modalities that are present,
+
+    .. math:: p(y \mid s_O) \propto \pi_y \, N(s_O; \mu_{y,O}, \Sigma_{OO})^{\beta},
+
+    where :math:`\Sigma` has an inverse Wishart prior centred on its block diagonal. The prior's
+    strength is chosen by cross-validated log loss and :math:`\beta` corrects the confidence.
+
+    Args:
+        copula: "independence" keeps experts independent given the class. Any other name stands
+            for the Gaussian copula, the only one whose conditionals of all subsets are this cheap.
+        experts: Kinds of experts that compete in each modality: "linear", "forest".
+        strengths: Candidates for the prior's strength.
+        folds: Number of folds of the inner cross-validation.
+        random_state: Seed of folds and forests.
+
+    Attributes:
+        experts_: The expert of each modality.
+        gaussian_: Class-conditional law of the scores.
+        strength_: The chosen strength.
+        beta_: The exponent of the likelihood.
+    """
+
+    def __init__(
+        self,
+        copula: str = "gaussian",
+        experts: tuple[str, ...] = KINDS,
+        strengths: tuple[float, ...] = STRENGTHS,
+        folds: int = 5,
+        random_state: int = 0,
+    ) -> None:
+        self.copula = copula
+        self.experts = experts
+        self.strengths = strengths
+        self.folds = folds
+        self.random_state = random_state
+
+    def fit(
+        self,
+        blocks: Blocks,
+        y: Int[ndarray, " n"],
+        sample_weight: Float[ndarray, " n"] | None = None,
+        groups: ndarray | None = None,
+    ) -> Self:
+        """Fits experts, the law of their scores, its strength and its confidence.
+
+        What is held out on the way chooses all of these, and later folds were seen by the experts
+        that score earlier ones; so it does not serve as the head's own out-of-fold predictions,
+        for which :meth:`out_of_fold` refits everything.
+        """
+        weight = row_weights(sample_weight, len(y))
+        kept = np.flatnonzero(weight > 0)
+        groups = None if groups is None else groups[kept]
+        folds = stratified_folds(y[kept], self.folds, self.random_state, groups)
+        self._fit(blocks.take(kept), y[kept], weight[kept], folds, int(y.max()) + 1, groups)
+        return self
+
+    def predict_log_proba(self, blocks: Blocks) -> Float[ndarray, "n label"]:
+        """Log posterior given the modalities present; the prior where there is none."""
+        scores = np.zeros((len(blocks.present), len(self.gaussian_.block)))
+        for m, (name, expert) in enumerate(self.experts_.items()):
+            rows = blocks.present[:, m]
+            log_proba = expert.predict_log_proba(_floats(blocks, name, rows))
+            scores[np.ix_(rows, self.gaussian_.block == m)] = expert.log_odds(log_proba)
+        return self._posterior(self.gaussian_.log_density(scores, blocks.present), self.beta_)
+
+    def _fit(
+        self,
+        blocks: Blocks,
+        y: Int[ndarray, " n"],
+        weight: Float[ndarray, " n"],
+        folds: Int[ndarray, " n"],
+        labels: int,
+        groups: ndarray | None,
+    ) -> None:
+        self.prior_ = class_prior(y, weight, labels)
+        sizes = (labels - 1,) * len(blocks.values)
+        scores = np.zeros((len(y), sum(sizes)))
+        self.experts_: dict[str, Expert] = {}
+        for m, name in enumerate(blocks.values):
+            rows = blocks.present[:, m]
+            expert = Expert(self.experts, self.random_state)
+            held_out = expert.cross_fit(
+                _floats(blocks, name, rows),
+                y[rows],
+                weight[rows],
+                folds[rows],
+                labels,
+                None if groups is None else groups[rows],
+            )
+            scores[rows, m * (labels - 1) : (m + 1) * (labels - 1)] = expert.log_odds(held_out)
+            self.experts_[name] = expert
+        held_out = self._choose_strength(scores, blocks.present, y, weight, folds, sizes)
+        self.beta_ = self._calibrate(held_out, y, weight)
+        self.gaussian_ = self._gaussian(sizes, self.strength_, weight).fit(
+            scores, blocks.present, y, weight, labels
+        )
+
+    def _gaussian(
+        self, sizes: tuple[int, ...], strength: float, weight: Float[ndarray, " n"]
+    ) -> BlockGaussian:
+        return BlockGaussian(sizes, strength=strength * float(weight.sum()))
+
+    def _choose_strength(
+        self,
+        scores: Float[ndarray, "n dim"],
+        present: Bool[ndarray, "n modality"],
+        y: Int[ndarray, " n"],
+        weight: Float[ndarray, " n"],
+        folds: Int[ndarray, " n"],
+        sizes: tuple[int, ...],
+    ) -> Float[ndarray, "n label"]:
+        """Sets the strength of lowest held-out log loss; returns its held-out log densities."""
+        independent = self.copula == "independence"
+        strengths = (float("inf"),) if independent else sorted(self.strengths, reverse=True)
+        density = np.zeros((len(strengths), len(y), len(self.prior_)))
+        for fold in np.unique(folds):
+            train, test = folds != fold, folds == fold
+            last: BlockGaussian | None = None
+            data = BlockGaussian(sizes).statistics(
+                scores[train], present[train], y[train], weight[train], len(self.prior_)
+            )
+            for i, strength in enumerate(strengths):
+                last = self._gaussian(sizes, strength, weight[train]).fit_statistics(data, last)
+                density[i, test] = last.log_density(scores[test], present[test])
+        self.losses_ = {s: self._loss(density[i], y, weight, 1.0) for i, s in enumerate(strengths)}
+        self.strength_ = min(self.losses_, key=lambda s: self.losses_[s])
+        return density[strengths.index(self.strength_)]
+
+    def _calibrate(
+        self,
+        density: Float[ndarray, "n label"],
+        y: Int[ndarray, " n"],
+        weight: Float[ndarray, " n"],
+    ) -> float:
+        """The exponent of the likelihood of lowest held-out log loss, shrunk to one."""
+        rows = float(weight.sum())
+        found = minimize_scalar(
+            lambda s: self._loss(density, y, weight, np.exp(s)) + s**2 / (2 * 0.25 * rows),
+            bounds=(-2.0, 2.0),
+            method="bounded",
+        )
+        return float(np.exp(found.x))
+
+    def _loss(
+        self,
+        density: Float[ndarray, "n label"],
+        y: Int[ndarray, " n"],
+        weight: Float[ndarray, " n"],
+        beta: float,
+    ) -> float:
+        log_proba = self._posterior(density, beta)
+        return float(-np.average(log_proba[np.arange(len(y)), y], weights=weight))
+
+    def _posterior(
+        self, density: Float[ndarray, "n label"], beta: float
+    ) -> Float[ndarray, "n label"]:
+        return np.asarray(log_softmax(np.log(self.prior_) + beta * density, axis=1))
+
+
+def _floats(blocks: Blocks, name: str, rows: Bool[ndarray, " n"]) -> Float[ndarray, "m feature"]:
+    """The rows of a modality that are there, in double precision."""
+    return np.asarray(blocks.values[name][rows], dtype=np.float64)

@@ -1,0 +1,329 @@
+"""The paper's head: CM2 networks, cross-fitted, whose probabilities are averaged.
+
+One network a fold is trained without the fold's rows. Its predictions there are out of fold, and
+the head predicts new rows with the average of all networks: one training serves both.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy import ndarray
+from sklearn.base import clone
+from sklearn.utils.validation import check_is_fitted
+from torch.utils.data import DataLoader
+
+from cm2.core.numerics import seeded
+from cm2.core.persistence import load_module_arrays, module_arrays
+from cm2.core.records import Batch
+from cm2.estimators.heads.base import FLOOR, Head, register, stratified_folds
+from cm2.networks.encoders import Dense
+from cm2.networks.models import CM2
+from cm2.networks.tasks import Multiclass
+from cm2.networks.training import train
+from cm2.samples.batches import ArrayDataset, loader
+from cm2.samples.inputs import Blocks
+from cm2.samples.targets import row_weights
+
+INNER_FOLDS = 6
+"""One part of this many of a network's rows is kept for early stopping."""
+
+CHUNK = 2048
+"""Rows that are predicted at a time."""
+
+
+@register("fusion")
+class Fusion(Head):
+    """Averages CM2 networks that are each trained without one fold of the rows.
+
+    Early stopping looks at a stratified part of a network's own training rows, never at the fold
+    that it is to predict.
+
+    Args:
+        copula: Name of the copula family.
+        components: Number of components of each marginal mixture.
+        embedding_dim: Width of an embedding.
+        coupling: Name of the way in which the copula couples the marginals.
+        rank: Number of factors of a copula that has some; its own default if ``None``.
+        imputation: Name of the imputer.
+        imputations: Imputations of each incomplete row at prediction.
+        fusion: Name of the fusion.
+        posterior: ``"point"`` or ``"gaussian"``.
+        objective: ``"alignment"`` or ``"elbo"``.
+        alignment: Weight of the objective's pull on the encoders.
+        auxiliary: Weight of each modality's own classification loss.
+        hide: Probability of hiding a present modality in training.
+        folds: Number of networks; with one, ``out_of_fold`` trains further networks.
+        max_epochs: Largest number of passes over the training rows.
+        patience: Epochs without improvement before training stops.
+        lr: Learning rate.
+        batch_size: Rows in a training batch.
+        seed: Same seed, same result.
+        run_dir: Folder for the log of each network; nothing is written without one.
+        progress: Whether to show a progress bar.
+    """
+
+    networks_: list[CM2]
+
+    def __init__(
+        self,
+        copula: str = "factor",
+        components: int = 1,
+        embedding_dim: int = 16,
+        coupling: str = "shared-components",
+        imputation: str = "conditional-mean",
+        imputations: int = 10,
+        *,
+        rank: int | None = None,
+        fusion: str = "lstm",
+        posterior: str = "point",
+        objective: str = "alignment",
+        alignment: float = 0.1,
+        auxiliary: float = 0.5,
+        hide: float = 0.2,
+        folds: int = 3,
+        max_epochs: int = 60,
+        patience: int = 8,
+        lr: float = 4e-3,
+        batch_size: int = 256,
+        seed: int = 0,
+        run_dir: str | None = None,
+        progress: bool = False,
+    ) -> None:
+        self.copula = copula
+        self.components = components
+        self.embedding_dim = embedding_dim
+        self.coupling = coupling
+        self.rank = rank
+        self.imputation = imputation
+        self.imputations = imputations
+        self.fusion = fusion
+        self.posterior = posterior
+        self.objective = objective
+        self.alignment = alignment
+        self.auxiliary = auxiliary
+        self.hide = hide
+        self.folds = folds
+        self.max_epochs = max_epochs
+        self.patience = patience
+        self.lr = lr
+        self.batch_size = batch_size
+        self.seed = seed
+        self.run_dir = run_dir
+        self.progress = progress
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Networks as arrays, for safe files."""
+        state = dict(super().__getstate__())
+        if "networks_" in state:
+            state["networks_"] = [module_arrays(network) for network in self.networks_]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Rebuilds the networks from arrays."""
+        super().__setstate__(state)
+        if "networks_" in state:
+            self.networks_ = [
+                load_module_arrays(self._network(self.widths_, self.labels_, 0), arrays).eval()
+                for arrays in state["networks_"]
+            ]
+
+    def fit(
+        self,
+        blocks: Blocks,
+        y: Int[ndarray, " n"],
+        sample_weight: Float[ndarray, " n"] | None = None,
+        groups: ndarray | None = None,
+    ) -> Self:
+        """Trains the networks."""
+        if self.folds < 1:
+            raise ValueError(f"the fusion head needs at least one network, got folds={self.folds}")
+        if self.folds == 1:
+            rows = np.arange(len(y))
+            weight = row_weights(sample_weight, len(y))
+            self.networks_ = [self._train(blocks, y, weight, groups, rows, 0)]
+        else:
+            folds = stratified_folds(y, min(self.folds, len(y)), self.seed, groups)
+            self.cross_fit(blocks, y, sample_weight, folds, groups)
+        return self
+
+    def predict_log_proba(self, blocks: Blocks) -> Float[ndarray, "n label"]:
+        """Log of the probabilities averaged over networks and imputations."""
+        self._check()
+        return self._log_average(self.networks_, blocks)
+
+    def cross_fit(
+        self,
+        blocks: Blocks,
+        y: Int[ndarray, " n"],
+        sample_weight: Float[ndarray, " n"] | None,
+        folds: Int[ndarray, " n"],
+        groups: ndarray | None = None,
+    ) -> Float[ndarray, "n label"]:
+        """Trains one network a fold, predicts the fold with it, and keeps the networks.
+
+        If there are more folds than networks, folds are merged; a multiple of their number keeps
+        the parts equal.
+        """
+        if self.folds == 1:
+            return super().cross_fit(blocks, y, sample_weight, folds, groups)
+        weight = row_weights(sample_weight, len(y))
+        numbers = np.unique(folds, return_inverse=True)[1] % self.folds
+        log_proba = np.full((len(y), int(y.max()) + 1), FLOOR)
+        self.networks_ = []
+        for number in np.unique(numbers):
+            inside, outside = np.flatnonzero(numbers != number), np.flatnonzero(numbers == number)
+            network = self._train(blocks, y, weight, groups, inside, int(number))
+            log_proba[outside] = self._log_average([network], blocks.take(outside))
+            self.networks_.append(network)
+        return log_proba
+
+    def out_of_fold(
+        self,
+        blocks: Blocks,
+        y: Int[ndarray, " n"],
+        sample_weight: Float[ndarray, " n"] | None,
+        folds: Int[ndarray, " n"],
+        groups: ndarray | None = None,
+    ) -> Float[ndarray, "n label"]:
+        """Trains one network a fold and predicts the fold with it; this head stays as it is."""
+        count = len(np.unique(folds)) if self.folds == 1 else self.folds
+        head: Self = clone(self).set_params(folds=count)
+        return head.cross_fit(blocks, y, sample_weight, folds, groups)
+
+    def embed(self, blocks: Blocks) -> Float[ndarray, "n modality dim"]:
+        """Embeddings by the first network, zeros where a modality is absent.
+
+        Each network has its own space, so embeddings are not averaged.
+        """
+        self._check()
+        with torch.no_grad():
+            parts = [self.networks_[0].embed(batch) for batch in batches(blocks)]
+        out: Float[ndarray, "n modality dim"] = torch.cat(parts).numpy()
+        return out
+
+    def impute(
+        self, blocks: Blocks, draws: int | None = None
+    ) -> Float[ndarray, "draw n modality dim"]:
+        """Embeddings by the first network with missing ones drawn, ``draws`` times.
+
+        Without ``draws`` they are filled in once, as for a prediction.
+        """
+        self._check()
+        network = self.networks_[0]
+        with torch.no_grad(), seeded(self.seed):
+            parts = [
+                torch.stack(
+                    [network.complete(batch, sampled=draws is not None) for _ in range(draws or 1)]
+                )
+                for batch in batches(blocks)
+            ]
+        out: Float[ndarray, "draw n modality dim"] = torch.cat(parts, dim=1).numpy()
+        return out
+
+    def _train(
+        self,
+        blocks: Blocks,
+        y: Int[ndarray, " n"],
+        weight: Float[ndarray, " n"],
+        groups: ndarray | None,
+        rows: Int[ndarray, " row"],
+        number: int,
+    ) -> CM2:
+        """Trains a network on some of the rows."""
+        rows = rows[weight[rows] > 0]
+        inside = None if groups is None else groups[rows]
+        inner = stratified_folds(y[rows], INNER_FOLDS, self.seed + number, inside) == 0
+        if inner.all() or not inner.any():
+            raise ValueError(
+                f"a network needs rows to learn from and rows to stop by, but has {len(rows)} rows"
+            )
+
+        def dataset(chosen: Int[ndarray, " row"]) -> ArrayDataset:
+            part = blocks.take(chosen)
+            return ArrayDataset(part.values, part.present, y[chosen], weight[chosen])
+
+        self.labels_ = int(y.max()) + 1
+        self.widths_ = {name: values.shape[1] for name, values in blocks.values.items()}
+        return train(
+            self._network(self.widths_, self.labels_, self.seed + number),
+            Multiclass(self.labels_),
+            dataset(rows[~inner]),
+            dataset(rows[inner]),
+            max_epochs=self.max_epochs,
+            patience=self.patience,
+            lr=self.lr,
+            batch_size=self.batch_size,
+            seed=self.seed + number,
+            weights={
+                "alignment": self.alignment,
+                "kl": self.alignment,
+                "auxiliary": self.auxiliary,
+            },
+            run_dir=None if self.run_dir is None else Path(self.run_dir) / f"network_{number}",
+            progress=self.progress,
+            accelerator="cpu",
+        )
+
+    def _network(self, widths: dict[str, int], labels: int, seed: int) -> CM2:
+        """Builds a network for modalities with these numbers of columns."""
+        with seeded(seed):
+            encoders = {name: Dense(width, self.embedding_dim) for name, width in widths.items()}
+            return CM2(
+                encoders,
+                labels,
+                copula=self.copula,
+                components=self.components,
+                coupling=self.coupling,
+                rank=self.rank,
+                imputation=self.imputation,
+                fusion=self.fusion,
+                posterior=self.posterior,
+                objective=self.objective,
+                hide=self.hide,
+            )
+
+    def spread(self, blocks: Blocks) -> Float[ndarray, "n label"]:
+        """Standard deviation of the class probabilities over draws, averaged over networks.
+
+        Zero where nothing is missing.
+        """
+        self._check()
+        return self._average(self.networks_, blocks, "spread")
+
+    def _log_average(self, networks: list[CM2], blocks: Blocks) -> Float[ndarray, "n label"]:
+        """Log of the probabilities averaged over some networks."""
+        mean = np.maximum(self._average(networks, blocks, "mean"), np.exp(FLOOR))
+        out: Float[ndarray, "n label"] = np.log(mean / mean.sum(axis=1, keepdims=True))
+        return out
+
+    def _average(
+        self, networks: list[CM2], blocks: Blocks, what: Literal["mean", "spread"]
+    ) -> Float[ndarray, "n label"]:
+        """What the networks predict, averaged over them."""
+        sampled = what == "spread"
+        with seeded(self.seed):
+            parts = [
+                torch.stack(
+                    [
+                        getattr(net.predict(batch, self.imputations, sampled=sampled), what)
+                        for net in networks
+                    ]
+                )
+                for batch in batches(blocks)
+            ]
+        average: Float[ndarray, "n label"] = torch.cat(parts, dim=1).mean(dim=0).double().numpy()
+        return average
+
+    def _check(self) -> None:
+        """Raises if the head has not been fitted."""
+        check_is_fitted(self, "networks_")
+
+
+def batches(blocks: Blocks) -> DataLoader[Batch]:
+    """Returns the rows of blocks in batches, in their order."""
+    return loader(ArrayDataset(blocks.values, blocks.present), CHUNK)

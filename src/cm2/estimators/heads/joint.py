@@ -1,0 +1,291 @@
+r"""The joint head: classes by Bayes' rule from a joint law of the modalities, nothing imputed.
+
+:math:`p(y \mid z_O) \propto \pi_y\, p(z_O \mid y)^\beta`, where missing terms drop out exactly. It
+is discriminant analysis (Fisher 1936; Friedman 1989) of all coordinates of all modalities, or with
+a copula model of the coordinates of one number in the place of the Gaussian. Means are the
+classes' own; the law of deviations is shared (linear) or each class has its own (quadratic).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+
+from cm2.estimators.heads.base import Head, class_prior, register, stratified_folds
+from cm2.estimators.heads.laws import CopulaLaws, FullLaws, Laws
+from cm2.estimators.heads.projection import Projection
+from cm2.samples.inputs import Blocks
+from cm2.samples.targets import row_weights
+
+DIMS = (1, 2, 5, 10, 20)
+"""Principal components a modality, for the law of all coordinates."""
+
+DIM = 8
+"""The same for laws that couple coordinates of one number."""
+
+POOLINGS = (1.0, 0.5, 0.25, 0.1)
+"""Weight of a row of another class in the law of a class's deviations: 1 shares one law."""
+
+COPULA_POOLINGS = (1.0, 0.3, 0.0)
+
+STRENGTHS: tuple[Any, ...] = (0.3, (1.0, float("inf")), (0.1, 0.02, 0.005))
+"""Shrinkage to independent modalities, in rows a row: the first to try, then both ways from it."""
+
+ROWS = 10
+"""Rows a coordinate that the rarest class must have before classes get laws of their own."""
+
+LARGEST = 300
+"""Coordinates of all modalities that one covariance may have; beyond, it has the factor form."""
+
+SELECTION = 5000
+"""Rows by which candidates are compared, if there are more."""
+
+
+class Setting(NamedTuple):
+    """What cross-validation chooses."""
+
+    dim: int
+    margin: str
+    pooling: float
+    strength: float
+
+
+class Search:
+    """Settings with their held-out losses, and which of them to take.
+
+    A later setting is taken only if it is better by more than one standard error of the paired
+    difference (Breiman et al. 1984), so simpler ones come first.
+
+    Args:
+        weight: Weights of the rows.
+
+    Attributes:
+        best: The setting to take.
+        losses: Mean loss of each setting.
+    """
+
+    def __init__(self, weight: Float[ndarray, " row"]) -> None:
+        self.weight = weight / weight.sum()
+        self.losses: dict[Setting, float] = {}
+        self.best: Setting
+        self._rows: Float[ndarray, " row"] | None = None
+
+    def add(self, setting: Setting, rows: Float[ndarray, " row"]) -> None:
+        """Takes note of a setting and the loss of each row."""
+        self.losses[setting] = float(self.weight @ rows)
+        if self._rows is not None:
+            gain = self._rows - rows
+            mean = float(self.weight @ gain)
+            if mean <= np.sqrt(np.square(self.weight) @ np.square(gain - mean)):
+                return
+        self.best, self._rows = setting, rows
+
+
+@register("joint")
+class JointHead(Head):
+    r"""Class-conditional joint laws of the modalities' principal components.
+
+    With ``copula="factor"``, one Gaussian copula of all coordinates of all modalities, with a full
+    covariance or, where there are many, in factor form. Otherwise the family couples coordinates
+    of the same number. What is left open is chosen by cross-validated log loss, one thing after
+    the other.
+
+    Args:
+        copula: Name of the copula family.
+        components: Number of components of each marginal mixture, for the other families.
+        dim: Principal components of each modality; None for a choice of 2, 5, 10 and 20 (8 for the
+            other families).
+        coupling: Name of the coupling, for the other families and the factor form.
+        rank: Number of factors of the factor form.
+        poolings: Candidates for the weight of rows of other classes in the law of a class, from
+            the largest; None for the default.
+        folds: Number of folds of the inner cross-validation.
+        random_state: Seed of folds and mixtures.
+
+    Attributes:
+        projection_: Principal directions of each modality.
+        dim_: The chosen number of principal components.
+        margin_: ``"components"``, or ``"scores"`` if each coordinate became normal first.
+        pooling_: The chosen pooling.
+        strength_: The chosen shrinkage to independent modalities.
+        beta_: Exponent of the likelihood, which corrects the confidence.
+        laws_: The laws of the classes.
+        tried_: Every candidate with its log loss.
+    """
+
+    def __init__(
+        self,
+        copula: str = "factor",
+        components: int = 1,
+        dim: int | None = None,
+        coupling: str = "rosenblatt",
+        rank: int = 24,
+        poolings: tuple[float, ...] | None = None,
+        folds: int = 3,
+        random_state: int = 0,
+    ) -> None:
+        self.copula = copula
+        self.components = components
+        self.dim = dim
+        self.coupling = coupling
+        self.rank = rank
+        self.poolings = poolings
+        self.folds = folds
+        self.random_state = random_state
+
+    def fit(
+        self,
+        blocks: Blocks,
+        y: Int[ndarray, " n"],
+        sample_weight: Float[ndarray, " n"] | None = None,
+        groups: ndarray | None = None,
+    ) -> Self:
+        """Fits the laws, all that is chosen for them, and their confidence."""
+        weight = row_weights(sample_weight, len(y))
+        folds = stratified_folds(y, self.folds, self.random_state, groups)
+        self._fit(blocks, y, weight, folds)
+        return self
+
+    def cross_fit(
+        self,
+        blocks: Blocks,
+        y: Int[ndarray, " n"],
+        sample_weight: Float[ndarray, " n"] | None,
+        folds: Int[ndarray, " n"],
+        groups: ndarray | None = None,
+    ) -> Float[ndarray, "n label"]:
+        """Fits on all rows; the folds that choose the setting give the out-of-fold predictions."""
+        return self._fit(blocks, y, row_weights(sample_weight, len(y)), folds)
+
+    def predict_log_proba(self, blocks: Blocks) -> Float[ndarray, "n label"]:
+        """Log probabilities of the classes."""
+        likelihood = self.laws_.log_density(self._embed(blocks), blocks.present)
+        return self._posterior(likelihood, self.beta_)
+
+    def embed(self, blocks: Blocks) -> Float[ndarray, "n modality dim"]:
+        """What the laws see: coordinates of each modality, zeros where it is absent."""
+        return self._embed(blocks).astype(np.float32)
+
+    def _embed(self, blocks: Blocks) -> Float[ndarray, "n modality dim"]:
+        z = self.projection_.transform(blocks)[:, :, : self.dim_]
+        return z if self.margin_ == "components" else self.projection_.scores(z, blocks.present)
+
+    def _fit(
+        self,
+        blocks: Blocks,
+        y: Int[ndarray, " n"],
+        weight: Float[ndarray, " n"],
+        folds: Int[ndarray, " n"],
+    ) -> Float[ndarray, "n label"]:
+        """Fits everything and returns out-of-fold log probabilities."""
+        self.prior_ = class_prior(y, weight, int(y.max()) + 1)
+        rows = np.random.default_rng(self.random_state).permutation(len(y))[:SELECTION]
+        self.projection_ = Projection(max(self._dims())).fit(blocks, weight)
+        z = {"components": self.projection_.transform(blocks)}
+        z["scores"] = self.projection_.scores(z["components"], blocks.present)
+
+        def held_out(setting: Setting, rows: Int[ndarray, " row"]) -> Float[ndarray, "row label"]:
+            """Log densities of some rows by laws without their fold."""
+            density = np.zeros((len(rows), len(self.prior_)))
+            part, here = z[setting.margin][rows][:, :, : setting.dim], blocks.present[rows]
+            codes, share, fold = y[rows], weight[rows], folds[rows]
+            for number in np.unique(fold):
+                train, test = fold != number, fold == number
+                laws = self._laws(setting).fit(
+                    part[train], here[train], codes[train], share[train], len(self.prior_)
+                )
+                density[test] = laws.log_density(part[test], here[test])
+            return density
+
+        search = Search(weight[rows])
+        rarest = int(np.bincount(y[rows]).min())
+        for setting in self._settings(search, rarest):
+            density = held_out(setting, rows)
+            beta = self._confidence(density, y[rows], weight[rows])
+            log_proba = self._posterior(density, beta)
+            search.add(setting, -log_proba[np.arange(len(rows)), y[rows]])
+        chosen = search.best
+        self.dim_, self.margin_, self.pooling_, self.strength_ = chosen
+        self.tried_ = [one._asdict() | {"loss": loss} for one, loss in search.losses.items()]
+        density = held_out(chosen, np.arange(len(y)))
+        self.beta_ = self._confidence(density, y, weight)
+        part = z[chosen.margin][:, :, : chosen.dim]
+        self.laws_ = self._laws(chosen).fit(part, blocks.present, y, weight, len(self.prior_))
+        return self._posterior(density, self.beta_)
+
+    def _dims(self) -> tuple[int, ...]:
+        if self.dim is not None:
+            return (self.dim,)
+        return DIMS if self.copula == "factor" else (DIM,)
+
+    def _settings(self, search: Search, rarest: int) -> Iterator[Setting]:
+        """Candidates; later ones depart from the best so far."""
+        if self.copula != "factor":
+            for pooling in self.poolings or COPULA_POOLINGS:
+                yield Setting(DIM if self.dim is None else self.dim, "components", pooling, 0.0)
+            return
+        first, *others = STRENGTHS
+        for dim in self._sizes():
+            poolings = self.poolings or POOLINGS
+            if rarest < ROWS * (self.projection_.scale[:, :dim] > 0).sum():
+                poolings = poolings[:1]
+            path = (Setting(dim, "components", pooling, first) for pooling in poolings)
+            yield from _while_better(path, search.losses, np.inf)
+        for strengths in others:
+            best = search.best
+            path = (best._replace(strength=strength) for strength in strengths)
+            yield from _while_better(path, search.losses, search.losses[best])
+        yield search.best._replace(margin="scores")
+
+    def _sizes(self) -> list[int]:
+        """Numbers of components to try: all different, at most one beyond a full covariance."""
+        varies = self.projection_.scale > 0
+        sizes = sorted({min(dim, varies.shape[1]) for dim in self._dims()})
+        full = sum(int(varies[:, :size].sum()) <= LARGEST for size in sizes)
+        return sizes[: full + 1]
+
+    def _laws(self, setting: Setting) -> Laws:
+        scale = self.projection_.scale[:, : setting.dim]
+        if self.copula == "factor" and (scale > 0).sum() <= LARGEST:
+            return FullLaws(scale, setting.pooling, setting.strength)
+        options: dict[str, Any] = {
+            "copula": self.copula,
+            "components": self.components,
+            "coupling": self.coupling,
+        }
+        if self.copula == "factor":
+            options["rank"] = self.rank
+        return CopulaLaws(scale > 0, setting.pooling, options, self.random_state)
+
+    def _confidence(
+        self, likelihood: ndarray, y: Int[ndarray, " n"], weight: Float[ndarray, " n"]
+    ) -> float:
+        """The exponent of the likelihood with the lowest log loss, shrunk to one."""
+        rows = float(weight.sum())
+
+        def loss(log_beta: float) -> float:
+            posterior = self._posterior(likelihood, float(np.exp(log_beta)))
+            fit = -float(np.average(posterior[np.arange(len(y)), y], weights=weight))
+            return fit + log_beta**2 / (2 * 0.25 * rows)
+
+        return float(np.exp(minimize_scalar(loss, bounds=(-4.0, 1.0), method="bounded").x))
+
+    def _posterior(self, likelihood: ndarray, beta: float) -> Float[ndarray, "n label"]:
+        return np.asarray(log_softmax(np.log(self.prior_) + beta * likelihood, axis=1))
+
+
+def _while_better(
+    settings: Iterable[Setting], losses: dict[Setting, float], before: float
+) -> Iterator[Setting]:
+    """Settings one by one, up to the first that is not better than the one before."""
+    for setting in settings:
+        yield setting
+        if losses[setting] >= before:
+            return
+        before = losses[setting]

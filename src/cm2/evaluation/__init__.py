@@ -1,0 +1,1 @@
+"""What results are worth: measures with intervals, tables, figures, and pages that show them."""

@@ -1,0 +1,87 @@
+"""Which modalities are there together: counts of patterns, as in an UpSet plot.
+
+Lex, Gehlenborg, Strobelt, Vuillemot and Pfister (2014), UpSet: Visualization of Intersecting Sets.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from cm2.evaluation.figures import style
+
+
+def patterns(
+    present: NDArray[np.bool_], modalities: Sequence[str], *, smallest: int = 10
+) -> pd.DataFrame:
+    """Counts the patterns of available modalities, most frequent first.
+
+    Args:
+        present: Which modalities each sample has, (samples, modalities).
+        modalities: Their names.
+        smallest: Patterns with fewer samples are left out, so that no row is about few people.
+
+    Returns:
+        A boolean column a modality and the column `samples`.
+
+    Raises:
+        ValueError: If the width of `present` is not the number of names.
+    """
+    if present.ndim != 2 or present.shape[1] != len(modalities):
+        raise ValueError(
+            f"present needs one column for each of {len(modalities)} modalities; its shape is "
+            f"{present.shape}"
+        )
+    found, counts = np.unique(present, axis=0, return_counts=True)
+    table = pd.DataFrame(found, columns=list(modalities)).assign(samples=counts)
+    table = table[table["samples"] >= smallest]
+    return table.sort_values("samples", ascending=False, kind="stable").reset_index(drop=True)
+
+
+@style.styled
+def availability(
+    present: NDArray[np.bool_], modalities: Sequence[str], *, smallest: int = 10
+) -> Figure:
+    """Draws how often each combination of modalities is there.
+
+    Args:
+        present: Which modalities each sample has, (samples, modalities).
+        modalities: Their names.
+        smallest: Patterns with fewer samples are summed in the caption, not drawn.
+
+    Returns:
+        Bars of counts above a matrix of dots, a column a pattern; to its left how many samples have
+        each modality.
+    """
+    table = patterns(present, modalities, smallest=smallest)
+    columns, names = np.arange(len(table)), list(modalities)
+    width = 3.4 + 0.36 * len(table)
+    figure = Figure(figsize=(width, 2.6 + 0.25 * len(names)), layout="constrained")
+    grid = figure.add_gridspec(2, 2, width_ratios=(1.1, max(1.0, 0.3 * len(table))))
+    bars = figure.add_subplot(grid[0, 1])
+    dots = figure.add_subplot(grid[1, 1], sharex=bars)
+    totals = figure.add_subplot(grid[1, 0], sharey=dots)
+
+    bars.bar(columns, table["samples"], color=style.COLOURS[0], width=0.7)
+    for x, count in zip(columns, table["samples"], strict=True):
+        bars.annotate(str(count), (x, count), ha="center", va="bottom", fontsize=7)
+    bars.set_ylabel("samples")
+    bars.tick_params(bottom=False, labelbottom=False)
+    bars.grid(visible=False, axis="x")
+    for row, name in enumerate(names):
+        there = table[name].to_numpy(dtype=bool)
+        dots.scatter(columns[~there], np.full((~there).sum(), row), color="#dddddd", s=26)
+        dots.scatter(columns[there], np.full(there.sum(), row), color=style.COLOURS[0], s=26)
+    dots.set(ylim=(len(names) - 0.5, -0.5))
+    rest = len(present) - int(table["samples"].sum())
+    if rest:
+        dots.set_xlabel(f"rarer patterns (under {smallest} samples each), not shown: {rest}")
+    dots.tick_params(bottom=False, labelbottom=False, left=False, labelleft=False)
+    dots.grid(visible=False)
+    totals.barh(np.arange(len(names)), present.sum(axis=0), color="#888888", height=0.6)
+    totals.invert_xaxis()
+    totals.set_yticks(np.arange(len(names)), names)
+    totals.set_xlabel("samples with it")
+    return figure

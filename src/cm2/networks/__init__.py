@@ -1,0 +1,1 @@
+"""The network: encoders, imputers, fusions, models that join them, and their training."""

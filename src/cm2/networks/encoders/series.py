@@ -1,0 +1,83 @@
+"""An LSTM over time series of different lengths.
+
+Source: Harutyunyan et al. (2019), Multitask learning and benchmarking with clinical time series
+data, https://doi.org/10.1038/s41597-019-0103-9, whose 76 columns are the usual input.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cm2.core.records import Padded
+from cm2.networks import recurrent
+from cm2.networks.encoders.base import Encoder, register
+from cm2.networks.encoders.projection import Projection
+
+
+@register("series")
+class Series(Encoder):
+    """The state of an LSTM at the last real step of each series.
+
+    The LSTM reads forward only, so that steps of padding, which come last, cannot reach that
+    state. A series without any step gets a state of zeros.
+
+    Args:
+        dim: Width of the embedding.
+        features: Number of columns of a step.
+        width: Width of the hidden state.
+        layers: Number of recurrent layers.
+        dropout: Probability of dropping a unit between layers and before the projection.
+        frozen: Whether the LSTM stays as it is.
+
+    Example:
+        >>> steps = Padded(torch.zeros(3, 48, 76), torch.ones(3, 48, dtype=torch.bool))
+        >>> Series(dim=4, width=8)(steps).shape
+        torch.Size([3, 4])
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        features: int = 76,
+        width: int = 256,
+        layers: int = 2,
+        dropout: float = 0.1,
+        frozen: bool = False,
+    ) -> None:
+        super().__init__(dim)
+        if min(features, width, layers) < 1:
+            raise ValueError(
+                "features, width and layers must be at least 1, "
+                f"but are {features}, {width} and {layers}"
+            )
+        self.features = features
+        between = dropout if layers > 1 else 0.0
+        self.recurrent = recurrent.LSTM(
+            features, width, num_layers=layers, batch_first=True, dropout=between
+        )
+        self.projection = Projection(width, dim, dropout)
+        if frozen:
+            self.freeze()
+
+    def forward(self, x: Padded) -> Float[Tensor, "row dim"]:
+        """Embeds series with their masks."""
+        values, mask = x
+        if values.dim() != 3 or values.shape[-1] != self.features or mask.shape != values.shape[:2]:
+            raise ValueError(
+                f"a series needs values (rows, steps, {self.features}) and a mask (rows, steps), "
+                f"but got {tuple(values.shape)} and {tuple(mask.shape)}"
+            )
+        rows, steps = mask.shape
+        if steps == 0:
+            state = values.new_zeros(rows, self.recurrent.hidden_size)
+        else:
+            states, _ = self.recurrent(torch.where(mask.unsqueeze(-1), values, 0.0))
+            order = torch.arange(1, steps + 1, device=mask.device)
+            last = (mask * order).amax(dim=1)  # zero where there is no step
+            index = (last - 1).clamp_min(0).view(-1, 1, 1).expand(-1, 1, states.shape[-1])
+            state = states.gather(1, index).squeeze(1) * (last > 0).unsqueeze(-1)
+        out: Tensor = self.projection(state)
+        return out

@@ -1,0 +1,29 @@
+"""Models: from a batch with missing modalities to logits; CM2 and its rivals."""
+
+from cm2.networks.models.base import REGISTRY, Model, Prediction, encode_present, register
+from cm2.networks.models.cm2 import CM2
+from cm2.networks.models.daft import DAFT
+from cm2.networks.models.drfuse import DrFuse
+from cm2.networks.models.embedding import embed
+from cm2.networks.models.late import Late
+from cm2.networks.models.medfuse import MedFuse
+from cm2.networks.models.mmtm import MMTM
+from cm2.networks.models.unified import Unified
+from cm2.networks.models.unimodal import Unimodal
+
+__all__ = [
+    "CM2",
+    "DAFT",
+    "MMTM",
+    "REGISTRY",
+    "DrFuse",
+    "Late",
+    "MedFuse",
+    "Model",
+    "Prediction",
+    "Unified",
+    "Unimodal",
+    "embed",
+    "encode_present",
+    "register",
+]

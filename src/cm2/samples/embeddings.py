@@ -1,0 +1,98 @@
+"""Embeddings that an encoder made before, kept beside prepared data and read in its place.
+
+``embeddings/<modality>.npy`` has a row for each row of ``stays.parquet``, NaN where the modality is
+absent; ``<modality>.json`` says what made it and, by the checksum of the manifest, of which data.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy import ndarray
+from torch import Tensor
+
+from cm2.core.errors import InputError
+from cm2.core.files import replacing
+from cm2.core.layout import EMBEDDINGS
+from cm2.samples.folder import Folder
+from cm2.samples.readers import Reader
+
+__all__ = ["Embedding", "save"]
+
+
+def save(
+    root: str | Path,
+    modality: str,
+    stays: Int[ndarray, " stay"],
+    values: Float[ndarray, "stay dim"],
+    made: Mapping[str, Any],
+) -> Path:
+    """Writes the embeddings of a modality, in the place of earlier ones.
+
+    Args:
+        root: The prepared folder.
+        modality: Its name there.
+        stays: The stays that have it, in any order.
+        values: Their embeddings.
+        made: What made them, for the record.
+
+    Returns:
+        The array's file.
+    """
+    folder = Folder(root)
+    folder.check([modality])
+    known = folder.stays["stay_id"].to_numpy()
+    if not np.isin(stays, known).all():
+        raise InputError(f"{folder.root}: some of the embedded stays are not in stays.parquet")
+    rows = np.full((len(known), values.shape[1]), np.nan, np.float32)
+    rows[np.searchsorted(known, stays)] = values
+    path = folder.root / EMBEDDINGS / f"{modality}.npy"
+    path.parent.mkdir(exist_ok=True)
+    # The description goes first and comes last: an array without one is not read.
+    path.with_suffix(".json").unlink(missing_ok=True)
+    np.save(path, rows)
+    text = json.dumps({**made, "manifest": folder.checksum}, indent=2, sort_keys=True)
+    with replacing(path.with_suffix(".json")) as part:
+        part.write_text(text + "\n", encoding="utf-8")
+    return path
+
+
+class Embedding(Reader):
+    """Numbers of an encoder, one row a stay, as they are.
+
+    Args:
+        folder: The prepared data.
+        name: Name of the modality.
+        stays: The stays that are answered for, sorted.
+    """
+
+    def __init__(self, folder: Folder, name: str, stays: Int[ndarray, " stay"]) -> None:
+        path = folder.root / EMBEDDINGS / f"{name}.npy"
+        try:
+            made = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            values = np.load(path).astype(np.float32)
+        except FileNotFoundError:
+            raise InputError(f"{path}: no embeddings of {name!r}; run cm2 embed first") from None
+        except (OSError, ValueError):
+            raise InputError(f"{path}: not readable; run cm2 embed again") from None
+        if made.get("manifest") != folder.checksum:
+            raise InputError(f"{path}: made of other data than these; run cm2 embed again")
+        if values.ndim != 2 or len(values) != len(folder.stays):
+            raise InputError(
+                f"{path}: needs a row for each of {len(folder.stays)} stays, but its shape is"
+                f" {values.shape}; run cm2 embed again"
+            )
+        values = values[np.searchsorted(folder.stays["stay_id"].to_numpy(), stays)]
+        self.has = np.isfinite(values).all(axis=1)
+        self.shape = {"features": values.shape[1]}
+        values = np.where(self.has[:, None], values, np.float32(0))
+        self._values = np.concatenate([values, np.zeros((1, values.shape[1]), np.float32)])
+
+    def take(self, rows: Int[ndarray, " batch"]) -> Float[Tensor, "batch feature"]:
+        return torch.from_numpy(self._values[rows])

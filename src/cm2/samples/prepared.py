@@ -1,0 +1,237 @@
+"""Prepared clinical data as batches: the torch side of ``cm2 prepare``.
+
+Series and images are indexed by whole batches; images stay on disk. The two settings, ``paired``
+and ``partial``, are those of Wu et al. (2025), section 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Int
+from numpy import ndarray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from cm2.core import removal
+from cm2.core.errors import InputError
+from cm2.core.layout import SPLITS
+from cm2.core.records import Batch
+from cm2.samples.embeddings import Embedding
+from cm2.samples.events import Events
+from cm2.samples.folder import Folder
+from cm2.samples.readers import Image, Reader, Series, Tabular
+from cm2.samples.texts import Text
+
+__all__ = ["Prepared"]
+
+
+class Prepared(Dataset[Batch]):
+    """The stays of a split, handed out in whole batches.
+
+    Series come as ``Padded`` numbers, text as ``Padded`` token numbers (stay, chunk, token), images
+    as bytes, tables and embeddings as numbers, measurements as ``Events``. The hours of chunks and
+    images stand in ``hours`` of the batch. Tables are standardised by the training split, a
+    missing number is its mean, and columns with missing numbers have a flag; what a row holds for
+    an absent modality is zeros.
+
+    Args:
+        root: Folder that ``cm2 prepare`` wrote.
+        modalities: Which, in the order of the model; None for all, series first, then by name.
+            ``"events"`` are the measurements of which the series were made, where the folder has
+            them; a stay has them if it has the series, and they are read if they are named.
+        setting: ``"partial"`` takes the stays with the first modality, whatever else they have;
+            ``"paired"`` those with all of them.
+        missing_rate: Share of the modalities that is removed at random. What is removed depends on
+            stay and seed only, and what is removed at a rate is removed at all higher ones.
+        removable: ``"others"`` never removes the first modality, ``"any"`` leaves at least one.
+        seed: Of the removal.
+        split: ``"train"``, ``"validation"`` or ``"test"``; None for all.
+        tokenizer: A file ``tokenizer.json``, or the folder or hub name of a model; None learns a
+            small WordPiece vocabulary from the training split, once for a folder.
+        tokens: Most tokens in a chunk of text.
+        chunks: Most chunks of a stay; the last ones are kept.
+        chunks_per_document: Most chunks of a document, the first ones; None for all. The reference
+            is 1, with 5 chunks of 512 tokens.
+        fitted_on: Folder whose training split gives scales and vocabulary, such as the one that a
+            model was trained on; None for ``root``.
+        embedded: Modalities whose encoder has run before; see ``cm2.samples.embeddings``.
+        vocabularies: Of each modality that is text the tokenizer as JSON, such as those of a
+            trained model, in place of ``tokenizer``.
+        verify: Whether files are checked against their checksums.
+
+    Attributes:
+        modalities: Names, in the order of ``present``.
+        stays: The stays, in the order of rows.
+        present: Which modalities each stay has, after removal.
+        target: The label of each stay, or its zeros and ones where several may hold together; None
+            where one is not known.
+        shape: Arguments of each modality's encoder that follow from the data.
+        vocabularies: Of each modality that is text its tokenizer, as JSON.
+        variables: What each number of ``Events.variable`` stands for: ``name``, and the ``mean``
+            and ``deviation`` by which values were scaled; None if events are not read.
+        classes: Number of classes; two for each of several labels.
+        labels: Names of labels that may hold together; empty where a stay is of one class.
+        checksum: Of the folder's manifest.
+        synthetic: Whether the data were generated.
+
+    Raises:
+        InputError: If the folder is not whole, or a name or number cannot be used.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        modalities: Sequence[str] | None = None,
+        setting: Literal["partial", "paired"] = "partial",
+        missing_rate: int | float = 0.0,
+        removable: Literal["others", "any"] = "others",
+        seed: int = 0,
+        split: str | None = "train",
+        tokenizer: str | Path | None = None,
+        tokens: int = 512,
+        chunks: int = 8,
+        chunks_per_document: int | None = None,
+        fitted_on: str | Path | None = None,
+        embedded: Sequence[str] = (),
+        vocabularies: Mapping[str, str] | None = None,
+        verify: bool = True,
+    ) -> None:
+        _one_of("setting", setting, ("partial", "paired"))
+        _one_of("removable", removable, ("others", "any"))
+        if split is not None:
+            _one_of("split", split, SPLITS)
+        if not 0 <= missing_rate < 1:
+            raise InputError(f"missing_rate should be in [0, 1), but is {missing_rate}")
+        folder = Folder(root, verify=verify)
+        self.modalities = _chosen(folder, modalities, embedded)
+        fit = folder if fitted_on is None else Folder(fitted_on, verify=verify)
+        _chosen(fit, self.modalities, ())
+        self.checksum = folder.checksum
+        self.synthetic = folder.synthetic
+        self.source = str(folder.manifest.get("source", ""))
+        stays = folder.stays
+        labels = pd.concat([stays["label"], fit.stays["label"]]).dropna()
+        self.labels = fit.labels
+        told = fit.manifest.get("classes") or 2
+        self.classes = max(told, int(labels.max()) + 1 if len(labels) else 0)
+        stays = stays if split is None else stays.loc[stays["split"] == split]
+        has = folder.has(stays, self.modalities)
+        kept = has.all(axis=1) if setting == "paired" else has[:, 0]
+        self.stays: pd.DataFrame = stays.iloc[np.flatnonzero(kept)].reset_index(drop=True)
+        self._ids = self.stays["stay_id"].to_numpy(np.int64)
+        text = {
+            "tokenizer": tokenizer,
+            "length": tokens,
+            "chunks": chunks,
+            "per_document": chunks_per_document,
+        }
+        given = vocabularies or {}
+        self._readers = {
+            name: _reader(
+                folder,
+                fit,
+                name,
+                self._ids,
+                name in embedded,
+                text | {"vocabulary": given.get(name)},
+            )
+            for name in self.modalities
+        }
+        has = has[kept]
+        for column, (name, reader) in enumerate(self._readers.items()):
+            lacking = int((has[:, column] & ~reader.has).sum())
+            if lacking:
+                raise InputError(
+                    f"{folder.root}: has nothing of modality {name!r} for {lacking} stays that"
+                    " stays.parquet says have it"
+                )
+        self.shape = {name: reader.shape for name, reader in self._readers.items()}
+        self.vocabularies = {
+            name: reader.vocabulary
+            for name, reader in self._readers.items()
+            if isinstance(reader, Text)
+        }
+        events = [reader for reader in self._readers.values() if isinstance(reader, Events)]
+        self.variables: pd.DataFrame | None = events[0].variables if events else None
+        self._present = removal.kept(has, self._ids, self.modalities, missing_rate, removable, seed)
+        self.present: Bool[Tensor, "stay modality"] = torch.from_numpy(self._present)
+        self.target = _target(self.stays, self.labels)
+
+    def __len__(self) -> int:
+        """Returns the number of stays."""
+        return len(self._ids)
+
+    def __getitem__(self, rows: int | slice | Sequence[int] | Tensor | ndarray) -> Batch:
+        """Returns the batch of the given rows; one row number gives a batch of one."""
+        if not isinstance(rows, slice):
+            rows = np.atleast_1d(np.asarray(rows, np.int64))
+        index = np.arange(len(self))[rows]
+        picked = torch.from_numpy(index)
+        asked = {
+            name: np.where(self._present[index, column], index, -1)
+            for column, name in enumerate(self.modalities)
+        }
+        hours = {name: self._readers[name].hours(rows) for name, rows in asked.items()}
+        return Batch(
+            inputs={name: self._readers[name].take(rows) for name, rows in asked.items()},
+            present=self.present[picked],
+            target=None if self.target is None else self.target[picked],
+            rows=picked,
+            hours={name: hour for name, hour in hours.items() if hour is not None},
+        )
+
+
+def _target(stays: pd.DataFrame, labels: Sequence[str]) -> Tensor | None:
+    """Outcomes of stays: codes, or a column a label; None where one is not known."""
+    columns = [f"label_{name}" for name in labels] or ["label"]
+    if not set(columns) <= set(stays) or stays[columns].isna().any(axis=None):
+        return None
+    values = torch.tensor(stays[columns].to_numpy(np.int64))
+    return values if labels else values.squeeze(1)
+
+
+def _one_of(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise InputError(f"{name} is one of {', '.join(known)}, but is {value!r}")
+
+
+def _chosen(
+    folder: Folder, modalities: Sequence[str] | None, embedded: Sequence[str]
+) -> tuple[str, ...]:
+    """The modalities asked for, each of them there and named once."""
+    chosen = tuple(folder.modalities if modalities is None else modalities)
+    folder.check((*chosen, *embedded))
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise InputError(f"modalities must be named, each once, but are {list(chosen)}")
+    return chosen
+
+
+def _reader(
+    folder: Folder,
+    fit: Folder,
+    name: str,
+    stays: Int[ndarray, " stay"],
+    embedded: bool,
+    text: dict[str, Any],
+) -> Reader:
+    kind = folder.facts(name)["kind"]
+    if embedded:
+        return Embedding(folder, name, stays)
+    if kind == "series":
+        return Series(folder, name, stays, fit)
+    if kind == "tabular":
+        return Tabular(folder, name, stays, fit)
+    if kind == "text":
+        return Text(folder, name, stays, fit, **text)
+    if kind == "image":
+        return Image(folder, name, stays)
+    if kind == "events":
+        return Events(folder, name, stays, fit)
+    raise InputError(f"{folder.root}: modality {name!r} is of the unknown kind {kind!r}")

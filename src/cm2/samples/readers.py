@@ -1,0 +1,225 @@
+"""How each kind of modality is read from a prepared folder and handed out in whole batches.
+
+A reader answers for the stays of one split. Row ``-1`` stands for a stay without the modality; it
+comes out as zeros, or as a sequence without steps.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from numpy import ndarray
+from torch import Tensor
+
+from cm2.core.errors import InputError
+from cm2.core.records import Padded
+from cm2.samples.folder import Folder
+
+__all__ = ["Image", "Reader", "Series", "Tabular"]
+
+NEVER = np.float32(0.0)
+"""The hour of what is not there, at the end of all hours, which row ``-1`` reads."""
+
+SCALE = ("mean", "deviation")
+"""Entries of a series in the manifest, by column."""
+
+
+class Reader(ABC):
+    """One modality of the stays of a split.
+
+    Attributes:
+        shape: Arguments of an encoder that follow from the data, such as ``features``.
+        has: For which of the stays there is something.
+    """
+
+    shape: dict[str, int]
+    has: Bool[ndarray, " stay"]
+
+    @abstractmethod
+    def take(self, rows: Int[ndarray, " batch"]) -> Any:
+        """Returns the batch of these stays, by their position; ``-1`` for nothing."""
+
+    def hours(self, rows: Int[ndarray, " batch"]) -> Float[Tensor, "batch ..."] | None:
+        """Returns when what ``take`` returns is from, zeros for nothing; None if not known."""
+        return None
+
+
+def finite(numbers: ndarray, path: Path) -> ndarray:
+    """Returns the numbers of a file.
+
+    Raises:
+        InputError: If one is missing or infinite.
+    """
+    if not np.isfinite(numbers).all():
+        raise InputError(f"{path}: has missing or infinite values")
+    return numbers
+
+
+def hours_of(table: pd.DataFrame, path: Path) -> Float[ndarray, " row"] | None:
+    """The column ``hour``; None where there is none, or nothing in it."""
+    if "hour" not in table or table["hour"].isna().all():
+        return None
+    return finite(table["hour"].to_numpy(np.float32), path)
+
+
+class Ragged:
+    """Arrays of different lengths, end to end, and a last one of length zero.
+
+    Args:
+        flat: Steps of all sequences, one after the other.
+        lengths: Steps of each sequence.
+    """
+
+    def __init__(self, flat: ndarray, lengths: Int[ndarray, " sequence"]) -> None:
+        self.lengths = np.append(lengths, 0)
+        self.starts = np.append(np.cumsum(lengths) - lengths, 0)
+        self.flat = np.concatenate([flat, np.zeros((1, *flat.shape[1:]), flat.dtype)])
+
+    def take(self, rows: Int[ndarray, "*batch"]) -> tuple[ndarray, ndarray]:
+        """Returns the sequences padded with zeros to one length, and what is no padding."""
+        lengths = self.lengths[rows][..., None]
+        steps = np.arange(max(1, int(lengths.max(initial=0))))
+        mask = steps < lengths
+        return self.flat[np.where(mask, self.starts[rows][..., None] + steps, -1)], mask
+
+
+class Series(Reader):
+    """A grid of numbers by time: ``stay_id, bin``, then the columns, sorted.
+
+    Args:
+        folder: The prepared data.
+        name: Name of the modality.
+        stays: The stays that are answered for, sorted.
+        fit: The data by whose training split numbers are scaled; those of ``folder`` are scaled
+            by its own.
+    """
+
+    def __init__(
+        self, folder: Folder, name: str, stays: Int[ndarray, " stay"], fit: Folder
+    ) -> None:
+        file = folder.modalities[name]["file"]
+        frame = folder.table(file, ["stay_id", "bin"])
+        frame = frame[frame["stay_id"].isin(stays)]
+        ids = frame["stay_id"].to_numpy()
+        bins = frame["bin"].to_numpy()
+        later = (ids[1:] > ids[:-1]) | ((ids[1:] == ids[:-1]) & (bins[1:] > bins[:-1]))
+        if not later.all():
+            raise InputError(f"{folder.root / file}: rows must be sorted by stay_id and bin")
+        frame = frame.drop(columns=["stay_id", "bin"])
+        if fit.checksum != folder.checksum:
+            frame = _rescaled(frame, folder.modalities[name], fit.modalities[name])
+        values = finite(frame.to_numpy(np.float32), folder.root / file)
+        lengths = np.searchsorted(ids, stays, "right") - np.searchsorted(ids, stays, "left")
+        self.has = lengths > 0
+        self.shape = {"features": values.shape[1]}
+        self._ragged = Ragged(values, lengths)
+
+    def take(self, rows: Int[ndarray, " batch"]) -> Padded:
+        values, mask = self._ragged.take(rows)
+        return Padded(torch.from_numpy(values), torch.from_numpy(mask))
+
+
+def _rescaled(
+    frame: pd.DataFrame, own: Mapping[str, Any], other: Mapping[str, Any]
+) -> pd.DataFrame:
+    """Numbers on the scale of other data, which must have the same grid."""
+    for key in ("columns", "hours_per_bin"):
+        if own.get(key) != other.get(key):
+            raise InputError(f"series differ in {key} from those they are to be scaled like")
+    (mean, deviation), (center, scale) = (
+        [pd.Series(facts.get(key, {}), dtype=np.float64) for key in SCALE] for facts in (own, other)
+    )
+    names = list(mean.index)
+    return frame.assign(**((frame[names] * deviation + mean - center) / scale))
+
+
+class Image(Reader):
+    """Grey images in one array on disk, of which a batch reads its own rows only."""
+
+    def __init__(self, folder: Folder, name: str, stays: Int[ndarray, " stay"]) -> None:
+        file = folder.modalities[name]["file"]
+        index = folder.modalities[name].get("index", f"{Path(file).stem}.parquet")
+        self._path = folder.path(file)
+        self._pixels: ndarray | None = None
+        table = folder.table(index, ["stay_id", "row"])
+        hours = hours_of(table, folder.root / index)
+        table = table.set_index("stay_id").reindex(stays)
+        self._rows = np.append(table["row"].fillna(-1).to_numpy(np.int64), -1)
+        self._hours = None
+        if hours is not None:
+            self._hours = np.append(table["hour"].fillna(0.0).to_numpy(np.float32), NEVER)
+        self.has = self._rows[:-1] >= 0
+        self.shape = {}
+        self._side = self._open().shape[1:]
+        if int(self._rows.max()) >= len(self._open()):
+            raise InputError(f"{self._path}: has fewer images than {index} names")
+
+    def _open(self) -> ndarray:
+        """The array on disk; each process opens it for itself."""
+        if self._pixels is None:
+            try:
+                self._pixels = np.load(self._path, mmap_mode="r")
+            except (OSError, ValueError, EOFError):
+                raise InputError(
+                    f"{self._path}: not readable as an array; prepare the data again"
+                ) from None
+        return self._pixels
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What goes to another process: the path in place of the pixels."""
+        return self.__dict__ | {"_pixels": None}
+
+    def take(self, rows: Int[ndarray, " batch"]) -> UInt8[Tensor, "batch height width"]:
+        index = self._rows[rows]
+        pixels = np.zeros((len(rows), *self._side), np.uint8)
+        pixels[index >= 0] = self._open()[index[index >= 0]]
+        return torch.from_numpy(pixels)
+
+    def hours(self, rows: Int[ndarray, " batch"]) -> Float[Tensor, " batch"] | None:
+        return None if self._hours is None else torch.from_numpy(self._hours[rows])
+
+
+class Tabular(Reader):
+    """Numbers, one row a stay, standardised by the training split's means and deviations.
+
+    A missing number is the training mean, zero; a column with missing numbers in the training
+    split has a column of its own behind all others that is one where the number is missing.
+
+    Args:
+        folder: The prepared data.
+        name: Name of the modality.
+        stays: The stays that are answered for, sorted.
+        fit: The data whose training split gives means, deviations and flags.
+    """
+
+    def __init__(
+        self, folder: Folder, name: str, stays: Int[ndarray, " stay"], fit: Folder
+    ) -> None:
+        frame, other = _numbers(folder, name), _numbers(fit, name)
+        if list(frame.columns) != list(other.columns):
+            raise InputError(f"modality {name!r} has other columns than in {fit.root}")
+        train = fit.stays.loc[fit.stays["split"] == "train", "stay_id"]
+        seen = other[other.index.isin(train)]
+        deviation = seen.std(ddof=0)
+        scaled = (frame - seen.mean()) / deviation.where(deviation > 0, 1.0)
+        flags = frame.isna().loc[:, seen.isna().any()].astype(np.float64)
+        values = pd.concat([scaled.fillna(0.0), flags], axis=1)
+        self.has = np.isin(stays, frame.index)
+        self.shape = {"features": values.shape[1]}
+        kept = values.reindex(stays, fill_value=0.0).to_numpy(np.float32)
+        self._values = np.concatenate([kept, np.zeros((1, kept.shape[1]), np.float32)])
+
+    def take(self, rows: Int[ndarray, " batch"]) -> Float[Tensor, "batch feature"]:
+        return torch.from_numpy(self._values[rows])
+
+
+def _numbers(folder: Folder, name: str) -> pd.DataFrame:
+    table = folder.table(folder.modalities[name]["file"], ["stay_id"]).set_index("stay_id")
+    return table.astype(np.float64).replace([np.inf, -np.inf], np.nan)

@@ -1,0 +1,97 @@
+"""Checks of what is learned from, beside the modalities: labels, weights and patients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from numpy import ndarray
+from scipy.sparse import issparse
+from sklearn.preprocessing import LabelEncoder
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import column_or_1d
+
+
+def checked_labels(y: Any, rows: int) -> ndarray:
+    """Checks labels: (n,) classes or an (n, L) matrix of zeros and ones."""
+    if y is None:
+        raise ValueError("requires y to be passed, but the target y is None")
+    labels = y.toarray() if issparse(y) else np.asarray(y)
+    missing = np.flatnonzero(np.atleast_2d(pd.isna(labels).T).any(axis=0))
+    if len(missing):
+        raise ValueError(f"Input y contains NaN: {len(missing)} labels, first at row {missing[0]}")
+    if labels.dtype.kind == "f" and np.isinf(labels).any():
+        raise ValueError("Input y contains infinity")
+    check_classification_targets(labels)
+    kind = type_of_target(labels, input_name="y")
+    if kind == "multiclass-multioutput":
+        raise ValueError(f"y of shape {labels.shape} and kind {kind!r} is not supported")
+    if kind != "multilabel-indicator":
+        labels = column_or_1d(labels, warn=True)
+    if len(labels) != rows:
+        raise ValueError(f"X has {rows} samples, but y has {len(labels)}")
+    return labels
+
+
+def encoded(labels: ndarray) -> tuple[ndarray, ndarray]:
+    """Codes of labels, and the classes that they stand for.
+
+    Args:
+        labels: (n,) classes, or (n, L) zeros and ones.
+
+    Raises:
+        ValueError: If there is one class only.
+    """
+    if labels.ndim == 2:
+        constant = np.flatnonzero(labels.min(axis=0) == labels.max(axis=0))
+        if len(constant):
+            raise ValueError(f"label {constant[0]} is the same class for every sample")
+        return labels.astype(np.int64), np.array([0, 1])
+    encoder = LabelEncoder()
+    codes = np.asarray(encoder.fit_transform(labels))
+    if len(encoder.classes_) < 2:
+        raise ValueError("the labels have one class only; a classifier needs at least 2 classes")
+    return codes, encoder.classes_
+
+
+def checked_weights(sample_weight: Any, rows: int) -> ndarray:
+    """Weights as float64, ones if there are none."""
+    weight = np.ones(rows) if sample_weight is None else np.asarray(sample_weight, np.float64)
+    if weight.ndim != 1:
+        raise ValueError(f"sample_weight should have one dimension, got shape {weight.shape}")
+    weight = row_weights(weight, rows)
+    if not weight.any():
+        raise ValueError("the sample weights are zero for every sample")
+    return weight
+
+
+def row_weights(sample_weight: Float[ndarray, " n"] | None, rows: int) -> Float[ndarray, " n"]:
+    """Weights as float64, ones if there are none."""
+    if sample_weight is None:
+        return np.ones(rows)
+    weight = np.asarray(sample_weight, dtype=np.float64)
+    if weight.shape != (rows,) or not np.isfinite(weight).all() or (weight < 0).any():
+        raise ValueError(
+            f"sample_weight should be {rows} finite numbers >= 0, got shape {weight.shape}"
+        )
+    return weight
+
+
+def checked_groups(groups: Any, rows: int) -> ndarray:
+    """The patient of each row."""
+    checked = np.asarray(groups)
+    if checked.shape != (rows,):
+        raise ValueError(f"groups must have shape ({rows},), got {checked.shape}")
+    return checked
+
+
+def check_patients(groups: ndarray, least: int, who: str) -> None:
+    """Refuses fewer patients than can be parted."""
+    found = len(np.unique(groups))
+    if found < least:
+        raise ValueError(
+            f"groups names {found} patients, but {who} needs at least {least}: what is learned "
+            "from some is tested on others"
+        )

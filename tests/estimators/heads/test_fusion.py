@@ -1,0 +1,113 @@
+"""The fusion head: cross-fitted networks, honest out-of-fold predictions, determinism."""
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.metrics import roc_auc_score
+
+from cm2.estimators.heads import REGISTRY
+from cm2.estimators.heads.base import stratified_folds
+from cm2.estimators.heads.fusion import Fusion
+from cm2.samples.inputs import Blocks
+
+FAST = {"embedding_dim": 4, "max_epochs": 8, "folds": 2, "lr": 1e-2}
+
+
+def blocks(rows: int = 300, seed: int = 0, labels: int = 2) -> tuple[Blocks, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    y = rng.integers(labels, size=rows)
+    values = {name: rng.normal(size=(rows, 3)).astype("float32") for name in "abc"}
+    for block in values.values():
+        block[:, 0] += 1.5 * (y - (labels - 1) / 2)
+    present = rng.random((rows, 3)) < 0.7
+    present[~present.any(1), 0] = True
+    for column, block in enumerate(values.values()):
+        block[~present[:, column]] = 0.0
+    return Blocks(values, present), y
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Fusion:
+    return Fusion(**FAST).fit(*blocks())
+
+
+def test_it_is_registered_and_clones() -> None:
+    assert REGISTRY["fusion"] is Fusion
+    assert clone(Fusion(hide=0.3)).hide == 0.3
+
+
+def test_it_predicts(fitted: Fusion) -> None:
+    test, y = blocks(400, seed=1)
+    log_proba = fitted.predict_log_proba(test)
+    assert log_proba.shape == (400, 2)
+    np.testing.assert_allclose(np.exp(log_proba).sum(1), 1.0)
+    assert roc_auc_score(y, log_proba[:, 1]) > 0.85
+
+
+def test_same_seed_same_predictions(fitted: Fusion) -> None:
+    test, _ = blocks(50, seed=1)
+    first = fitted.predict_log_proba(test)
+    np.testing.assert_array_equal(fitted.predict_log_proba(test), first)
+    np.testing.assert_array_equal(Fusion(**FAST).fit(*blocks()).predict_log_proba(test), first)
+
+
+def test_out_of_fold_predictions_come_from_networks_that_never_saw_the_row() -> None:
+    """Turning the labels of a fold around changes nothing in the predictions of that fold."""
+    data, y = blocks(200)
+    folds = stratified_folds(y, 2, 0)
+    head = Fusion(**FAST | {"max_epochs": 2})
+    first = head.cross_fit(data, y, None, folds)
+    turned = np.where(folds == 0, 1 - y, y)
+    other = head.cross_fit(data, turned, None, folds)
+    np.testing.assert_array_equal(first[folds == 0], other[folds == 0])
+    assert np.abs(first[folds == 1] - other[folds == 1]).max() > 1e-3
+
+
+def test_out_of_fold_equals_cross_fit_and_leaves_the_head_alone() -> None:
+    data, y = blocks(120)
+    folds = stratified_folds(y, 4, 0)
+    head = Fusion(**FAST | {"max_epochs": 1})
+    out = head.out_of_fold(data, y, None, folds)
+    assert not hasattr(head, "networks_")
+    np.testing.assert_array_equal(out, head.cross_fit(data, y, None, folds))
+    assert len(head.networks_) == 2
+
+
+def test_one_network_and_a_modality_never_there() -> None:
+    data, y = blocks(120, labels=3)
+    data.present[:, 2] = False
+    data.values["c"][:] = 0.0
+    data.present[~data.present.any(1), 0] = True
+    head = Fusion(**FAST | {"folds": 1, "max_epochs": 2}).fit(data, y)
+    test, _ = blocks(20, labels=3)
+    assert np.isfinite(head.predict_log_proba(test)).all()
+    folds = stratified_folds(y, 2, 0)
+    assert np.isfinite(head.cross_fit(data, y, None, folds)).all()
+    assert len(head.networks_) == 1
+
+
+def test_embeddings_and_imputations(fitted: Fusion) -> None:
+    test, _ = blocks(40, seed=2)
+    z = fitted.embed(test)
+    assert z.shape == (40, 3, 4)
+    assert (z[~test.present] == 0).all()
+    draws = fitted.impute(test, draws=3)
+    assert draws.shape == (3, 40, 3, 4)
+    np.testing.assert_array_equal(
+        draws[:, test.present], np.broadcast_to(z[test.present], (3, *z[test.present].shape))
+    )
+    assert draws.std(0)[~test.present].min() > 0
+
+
+def test_weight_zero_counts_as_absent() -> None:
+    data, y = blocks(150)
+    weight = (np.arange(150) < 100).astype(float)
+    turned = np.where(weight > 0, y, 1 - y)
+    head = Fusion(**FAST | {"folds": 1, "max_epochs": 2})
+    first = head.fit(data, y, weight).predict_log_proba(data)
+    np.testing.assert_array_equal(head.fit(data, turned, weight).predict_log_proba(data), first)
+
+
+def test_no_network_is_refused() -> None:
+    with pytest.raises(ValueError, match="folds=0"):
+        Fusion(folds=0).fit(*blocks(20))

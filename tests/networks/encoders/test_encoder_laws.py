@@ -1,0 +1,336 @@
+"""Laws of every registered encoder, on tiny ones; and what the pretrained ones read."""
+
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cm2.core.records import Padded
+from cm2.networks import encoders
+from cm2.networks.encoders import CodeBag, Image, Precomputed, Series, Text, pretrained
+from cm2.networks.models import encode_present
+from laws import FLOAT32
+from small_clinical import CASES, encoder, inputs, rows_of, spoiled, tiny_text
+
+kinds = pytest.mark.parametrize("kind", sorted(CASES))
+FREEZABLE = ["codes", "image", "series", "text"]
+SEQUENCES = ["codes", "series", "text"]
+
+
+def test_every_encoder_has_a_case() -> None:
+    assert set(CASES) == set(encoders.REGISTRY)
+
+
+@kinds
+@pytest.mark.parametrize("rows", [1, 6])
+def test_shapes_and_gradients(kind: str, rows: int) -> None:
+    """A batch of one works in training, batch statistics included."""
+    model = encoder(kind)
+    z = model(inputs(kind, rows))
+    assert z.shape == (rows, 4)
+    assert z.dtype == torch.float32
+    assert z.square().mean(-1).sqrt().max() <= 3.0
+    (z * torch.randn_like(z)).sum().backward()
+    for name, value in model.named_parameters():
+        assert value.grad is not None, name
+        assert value.grad.isfinite().all(), name
+
+
+@kinds
+def test_a_gradient_reaches_every_parameter(kind: str) -> None:
+    model = encoder(kind)
+    z = model(inputs(kind, 30))
+    (z * torch.randn_like(z)).sum().backward()
+    dead = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()}
+    assert not dead
+
+
+@kinds
+def test_rows_do_not_depend_on_their_neighbours(kind: str) -> None:
+    model, x = encoder(kind).eval(), inputs(kind)
+    z = model(x)
+    order = torch.randperm(6)
+    torch.testing.assert_close(model(rows_of(x, order)), z[order], **FLOAT32)
+    torch.testing.assert_close(model(rows_of(x, slice(2, 3))), z[2:3], **FLOAT32)
+
+
+@kinds
+def test_absent_rows_change_nothing(kind: str) -> None:
+    """Neither embeddings nor gradients nor the running statistics of batch normalisation."""
+    x = inputs(kind)
+    present = torch.tensor([[True], [False], [True], [True], [False], [True]])
+    results = []
+    for given in (x, spoiled(x, ~present.squeeze(1))):
+        model = encoder(kind)
+        torch.manual_seed(0)
+        z = encode_present({kind: model}, {kind: given}, present)
+        z.square().sum().backward()
+        grads = [p.grad.clone() for p in model.parameters()]
+        results.append([z.detach(), *grads, *model.state_dict().values()])
+    for clean, other in zip(*results, strict=True):
+        assert torch.equal(clean, other)
+
+
+@pytest.mark.parametrize("kind", SEQUENCES)
+def test_padding_changes_nothing(kind: str) -> None:
+    """Neither what stands in padding, nor how much of it there is."""
+    model, x = encoder(kind).eval(), inputs(kind)
+    z = model(x)
+    mask = x.mask.unsqueeze(-1) if kind == "series" else x.mask
+    junk = torch.nan if kind == "series" else 10_000
+    spoilt = Padded(torch.where(mask, x.values, junk), x.mask)
+    assert torch.equal(model(spoilt), z)
+    axis = 2 if kind == "text" else 1
+    if kind != "text":  # a chunk has a largest length
+        longer = Padded(*(torch.cat([part, torch.zeros_like(part)], axis) for part in x))
+        torch.testing.assert_close(model(longer), z, **FLOAT32)
+    shorter = Padded(x.values[1:2], x.mask[1:2])
+    torch.testing.assert_close(model(shorter), z[1:2], **FLOAT32)
+    model.zero_grad()
+    model(spoilt).sum().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("kind", SEQUENCES)
+def test_sequences_without_a_step(kind: str) -> None:
+    model, x = encoder(kind).eval(), inputs(kind)
+    z = model(x)
+    mask = x.mask.clone()
+    mask[2] = False
+    emptied = model(Padded(x.values, mask))
+    assert torch.equal(emptied[[0, 1, 3, 4, 5]], z[[0, 1, 3, 4, 5]])
+    nothing = model(Padded(x.values, torch.zeros_like(mask)))
+    torch.testing.assert_close(nothing, emptied[2].expand(6, -1))
+    without_steps = model(Padded(x.values[:, :0], mask[:, :0]))
+    torch.testing.assert_close(without_steps, nothing)
+    nothing.sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("kind", SEQUENCES)
+def test_every_real_step_counts(kind: str) -> None:
+    model, x = encoder(kind).eval(), inputs(kind)
+    z = model(x)
+    for place in x.mask[0].nonzero():
+        values = x.values.clone()
+        index = (0, *place.tolist())
+        values[index] = values[index] + 1.0 if kind == "series" else values[index] % 10 + 1
+        assert (model(Padded(values, x.mask)) - z)[0].abs().max() > 1e-6
+
+
+@pytest.mark.parametrize("kind", FREEZABLE)
+def test_frozen(kind: str) -> None:
+    """The body keeps its parameters and statistics in training; the projection learns."""
+    model = encoder(kind, frozen=True)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    for _ in range(2):
+        model.train()
+        model(inputs(kind)).square().sum().backward()
+        optimizer.step()
+    moved = {name for name, value in model.state_dict().items() if not value.equal(before[name])}
+    assert moved
+    assert all(name.startswith(("projection", "score")) for name in moved)
+    assert all(not child.training for child in model._frozen)
+    assert model.training
+    assert not any(p.requires_grad for p in encoder(kind).freeze(projection=True).parameters())
+
+
+def test_a_gradient_does_not_pass_through_absent_chunks() -> None:
+    for pooling in ("attention", "mean"):
+        model = tiny_text(4, pooling=pooling).eval()
+        x = inputs("text")
+        alone = Padded(x.values[:, :1], x.mask[:, :1])
+        first = Padded(x.values, x.mask & (torch.arange(3) == 0).unsqueeze(-1))
+        torch.testing.assert_close(model(first), model(alone), **FLOAT32)
+    with pytest.raises(ValueError, match="pooling must be one of"):
+        tiny_text(4, pooling="max")
+
+
+def test_mean_of_chunks() -> None:
+    model = tiny_text(4, pooling="mean").eval()
+    ids = inputs("text").values[:1, :1].clamp_min(1)
+    once = Padded(ids, torch.ones_like(ids, dtype=torch.bool))
+    twice = Padded(ids.repeat(1, 2, 1), torch.ones(1, 2, 6, dtype=torch.bool))
+    torch.testing.assert_close(model(once), model(twice), **FLOAT32)
+
+
+@kinds
+def test_bfloat16(kind: str) -> None:
+    """Autocast leaves embeddings in single precision, near those without it."""
+    model, x = encoder(kind).eval(), inputs(kind)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        z = encode_present({kind: model}, {kind: x}, torch.ones(6, 1, dtype=torch.bool))[:, 0]
+    assert z.dtype == torch.float32
+    torch.testing.assert_close(z, model(x), rtol=0.1, atol=0.05)
+    z.sum().backward()
+
+
+def test_image_in_evaluation_is_the_middle() -> None:
+    model, x = encoder("image").eval(), inputs("image")
+    edge = x.clone()
+    edge[:, :2], edge[:, :, :4], edge[:, -2:], edge[:, :, -4:] = 0, 0, 0, 0
+    assert torch.equal(model(edge), model(x))
+    assert torch.equal(model(x), model(x))
+
+
+def test_augmentation_is_small_and_random() -> None:
+    model = Image(4, crop=224, depths=(1,), widths=(8,))
+    lines = torch.linspace(0, 1, 256)
+    grey = (0.2 + 0.6 * lines.view(1, 1, 1, -1)).expand(64, 1, 256, 256)
+    crops = model.augmented(grey)
+    assert crops.shape == (64, 1, 224, 224)
+    assert (crops[0] - crops[1]).abs().max() > 1e-3
+    slope = crops.mean(dim=(1, 2)).diff(dim=-1)[:, 20:-20]
+    assert (slope > 0).all(), "an image was mirrored"
+    gap = crops.mean(dim=(1, 2, 3)) / grey.mean() - 1
+    assert 0.05 < gap.abs().max() < 0.3
+    torch.manual_seed(1)
+    first = model.augmented(grey)
+    torch.manual_seed(1)
+    assert torch.equal(model.augmented(grey), first)
+
+
+def test_augmentation_without_a_change_is_a_crop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Free numbers in the middle of their range give the middle of the image."""
+    model = encoder("image")
+    grey = torch.rand(3, 1, 32, 36)
+    monkeypatch.setattr(torch, "rand", lambda *size, **_: torch.full(size, 0.5))
+    torch.testing.assert_close(model.augmented(grey), model.middle(grey), **FLOAT32)
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails a test that opens a connection."""
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("kind", ["image", "text"])
+def test_weights_are_read_from_a_folder(kind: str, tmp_path: Path) -> None:
+    source = encoder(kind)
+    source.body.save_pretrained(tmp_path)
+    assert [path.suffix for path in tmp_path.iterdir() if path.suffix != ".json"] == [
+        ".safetensors"
+    ]
+    options = {"crop": 28} if kind == "image" else {}
+    loaded = encoders.REGISTRY[kind](4, weights=tmp_path, frozen=True, **options)
+    for name, value in source.body.state_dict().items():
+        assert torch.equal(loaded.body.state_dict()[name], value)
+    assert loaded.eval()(inputs(kind)).shape == (6, 4)
+    other = {"image": "text", "text": "image"}[kind]
+    with pytest.raises(ValueError, match=r"do not fit|is no text model"):
+        encoders.REGISTRY[other](4, weights=tmp_path)
+
+
+def test_tokens_of_another_tokenizer_are_refused(tmp_path: Path) -> None:
+    tiny_text(4, vocabulary=2000).body.save_pretrained(tmp_path)
+    assert Text(4, weights=tmp_path, vocabulary=1990).vocabulary == 2000
+    for vocabulary in (500, 2001):
+        with pytest.raises(ValueError, match="use their tokenizer"):
+            Text(4, weights=tmp_path, vocabulary=vocabulary)
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_hub_name_is_downloaded_and_then_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = encoder("image")
+    source.body.save_pretrained(tmp_path)
+    asked = []
+
+    def snapshot(name: str, allow_patterns: list[str]) -> str:
+        asked.append((name, tuple(allow_patterns)))
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    loaded = Image(4, weights="someone/resnet", crop=28)
+    assert asked == [("someone/resnet", ("*.json", "model*.safetensors", "pytorch_model*.bin"))]
+    assert set(source.body.state_dict()) == set(loaded.body.state_dict())
+
+
+@pytest.mark.usefixtures("offline")
+def test_code_in_a_folder_is_not_executed(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(
+        '{"model_type": "odd", "auto_map": {"AutoConfig": "odd.Odd", "AutoModel": "odd.Odd"}}'
+    )
+    (tmp_path / "odd.py").write_text("raise SystemExit('executed')")
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        Text(4, weights=tmp_path)
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="neither"):
+        Image(4, weights=tmp_path / "absent")
+    with pytest.raises(ValueError, match="neither"):
+        Text(4, weights="./absent")
+
+
+@pytest.mark.usefixtures("offline")
+def test_pickled_weights_cannot_execute(tmp_path: Path) -> None:
+    """A ``.bin`` file is read by torch with ``weights_only``; one that calls something is not."""
+    source = encoder("image")
+    source.body.config.save_pretrained(tmp_path)
+    torch.save(source.body.state_dict(), tmp_path / "pytorch_model.bin")
+    loaded = Image(4, weights=tmp_path, crop=28)
+    for name, value in source.body.state_dict().items():
+        assert torch.equal(loaded.body.state_dict()[name], value)
+
+    class Trap:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (tmp_path.joinpath("executed").touch, ())
+
+    torch.save({"trap": Trap()}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(Exception, match=r"[Ww]eights.only"):
+        Image(4, weights=tmp_path, crop=28)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_transformers_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ImportError, match=r"pip install 'cm2\[clinical\]'"):
+        pretrained.transformers()
+
+
+def test_sizes_of_the_paper() -> None:
+    """ResNet-34 has 21,284,672 parameters without its classifier, TinyBERT 14.25 million."""
+    image, text = Image(8), Text(8)
+    assert sum(p.numel() for p in image.body.parameters()) == 21_284_672
+    assert 14.2e6 < sum(p.numel() for p in text.body.parameters()) < 14.3e6
+    recurrent = Series(8).recurrent
+    assert (recurrent.input_size, recurrent.hidden_size, recurrent.num_layers) == (76, 256, 2)
+
+
+def test_mistakes_are_named() -> None:
+    steps = torch.ones(2, 3, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"values \(rows, steps, 5\)"):
+        encoder("series")(Padded(torch.zeros(2, 3, 4), steps))
+    with pytest.raises(ValueError, match="each side at least 28"):
+        encoder("image")(torch.zeros(2, 20, 32, dtype=torch.uint8))
+    with pytest.raises(ValueError, match=r"must lie in 0 to 10.*but 1 do not"):
+        encoder("codes")(Padded(torch.tensor([[1, 2, 3], [1, 2, 11]]), steps))
+    with pytest.raises(ValueError, match="one shape"):
+        encoder("codes")(Padded(torch.zeros(2, 4).long(), steps))
+    with pytest.raises(ValueError, match="at most 6 tokens"):
+        encoder("text")(Padded(torch.zeros(2, 1, 7).long(), torch.ones(2, 1, 7).bool()))
+    with pytest.raises(ValueError, match=r"\(rows, chunks, tokens\)"):
+        encoder("text")(Padded(torch.zeros(2, 7).long(), torch.ones(2, 7).bool()))
+    with pytest.raises(ValueError, match="width 5, but got 4"):
+        encoder("precomputed")(torch.zeros(2, 4))
+    for build in (
+        lambda: Series(4, width=0),
+        lambda: CodeBag(4, vocabulary=0),
+        lambda: Precomputed(0, 4),
+        lambda: Image(4, depths=(1, 1), widths=(8,)),
+    ):
+        with pytest.raises(ValueError, match=r"at least 1|is 0|each stage"):
+            build()

@@ -1,0 +1,338 @@
+"""Laws of every registered model, on tables and on tiny series, images and documents."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from cm2.core.records import Batch
+from cm2.networks import models
+from cm2.networks.models import Model
+from cm2.networks.models.drfuse import DrFuse
+from cm2.networks.tasks import Binary, Multiclass
+from laws import FLOAT32
+from small_clinical import clinical_batch, encoder, rows_of, spoiled
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "cm2": {"imputation": "mean", "components": 2, "width": 8, "hide": 0.0},
+    "daft": {"bottleneck": 16},
+    "drfuse": {},
+    "late": {},
+    "medfuse": {"width": 16},
+    "mmtm": {},
+    "unified": {},
+    "unimodal": {},
+}
+TABLES = ("dense", "precomputed", "dense")
+CLINICAL = ("series", "image", "text")
+NAMES = sorted(models.REGISTRY)
+names = pytest.mark.parametrize("name", NAMES)
+
+
+def build(name: str, kinds: tuple[str, ...], labels: int = 3, dim: int = 8) -> Model:
+    """A model with tiny encoders and without dropout."""
+    encoders = {kind: encoder(kind, dim) for kind in kinds}
+    torch.manual_seed(1)
+    return models.REGISTRY[name](encoders, labels, dropout=0.0, **OPTIONS[name])
+
+
+def total(model: Model, batch: Batch) -> Tensor:
+    """The training loss with all weights one."""
+    task = Multiclass(model.labels) if model.labels > 1 else Binary()
+    output = model(batch)
+    loss = task.loss(output.logits, batch.target).mean()
+    for logits in output.logits_by_modality.values():
+        loss = loss + task.loss(logits, batch.target).mean()
+    return loss + sum(output.penalties.values())
+
+
+def take(batch: Batch, index: Any) -> Batch:
+    return Batch(
+        {name: rows_of(x, index) for name, x in batch.inputs.items()},
+        batch.present[index],
+        batch.target[index],
+    )
+
+
+def test_every_model_has_options() -> None:
+    assert set(OPTIONS) == set(models.REGISTRY)
+
+
+@names
+@pytest.mark.parametrize("modalities", [1, 2, 3])
+@pytest.mark.parametrize("rows", [1, 6])
+def test_any_number_of_modalities_and_rows(name: str, modalities: int, rows: int) -> None:
+    kinds = CLINICAL[:modalities]
+    model, batch = build(name, kinds), clinical_batch(kinds, rows)
+    output = model(batch)
+    assert output.logits.shape == (rows, 3)
+    assert all(logits.shape == (rows, 3) for logits in output.logits_by_modality.values())
+    assert all(value.dim() == 0 for value in output.penalties.values())
+    loss = total(model, batch)
+    loss.backward()
+    assert loss.isfinite()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    mean = model.predict(batch, 2).mean
+    torch.testing.assert_close(mean.sum(-1), torch.ones(rows))
+    assert model.broken_terms(batch) == []
+
+
+@names
+def test_whatever_stands_in_an_absent_row_changes_nothing(name: str) -> None:
+    batch = clinical_batch(CLINICAL)
+    dirty = {
+        kind: spoiled(x, ~batch.present[:, column])
+        for column, (kind, x) in enumerate(batch.inputs.items())
+    }
+    results = []
+    for inputs in (batch.inputs, dirty):
+        model = build(name, CLINICAL)
+        torch.manual_seed(0)
+        loss = total(model, batch._replace(inputs=inputs))
+        loss.backward()
+        grads = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        results.append([loss.detach(), *grads, *model.state_dict().values()])
+    for clean, other in zip(*results, strict=True):
+        assert clean.isfinite().all()
+        assert torch.equal(clean, other)
+
+
+@names
+def test_permuting_rows_permutes_outputs(name: str) -> None:
+    """And a row's logits do not depend on its neighbours."""
+    model, batch = build(name, CLINICAL).eval(), clinical_batch(CLINICAL)
+    order = torch.randperm(8)
+    logits = model(batch).logits
+    torch.testing.assert_close(
+        model(take(batch, order)).logits, logits[order], rtol=1e-3, atol=1e-4
+    )
+    alone = model(take(batch, slice(1, 2))).logits
+    torch.testing.assert_close(alone, logits[1:2], rtol=1e-3, atol=1e-4)
+
+
+@names
+def test_a_gradient_reaches_every_parameter(name: str) -> None:
+    model, batch = build(name, CLINICAL), clinical_batch(CLINICAL, 40)
+    model.initialize(batch)
+    total(model, batch).backward()
+    dead = {key for key, p in model.named_parameters() if p.grad is None or not p.grad.any()}
+    # A vector that says "imputed" is read where its modality is absent only.
+    assert dead <= ({"fusion.imputed"} if bool(batch.present.all()) else set())
+
+
+@names
+def test_overfits_eight_rows(name: str) -> None:
+    kinds = ("dense", "precomputed")
+    model = build(name, kinds)
+    batch = clinical_batch(kinds, 8, seed=4)
+    if name in ("unimodal", "daft"):  # they see little without their one modality
+        batch.present[:, 0] = True
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-2)
+    for _ in range(60):
+        optimizer.zero_grad()
+        total(model, batch).backward()
+        optimizer.step()
+    right = model.predict(batch).mean.gather(1, batch.target[:, None])
+    assert right.min() > 0.7
+
+
+@names
+def test_same_seed_same_result(name: str) -> None:
+    batch = clinical_batch(CLINICAL)
+    results = []
+    for _ in range(2):
+        model = build(name, CLINICAL)
+        torch.manual_seed(7)
+        results.append((total(model, batch).detach(), model.predict(batch, 2).mean))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
+
+
+@names
+def test_a_row_with_nothing_observed(name: str) -> None:
+    """It gets probabilities that no input moves, and every row of the batch may be one."""
+    model, batch = build(name, CLINICAL), clinical_batch(CLINICAL)
+    batch.present[4] = False
+    total(model, batch).backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    model.eval()
+    other = clinical_batch(CLINICAL, seed=9)
+    other.present[4] = False
+    left, right = model.predict(batch).mean[4], model.predict(other).mean[4]
+    torch.testing.assert_close(left, right)
+    nothing = batch._replace(present=torch.zeros_like(batch.present))
+    torch.testing.assert_close(model.predict(nothing).mean, left.expand(8, -1))
+
+
+@names
+def test_a_modality_absent_for_all_rows(name: str) -> None:
+    for column in range(3):
+        model, batch = build(name, CLINICAL), clinical_batch(CLINICAL)
+        batch.present[:, column] = False
+        loss = total(model, batch)
+        loss.backward()
+        assert loss.isfinite()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+        assert model.predict(batch).mean.isfinite().all()
+
+
+@names
+def test_present_modalities_change_the_logits(name: str) -> None:
+    kinds = CLINICAL[::2]
+    model, batch = build(name, kinds).eval(), clinical_batch(kinds, 12)
+    logits = model(batch).logits
+    other = clinical_batch(kinds, 12, seed=5).inputs
+    for column, kind in enumerate(kinds):
+        moved = model(batch._replace(inputs={**batch.inputs, kind: other[kind]})).logits
+        change = (moved - logits).abs().amax(dim=-1) > 1e-6
+        if name == "unimodal" and column > 0:
+            assert not change.any()
+        else:
+            assert change[batch.present[:, column]].all()
+        if name != "cm2":  # which imputes what is absent from what is there
+            assert not change[~batch.present[:, column]].any()
+
+
+@names
+def test_one_logit(name: str) -> None:
+    model, batch = build(name, ("dense", "codes"), labels=1), clinical_batch(("dense", "codes"))
+    batch = batch._replace(target=(batch.target > 0).long())
+    total(model, batch).backward()
+    assert model.predict(batch).mean.shape == (8, 1)
+
+
+@names
+def test_bfloat16(name: str) -> None:
+    """Training under autocast: finite, and near what single precision gives."""
+    batch = clinical_batch(CLINICAL)
+    results = []
+    for enabled in (False, True):
+        model = build(name, CLINICAL)
+        model.initialize(batch)
+        torch.manual_seed(0)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            loss = total(model, batch)
+            mean = model.eval().predict(batch).mean
+        loss.backward()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+        results.append((loss.detach().float(), mean.float()))
+    torch.testing.assert_close(*(loss for loss, _ in results), rtol=0.05, atol=0.05)
+    torch.testing.assert_close(*(mean for _, mean in results), rtol=0.1, atol=0.03)
+
+
+def test_the_joint_is_in_single_precision_under_autocast() -> None:
+    """Given the same embeddings, density, imputation and penalties are those without autocast."""
+    kinds = ("dense", "precomputed")
+    batch = clinical_batch(kinds, 20)
+    model = build("cm2", kinds)
+    model.initialize(batch)
+    z = model.embed(batch).detach()
+    encoded = model.encode(batch)
+    expected = model.impute(z, batch.present)
+    model.raw = lambda _: z  # type: ignore[method-assign]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        completed = model.complete(batch)
+        penalties = model(batch).penalties
+    assert torch.equal(completed, expected)
+    assert all(value.dtype == torch.float32 for value in penalties.values())
+    weight = torch.full((20,), 1 / 20)
+    plain = model.objective.penalties(model.joint, encoded, batch.present, weight)
+    assert torch.equal(penalties["joint_nll"], plain["joint_nll"])
+
+
+def test_the_joint_starts_where_training_will_find_embeddings() -> None:
+    """A batch norm without data behind it embeds differently; looking for faults moves nothing."""
+    model, batch = build("cm2", ("image", "dense")), clinical_batch(("image", "dense"), 150)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    assert model.broken_terms(batch) == []
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert model.training
+    model.initialize(batch)
+    with torch.no_grad():
+        z, present = model.raw(batch), batch.present
+        found = model.joint().log_prob_terms(z, present)["marginal"][:, 0]
+        own = build("cm2", ("image", "dense")).joint
+        own.initialize(z, present)
+        best = own().log_prob_terms(z, present)["marginal"][:, 0]
+        naive = build("cm2", ("image", "dense"))
+        naive.initialize_joint(batch)
+        worst = naive.joint().log_prob_terms(z, present)["marginal"][:, 0]
+    assert best.mean() - found.mean() < 0.5 * (best.mean() - worst.mean())
+
+
+def test_pieces_are_the_whole() -> None:
+    model, batch = build("cm2", CLINICAL).eval(), clinical_batch(CLINICAL, 70)
+    whole = model.embed(batch)
+    torch.testing.assert_close(model.embed_in_pieces(batch), whole, **FLOAT32)
+
+
+def test_embed_gives_rows_in_order_and_nan_where_absent() -> None:
+    batch = clinical_batch(CLINICAL, 10)
+    for column, kind in enumerate(CLINICAL):
+        model = encoder(kind)
+        parts = [take(batch, slice(0, 4)), take(batch, slice(4, 10))]
+        z = models.embed(model, parts, kind)
+        there = batch.present[:, column]
+        assert z.shape == (10, 4)
+        assert z[~there].isnan().all()
+        whole = models.encode_present({kind: model.eval()}, batch.inputs, there[:, None])[there, 0]
+        torch.testing.assert_close(z[there], whole, **FLOAT32)
+        assert models.embed(encoder(kind), iter([]), kind).shape == (0, 4)
+        assert encoder(kind).training
+    with pytest.raises(ValueError, match="there is no modality 'notes'"):
+        models.embed(encoder("dense"), [batch], "notes")
+
+
+def test_unimodal_is_late_fusion_of_one() -> None:
+    batch = clinical_batch(("dense",))
+    one, late = build("unimodal", ("dense",)).eval(), build("late", ("dense",)).eval()
+    late.load_state_dict(
+        {key.replace("classifier.1", "classifiers.0"): v for key, v in one.state_dict().items()}
+    )
+    torch.testing.assert_close(one(batch).logits, late(batch).logits)
+
+
+def test_medfuse_reads_what_is_there() -> None:
+    """A row that lacks the middle modality is read as a sequence of the other two."""
+    kinds = ("dense", "precomputed", "codes")
+    model, batch = build("medfuse", kinds).eval(), clinical_batch(kinds, 3)
+    batch.present[:] = torch.tensor([True, False, True])
+    z = model.raw(batch)
+    steps = torch.stack([z[:, 0], model.projections[1](z[:, 2])], dim=1)
+    state = model.recurrent(steps)[0][:, -1]
+    torch.testing.assert_close(model(batch).logits, model.classifier(state))
+
+
+def test_drfuse_pools_and_penalises_as_in_its_source() -> None:
+    """The two-modality formulas of the published code, in its own form."""
+    model = build("drfuse", ("dense", "precomputed"))
+    shared, distinct = torch.randn(5, 2, 8), torch.randn(5, 2, 8)
+    pairs = torch.tensor([True, True, False, True, False])
+    present = torch.stack([torch.ones(5, dtype=torch.bool), pairs], dim=1)
+    found = model.penalties(shared, distinct, present)
+    p, q = shared.sigmoid().unbind(dim=1)
+    middle = (p + q) / 2
+    jsd = 0.5 * (p * (p / middle).log() + q * (q / middle).log()).sum(dim=-1)
+    torch.testing.assert_close(found["shared"], (jsd * pairs).sum() / pairs.sum())
+    cosine = torch.cosine_similarity(shared, distinct, dim=-1).abs()
+    torch.testing.assert_close(found["distinct"], cosine[present].mean())
+    assert isinstance(model, DrFuse)
+
+
+def test_mistakes_are_named() -> None:
+    encoders = {"a": encoder("dense", 4), "b": encoder("codes", 5)}
+    for name in NAMES:
+        if name != "unimodal":
+            with pytest.raises(ValueError, match="all encoders need the same dim"):
+                models.REGISTRY[name](encoders, 2)
+        with pytest.raises(ValueError, match="labels is 0"):
+            models.REGISTRY[name]({"a": encoder("dense")}, 0)
+    with pytest.raises(ValueError, match="there is no modality 'c'"):
+        models.Unimodal(encoders, 2, modality="c")
+    with pytest.raises(ValueError, match="ratio must be positive"):
+        models.MMTM({"a": encoder("dense")}, 2, ratio=0.0)
+    with pytest.raises(ValueError, match="bottleneck must be at least 1"):
+        models.DAFT({"a": encoder("dense")}, 2, bottleneck=0)
+    with pytest.raises(ValueError, match="a column for each of"):
+        build("late", ("dense",))(clinical_batch(("dense", "codes")))

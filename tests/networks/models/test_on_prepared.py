@@ -1,0 +1,61 @@
+"""Prepared clinical data through encoders and models, and embeddings kept in an encoder's place."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cm2.networks.encoders import Encoder, Precomputed, Series, Text
+from cm2.networks.models import CM2, DrFuse, embed
+from cm2.networks.tasks import Binary
+from cm2.samples import embeddings
+from cm2.samples.prepared import Prepared
+from prepared_folder import make_folder
+from small_clinical import encoder
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_folder(tmp_path_factory.mktemp("models") / "data")
+
+
+def build(data: Prepared) -> dict[str, Encoder]:
+    """Encoders whose sizes follow from the data."""
+    torch.manual_seed(0)
+    return {
+        "series": Series(4, width=8, layers=1, **data.shape["series"]),
+        "cxr": encoder("image"),
+        "report": Text(4, width=8, layers=1, heads=2, tokens=16, **data.shape["report"]),
+    }
+
+
+@pytest.mark.parametrize("family", [CM2, DrFuse])
+def test_a_step_on_series_images_and_reports(root: Path, family: type) -> None:
+    data = Prepared(root, modalities=["series", "cxr", "report"], tokens=16)
+    model = family(build(data), 1)
+    batch = data[range(12)]
+    model.initialize(batch)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for _ in range(2):
+        optimizer.zero_grad()
+        output = model(batch)
+        loss = Binary().loss(output.logits, batch.target).mean() + sum(output.penalties.values())
+        loss.backward()
+        optimizer.step()
+        assert loss.isfinite()
+    assert model.predict(batch, 2).mean.isfinite().all()
+
+
+def test_precomputed_embeddings_stand_in_for_an_encoder(root: Path) -> None:
+    data = Prepared(root, modalities=["series", "report"], tokens=16, split=None)
+    text = build(Prepared(root, modalities=["series", "cxr", "report"], tokens=16))["report"]
+    z = embed(text, [data[slice(start, start + 8)] for start in range(0, len(data), 8)], "report")
+    there = data.present[:, 1]
+    assert torch.equal(z.isfinite().all(dim=1), there)
+    ids = data.stays["stay_id"].to_numpy(np.int64)
+    embeddings.save(root, "report", ids[there.numpy()], z[there].numpy(), {"encoder": "text"})
+    kept = Prepared(root, modalities=["series", "report"], split=None, embedded=["report"])
+    given = kept[range(len(kept))].inputs["report"]
+    torch.testing.assert_close(given[there], z[there])
+    assert Precomputed(dim=4, **kept.shape["report"])(given[there]).shape == (int(there.sum()), 4)
