@@ -1,78 +1,99 @@
 """From what the user has to blocks.
 
-Blocks are one finite, standardised array for each modality, and who has it. A modality is missing
-for a sample where its whole row is NaN, where a mask says so, or where it is not given at all.
-Columns are read robustly (:mod:`cm2.samples.scaling`); those that are partly missing are filled
-with their centre and flagged.
+What training learns of each modality (:mod:`cm2.samples.kinds`) turns samples into one finite,
+standardised array a modality, or into what encoders read, and says who has it. A modality is
+missing for a sample where its entry is, where a mask says so, or where it is not given at all.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from sklearn.base import BaseEstimator
-from sklearn.impute import MissingIndicator, SimpleImputer
-from sklearn.pipeline import FeatureUnion, make_pipeline, make_union
 
 from cm2.samples import tables
-from cm2.samples.scaling import RobustScaler
+from cm2.samples.container import Groups, Samples, samples, unknown
+from cm2.samples.kinds import Column, Inputs, Learned
 
-Groups = Mapping[str, Any]
-"""Columns of each modality in one two-dimensional array: slices, positions or column names."""
+__all__ = ["Blocks", "Groups", "Reader"]
 
 
 class Blocks(NamedTuple):
     """What heads see.
 
     Attributes:
-        values: By modality, rows of finite numbers; zeros where the modality is absent.
-        present: Which modalities each row has, in the order of ``values``.
+        values: By modality, rows of finite numbers; zeros where the modality is absent. A modality
+            that only an encoder can read is not among them.
+        present: Which modalities each row has, in the order of ``names``.
+        inputs: What encoders read of the modalities for which it is not ``values``.
+        order: The modalities, if not all of them are among the values.
     """
 
     values: dict[str, Float[ndarray, "n feature"]]
     present: Bool[ndarray, "n modality"]
+    inputs: dict[str, Inputs] = {}
+    order: tuple[str, ...] = ()
 
     def take(self, rows: Int[ndarray, " row"]) -> Blocks:
         """Some of the rows."""
-        return Blocks({k: v[rows] for k, v in self.values.items()}, self.present[rows])
+        return Blocks(
+            {name: values[rows] for name, values in self.values.items()},
+            self.present[rows],
+            {name: inputs.select(rows) for name, inputs in self.inputs.items()},
+            self.order,
+        )
+
+    @property
+    def names(self) -> list[str]:
+        """The modalities."""
+        return list(self.order or self.values)
+
+    @property
+    def unread(self) -> list[str]:
+        """The modalities that only an encoder can read."""
+        return [name for name in self.names if name not in self.values]
 
 
 class Reader(BaseEstimator):  # type: ignore[misc]
-    """Turns the user's tables into :class:`Blocks`.
+    """Turns the user's samples into :class:`Blocks`.
 
-    It learns columns, centres and robust scales from the first.
+    It learns of each modality its kind, and then what its kind learns, such as scales.
 
     Args:
         modalities: Columns of each modality, if samples come as one two-dimensional array.
+        options: Of the encoder of each modality, as far as they say how it is to be read.
 
     Attributes:
         names_: Names of the modalities.
-        columns_: Names or number of the columns of each modality.
-        scalers_: What standardises, fills and flags each modality.
+        kinds_: Their kinds.
+        learned_: What was learned of each.
     """
 
-    def __init__(self, modalities: Groups | None = None) -> None:
+    def __init__(
+        self,
+        modalities: Groups | None = None,
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
         self.modalities = modalities
+        self.options = options
 
-    def count(self, X: Any) -> int:
-        """Number of samples.
+    def samples(self, X: Any) -> Samples:
+        """What the user gave as samples.
 
         Raises:
-            ValueError: If modalities differ in it, or a modality is no table.
+            ValueError: If modalities differ in their samples, or one cannot be read.
         """
-        return int(next(iter(self._tables(X).values())).shape[0])
+        return samples(X, modalities=self.modalities)
 
     def fit(self, X: Any, present: Any = None) -> Self:
         """Learns from the training samples.
 
         Raises:
-            ValueError: If a modality is empty, not numeric, infinite or missing everywhere.
+            ValueError: If a modality cannot be read, or is missing everywhere.
         """
         self.fit_blocks(X, present)
         return self
@@ -83,37 +104,42 @@ class Reader(BaseEstimator):  # type: ignore[misc]
         present: Any = None,
         rows: Int[ndarray, " row"] | None = None,
         weight: Float[ndarray, " row"] | None = None,
+        patients: ndarray | None = None,
     ) -> Blocks:
         """Learns from the training samples and returns their blocks.
 
         Args:
             X: The samples.
-            present: Which modalities each sample has, beyond what NaN rows say.
+            present: Which modalities each sample has, beyond what their entries say.
             rows: Samples to learn from and return; all if ``None``. The others are only checked.
             weight: Of each of these samples in centres and scales.
+            patients: Whose each of these samples is.
 
         Raises:
-            ValueError: If a modality is no table of numbers, or a sample or modality has nothing.
+            ValueError: If a modality cannot be read, or a sample or modality has nothing.
         """
-        parts = self._tables(X)
-        self.names_ = list(parts)
-        self.columns_ = {name: tables.columns(table) for name, table in parts.items()}
-        mask = self._mask(present, self.count(X))
-        self.scalers_: dict[str, FeatureUnion] = {}
-        values = {}
-        for m, (name, table) in enumerate(parts.items()):
-            array = _read(name, table, mask[:, m])
-            chosen = slice(None) if rows is None else rows
+        given = self.samples(X)
+        self.names_ = list(given.columns)
+        self.kinds_ = given.kinds
+        for name in self.options or {}:
+            if name not in self.names_:
+                raise ValueError(unknown(name, self.names_, "X has"))
+        mask = self._mask(present, given)
+        chosen = np.arange(len(given)) if rows is None else rows
+        self.learned_: dict[str, Learned] = {}
+        parts = {}
+        for m, (name, column) in enumerate(given.columns.items()):
+            column.check(mask[:, m])
             here = mask[chosen, m]
             if not here.any():
                 raise ValueError(f"modality {name!r} is missing for every training sample")
             share = None if weight is None else weight[here]
-            self.scalers_[name] = _scaler().fit(
-                array[chosen][here], robustscaler__sample_weight=share
-            )
-            values[name] = self._block(name, array[chosen], here)
+            owners = None if patients is None else patients[here]
+            learned = column.learned((self.options or {}).get(name))
+            self.learned_[name] = learned.fit(column.take(chosen[here]), share, owners)
+            parts[name] = column if rows is None else column.take(rows)
         _check_any(mask)
-        return Blocks(values, mask if rows is None else mask[rows])
+        return self._blocks(parts, mask[chosen])
 
     def blocks(self, X: Any, present: Any = None) -> Blocks:
         """The blocks of further samples, of which some may have no modality at all.
@@ -121,58 +147,55 @@ class Reader(BaseEstimator):  # type: ignore[misc]
         Raises:
             ValueError: If a modality is unknown or has other columns than in training.
         """
-        parts = self._tables(X)
-        for name, table in parts.items():
+        kinds = self.kinds_ if tables.is_dict(X) else {}
+        given = samples(X, {k: v for k, v in kinds.items() if k in X}, self.modalities)
+        for name, column in given.columns.items():
             if name not in self.names_:
-                raise ValueError(_unknown(name, self.names_))
-            tables.check_columns(name, tables.columns(table), self.columns_[name])
-        mask = self._mask(present, self.count(X))
-        values = {}
-        for m, name in enumerate(self.names_):
-            if name in parts:
-                array = _read(name, parts[name], mask[:, m])
-            else:
-                array = np.full((len(mask), tables.width(self.columns_[name])), np.nan)
-                mask[:, m] = False
-            values[name] = self._block(name, array, mask[:, m])
-        return Blocks(values, mask)
-
-    def _tables(self, X: Any) -> dict[str, Any]:
-        """Splits ``X`` into one table a modality and checks that their rows agree."""
-        if tables.is_dict(X):
-            if self.modalities is not None:
+                raise ValueError(unknown(name, self.names_, "The model knows"))
+            if given.kinds[name] != self.kinds_[name]:
                 raise ValueError(
-                    "`modalities` names the columns of one two-dimensional X, but X is a dict"
+                    f"modality {name!r} is of kind {given.kinds[name]!r}; "
+                    f"the fitted model expects {self.kinds_[name]!r}"
                 )
-            if not X:
-                raise ValueError("X has no modality")
-            parts = {name: tables.as_table(table) for name, table in X.items()}
-        else:
-            tables.check_dimensions(X, "X")
-            X = tables.as_table(X)
-            groups = self.modalities
-            parts = {"features": X} if groups is None else tables.parted(X, groups)
-        for name, table in parts.items():
-            tables.check_dimensions(table, f"modality {name!r}")
-        lengths = {name: table.shape[0] for name, table in parts.items()}
-        if len(set(lengths.values())) > 1:
-            raise ValueError(f"modalities have different numbers of rows: {lengths}")
-        frames = {k: t for k, t in parts.items() if isinstance(t, pd.DataFrame)}
-        first = next(iter(frames), "")
-        for name, frame in frames.items():
-            if not frame.index.equals(frames[first].index):
-                raise ValueError(f"the index of modality {name!r} differs from that of {first!r}")
-        return parts
+            self.learned_[name].check(column)
+        parts = {
+            name: given.columns[name]
+            if name in given.columns
+            else self.learned_[name].empty(len(given))
+            for name in self.names_
+        }
+        mask = self._mask(present, given)
+        for m, column in enumerate(parts.values()):
+            column.check(mask[:, m])
+        return self._blocks(parts, mask)
 
-    def _mask(self, mask: Any, rows: int) -> Bool[ndarray, "n modality"]:
-        """Which modalities each sample has, as far as a mask says."""
+    def _blocks(self, parts: Mapping[str, Column], mask: Bool[ndarray, "n modality"]) -> Blocks:
+        values, inputs = {}, {}
+        for m, (name, column) in enumerate(parts.items()):
+            features = self.learned_[name].features(column, mask[:, m])
+            if features is not None:
+                values[name] = features
+            read = self.learned_[name].inputs(column, mask[:, m])
+            if read is not None:
+                inputs[name] = read
+        return Blocks(values, mask, inputs, tuple(parts))
+
+    def _mask(self, mask: Any, given: Samples) -> Bool[ndarray, "n modality"]:
+        """Which modalities each sample has: its entries, and what a mask says."""
+        rows = len(given)
         shape = (rows, len(self.names_))
+        nothing = np.zeros(rows, bool)
+        there = [
+            given.columns[name].present if name in given.columns else nothing
+            for name in self.names_
+        ]
+        own = np.stack(there, axis=1)
         if mask is None:
-            return np.ones(shape, dtype=bool)
+            return own
         if isinstance(mask, Mapping):
             for name in mask:
                 if name not in self.names_:
-                    raise ValueError(_unknown(name, self.names_))
+                    raise ValueError(unknown(name, self.names_, "The model knows"))
             full = {name: mask.get(name, np.ones(rows, bool)) for name in self.names_}
             mask = np.stack([np.asarray(part) for part in full.values()], axis=1)
         mask = np.asarray(mask)
@@ -180,32 +203,7 @@ class Reader(BaseEstimator):  # type: ignore[misc]
             raise ValueError(
                 f"present must be boolean of shape {shape}, got {mask.dtype} of shape {mask.shape}"
             )
-        return mask.copy()
-
-    def _block(
-        self, name: str, array: Float[ndarray, "n feature"], here: Bool[ndarray, " n"]
-    ) -> Float[ndarray, "n column"]:
-        """A modality standardised where it is present, zeros elsewhere."""
-        scaler = self.scalers_[name]
-        block = np.zeros((len(array), len(scaler.get_feature_names_out())), dtype=np.float32)
-        if here.any():
-            block[here] = scaler.transform(array[here])
-        return block
-
-
-def _read(name: str, table: Any, mask: Bool[ndarray, " n"]) -> Float[ndarray, "n feature"]:
-    """A modality as numbers; the mask becomes false where a whole row is NaN.
-
-    Raises:
-        ValueError: If it is not numeric, or infinite where it is present.
-    """
-    array = tables.numbers(name, table)
-    mask &= ~np.isnan(array).all(axis=1)
-    infinite = np.flatnonzero(np.isinf(array[mask]).any(axis=0))
-    if len(infinite):
-        shown = tables.names(table, infinite.tolist())
-        raise ValueError(f"modality {name!r} has infinite values in columns {shown}")
-    return array
+        return mask & own
 
 
 def _check_any(present: Bool[ndarray, "n modality"]) -> None:
@@ -216,18 +214,3 @@ def _check_any(present: Bool[ndarray, "n modality"]) -> None:
             f"{len(none)} samples have no modality at all (rows {tables.few(none.tolist())}); "
             "remove them first"
         )
-
-
-def _scaler() -> FeatureUnion:
-    """Scales are learned from what was seen: filled gaps would make every column look narrower."""
-    filled = SimpleImputer(strategy="constant", fill_value=0.0, keep_empty_features=True)
-    return make_union(
-        make_pipeline(RobustScaler(), filled),
-        make_pipeline(MissingIndicator(error_on_new=False), RobustScaler()),
-    )
-
-
-def _unknown(name: object, known: list[str]) -> str:
-    close = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else "."
-    return f"unknown modality {name!r}{hint} The model knows: {', '.join(known)}"

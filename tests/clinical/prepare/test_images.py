@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from cm2.clinical.prepare import images
+from cm2.core import pictures
 from cm2.clinical.prepare.engine import start
 from cm2.clinical.prepare.errors import TableError
 
@@ -131,27 +132,27 @@ def gradient(width: int = 300, height: int = 400) -> np.ndarray:
 def test_every_mode_gives_the_same_picture(tmp_path: Path) -> None:
     grey = Image.fromarray(gradient())
     grey.save(tmp_path / "L.png")
-    wanted = images.decode(tmp_path / "L.png").astype(int)
-    assert wanted.shape == (images.SIDE, images.SIDE)
+    wanted = pictures.decode(tmp_path / "L.png").astype(int)
+    assert wanted.shape == (pictures.SIDE, pictures.SIDE)
     assert wanted[0, 0] < 60 < 190 < wanted[-1, -1]
     sixteen = Image.fromarray(gradient().astype(np.uint16) * 257)
     pictures = {mode: grey.convert(mode) for mode in ("RGB", "RGBA", "LA", "P")} | {"I16": sixteen}
     for mode, picture in pictures.items():
         picture.save(tmp_path / f"{mode}.png")
-        assert np.abs(images.decode(tmp_path / f"{mode}.png") - wanted).max() <= 1, mode
+        assert np.abs(pictures.decode(tmp_path / f"{mode}.png") - wanted).max() <= 1, mode
     for mode in ("L", "RGB", "CMYK"):
         grey.convert(mode).save(tmp_path / f"{mode}.jpg", quality=95)
-        assert np.abs(images.decode(tmp_path / f"{mode}.jpg") - wanted).max() <= 8, mode
+        assert np.abs(pictures.decode(tmp_path / f"{mode}.jpg") - wanted).max() <= 8, mode
 
 
 @pytest.mark.parametrize("white", [1.0, 255, 1023, 4095, 16383, 65535])
 def test_greys_of_every_depth_give_the_same_picture(white: float, tmp_path: Path) -> None:
     Image.fromarray(gradient()).save(tmp_path / "L.png")
-    wanted = images.decode(tmp_path / "L.png").astype(int)
+    wanted = pictures.decode(tmp_path / "L.png").astype(int)
     scaled = gradient() * (white / 255)
     kind = np.float32 if white in (1.0, 255) else np.uint16
     Image.fromarray(scaled.astype(kind)).save(tmp_path / "deep.tiff")
-    found = images.decode(tmp_path / "deep.tiff").astype(int)
+    found = pictures.decode(tmp_path / "deep.tiff").astype(int)
     # Rounding to the depth and to 256 greys, before and after the picture is scaled.
     assert np.abs(found - wanted).max() <= 2
 
@@ -162,7 +163,7 @@ def test_values_that_are_no_greys_are_refused(tmp_path: Path) -> None:
             tmp_path / f"{name}.tiff"
         )
         with pytest.raises(ValueError, match="grey values beyond 16 bits"):
-            images.decode(tmp_path / f"{name}.tiff")
+            pictures.decode(tmp_path / f"{name}.tiff")
 
 
 def test_times_in_another_form_are_not_called_absent(engine, tmp_path: Path) -> None:
@@ -189,7 +190,7 @@ def test_exif_orientation_is_undone(tmp_path: Path) -> None:
     upright = Image.fromarray(gradient())
     upright.save(tmp_path / "plain.png")
     upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
-    plain, turned = (images.decode(tmp_path / f"{n}.png") for n in ("plain", "turned"))
+    plain, turned = (pictures.decode(tmp_path / f"{n}.png") for n in ("plain", "turned"))
     np.testing.assert_array_equal(plain, turned)
 
 
@@ -197,7 +198,7 @@ def test_large_images_are_as_if_decoded_whole(tmp_path: Path) -> None:
     picture = Image.fromarray(gradient(2000, 2500))
     picture.save(tmp_path / "a.jpg", quality=95)
     picture.save(tmp_path / "a.png")
-    drafted, whole = (images.decode(tmp_path / f"a.{s}").astype(int) for s in ("jpg", "png"))
+    drafted, whole = (pictures.decode(tmp_path / f"a.{s}").astype(int) for s in ("jpg", "png"))
     assert np.abs(drafted - whole).max() <= 3
 
 
@@ -228,12 +229,12 @@ def test_broken_images_are_listed_and_absent(engine, folder: Path, tmp_path: Pat
         "written": 2,
     }
     pixels = np.load(tmp_path / "images.npy", mmap_mode="r")
-    assert (pixels.shape, pixels.dtype) == ((2, images.SIDE, images.SIDE), np.uint8)
+    assert (pixels.shape, pixels.dtype) == ((2, pictures.SIDE, pictures.SIDE), np.uint8)
     rows = pq.read_table(tmp_path / "images.parquet")
     assert rows["stay_id"].to_pylist() == [1, 2]
     assert rows["row"].to_pylist() == [0, 1]
     for row in (0, 1):
-        np.testing.assert_array_equal(pixels[row], images.decode(folder / f"files/{row}.jpg"))
+        np.testing.assert_array_equal(pixels[row], pictures.decode(folder / f"files/{row}.jpg"))
     with (tmp_path / "images-unreadable.csv").open() as file:
         listed = list(csv.DictReader(file))
     assert [entry["path"] for entry in listed] == [f"files/{i}.jpg" for i in (2, 3, 4)]
@@ -254,7 +255,7 @@ def test_two_runs_agree_to_the_byte(engine, folder: Path, tmp_path: Path) -> Non
 def test_no_images_at_all(engine, tmp_path: Path) -> None:
     counts = images.write_images(engine, stays(), taken({}).filter(False), tmp_path, tmp_path)
     assert counts["written"] == 0
-    assert np.load(tmp_path / "images.npy").shape == (0, images.SIDE, images.SIDE)
+    assert np.load(tmp_path / "images.npy").shape == (0, pictures.SIDE, pictures.SIDE)
     assert len(pq.read_table(tmp_path / "images.parquet")) == 0
 
 

@@ -20,27 +20,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from cm2.clinical.prepare import manifest, places
 from cm2.clinical.prepare.engine import Engine
 from cm2.clinical.prepare.notes import SELECTIONS
 from cm2.clinical.prepare.tables import refuse_unreadable, unread
+from cm2.core.pictures import SIDE, decode
 
 __all__ = [
     "CHEXPERT",
-    "SIDE",
     "arrived",
-    "decode",
     "fingerprint",
     "inside",
     "select",
     "studies",
     "write_images",
 ]
-
-SIDE = 256
-"""Pixels of a side of the images that are kept."""
 
 CHEXPERT = (
     "atelectasis",
@@ -61,9 +56,6 @@ CHEXPERT = (
 """Labels that CheXpert reads from reports: 1, 0, -1 (uncertain), or null (not mentioned)."""
 
 UNREADABLE = "images-unreadable.csv"
-
-DEPTHS = (1.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)
-"""White, in floats and in 8, 10, 12, 14 and 16 bits."""
 
 BATCH = 1024
 """Images whose pixels are held at once."""
@@ -176,21 +168,6 @@ def inside(
     end = joined.intime + ibis.interval(seconds=round(hours * 3600))
     before = joined.time <= end if selection == "reference" else joined.time < end
     return joined.filter(joined.time >= joined.intime, before)
-
-
-def decode(path: Path) -> NDArray[np.uint8]:
-    """Reads an image as ``SIDE`` by ``SIDE`` grey values, upright.
-
-    Its middle square is kept: the short side is scaled to ``SIDE`` and the long one cropped evenly.
-    Palettes, colours and transparency (on black) become grey; deeper greys are scaled to 8 bits.
-    """
-    with Image.open(path) as image:
-        # A JPEG file is decoded at a fraction of its size, never below twice what is kept.
-        image.draft("L", (2 * SIDE, 2 * SIDE))
-        image.load()
-        grey = _grey(ImageOps.exif_transpose(image))
-    square = ImageOps.fit(grey, (SIDE, SIDE), Image.Resampling.BICUBIC)
-    return np.asarray(square, dtype=np.uint8)
 
 
 def write_images(
@@ -325,35 +302,6 @@ def _attempt(path: Path) -> NDArray[np.uint8] | str:
     # Pillow's decoders fail in many ways on broken files, and none of them may end the run.
     except Exception as error:
         return f"cannot be decoded ({type(error).__name__})"
-
-
-def _grey(image: Image.Image) -> Image.Image:
-    if image.mode == "L":
-        return image
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _eight_bits(np.asarray(image, dtype=np.float64))
-    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        image = Image.alpha_composite(black, image)
-    return image.convert("L")
-
-
-def _eight_bits(pixels: NDArray[np.float64]) -> Image.Image:
-    """Greys of any depth from black to white: by the least depth that holds the brightest one.
-
-    A file of 16 bits may hold 12, and one of floats may go from 0 to 1.
-    """
-    if not np.isfinite(pixels).all() or pixels.max() > DEPTHS[-1]:
-        raise ValueError("grey values beyond 16 bits")
-    low, high = pixels.min(), next(depth for depth in DEPTHS if pixels.max() <= depth)
-    if low < 0:
-        high = pixels.max()
-        if high <= low:
-            raise ValueError("one grey value, below black")
-    low = min(low, 0.0)
-    scaled = (pixels - low) * (255 / (high - low))
-    return Image.fromarray(scaled.round().astype(np.uint8))
 
 
 def _header(file: BinaryIO, rows: int) -> None:

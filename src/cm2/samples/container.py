@@ -1,0 +1,167 @@
+"""What is learned from and predicted: samples with their modalities, which may be missing.
+
+scikit-learn counts the keys of a dict where it means samples, so a dict cannot be cross-validated;
+``Samples`` can be indexed as an array is, and its rows keep their patients and outcomes.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool
+from numpy import ndarray
+
+from cm2.samples import tables
+from cm2.samples.kinds import column, kind_of
+
+Groups = Mapping[str, Any]
+"""Columns of each modality in one two-dimensional array: slices, positions or column names."""
+
+
+class Samples:
+    """Samples by modality, of any kind.
+
+    A modality is an array or DataFrame (samples, columns), a list of arrays (steps, variables) or
+    one array (samples, steps, variables), a list of texts, a list of images (paths, PIL images or
+    arrays of uint8), or embeddings. ``None``, or NaN throughout, means that a sample lacks it.
+    Kinds are found by looking: strings are text unless each names an image file that exists.
+    Images are read when they are needed.
+
+    Args:
+        X: The modalities by name; or one array, whose columns are those of ``modalities``.
+        kinds: Kinds of modalities where they should not be found by looking: ``"table"``,
+            ``"series"``, ``"text"``, ``"image"`` or ``"embedding"``.
+        ids: Name of each sample.
+        groups: Patient of each sample, if some have several.
+        y: Outcomes.
+        modalities: Columns of each modality, if ``X`` is one array.
+
+    Attributes:
+        columns: The modalities.
+        present: Which modalities each sample has.
+        kinds: Their kinds.
+        shape: Number of samples and of modalities.
+
+    Raises:
+        ValueError: If modalities differ in their samples, or one cannot be read.
+
+    Example:
+        >>> S = Samples({"labs": np.zeros((3, 2)), "notes": ["cough", None, "fever"]}, y=[0, 1, 1])
+        >>> S
+        Samples(3 samples: labs (table), notes (text, 2))
+        >>> S[1:].y.tolist()
+        [1, 1]
+    """
+
+    def __init__(
+        self,
+        X: Any,
+        *,
+        kinds: Mapping[str, str] | None = None,
+        ids: Any = None,
+        groups: Any = None,
+        y: Any = None,
+        modalities: Groups | None = None,
+    ) -> None:
+        parts = _parts(X, modalities)
+        kinds = kinds or {}
+        for name in kinds:
+            if name not in parts:
+                raise ValueError(unknown(name, list(parts), "X has"))
+        self.columns = {
+            name: column(name, values, kinds.get(name)) for name, values in parts.items()
+        }
+        self._check_rows(parts)
+        self.ids = self._told("ids", ids)
+        self.groups = self._told("groups", groups)
+        self.y = self._told("y", y)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of samples and of modalities."""
+        return len(next(iter(self.columns.values()))), len(self.columns)
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """The kind of each modality."""
+        return {name: kind_of(one) for name, one in self.columns.items()}
+
+    @property
+    def present(self) -> Bool[ndarray, "n modality"]:
+        """Which modalities each sample has."""
+        return np.stack([one.present for one in self.columns.values()], axis=1)
+
+    def __len__(self) -> int:
+        """Returns the number of samples."""
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> Samples:
+        """Returns some of the samples: a slice, positions or a mask; also as ``S[rows, ...]``."""
+        if isinstance(key, tuple):
+            key, *rest = key
+            if rest != [...]:
+                raise IndexError("samples are chosen by rows, as S[rows] or S[rows, ...]")
+        rows = np.atleast_1d(np.arange(len(self))[key])
+        part = object.__new__(Samples)
+        part.columns = {name: whole.take(rows) for name, whole in self.columns.items()}
+        part.ids, part.groups, part.y = (
+            None if told is None else told[rows] for told in (self.ids, self.groups, self.y)
+        )
+        return part
+
+    def __repr__(self) -> str:
+        """Returns kinds and, where they are not all, how many samples have a modality."""
+        named = []
+        for (name, one), kind in zip(self.columns.items(), self.kinds.values(), strict=True):
+            count = int(one.present.sum())
+            named.append(f"{name} ({kind}{'' if count == len(self) else f', {count}'})")
+        return f"Samples({len(self)} samples: {', '.join(named)})"
+
+    def _check_rows(self, parts: Mapping[str, Any]) -> None:
+        lengths = {name: len(one) for name, one in self.columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"modalities have different numbers of rows: {lengths}")
+        frames = {k: t for k, t in parts.items() if isinstance(t, pd.DataFrame)}
+        first = next(iter(frames), "")
+        for name, frame in frames.items():
+            if not frame.index.equals(frames[first].index):
+                raise ValueError(f"the index of modality {name!r} differs from that of {first!r}")
+
+    def _told(self, name: str, values: Any) -> ndarray | None:
+        if values is None:
+            return None
+        array = np.asarray(values)
+        if array.shape[:1] != (len(self),):
+            raise ValueError(
+                f"{name} has the shape {array.shape}, but there are {len(self)} samples"
+            )
+        return array
+
+
+def samples(X: Any, kinds: Mapping[str, str] | None = None, modalities: Any = None) -> Samples:
+    """What a user gave as samples; those that are samples already stay as they are."""
+    return X if isinstance(X, Samples) else Samples(X, kinds=kinds, modalities=modalities)
+
+
+def _parts(X: Any, modalities: Groups | None) -> dict[str, Any]:
+    """The modalities of what the user gave."""
+    if not tables.is_dict(X):
+        tables.check_dimensions(X, "X")
+        X = tables.as_table(X)
+        return {"features": X} if modalities is None else tables.parted(X, modalities)
+    if modalities is not None:
+        raise ValueError("`modalities` names the columns of one two-dimensional X, but X is a dict")
+    if not X:
+        raise ValueError("X has no modality")
+    return dict(X)
+
+
+def unknown(name: object, known: list[str], who: str) -> str:
+    """What is said of a modality that is not known, with the nearest one that is."""
+    close = difflib.get_close_matches(str(name), known, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else "."
+    return f"unknown modality {name!r}{hint} {who}: {', '.join(known)}"

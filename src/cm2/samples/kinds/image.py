@@ -1,0 +1,165 @@
+"""Pictures: files, which are read when a batch needs them, or arrays of grey or colour values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from numpy import ndarray
+from torch import Tensor
+
+from cm2.samples.kinds.base import Column, Inputs, Learned, entries, register, some
+
+ENDINGS = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
+
+
+class Pictures(Inputs):
+    """Grey squares, of which a batch reads its own rows only.
+
+    Args:
+        column: The pictures.
+        side: Of the squares.
+    """
+
+    def __init__(self, column: ImageColumn, side: int) -> None:
+        self._column = column
+        self._side = side
+        # Training sees crops at random places: seven eighths of the side, 224 of 256.
+        self.shape = {"crop": side * 7 // 8}
+
+    def take(self, rows: Int[ndarray, " batch"]) -> UInt8[Tensor, "batch height width"]:
+        pixels = np.zeros((len(rows), self._side, self._side), np.uint8)
+        for place, row in enumerate(rows):
+            if row >= 0:
+                pixels[place] = self._column.pixels(row, self._side)
+        return torch.from_numpy(pixels)
+
+    def select(self, rows: Int[ndarray, " row"]) -> Pictures:
+        return Pictures(self._column.take(rows), self._side)
+
+
+class LearnedImage(Learned):
+    """The side of the squares: that of the arrays where all have one, 256 otherwise.
+
+    Attributes:
+        side_: In pixels.
+    """
+
+    def fit(
+        self,
+        column: Any,
+        weight: Float[ndarray, " n"] | None = None,
+        patients: ndarray | None = None,
+    ) -> Self:
+        from cm2.core.pictures import SIDE
+
+        shapes = {one.shape[:2] if isinstance(one, ndarray) else None for one in column.values}
+        shape = shapes.pop() if len(shapes) == 1 else None
+        self.side_ = SIDE if shape is None else min(shape)
+        return self
+
+    def check(self, column: Any) -> None:
+        return None
+
+    def empty(self, rows: int) -> Column:
+        return ImageColumn("", [None] * rows)
+
+    def inputs(self, column: Any, here: Bool[ndarray, " n"]) -> Inputs | None:
+        return Pictures(column, self.side_)
+
+
+@register("image")
+class ImageColumn(Column):
+    """A picture a sample: a path, a PIL image, or an array (height, width[, colour]) of uint8.
+
+    Attributes:
+        values: The pictures, ``None`` where the modality is missing.
+    """
+
+    learned = LearnedImage
+    encoder = {"kind": "image", "depths": [1, 1], "widths": [16, 32]}
+
+    def __init__(self, name: str, values: Any) -> None:
+        self.name = name
+        listed = (
+            list(values) if isinstance(values, ndarray) and values.ndim > 1 else entries(values)
+        )
+        if listed is None:
+            raise ValueError(
+                f"modality {name!r} is to be images, one a sample, but is a {type(values).__name__}"
+            )
+        self.values = [_picture(name, row, one) for row, one in enumerate(listed)]
+        self.present = np.array([one is not None for one in self.values], bool)
+
+    @classmethod
+    def fits(cls, values: Any) -> bool:
+        if isinstance(values, ndarray) and values.ndim > 2:
+            return values.dtype == np.uint8
+        found = some(values)
+        return bool(found) and all(map(_looks_like_one, found))
+
+    def take(self, rows: Int[ndarray, " row"]) -> Self:
+        return type(self)(self.name, [self.values[row] for row in rows])
+
+    def check(self, here: Bool[ndarray, " n"]) -> None:
+        from PIL import Image
+
+        for row in np.flatnonzero(here):
+            if not isinstance(self.values[row], Path):
+                continue
+            try:
+                with Image.open(self.values[row]) as image:
+                    image.verify()
+            except FileNotFoundError:
+                raise ValueError(
+                    f"modality {self.name!r}: there is no file for row {row}"
+                ) from None
+            except Exception as error:  # Pillow's decoders fail in many ways on broken files
+                raise ValueError(_unreadable(self.name, row, error)) from None
+
+    def pixels(self, row: int, side: int) -> UInt8[ndarray, "side side"]:
+        """The picture of a sample.
+
+        Raises:
+            ValueError: If it cannot be read; the message does not name the file.
+        """
+        from PIL import Image
+
+        from cm2.core.pictures import decode
+
+        one = self.values[row]
+        try:
+            return decode(Image.fromarray(one) if isinstance(one, ndarray) else one, side)
+        # Pillow's decoders fail in many ways on broken files.
+        except Exception as error:
+            raise ValueError(_unreadable(self.name, row, error)) from None
+
+
+def _unreadable(name: str, row: int, error: Exception) -> str:
+    return f"modality {name!r}: the image of row {row} cannot be read ({type(error).__name__})"
+
+
+def _looks_like_one(value: Any) -> bool:
+    if isinstance(value, str):
+        return Path(value).suffix.lower() in ENDINGS and Path(value).is_file()
+    if isinstance(value, ndarray):
+        return value.dtype == np.uint8 and value.ndim in (2, 3)
+    return isinstance(value, Path) or hasattr(value, "getbands")
+
+
+def _picture(name: str, row: int, one: Any) -> Any:
+    if one is None or hasattr(one, "getbands"):
+        return one
+    if isinstance(one, str | Path):
+        return Path(one)
+    array = np.asarray(one)
+    colours = array.ndim == 3 and array.shape[2] in (3, 4)
+    if array.dtype != np.uint8 or not (array.ndim == 2 or colours) or not array.size:
+        raise ValueError(
+            f"modality {name!r}: an image is a path, a PIL image or an array of uint8, but row "
+            f"{row} holds {array.dtype} of shape {array.shape}"
+        )
+    return array

@@ -1,0 +1,190 @@
+"""Numbers by time: a grid of steps and variables for each sample, of any number of steps."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Self
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+
+from cm2.core.records import Padded
+from cm2.samples.kinds.base import Column, Inputs, Learned, entries, register, some
+from cm2.samples.kinds.table import scaler, standardised
+from cm2.samples.readers import Ragged
+from cm2.samples.scaling import RobustScaler
+
+
+class Steps(Inputs):
+    """Sequences of standardised steps.
+
+    Args:
+        steps: Of each row, none where the modality is absent.
+        features: Width of a step.
+    """
+
+    def __init__(self, steps: list[Float[ndarray, "step feature"]], features: int) -> None:
+        self.shape = {"features": features}
+        self._steps = steps
+        flat = [np.zeros((0, features), np.float32), *steps]
+        self._ragged = Ragged(np.concatenate(flat), np.array([len(one) for one in steps], np.int64))
+
+    def take(self, rows: Int[ndarray, " batch"]) -> Padded:
+        values, mask = self._ragged.take(rows)
+        return Padded(torch.from_numpy(values), torch.from_numpy(mask))
+
+    def select(self, rows: Int[ndarray, " row"]) -> Steps:
+        return Steps([self._steps[row] for row in rows], self.shape["features"])
+
+
+class LearnedSeries(Learned):
+    """Scales of variables, and which of them have gaps.
+
+    A gap takes the last value before it, or the variable's centre where there is none, and is
+    flagged in a column of its own. As features a series is six numbers a variable: its first, last,
+    least, greatest and mean value, and how many there are.
+
+    Attributes:
+        variables_: Number of variables.
+        scaler_: What standardises a step.
+        gaps_: The variables that have gaps in training.
+        summary_: What standardises the features.
+    """
+
+    def fit(
+        self,
+        column: Any,
+        weight: Float[ndarray, " n"] | None = None,
+        patients: ndarray | None = None,
+    ) -> Self:
+        self.variables_ = int(column.values[0].shape[1])
+        flat = np.concatenate(column.values)
+        lengths = [len(one) for one in column.values]
+        by_step = None if weight is None else np.repeat(weight, lengths)
+        self.scaler_ = RobustScaler().fit(flat, sample_weight=by_step)
+        self.gaps_ = np.flatnonzero(np.isnan(flat).any(axis=0))
+        self.summary_ = scaler().fit(column.summaries(), robustscaler__sample_weight=weight)
+        return self
+
+    def check(self, column: Any) -> None:
+        if column.variables not in (None, self.variables_):
+            raise ValueError(
+                f"modality {column.name!r} has {column.variables} variables; "
+                f"the fitted model expects {self.variables_}"
+            )
+
+    def empty(self, rows: int) -> Column:
+        return SeriesColumn("", [None] * rows)
+
+    def features(
+        self, column: Any, here: Bool[ndarray, " n"]
+    ) -> Float[ndarray, "n feature"] | None:
+        return standardised(self.summary_, column.summaries(self.variables_), here)
+
+    def inputs(self, column: Any, here: Bool[ndarray, " n"]) -> Inputs | None:
+        width = self.variables_ + len(self.gaps_)
+        nothing = np.zeros((0, width), np.float32)
+        steps = [
+            self._standardised(one) if known else nothing
+            for one, known in zip(column.values, here, strict=True)
+        ]
+        return Steps(steps, width)
+
+    def _standardised(self, steps: Float[ndarray, "step variable"]) -> Float[ndarray, "step all"]:
+        scaled = self.scaler_.transform(steps)
+        missing = np.isnan(scaled)
+        last = np.maximum.accumulate(np.where(missing, -1, np.arange(len(steps))[:, None]))
+        filled = np.take_along_axis(scaled, np.maximum(last, 0), axis=0)
+        filled = np.where(last < 0, 0.0, filled)
+        return np.concatenate([filled, missing[:, self.gaps_]], axis=1, dtype=np.float32)
+
+
+@register("series")
+class SeriesColumn(Column):
+    """One array (step, variable) a sample; ``None``, or one that is all NaN, where it is missing.
+
+    Attributes:
+        values: The arrays; one without steps where the modality is missing.
+        variables: Their width; None if no sample has the modality.
+    """
+
+    learned = LearnedSeries
+    encoder = {"kind": "series", "width": 32, "layers": 1}
+
+    def __init__(self, name: str, values: Any) -> None:
+        self.name = name
+        cube = isinstance(values, ndarray) and values.ndim == 3
+        listed = list(values) if cube else entries(values)
+        if listed is None:
+            raise ValueError(
+                f"modality {name!r} is to be series: a list of arrays (steps, variables), or an "
+                f"array (samples, steps, variables), but is a {type(values).__name__}"
+            )
+        arrays = [
+            None if one is None else _numbers(name, row, one) for row, one in enumerate(listed)
+        ]
+        widths = sorted({one.shape[1] for one in arrays if one is not None})
+        if len(widths) > 1:
+            raise ValueError(
+                f"modality {name!r} has series of {widths} variables; all need as many"
+            )
+        self.variables = widths[0] if widths else None
+        nothing = np.zeros((0, self.variables or 0))
+        self.values = [nothing if one is None or np.isnan(one).all() else one for one in arrays]
+        self.present = np.array([len(one) > 0 for one in self.values], bool)
+
+    @classmethod
+    def fits(cls, values: Any) -> bool:
+        if isinstance(values, ndarray) and values.ndim == 3:
+            return values.dtype != np.uint8
+        arrays = [np.asarray(one) for one in some(values) if not isinstance(one, str)]
+        return bool(arrays) and all(one.ndim == 2 and one.dtype != np.uint8 for one in arrays)
+
+    def take(self, rows: Int[ndarray, " row"]) -> Self:
+        return type(self)(self.name, [self.values[row] for row in rows])
+
+    def check(self, here: Bool[ndarray, " n"]) -> None:
+        bad = [row for row in np.flatnonzero(here) if np.isinf(self.values[row]).any()]
+        if bad:
+            raise ValueError(
+                f"modality {self.name!r} has infinite values in {len(bad)} series, the first at "
+                f"row {bad[0]}"
+            )
+
+    def summaries(self, variables: int | None = None) -> Float[ndarray, "n feature"]:
+        """First, last, least, greatest and mean value of each variable, and their number.
+
+        Args:
+            variables: How many there are, if no sample can say so.
+        """
+        width = self.variables or variables or 0
+        return np.stack(
+            [_summary(one) if len(one) else np.full(6 * width, np.nan) for one in self.values]
+        )
+
+
+def _numbers(name: str, row: int, one: Any) -> Float[ndarray, "step variable"]:
+    try:
+        array = np.asarray(one, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"modality {name!r}: the series of row {row} is not of numbers") from None
+    if array.ndim != 2 or not array.shape[1]:
+        raise ValueError(
+            f"modality {name!r}: a series has the shape (steps, variables), but that of row {row} "
+            f"is {array.shape}"
+        )
+    return array
+
+
+def _summary(steps: Float[ndarray, "step variable"]) -> Float[ndarray, " feature"]:
+    known = ~np.isnan(steps)
+    any_known = known.any(axis=0)
+    columns = np.arange(steps.shape[1])
+    first, last = known.argmax(axis=0), len(steps) - 1 - known[::-1].argmax(axis=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of variables without a value, now NaN
+        parts = [np.nanmin(steps, axis=0), np.nanmax(steps, axis=0), np.nanmean(steps, axis=0)]
+    ends = [np.where(any_known, steps[at, columns], np.nan) for at in (first, last)]
+    return np.concatenate([*ends, *parts, known.sum(axis=0)])

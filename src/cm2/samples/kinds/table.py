@@ -1,0 +1,140 @@
+"""Numbers in columns, and embeddings that were made before."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+from scipy.sparse import issparse
+from sklearn.impute import MissingIndicator, SimpleImputer
+from sklearn.pipeline import FeatureUnion, make_pipeline, make_union
+
+from cm2.samples import tables
+from cm2.samples.kinds.base import Column, Learned, entries, register
+from cm2.samples.scaling import RobustScaler
+
+
+class LearnedTable(Learned):
+    """Centres and scales of columns, and which of them have gaps.
+
+    Columns are read robustly (:mod:`cm2.samples.scaling`); those that are partly missing are filled
+    with their centre and flagged.
+
+    Attributes:
+        columns_: Names or number of the columns.
+        scaler_: What standardises, fills and flags.
+    """
+
+    def fit(
+        self,
+        column: Any,
+        weight: Float[ndarray, " n"] | None = None,
+        patients: ndarray | None = None,
+    ) -> Self:
+        self.columns_ = tables.columns(column.values)
+        self.scaler_ = scaler().fit(column.numbers(), robustscaler__sample_weight=weight)
+        return self
+
+    def check(self, column: Any) -> None:
+        tables.check_columns(column.name, tables.columns(column.values), self.columns_)
+
+    def empty(self, rows: int) -> Column:
+        return TableColumn("", np.full((rows, tables.width(self.columns_)), np.nan))
+
+    def features(
+        self, column: Any, here: Bool[ndarray, " n"]
+    ) -> Float[ndarray, "n feature"] | None:
+        return standardised(self.scaler_, column.numbers(), here)
+
+
+def scaler() -> FeatureUnion:
+    """What standardises, fills and flags the columns of an array.
+
+    Scales are learned from what was seen: filled gaps would make every column look narrower.
+    """
+    filled = SimpleImputer(strategy="constant", fill_value=0.0, keep_empty_features=True)
+    return make_union(
+        make_pipeline(RobustScaler(), filled),
+        make_pipeline(MissingIndicator(error_on_new=False), RobustScaler()),
+    )
+
+
+def standardised(
+    fitted: FeatureUnion, array: Float[ndarray, "n feature"], here: Bool[ndarray, " n"]
+) -> Float[ndarray, "n column"]:
+    """An array standardised in some rows, zeros in the others."""
+    block = np.zeros((len(array), len(fitted.get_feature_names_out())), dtype=np.float32)
+    if here.any():
+        block[here] = fitted.transform(array[here])
+    return block
+
+
+class Numbers(Column):
+    """A table of numbers; a sample whose row is NaN throughout lacks it.
+
+    Attributes:
+        values: The table: an array, a DataFrame or a sparse matrix by columns.
+    """
+
+    learned = LearnedTable
+
+    def __init__(self, name: str, values: Any) -> None:
+        self.name = name
+        self.values = tables.as_table(values)
+        tables.check_dimensions(self.values, f"modality {name!r}")
+        self._numbers: ndarray | None = None
+        self.present = ~np.isnan(self.numbers()).all(axis=1)
+
+    def numbers(self) -> Float[ndarray, "n feature"]:
+        """The table as dense float64; of a sparse one it is not kept."""
+        if self._numbers is not None:
+            return self._numbers
+        found = tables.numbers(self.name, self.values)
+        if not issparse(self.values):
+            self._numbers = found
+        return found
+
+    def take(self, rows: Int[ndarray, " row"]) -> Self:
+        frame = hasattr(self.values, "iloc")
+        return type(self)(self.name, self.values.iloc[rows] if frame else self.values[rows])
+
+    def check(self, here: Bool[ndarray, " n"]) -> None:
+        infinite = np.flatnonzero(np.isinf(self.numbers()[here]).any(axis=0))
+        if len(infinite):
+            shown = tables.names(self.values, infinite.tolist())
+            raise ValueError(f"modality {self.name!r} has infinite values in columns {shown}")
+
+
+@register("table")
+class TableColumn(Numbers):
+    """Numbers, a row a sample."""
+
+    encoder = {"kind": "dense"}
+
+    @classmethod
+    def fits(cls, values: Any) -> bool:
+        if issparse(values):
+            return True
+        return np.ndim(values) == 2 if entries(values) is None else _nested(values)
+
+
+@register("embedding")
+class EmbeddingColumn(Numbers):
+    """Embeddings that an encoder made before, a row a sample; only by name."""
+
+    encoder = {"kind": "precomputed"}
+
+    @classmethod
+    def fits(cls, values: Any) -> bool:
+        return False
+
+
+def _nested(values: Any) -> bool:
+    """Whether entries are rows of numbers."""
+    rows = [one for one in values if one is not None]
+    return bool(rows) and all(
+        isinstance(one, list | tuple | ndarray) and all(np.ndim(cell) == 0 for cell in one)
+        for one in rows
+    )

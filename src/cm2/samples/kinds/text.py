@@ -1,0 +1,131 @@
+"""Texts: one a sample, or several documents in their order."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+
+from cm2.core.records import Padded
+from cm2.samples import tokens, vocabulary
+from cm2.samples.kinds.base import Column, Inputs, Learned, entries, register, some
+from cm2.samples.readers import Ragged
+
+CHUNKS = 8
+"""Most chunks of a sample; the last ones are kept."""
+
+TOKENS = 128
+"""Most tokens of a chunk, unless the encoder says otherwise."""
+
+
+class Tokens(Inputs):
+    """Texts as token numbers, in chunks.
+
+    Args:
+        chunks: The chunks of each row.
+        size: Of the vocabulary.
+    """
+
+    def __init__(self, chunks: list[list[Int[ndarray, " token"]]], size: int) -> None:
+        self.shape = {"vocabulary": size}
+        self._listed = chunks
+        number = np.array([len(one) for one in chunks], np.int64)
+        every = [chunk for one in chunks for chunk in one]
+        self._chunks = Ragged(np.arange(len(every)), number)
+        self._chunks.flat[-1] = -1
+        lengths = np.array([len(one) for one in every], np.int64)
+        self._tokens = Ragged(np.concatenate([np.zeros(0, np.int32), *every]), lengths)
+
+    def take(self, rows: Int[ndarray, " batch"]) -> Padded:
+        ids, mask = self._tokens.take(self._chunks.take(rows)[0])
+        return Padded(torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(mask))
+
+    def select(self, rows: Int[ndarray, " row"]) -> Tokens:
+        return Tokens([self._listed[row] for row in rows], self.shape["vocabulary"])
+
+
+class LearnedText(Learned):
+    """A tokenizer: that of the encoder's published weights, or one learned from training texts.
+
+    Attributes:
+        vocabulary_: The tokenizer, as JSON.
+    """
+
+    def fit(
+        self,
+        column: Any,
+        weight: Float[ndarray, " n"] | None = None,
+        patients: ndarray | None = None,
+    ) -> Self:
+        options = self.options or {}
+        source = options.get("tokenizer") or options.get("weights")
+        if source is not None:
+            self.vocabulary_ = tokens.load(source).to_str()
+            return self
+        owners = np.arange(len(column)) if patients is None else np.asarray(patients)
+        number = [len(one) for one in column.values]
+        texts = [text for one in column.values for text in one]
+        try:
+            self.vocabulary_ = vocabulary.learn(texts, np.repeat(owners, number)).to_str()
+        except ValueError as error:
+            raise ValueError(f"modality {column.name!r}: {error}") from None
+        return self
+
+    def check(self, column: Any) -> None:
+        return None
+
+    def empty(self, rows: int) -> Column:
+        return TextColumn("", [None] * rows)
+
+    def inputs(self, column: Any, here: Bool[ndarray, " n"]) -> Inputs | None:
+        tokenizer = tokens.parse(self.vocabulary_)
+        length = (self.options or {}).get("tokens") or TOKENS
+        known = [one if there else [] for one, there in zip(column.values, here, strict=True)]
+        texts = [text for one in known for text in one]
+        found = tokens.chunk(tokenizer, texts, length)
+        owner = np.repeat(np.arange(len(known)), [len(one) for one in known])[found.texts]
+        pieces = np.split(found.ids, np.cumsum(found.lengths)[:-1]) if len(found.lengths) else []
+        chunks: list[list[ndarray]] = [[] for _ in known]
+        for row, piece in zip(owner, pieces, strict=True):
+            chunks[row].append(piece)
+        return Tokens([one[-CHUNKS:] for one in chunks], tokenizer.get_vocab_size())
+
+
+@register("text")
+class TextColumn(Column):
+    """A text, or a list of texts, a sample; ``None`` or blank where it is missing.
+
+    Attributes:
+        values: The documents of each sample.
+    """
+
+    learned = LearnedText
+    encoder = {"kind": "text", "width": 32, "layers": 1, "heads": 2, "tokens": TOKENS}
+
+    def __init__(self, name: str, values: Any) -> None:
+        self.name = name
+        listed = entries(values)
+        if listed is None:
+            raise ValueError(
+                f"modality {name!r} is to be text, one a sample, but is a {type(values).__name__}"
+            )
+        self.values = [_documents(name, row, one) for row, one in enumerate(listed)]
+        self.present = np.array([len(one) > 0 for one in self.values], bool)
+
+    @classmethod
+    def fits(cls, values: Any) -> bool:
+        found = some(values)
+        return bool(found) and all(isinstance(one, str) for one in found)
+
+    def take(self, rows: Int[ndarray, " row"]) -> Self:
+        return type(self)(self.name, [self.values[row] for row in rows])
+
+
+def _documents(name: str, row: int, one: Any) -> list[str]:
+    texts = [] if one is None else [one] if isinstance(one, str) else list(one)
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"modality {name!r}: row {row} is no text, nor a list of texts")
+    return [text for text in texts if text.strip()]
