@@ -19,6 +19,7 @@ from cm2.clinical.prepare import events, grid, notes, reports
 from cm2.clinical.prepare import images as pictures
 from cm2.clinical.prepare.engine import Engine
 from cm2.clinical.prepare.variables import VARIABLES, Variable
+from cm2.core.pictures import SIDE
 
 __all__ = ["Written", "write_documents", "write_events", "write_images", "write_tabular"]
 
@@ -234,7 +235,7 @@ def write_images(
         "kind": "image",
         "file": "images.npy",
         "index": "images.parquet",
-        "shape": [pictures.SIDE, pictures.SIDE],
+        "shape": [SIDE, SIDE],
         "pictures": pictures.fingerprint(root, out),
     }
     return Written(facts, _stays(out / "images.parquet"), counts)

@@ -159,9 +159,8 @@ def entries(values: Any) -> list[Any] | None:
 
     ``None`` for anything else, such as a table.
     """
-    if isinstance(values, pd.Series) or (
-        isinstance(values, ndarray) and values.ndim == 1 and values.dtype.kind in "OUT"
-    ):
+    listed = isinstance(values, ndarray) and values.ndim == 1 and values.dtype.kind in "OUT"
+    if listed or isinstance(values, pd.Series):
         values = values.tolist()
     if not isinstance(values, Sequence) or isinstance(values, str | bytes):
         return None

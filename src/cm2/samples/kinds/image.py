@@ -107,7 +107,7 @@ class ImageColumn(Column):
     def check(self, here: Bool[ndarray, " n"]) -> None:
         from PIL import Image
 
-        for row in np.flatnonzero(here):
+        for row in np.flatnonzero(here).tolist():
             if not isinstance(self.values[row], Path):
                 continue
             try:
