@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cm2.couplings.joint import CopulaJoint
     from cm2.estimators.classifier import CM2Classifier
     from cm2.networks.models.cm2 import CM2
+    from cm2.samples.container import Samples
 
 __version__ = version("cm2")
 
@@ -24,10 +25,11 @@ _OWNERS = {
     "CM2": "cm2.networks.models.cm2",
     "CM2Classifier": "cm2.estimators.classifier",
     "CopulaJoint": "cm2.couplings.joint",
+    "Samples": "cm2.samples.container",
 }
 _ROOMS = ("copulas", "couplings", "marginals")
 
-__all__ = ["CM2", "CM2Classifier", "CopulaJoint", "copulas", "couplings", "marginals"]
+__all__ = ["CM2", "CM2Classifier", "CopulaJoint", "Samples", "copulas", "couplings", "marginals"]
 
 moved.install()
 

@@ -1,11 +1,13 @@
 """CM² as a scikit-learn classifier.
 
-It reads dictionaries of tables (or one array with column groups), trains the heads and pools them.
-See the design page, "Prediction heads".
+It reads samples of any kinds of modalities, trains the heads and pools them. See the design page,
+"Prediction heads".
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,36 +21,23 @@ from sklearn.utils import check_random_state
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from cm2 import copulas, couplings
 from cm2.core import persistence
-from cm2.estimators.heads import Experts, Fusion, Head, JointHead, Pool
+from cm2.estimators import assembly
+from cm2.estimators.heads import Embedded, Fusion, Head, JointHead, Pool
 from cm2.estimators.heads.base import class_prior, probabilities
-from cm2.networks import fusions, imputers
-from cm2.networks.models import objectives, posteriors
 from cm2.samples import targets
+from cm2.samples.container import Samples
 from cm2.samples.inputs import Blocks, Groups, Reader
 from cm2.samples.tables import check_dimensions, is_dict
-
-HEADS = ("fusion", "joint", "experts")
-COUNTS = (
-    "rank",
-    "n_components",
-    "embedding_dim",
-    "n_imputations",
-    "n_networks",
-    "max_epochs",
-    "patience",
-    "batch_size",
-)
 
 
 class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Classifies samples that may lack modalities.
 
-    ``X`` is a dict of one array or DataFrame ``(n, p)`` for each modality; where a row is all NaN
-    the modality is missing for that sample. A two-dimensional ``X`` works with ``modalities``
-    naming its columns, and then scikit-learn's pipelines and searches do too. Sparse matrices are
-    made dense, one modality at a time; dates are refused.
+    ``X`` is a dict of modalities, or :class:`~cm2.samples.container.Samples`, which says what a
+    modality may be: a table, series, texts, images or embeddings. A two-dimensional ``X`` works
+    with ``modalities`` naming its columns. scikit-learn's searches take that, and ``Samples``.
+    Sparse matrices are made dense, one modality at a time; dates are refused.
 
     Args:
         copula: Family that couples the modalities. ``"factor"``, a Gaussian copula of all
@@ -80,6 +69,13 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         patience: Epochs without improvement on validation rows before training stops.
         learning_rate: Of AdamW.
         batch_size: Rows of a training batch.
+        encoders: Of each modality its ``kind`` and arguments, as in an experiment's file, or an
+            ``Encoder``, which is copied for each network. The others get small ones that start at
+            random; weights are loaded only if they are named here.
+        network: Name of the network; ``"cm2"``, or a rival such as ``"medfuse"``, of which options
+            of copula, imputation and fusion say nothing.
+        device: Where networks are trained: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        n_jobs: Networks that are trained side by side, in processes.
         run_dir: Folder for training logs; nothing is written without one.
         verbose: Whether to show progress.
         random_state: Seed; the same seed gives the same result on the same machine.
@@ -121,6 +117,10 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         patience: int = 8,
         learning_rate: float = 4e-3,
         batch_size: int = 256,
+        encoders: dict[str, Any] | None = None,
+        network: str = "cm2",
+        device: str = "auto",
+        n_jobs: int | None = None,
         run_dir: str | Path | None = None,
         verbose: bool = False,
         random_state: int | np.random.RandomState | None = None,
@@ -143,18 +143,29 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.patience = patience
         self.learning_rate = learning_rate
         self.batch_size = batch_size
+        self.encoders = encoders
+        self.network = network
+        self.device = device
+        self.n_jobs = n_jobs
         self.run_dir = run_dir
         self.verbose = verbose
         self.random_state = random_state
 
     def fit(
-        self, X: Any, y: Any, sample_weight: Any = None, *, present: Any = None, groups: Any = None
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        present: Any = None,
+        groups: Any = None,
     ) -> Self:
         """Trains on samples and their labels.
 
         Args:
             X: Modalities, or one array with the columns of ``modalities``.
-            y: Labels ``(n,)``, or a 0/1 matrix ``(n, L)`` of several labels.
+            y: Labels ``(n,)``, or a 0/1 matrix ``(n, L)`` of several labels; those of ``Samples``
+                if not given. So with groups.
             sample_weight: Weight of each sample.
             present: Which modalities each sample has, ``(n, M)`` or a dict of ``(n,)``; beyond what
                 NaN rows say.
@@ -165,31 +176,36 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             ValueError: Before any training, if the input is bad; the error says which modality or
                 rows.
         """
-        self._check_options()
+        assembly.check(self.get_params(deep=False))
         self._check_array(X, reset=True)
-        self.reader_ = Reader(persistence.plain(self.modalities))
-        rows = self.reader_.count(X)
+        options = {k: v for k, v in (self.encoders or {}).items() if isinstance(v, Mapping)}
+        self.reader_ = Reader(persistence.plain(self.modalities), persistence.plain(options))
+        X = self.reader_.samples(X)
+        y, groups = (X.y if y is None else y), (X.groups if groups is None else groups)
+        rows = len(X)
         labels = targets.checked_labels(y, rows)
         weight = targets.checked_weights(sample_weight, rows)
         kept = np.flatnonzero(weight > 0)
         codes, self.classes_ = targets.encoded(labels[kept])
         weight = self._weighted(weight[kept], codes)
-        blocks = self.reader_.fit_blocks(X, present, kept, weight)
-        self.modalities_ = list(self.reader_.names_)
-        self._check_sizes(blocks)
         if groups is not None:
             groups = targets.checked_groups(groups, rows)[kept]
+        blocks = self.reader_.fit_blocks(X, present, kept, weight, groups)
+        self.modalities_ = list(self.reader_.names_)
+        assembly.check_sizes(self.get_params(deep=False), blocks)
+        if groups is not None:
             held_out = self.head == "pooled" or (self.head == "fusion" and self.n_networks > 1)
             targets.check_patients(groups, 3 if held_out else 2, f"head={self.head!r}")
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        build = partial(assembly.build, self.get_params(deep=False), seed, blocks)
         self.head_: Head | list[Head]
         if codes.ndim == 1:
             self.prior_ = class_prior(codes, weight, len(self.classes_))
-            self.head_ = self._build(seed).fit(blocks, codes, weight, groups)
+            self.head_ = build().fit(blocks, codes, weight, groups)
         else:
             parts = [(label, self._weighted(weight, label)) for label in codes.T]
             self.prior_ = np.stack([class_prior(label, share, 2) for label, share in parts])
-            self.head_ = [self._build(seed).fit(blocks, c, w, groups) for c, w in parts]
+            self.head_ = [build().fit(blocks, c, w, groups) for c, w in parts]
         return self
 
     def predict_proba(self, X: Any, *, present: Any = None) -> Float[ndarray, "n label"]:
@@ -293,7 +309,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _check_array(self, X: Any, reset: bool) -> None:
         """Lets scikit-learn record or compare columns of a two-dimensional ``X``."""
-        if not is_dict(X):
+        if not is_dict(X) and not isinstance(X, Samples):
             check_dimensions(X, "X")
             checks: dict[str, Any] = {"skip_check_array": True}
             if not isinstance(X, pd.DataFrame):  # the reader checks frames column by column
@@ -305,37 +321,6 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._check_array(X, reset=False)
         return self.reader_.blocks(X, present)
 
-    def _check_options(self) -> None:
-        if self.head not in (*HEADS, "pooled"):
-            raise ValueError(f"head must be one of {('pooled', *HEADS)}, got {self.head!r}")
-        for kind, name in (
-            (copulas.REGISTRY, self.copula),
-            (couplings.REGISTRY, self.coupling),
-            (imputers.REGISTRY, self._imputation()),
-            (fusions.REGISTRY, self.fusion),
-            (posteriors.REGISTRY, self.posterior),
-            (objectives.REGISTRY, self.objective),
-        ):
-            kind[name]  # an unknown name raises an error that lists the known ones
-        for name in COUNTS:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
-        known = ("factor", "gaussian", "independence")
-        if self.head == "experts" and self.copula not in known:
-            raise ValueError(f"head='experts' knows {known}, got copula {self.copula!r}")
-
-    def _check_sizes(self, blocks: Blocks) -> None:
-        if self.head in ("fusion", "pooled"):
-            counts = blocks.present.sum(axis=0)
-            few = int(counts.argmin())
-            if counts[few] < self.n_components:
-                raise ValueError(
-                    f"modality {self.modalities_[few]!r} is present in {counts[few]} samples; "
-                    f"n_components={self.n_components} needs at least as many"
-                )
-
     def _weighted(self, weight: Float[ndarray, " n"], codes: ndarray) -> Float[ndarray, " n"]:
         """Weights of samples, those of their classes among them if they have but one."""
         if self.class_weight is not None and codes.ndim == 1:
@@ -343,50 +328,10 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         # Heads have priors and penalties worth so many rows; only relative weights should matter.
         return np.asarray(weight / weight.mean())
 
-    def _imputation(self) -> str:
-        """The imputer's name; a mean without a closed form would take 64 draws in each step."""
-        if self.imputation != "auto":
-            return self.imputation
-        copula, coupling = copulas.REGISTRY[self.copula], couplings.REGISTRY[self.coupling]
-        closed = coupling.mean_is_closed(copula, self.n_components)
-        return "conditional-mean" if closed else "conditional"
-
-    def _build(self, seed: int) -> Head:
-        builders = {
-            "fusion": lambda: Fusion(
-                copula=self.copula,
-                components=self.n_components,
-                embedding_dim=self.embedding_dim,
-                coupling=self.coupling,
-                imputation=self._imputation(),
-                imputations=self.n_imputations,
-                fusion=self.fusion,
-                posterior=self.posterior,
-                objective=self.objective,
-                folds=self.n_networks,
-                max_epochs=self.max_epochs,
-                patience=self.patience,
-                lr=self.learning_rate,
-                batch_size=self.batch_size,
-                seed=seed,
-                run_dir=persistence.plain(self.run_dir),
-                progress=self.verbose,
-            ),
-            "joint": lambda: JointHead(
-                copula=self.copula, coupling=self.coupling, rank=self.rank, random_state=seed
-            ),
-            "experts": lambda: Experts(copula=self.copula, random_state=seed),
-        }
-        if self.head != "pooled":
-            return builders[self.head]()
-        # At least three folds, and equally many for each network.
-        folds = self.n_networks * -(-3 // self.n_networks)
-        heads = {name: builders[name]() for name in HEADS}
-        return Pool(heads, folds=folds, random_state=seed)
-
     def _network_head(self, head: Head) -> Fusion:
         """The head with networks."""
         head = head.heads_["fusion"] if isinstance(head, Pool) else head
+        head = head.fusion_ if isinstance(head, Embedded) else head
         if not isinstance(head, Fusion):
             raise ValueError(
                 f"head={self.head!r} has no network, whose embeddings could be imputed; "

@@ -14,14 +14,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cm2.core.records import Batch
+from cm2.samples.kinds import Inputs
 
 
 class ArrayDataset(Dataset[Batch]):
-    """Rows of a table for each modality, with what is present and the target.
+    """Rows of each modality, with what is present and the target.
 
     Args:
-        values: For each modality an array whose first axis are the samples. What stands in rows
-            where the modality is absent is replaced by zeros.
+        values: For each modality an array whose first axis are the samples, or ``Inputs``. What
+            stands in rows where the modality is absent is replaced by zeros.
         present: For each sample and modality, in the order of ``values``, whether it was observed.
         target: One code, or one row of labels, a sample.
         weight: Weight of each sample in the loss.
@@ -46,8 +47,11 @@ class ArrayDataset(Dataset[Batch]):
                 f"but its shape is {tuple(self.present.shape)}"
             )
         rows = len(self.present)
-        self.inputs: dict[str, Tensor] = {}
+        self.inputs: dict[str, Tensor | Inputs] = {}
         for column, (name, array) in enumerate(values.items()):
+            if isinstance(array, Inputs):
+                self.inputs[name] = array
+                continue
             tensor = torch.as_tensor(np.asarray(array)).to(torch.get_default_dtype())
             if len(tensor) != rows:
                 raise ValueError(f"modality {name!r} has {len(tensor)} rows, present has {rows}")
@@ -75,18 +79,25 @@ class ArrayDataset(Dataset[Batch]):
     def __getitem__(self, rows: int | Sequence[int] | slice | Tensor) -> Batch:
         """Returns the batch of the given rows; one row number gives a batch of one."""
         index = [rows] if isinstance(rows, int) else rows
+        numbers = torch.arange(len(self), device="cpu")[index]
+        present = self.present[index]
         return Batch(
-            inputs={name: values[index] for name, values in self.inputs.items()},
-            present=self.present[index],
+            inputs={
+                name: _absent(values, numbers, present[:, column])
+                if isinstance(values, Inputs)
+                else values[index]
+                for column, (name, values) in enumerate(self.inputs.items())
+            },
+            present=present,
             target=None if self.target is None else self.target[index],
             weight=None if self.weight is None else self.weight[index],
-            rows=torch.arange(len(self), device="cpu")[index],
+            rows=numbers,
         )
 
-    def take(self, rows: Sequence[int] | Tensor) -> ArrayDataset:
-        """Returns the data set of the given rows."""
-        batch = self[torch.as_tensor(rows)]
-        return ArrayDataset(batch.inputs, batch.present, batch.target, batch.weight)
+
+def _absent(inputs: Inputs, rows: Tensor, present: Tensor) -> Any:
+    """The rows of a modality, nothing of those that lack it."""
+    return inputs.take(torch.where(present, rows, -1).numpy())
 
 
 class Batches(Sampler[Tensor]):

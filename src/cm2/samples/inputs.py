@@ -17,7 +17,7 @@ from sklearn.base import BaseEstimator
 
 from cm2.samples import tables
 from cm2.samples.container import Groups, Samples, samples, unknown
-from cm2.samples.kinds import Column, Inputs, Learned
+from cm2.samples.kinds import REGISTRY, Column, Inputs, Learned
 
 __all__ = ["Blocks", "Groups", "Reader"]
 
@@ -31,12 +31,14 @@ class Blocks(NamedTuple):
         present: Which modalities each row has, in the order of ``names``.
         inputs: What encoders read of the modalities for which it is not ``values``.
         order: The modalities, if not all of them are among the values.
+        encoders: The encoder of each modality that is not a table, where none is named.
     """
 
     values: dict[str, Float[ndarray, "n feature"]]
     present: Bool[ndarray, "n modality"]
     inputs: dict[str, Inputs] = {}
     order: tuple[str, ...] = ()
+    encoders: dict[str, dict[str, Any]] = {}
 
     def take(self, rows: Int[ndarray, " row"]) -> Blocks:
         """Some of the rows."""
@@ -45,12 +47,31 @@ class Blocks(NamedTuple):
             self.present[rows],
             {name: inputs.select(rows) for name, inputs in self.inputs.items()},
             self.order,
+            self.encoders,
         )
 
     @property
     def names(self) -> list[str]:
         """The modalities."""
         return list(self.order or self.values)
+
+    @property
+    def defaults(self) -> dict[str, dict[str, Any]]:
+        """The encoder of each modality where none is named."""
+        return {name: self.encoders.get(name, {"kind": "dense"}) for name in self.names}
+
+    @property
+    def raw(self) -> dict[str, Any]:
+        """What encoders read of each modality."""
+        return {n: self.inputs[n] if n in self.inputs else self.values[n] for n in self.names}
+
+    @property
+    def shapes(self) -> dict[str, dict[str, int]]:
+        """Arguments of each modality's encoder that follow from the data."""
+        return {
+            name: read.shape if isinstance(read, Inputs) else {"features": read.shape[1]}
+            for name, read in self.raw.items()
+        }
 
     @property
     def unread(self) -> list[str]:
@@ -178,7 +199,8 @@ class Reader(BaseEstimator):  # type: ignore[misc]
             read = self.learned_[name].inputs(column, mask[:, m])
             if read is not None:
                 inputs[name] = read
-        return Blocks(values, mask, inputs, tuple(parts))
+        encoders = {name: REGISTRY[kind].encoder for name, kind in self.kinds_.items()}
+        return Blocks(values, mask, inputs, tuple(parts), encoders)
 
     def _mask(self, mask: Any, given: Samples) -> Bool[ndarray, "n modality"]:
         """Which modalities each sample has: its entries, and what a mask says."""

@@ -1,9 +1,10 @@
 """Prediction heads of the estimator: each turns blocks of modalities into class probabilities."""
 
 from cm2.estimators.heads.base import REGISTRY, Head, register
+from cm2.estimators.heads.embedded import Embedded
 from cm2.estimators.heads.experts import Experts
 from cm2.estimators.heads.fusion import Fusion
 from cm2.estimators.heads.joint import JointHead
 from cm2.estimators.heads.pool import Pool
 
-__all__ = ["REGISTRY", "Experts", "Fusion", "Head", "JointHead", "Pool", "register"]
+__all__ = ["REGISTRY", "Embedded", "Experts", "Fusion", "Head", "JointHead", "Pool", "register"]

@@ -6,12 +6,14 @@ the head predicts new rows with the average of all networks: one training serves
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from joblib import Parallel, delayed
 from numpy import ndarray
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
@@ -21,10 +23,11 @@ from cm2.core.numerics import seeded
 from cm2.core.persistence import load_module_arrays, module_arrays
 from cm2.core.records import Batch
 from cm2.estimators.heads.base import FLOOR, Head, register, stratified_folds
-from cm2.networks.encoders import Dense
-from cm2.networks.models import CM2
+from cm2.networks import models
+from cm2.networks.encoders import Encoder, sections
+from cm2.networks.models import CM2, Model
 from cm2.networks.tasks import Multiclass
-from cm2.networks.training import train
+from cm2.networks.training import VALIDATION_ROWS, train
 from cm2.samples.batches import ArrayDataset, loader
 from cm2.samples.inputs import Blocks
 from cm2.samples.targets import row_weights
@@ -34,6 +37,12 @@ INNER_FOLDS = 6
 
 CHUNK = 2048
 """Rows that are predicted at a time."""
+
+CHUNK_OF_INPUTS = 64
+"""The same where there are series, texts or images."""
+
+ACCELERATORS = {"auto": "auto", "cpu": "cpu", "cuda": "gpu"}
+"""Lightning's names of devices."""
 
 
 @register("fusion")
@@ -65,9 +74,15 @@ class Fusion(Head):
         seed: Same seed, same result.
         run_dir: Folder for the log of each network; nothing is written without one.
         progress: Whether to show a progress bar.
+        network: Name of the model; of others than ``"cm2"`` the options of copula, imputation,
+            fusion and posterior say nothing.
+        encoders: Of each modality its ``kind`` and arguments, or an encoder that is copied for each
+            network. The others get small ones that start at random.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``, on which networks are trained.
+        n_jobs: Networks that are trained side by side, in processes.
     """
 
-    networks_: list[CM2]
+    networks_: list[Model]
 
     def __init__(
         self,
@@ -93,6 +108,10 @@ class Fusion(Head):
         seed: int = 0,
         run_dir: str | None = None,
         progress: bool = False,
+        network: str = "cm2",
+        encoders: dict[str, Any] | None = None,
+        device: str = "cpu",
+        n_jobs: int | None = None,
     ) -> None:
         self.copula = copula
         self.components = components
@@ -115,6 +134,10 @@ class Fusion(Head):
         self.seed = seed
         self.run_dir = run_dir
         self.progress = progress
+        self.network = network
+        self.encoders = encoders
+        self.device = device
+        self.n_jobs = n_jobs
 
     def __getstate__(self) -> dict[str, Any]:
         """Networks as arrays, for safe files."""
@@ -128,7 +151,7 @@ class Fusion(Head):
         super().__setstate__(state)
         if "networks_" in state:
             self.networks_ = [
-                load_module_arrays(self._network(self.widths_, self.labels_, 0), arrays).eval()
+                load_module_arrays(self._network(self.shapes_, self.labels_, 0), arrays).eval()
                 for arrays in state["networks_"]
             ]
 
@@ -145,6 +168,7 @@ class Fusion(Head):
         if self.folds == 1:
             rows = np.arange(len(y))
             weight = row_weights(sample_weight, len(y))
+            self._prepare(blocks, y)
             self.networks_ = [self._train(blocks, y, weight, groups, rows, 0)]
         else:
             folds = stratified_folds(y, min(self.folds, len(y)), self.seed, groups)
@@ -172,15 +196,24 @@ class Fusion(Head):
         if self.folds == 1:
             return super().cross_fit(blocks, y, sample_weight, folds, groups)
         weight = row_weights(sample_weight, len(y))
-        numbers = np.unique(folds, return_inverse=True)[1] % self.folds
+        numbers = self.numbers(folds)
+        self._prepare(blocks, y)
+        self.networks_ = Parallel(n_jobs=self.n_jobs)(
+            delayed(self._train)(
+                blocks, y, weight, groups, np.flatnonzero(numbers != number), number
+            )
+            for number in range(numbers.max() + 1)
+        )
         log_proba = np.full((len(y), int(y.max()) + 1), FLOOR)
-        self.networks_ = []
-        for number in np.unique(numbers):
-            inside, outside = np.flatnonzero(numbers != number), np.flatnonzero(numbers == number)
-            network = self._train(blocks, y, weight, groups, inside, int(number))
+        for number, network in enumerate(self.networks_):
+            outside = np.flatnonzero(numbers == number)
             log_proba[outside] = self._log_average([network], blocks.take(outside))
-            self.networks_.append(network)
         return log_proba
+
+    def numbers(self, folds: Int[ndarray, " n"]) -> Int[ndarray, " n"]:
+        """Which network does not see each row in training."""
+        merged = np.unique(folds, return_inverse=True)[1] % self.folds
+        return np.unique(merged, return_inverse=True)[1]
 
     def out_of_fold(
         self,
@@ -195,16 +228,29 @@ class Fusion(Head):
         head: Self = clone(self).set_params(folds=count)
         return head.cross_fit(blocks, y, sample_weight, folds, groups)
 
-    def embed(self, blocks: Blocks) -> Float[ndarray, "n modality dim"]:
-        """Embeddings by the first network, zeros where a modality is absent.
+    def embed(self, blocks: Blocks, number: int = 0) -> Float[ndarray, "n modality dim"]:
+        """Embeddings by one of the networks, zeros where a modality is absent.
 
         Each network has its own space, so embeddings are not averaged.
         """
         self._check()
+        network = self.networks_[number]
         with torch.no_grad():
-            parts = [self.networks_[0].embed(batch) for batch in batches(blocks)]
+            parts = [
+                network.embed(batch) if isinstance(network, CM2) else network.raw(batch)
+                for batch in batches(blocks)
+            ]
         out: Float[ndarray, "n modality dim"] = torch.cat(parts).numpy()
         return out
+
+    def embedded(self, blocks: Blocks, number: int) -> Blocks:
+        """The blocks with embeddings by one of the networks where only an encoder can read."""
+        z = self.embed(blocks, number)
+        values = {
+            name: blocks.values[name] if name in blocks.values else z[:, column]
+            for column, name in enumerate(blocks.names)
+        }
+        return Blocks(values, blocks.present)
 
     def impute(
         self, blocks: Blocks, draws: int | None = None
@@ -215,6 +261,8 @@ class Fusion(Head):
         """
         self._check()
         network = self.networks_[0]
+        if not isinstance(network, CM2):
+            raise ValueError(f"the network {self.network!r} imputes nothing")
         with torch.no_grad(), seeded(self.seed):
             parts = [
                 torch.stack(
@@ -233,7 +281,7 @@ class Fusion(Head):
         groups: ndarray | None,
         rows: Int[ndarray, " row"],
         number: int,
-    ) -> CM2:
+    ) -> Model:
         """Trains a network on some of the rows."""
         rows = rows[weight[rows] > 0]
         inside = None if groups is None else groups[rows]
@@ -245,12 +293,11 @@ class Fusion(Head):
 
         def dataset(chosen: Int[ndarray, " row"]) -> ArrayDataset:
             part = blocks.take(chosen)
-            return ArrayDataset(part.values, part.present, y[chosen], weight[chosen])
+            return ArrayDataset(part.raw, part.present, y[chosen], weight[chosen])
 
-        self.labels_ = int(y.max()) + 1
-        self.widths_ = {name: values.shape[1] for name, values in blocks.values.items()}
+        at_once = self.batch_size if blocks.inputs else VALIDATION_ROWS
         return train(
-            self._network(self.widths_, self.labels_, self.seed + number),
+            self._network(self.shapes_, self.labels_, self.seed + number),
             Multiclass(self.labels_),
             dataset(rows[~inner]),
             dataset(rows[inner]),
@@ -266,13 +313,29 @@ class Fusion(Head):
             },
             run_dir=None if self.run_dir is None else Path(self.run_dir) / f"network_{number}",
             progress=self.progress,
-            accelerator="cpu",
-        )
+            accelerator=ACCELERATORS[self.device],
+            validation_batch_size=at_once,
+        ).cpu()
 
-    def _network(self, widths: dict[str, int], labels: int, seed: int) -> CM2:
-        """Builds a network for modalities with these numbers of columns."""
+    def _prepare(self, blocks: Blocks, y: Int[ndarray, " n"]) -> None:
+        """Notes what the networks are built of."""
+        self.labels_ = int(y.max()) + 1
+        self.shapes_ = blocks.shapes
+        self.sections_ = blocks.defaults | (self.encoders or {})
+
+    def _network(self, shapes: dict[str, dict[str, int]], labels: int, seed: int) -> Model:
+        """Builds a network for modalities of these shapes."""
         with seeded(seed):
-            encoders = {name: Dense(width, self.embedding_dim) for name, width in widths.items()}
+            encoders = {
+                name: copy.deepcopy(section)
+                if isinstance(section, Encoder)
+                else sections.build(section, self.embedding_dim, shapes[name])
+                for name, section in self.sections_.items()
+            }
+            if self.network != "cm2":
+                rival: Any = models.REGISTRY[self.network]
+                other: Model = rival(encoders, labels)
+                return other
             return CM2(
                 encoders,
                 labels,
@@ -295,22 +358,22 @@ class Fusion(Head):
         self._check()
         return self._average(self.networks_, blocks, "spread")
 
-    def _log_average(self, networks: list[CM2], blocks: Blocks) -> Float[ndarray, "n label"]:
+    def _log_average(self, networks: list[Model], blocks: Blocks) -> Float[ndarray, "n label"]:
         """Log of the probabilities averaged over some networks."""
         mean = np.maximum(self._average(networks, blocks, "mean"), np.exp(FLOOR))
         out: Float[ndarray, "n label"] = np.log(mean / mean.sum(axis=1, keepdims=True))
         return out
 
     def _average(
-        self, networks: list[CM2], blocks: Blocks, what: Literal["mean", "spread"]
+        self, networks: list[Model], blocks: Blocks, what: Literal["mean", "spread"]
     ) -> Float[ndarray, "n label"]:
         """What the networks predict, averaged over them."""
-        sampled = what == "spread"
+        options: dict[str, Any] = {"sampled": what == "spread"} if self.network == "cm2" else {}
         with seeded(self.seed):
             parts = [
                 torch.stack(
                     [
-                        getattr(net.predict(batch, self.imputations, sampled=sampled), what)
+                        getattr(net.predict(batch, self.imputations, **options), what)
                         for net in networks
                     ]
                 )
@@ -326,4 +389,5 @@ class Fusion(Head):
 
 def batches(blocks: Blocks) -> DataLoader[Batch]:
     """Returns the rows of blocks in batches, in their order."""
-    return loader(ArrayDataset(blocks.values, blocks.present), CHUNK)
+    size = CHUNK_OF_INPUTS if blocks.inputs else CHUNK
+    return loader(ArrayDataset(blocks.raw, blocks.present), size)

@@ -18,6 +18,8 @@ from scipy.special import log_softmax, softmax
 from sklearn.base import clone
 
 from cm2.estimators.heads.base import FLOOR, Head, stratified_folds
+from cm2.estimators.heads.embedded import Embedded
+from cm2.estimators.heads.fusion import Fusion
 from cm2.samples.inputs import Blocks
 from cm2.samples.targets import row_weights
 
@@ -86,6 +88,9 @@ class Pool(Head):
         groups = None if groups is None else np.asarray(groups)[kept]
         folds = stratified_folds(y, self.folds, self.random_state, groups)
         self.heads_ = {name: clone(head) for name, head in self.heads.items()}
+        for head in self.heads_.values():  # networks are trained once for all that use them
+            if isinstance(head, Embedded):
+                head.fusion = next(h for h in self.heads_.values() if isinstance(h, Fusion))
         self.log_proba_ = {
             name: head.cross_fit(blocks, y, weight, folds, groups)
             for name, head in self.heads_.items()

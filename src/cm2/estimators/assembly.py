@@ -1,0 +1,116 @@
+"""From the arguments of a classifier to its heads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cm2 import copulas, couplings
+from cm2.core import persistence
+from cm2.estimators.heads import Embedded, Experts, Fusion, Head, JointHead, Pool
+from cm2.estimators.heads.fusion import ACCELERATORS
+from cm2.networks import fusions, imputers, models
+from cm2.networks.models import objectives, posteriors
+from cm2.samples.inputs import Blocks
+
+HEADS = ("fusion", "joint", "experts")
+COUNTS = (
+    "rank",
+    "n_components",
+    "embedding_dim",
+    "n_imputations",
+    "n_networks",
+    "max_epochs",
+    "patience",
+    "batch_size",
+)
+
+
+def check(given: Mapping[str, Any]) -> None:
+    """Refuses arguments that no head could be built of."""
+    if given["head"] not in (*HEADS, "pooled"):
+        raise ValueError(f"head must be one of {('pooled', *HEADS)}, got {given['head']!r}")
+    for kind, name in (
+        (copulas.REGISTRY, given["copula"]),
+        (couplings.REGISTRY, given["coupling"]),
+        (imputers.REGISTRY, imputation(given)),
+        (fusions.REGISTRY, given["fusion"]),
+        (posteriors.REGISTRY, given["posterior"]),
+        (objectives.REGISTRY, given["objective"]),
+        (models.REGISTRY, given["network"]),
+    ):
+        kind[name]  # an unknown name raises an error that lists the known ones
+    if given["device"] not in ACCELERATORS:
+        raise ValueError(f"device must be one of {list(ACCELERATORS)}, got {given['device']!r}")
+    for name in COUNTS:
+        if given[name] < 1:
+            raise ValueError(f"{name} must be at least 1, got {given[name]}")
+    if not given["learning_rate"] > 0:
+        raise ValueError(f"learning_rate must be positive, got {given['learning_rate']}")
+    known = ("factor", "gaussian", "independence")
+    if given["head"] == "experts" and given["copula"] not in known:
+        raise ValueError(f"head='experts' knows {known}, got copula {given['copula']!r}")
+
+
+def check_sizes(given: Mapping[str, Any], blocks: Blocks) -> None:
+    """Refuses fewer samples of a modality than its marginal has components."""
+    if given["head"] in ("fusion", "pooled"):
+        counts = blocks.present.sum(axis=0)
+        few = int(counts.argmin())
+        if counts[few] < given["n_components"]:
+            raise ValueError(
+                f"modality {blocks.names[few]!r} is present in {counts[few]} samples; "
+                f"n_components={given['n_components']} needs at least as many"
+            )
+
+
+def imputation(given: Mapping[str, Any]) -> str:
+    """The imputer's name; a mean without a closed form would take 64 draws in each step."""
+    if given["imputation"] != "auto":
+        return given["imputation"]
+    copula, coupling = copulas.REGISTRY[given["copula"]], couplings.REGISTRY[given["coupling"]]
+    closed = coupling.mean_is_closed(copula, given["n_components"])
+    return "conditional-mean" if closed else "conditional"
+
+
+def build(given: Mapping[str, Any], seed: int, blocks: Blocks) -> Head:
+    """The head that the arguments name, unfitted, for samples of these modalities."""
+    fusion = Fusion(
+        copula=given["copula"],
+        components=given["n_components"],
+        embedding_dim=given["embedding_dim"],
+        coupling=given["coupling"],
+        imputation=imputation(given),
+        imputations=given["n_imputations"],
+        fusion=given["fusion"],
+        posterior=given["posterior"],
+        objective=given["objective"],
+        folds=given["n_networks"],
+        max_epochs=given["max_epochs"],
+        patience=given["patience"],
+        lr=given["learning_rate"],
+        batch_size=given["batch_size"],
+        seed=seed,
+        run_dir=persistence.plain(given["run_dir"]),
+        progress=given["verbose"],
+        network=given["network"],
+        encoders=persistence.plain(given["encoders"]),
+        device=given["device"],
+        n_jobs=given["n_jobs"],
+    )
+    joint = JointHead(
+        copula=given["copula"], coupling=given["coupling"], rank=given["rank"], random_state=seed
+    )
+    heads: dict[str, Head] = {
+        "fusion": fusion,
+        "joint": joint,
+        "experts": Experts(copula=given["copula"], random_state=seed),
+    }
+    if blocks.unread:  # these heads read numbers: networks have to make some first
+        for name in ("joint", "experts"):
+            heads[name] = Embedded(heads[name], fusion, seed)
+    if given["head"] != "pooled":
+        return heads[given["head"]]
+    # At least three folds, and equally many for each network.
+    folds = given["n_networks"] * -(-3 // given["n_networks"])
+    return Pool(heads, folds=folds, random_state=seed)
