@@ -63,11 +63,24 @@ def test_import_is_light_and_changes_no_torch_global():
         " vars(Distribution).get('_validate_args')]\n"
         "before, known = look(), set(sys.modules)\n"
         "import cm2\n"
+        "cm2.copulas, cm2.couplings, cm2.marginals, cm2.CopulaJoint\n"
         "print(json.dumps([before, look(), sorted(set(sys.modules) - known)]))"
     )
     before, after, loaded = json.loads(printed)
     assert before == after
     assert not {module.split(".")[0] for module in loaded} & set(HEAVY)
+
+
+def test_work_on_tables_loads_no_torch():
+    """It would cost a preparation 190 MB and more time than the MIMIC-III demo takes to read."""
+    printed = run_python(
+        "import sys\n"
+        "import cm2.cli, cm2.prepare.pipeline, cm2.synthesize\n"
+        "print(*sorted({module.split('.')[0] for module in sys.modules}))"
+    )
+    loaded = set(printed.split())
+    assert {"cm2", "ibis", "pandas"} <= loaded
+    assert not loaded & {"torch", "lightning", "sklearn", "matplotlib", "transformers", "pyspark"}
 
 
 def test_version_is_the_metadata():
