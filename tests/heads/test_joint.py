@@ -286,6 +286,7 @@ def test_many_coordinates_take_the_factor_form(monkeypatch: pytest.MonkeyPatch) 
     )
     head = JointHead(dim=2, rank=2, poolings=(1.0,)).fit(wide, y)
     assert head.laws_.joints_[0].rank == 2
+    assert len(head.tried_) == 2  # shrinkage is of full covariances only
     assert np.isfinite(head.predict_log_proba(wide)).all()
 
 

@@ -118,8 +118,8 @@ class JointHead(Head):
     Args:
         copula: Name of the copula family.
         components: Number of components of each marginal mixture, for the other families.
-        dim: Principal components of each modality; None for a choice of 2, 5, 10 and 20 (8 for the
-            other families).
+        dim: Principal components of each modality; None for a choice of 20, 10, 5, 2 and 1 (8
+            for the other families).
         coupling: Name of the coupling, for the other families and the factor form.
         rank: Number of factors of the factor form.
         poolings: Candidates for the weight of rows of other classes in the law of a class, from
@@ -256,7 +256,8 @@ class JointHead(Head):
         poolings = self.poolings or POOLINGS
         sizes = self._sizes()
         yield Setting(sizes[0], "components", poolings[0], STRENGTH)
-        yield from _strengths(search)
+        if self._is_full(sizes[0]):
+            yield from _strengths(search)
         for dim in sizes:
             own = rarest >= ROWS * (self.projection_.scale[:, :dim] > 0).sum()
             path = (
@@ -264,19 +265,24 @@ class JointHead(Head):
                 for pooling in (poolings if own else poolings[:1])
             )
             yield from _while_better(path, search.losses)
-        yield from _strengths(search)
+        if self._is_full(search.best.dim):
+            yield from _strengths(search)
         yield search.best._replace(margin="scores")
 
     def _sizes(self) -> list[int]:
-        """Numbers of components to try, from the most: at most one beyond a full covariance."""
-        varies = self.projection_.scale > 0
-        sizes = sorted({min(dim, varies.shape[1]) for dim in self._dims()})
-        full = sum(int(varies[:, :size].sum()) <= LARGEST for size in sizes)
-        return sizes[full::-1]
+        """Numbers of components to try: from the most of a full covariance, then one beyond it."""
+        most = self.projection_.scale.shape[1]
+        sizes = sorted({min(dim, most) for dim in self._dims()})
+        full = sum(map(self._is_full, sizes))
+        return sizes[:full][::-1] + sizes[full : full + 1]
+
+    def _is_full(self, dim: int) -> bool:
+        """Whether so many components of all modalities get a full covariance."""
+        return int((self.projection_.scale[:, :dim] > 0).sum()) <= LARGEST
 
     def _laws(self, setting: Setting) -> Laws:
         scale = self.projection_.scale[:, : setting.dim]
-        if self.copula == "factor" and (scale > 0).sum() <= LARGEST:
+        if self.copula == "factor" and self._is_full(setting.dim):
             return FullLaws(scale, setting.pooling, setting.strength)
         options: dict[str, Any] = {
             "copula": self.copula,
