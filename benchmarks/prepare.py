@@ -106,6 +106,19 @@ def resident(root: int) -> int:
     return sum(sizes.get(member, 0) for member in family)
 
 
+def high_water(process: int) -> int:
+    """Returns the greatest resident memory that a process has had, in bytes; 0 if it is gone.
+
+    The operating system's own account, `ru_maxrss`, does not serve: it starts with the memory of
+    the process that forks, which is this one and has read the raw tables.
+    """
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+
+
 def measure(command: Sequence[str], *, cores: int, limit: float) -> dict[str, float]:
     """Runs a command in a process of its own, on so many cores, for so many seconds at most."""
     load = os.getloadavg()[0]
@@ -122,7 +135,7 @@ def measure(command: Sequence[str], *, cores: int, limit: float) -> dict[str, fl
         while not done.wait(0.2):
             if time.monotonic() - began > limit:
                 os.killpg(process.pid, signal.SIGKILL)
-            peak[0] = max(peak[0], resident(process.pid))
+            peak[0] = max(peak[0], resident(process.pid), high_water(process.pid))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -136,7 +149,7 @@ def measure(command: Sequence[str], *, cores: int, limit: float) -> dict[str, fl
     return {
         "wall": wall,
         "processor": usage.ru_utime + usage.ru_stime,
-        "memory": max(peak[0], usage.ru_maxrss * 1024) / MEGABYTE,
+        "memory": peak[0] / MEGABYTE,
         "load": load,
         "stopped": stopped,
     }

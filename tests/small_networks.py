@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cm2.core.records import Batch
 from cm2.networks.encoders import Dense, Encoder
 from cm2.networks.models import CM2
+from cm2.samples.batches import ArrayDataset
+
+FAST = {"max_epochs": 4, "batch_size": 64, "accelerator": "cpu"}
 
 FEATURES = {"labs": 5, "notes": 3, "vitals": 4, "drugs": 6}
 
@@ -74,3 +78,16 @@ def correlated(
     present = torch.ones(rows, 2, dtype=torch.bool)
     present[:, 1] = torch.rand(rows, generator=generator) >= rate
     return z * present.unsqueeze(-1), present
+
+
+def small_data(rows: int = 240, seed: int = 0, modalities: int = 3) -> ArrayDataset:
+    """Three classes told by the first column of each modality; a third of modalities absent."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(3, size=rows)
+    names = list(FEATURES)[:modalities]
+    values = {name: rng.normal(size=(rows, FEATURES[name])) for name in names}
+    for block in values.values():
+        block[:, 0] += 2.0 * (y - 1)
+    present = rng.random((rows, modalities)) < 0.67
+    present[~present.any(1), 0] = True
+    return ArrayDataset(values, present, y)

@@ -5,6 +5,8 @@ On generated files of the layout of MIMIC, and on the real demos where they are.
 
 import json
 import os
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,13 @@ from tiny_experiments import CONFIGS, tiny
 
 DATA = Path(os.environ.get("CM2_DATA_HOME", Path(__file__).parents[3] / "shared" / "data"))
 TASKS = {"mortality": "in-hospital-mortality", "readmission": "readmission"}
+PREPARED = sorted(
+    path.relative_to(CONFIGS)
+    for path in CONFIGS.glob("*/*.yaml")
+    if path.parent.name not in {"ablations", "reference"}
+)
+"""Experiments that name a prepared folder."""
+
 EXPERIMENTS = sorted(
     path.relative_to(CONFIGS).with_suffix("")
     for folder in ("mimic3", "mimic4", "mimic4-trimodal")
@@ -61,6 +70,18 @@ def test_experiment_runs(name: Path, prepared: dict[str, Path], tmp_path: Path) 
     assert list(shares) == experiment.data["modalities"]
     paired = name.name.endswith("paired")
     assert all(share == 1 for share in shares.values()) == paired
+
+
+@pytest.mark.parametrize("name", PREPARED, ids=str)
+def test_the_command_in_its_comment_makes_the_folder_of_an_experiment(name: Path) -> None:
+    found = re.search(r"^# .*cm2 (prepare .*)$", (CONFIGS / name).read_text(), re.MULTILINE)
+    assert found
+    given = cli.parser().parse_args(shlex.split(found[1])).prepare
+    assert given.out == Path(config.load(CONFIGS / name).data["root"])
+    task = name.stem.split("-")[0]
+    assert given.task == TASKS.get(task, task)
+    if task == "readmission":
+        assert given.readmission == "or-death"
 
 
 def test_phenotypes_are_learned_together(generated: dict[str, Path], tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from cm2.experiments import config, results, run
 from cm2.experiments import figures as drawings
 from cm2.experiments import report as page
 from cm2.experiments.figures import Drawing
+from cm2.experiments.predictions import Predictions
 from cm2.experiments.results import Cell
 from prepared_folder import make_folder, rewrite_manifest
 
@@ -94,6 +95,21 @@ def log(root: Path, name: str) -> pd.DataFrame:
 def test_all_figures_come_from_run_folders(drawn: dict[str, Drawing]) -> None:
     kinds = {next(k for k in drawings.FIGURES if name.startswith(k)) for name in drawn}
     assert kinds == set(drawings.FIGURES)
+
+
+def test_a_run_of_one_modality_and_more_classes_than_occur_is_reported(
+    root: Path, tmp_path: Path
+) -> None:
+    """As of lengths of stay: ten classes, of which few stays are of some."""
+    make_folder(tmp_path / "data", 60)
+    rewrite_manifest(tmp_path / "data", classes=10)
+    changes = [f"data.root={tmp_path / 'data'}", "data.modalities=[vitals]"]
+    run.train(config.load(root / "e.yaml", changes), tmp_path / "run")
+    assert Predictions.load(tmp_path / "run" / "test.npz").probability.shape[1] == 10
+    found = results.cells(results.find([tmp_path / "run"])[0])
+    made, left_out = drawings.draw(found, results.tables(found, replicates=10))
+    assert [one.name.split("-")[0] for one in made] == ["calibration"]
+    assert "two modalities" in left_out["copula-density"]
 
 
 def test_density_is_at_the_learned_parameter(root: Path, drawn: dict[str, Drawing]) -> None:

@@ -13,23 +13,7 @@ from cm2.networks import learner, training
 from cm2.networks.models import CM2
 from cm2.networks.tasks import Binary, Multiclass, Multilabel
 from cm2.samples.batches import ArrayDataset
-from small_networks import FEATURES, Identity, correlated, network
-
-
-def data(rows: int = 240, seed: int = 0, modalities: int = 3) -> ArrayDataset:
-    """Three classes told by the first column of each modality; a third of modalities absent."""
-    rng = np.random.default_rng(seed)
-    y = rng.integers(3, size=rows)
-    names = list(FEATURES)[:modalities]
-    values = {name: rng.normal(size=(rows, FEATURES[name])) for name in names}
-    for block in values.values():
-        block[:, 0] += 2.0 * (y - 1)
-    present = rng.random((rows, modalities)) < 0.67
-    present[~present.any(1), 0] = True
-    return ArrayDataset(values, present, y)
-
-
-FAST = {"max_epochs": 4, "batch_size": 64, "accelerator": "cpu"}
+from small_networks import FAST, Identity, correlated, network, small_data
 
 
 def loss(model: CM2, validation: ArrayDataset) -> float:
@@ -43,16 +27,18 @@ def loss(model: CM2, validation: ArrayDataset) -> float:
 
 
 def test_training_learns() -> None:
-    model, validation = network(), data(seed=1)
+    model, validation = network(), small_data(seed=1)
     before = loss(model, validation)
-    training.train(model, Multiclass(3), data(), validation, lr=1e-2, **FAST | {"max_epochs": 12})
+    training.train(
+        model, Multiclass(3), small_data(), validation, lr=1e-2, **FAST | {"max_epochs": 12}
+    )
     assert loss(model, validation) < 0.8 * before
     assert not model.training
 
 
 def test_a_trained_model_knows_what_its_logits_stand_for(tmp_path: Path) -> None:
     """Three labels that may hold together sum to anything; a softmax would make it one."""
-    rows = data()
+    rows = small_data()
     rows.target = torch.randint(2, (len(rows), 3)).float()
     model = network()
     training.train(model, Multilabel(3), rows, rows, **FAST | {"max_epochs": 1})
@@ -68,9 +54,9 @@ def test_a_trained_model_knows_what_its_logits_stand_for(tmp_path: Path) -> None
 
 
 def test_the_best_epoch_is_restored_and_the_log_is_complete(tmp_path: Path) -> None:
-    model, validation = network(), data(seed=1)
+    model, validation = network(), small_data(seed=1)
     training.train(
-        model, Multiclass(3), data(60), validation,
+        model, Multiclass(3), small_data(60), validation,
         lr=5e-2, run_dir=tmp_path, patience=3, **FAST | {"max_epochs": 25},
     )  # fmt: skip
     log = pd.read_csv(tmp_path / "metrics.csv")
@@ -94,7 +80,7 @@ def test_the_best_epoch_is_restored_and_the_log_is_complete(tmp_path: Path) -> N
 @pytest.mark.parametrize(("copula", "column"), [("gumbel", "alpha"), ("frank", "theta")])
 def test_the_copula_parameter_is_logged(tmp_path: Path, copula: str, column: str) -> None:
     training.train(
-        network(copula=copula), Multiclass(3), data(64), data(64), run_dir=tmp_path,
+        network(copula=copula), Multiclass(3), small_data(64), small_data(64), run_dir=tmp_path,
         **FAST | {"max_epochs": 1},
     )  # fmt: skip
     assert np.isfinite(pd.read_csv(tmp_path / "metrics.csv")[column]).all()
@@ -103,7 +89,9 @@ def test_the_copula_parameter_is_logged(tmp_path: Path, copula: str, column: str
 def test_same_seed_same_weights_and_another_seed_others() -> None:
     found = []
     for seed in (0, 0, 1):
-        model = training.train(network(), Multiclass(3), data(), data(seed=1), seed=seed, **FAST)
+        model = training.train(
+            network(), Multiclass(3), small_data(), small_data(seed=1), seed=seed, **FAST
+        )
         found.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
@@ -120,7 +108,7 @@ def test_training_leaves_no_trace(
     model = network()
     states = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     environment = dict(os.environ)
-    training.train(model, Multiclass(3), data(64), data(64), **FAST)
+    training.train(model, Multiclass(3), small_data(64), small_data(64), **FAST)
     assert torch.equal(torch.get_rng_state(), states[0])
     assert (np.random.get_state()[1] == states[1]).all()  # noqa: NPY002
     assert dict(os.environ) == environment
@@ -129,7 +117,9 @@ def test_training_leaves_no_trace(
 
 
 def test_a_run_folder_gets_log_and_checkpoint_only(tmp_path: Path) -> None:
-    training.train(network(), Multiclass(3), data(64), data(64), run_dir=tmp_path / "a", **FAST)
+    training.train(
+        network(), Multiclass(3), small_data(64), small_data(64), run_dir=tmp_path / "a", **FAST
+    )
     names = {path.name for path in (tmp_path / "a").iterdir()}
     assert names == {"best.ckpt", "last.ckpt", "metrics.csv"}
 
@@ -170,7 +160,7 @@ def test_a_loss_that_is_not_finite_names_its_term(
         ),
     )
     with pytest.raises(FloatingPointError, match=message):
-        training.train(model, Multiclass(3), data(64), data(64), **FAST)
+        training.train(model, Multiclass(3), small_data(64), small_data(64), **FAST)
     assert terms is not None
 
 
@@ -200,7 +190,7 @@ def test_trap_scale_of_a_rare_modality_does_not_run_away(posterior: str) -> None
 
 
 def test_binary_and_multilabel_tasks_and_weights() -> None:
-    source = data(64)
+    source = small_data(64)
     y = np.asarray(source.target)
     for task, target in (
         (Binary(), y > 0),
@@ -215,7 +205,7 @@ def test_binary_and_multilabel_tasks_and_weights() -> None:
 
 
 def test_rows_of_weight_zero_do_not_count() -> None:
-    source, junk = data(64), data(64, seed=9)
+    source, junk = small_data(64), small_data(64, seed=9)
     parts = [torch.cat([source.inputs[n], 50 * junk.inputs[n]]) for n in source.inputs]
     both = ArrayDataset(
         dict(zip(source.inputs, parts, strict=True)),
@@ -242,7 +232,7 @@ def test_trap_training_knows_no_test_data() -> None:
 
 
 def test_mistakes_are_named() -> None:
-    source = data(10)
+    source = small_data(10)
     bare = ArrayDataset(source.inputs, source.present)
     with pytest.raises(ValueError, match="the training data need samples and a target"):
         training.train(network(), Multiclass(3), bare, source)

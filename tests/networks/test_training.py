@@ -13,20 +13,24 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_learner import FAST, data
 
 from cm2.networks import training
 from cm2.networks.learner import Learner
 from cm2.networks.models import CM2
 from cm2.networks.tasks import Multiclass
 from cm2.samples.batches import ArrayDataset
-from small_networks import network
+from small_networks import FAST, network, small_data
 
 
 def run(folder: Path | None, **options: Any) -> torch.Tensor:
     """All weights after training."""
     model = training.train(
-        network(), Multiclass(3), data(100), data(60, seed=1), run_dir=folder, **FAST | options
+        network(),
+        Multiclass(3),
+        small_data(100),
+        small_data(60, seed=1),
+        run_dir=folder,
+        **FAST | options,
     )
     return torch.cat([value.detach().flatten() for value in model.parameters()])
 
@@ -64,7 +68,7 @@ def test_resuming_where_nothing_is_starts(tmp_path: Path) -> None:
 
 def test_gradients_are_averaged_over_batches() -> None:
     """Two batches of 30 make the step of one of 60 where a loss is a mean over rows."""
-    source = data(60)
+    source = small_data(60)
     full = ArrayDataset(source.inputs, torch.ones(60, 3).bool(), source.target)
     found = []
     for size, accumulate in ((60, 1), (30, 2)):
@@ -91,7 +95,7 @@ def test_half_precision_trains_to_a_similar_loss(tmp_path: Path) -> None:
 
 
 def test_a_loss_out_of_range_names_term_and_rows() -> None:
-    source = data(64)
+    source = small_data(64)
     model = network(hide=0.0)
     with torch.no_grad():
         model.classifier[-1].bias.fill_(1e12)
@@ -113,7 +117,7 @@ def test_embeddings_that_break_name_modality_and_rows() -> None:
             value.fill_(torch.nan)
     learner = Learner(model, Multiclass(3))
     with pytest.raises(FloatingPointError, match=rf"embedding of modality '{name}'; rows \[0, 1\]"):
-        learner.training_step(data(64)[:2], 0)
+        learner.training_step(small_data(64)[:2], 0)
 
 
 def test_the_last_good_state_stays_when_a_loss_breaks(
@@ -146,7 +150,7 @@ def test_fits_in_two_threads_are_those_alone_and_leave_nothing_changed() -> None
 
     def fit(seed: int, model: CM2) -> torch.Tensor:
         few = FAST | {"max_epochs": 2, "seed": seed}
-        training.train(model, Multiclass(3), data(100), data(60, seed=1), **few)
+        training.train(model, Multiclass(3), small_data(100), small_data(60, seed=1), **few)
         return torch.cat([value.detach().flatten() for value in model.parameters()])
 
     before = settings()

@@ -264,5 +264,7 @@ def sub_factor(correlation: Tensor) -> Tensor:
 def multiply(matrix: Tensor, vector: Tensor) -> Tensor:
     """The matrix times the vector, both batched."""
     if matrix.dim() == 2:
-        return vector @ matrix.mT
+        # One product: where vectors are not contiguous, torch makes one of each otherwise.
+        rows = vector.reshape(-1, vector.shape[-1]) @ matrix.mT
+        return rows.view(*vector.shape[:-1], matrix.shape[0])
     return (matrix * vector[..., None, :]).sum(-1)

@@ -43,6 +43,8 @@ class SharedComponentsJoint(Joint):
     def log_prob_terms(self, value: Tensor, present: Tensor | None = None) -> dict[str, Tensor]:
         z, present = self._prepare(value, present)
         log_marginal, log_copula = self._by_component(z, present)
+        if log_copula.shape[-1] == 1:
+            return {"marginal": log_marginal.squeeze(-1), "copula": log_copula.squeeze(-1)}
         log_weights = self._log_weights()
         joint = torch.logsumexp(log_weights + log_marginal.sum(-2) + log_copula, -1)
         marginal = torch.where(present, torch.logsumexp(log_weights + log_marginal, -1), 0.0)
@@ -74,6 +76,8 @@ class SharedComponentsJoint(Joint):
 
     def _log_posterior(self, z: Tensor, present: Tensor) -> Tensor:
         """Log probabilities (*, K) of the components given what is present."""
+        if self.marginals.logits.shape[-1] == 1:
+            return z.new_zeros(*z.shape[:-2], 1)
         log_marginal, log_copula = self._by_component(z, present)
         return (self._log_weights() + log_marginal.sum(-2) + log_copula).log_softmax(-1)
 

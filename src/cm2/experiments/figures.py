@@ -97,7 +97,8 @@ def copula_density(cells: Sequence[Cell], table: pd.DataFrame) -> Found:
     del table
     first: dict[str, Run] = {}
     for one in _own(cells):
-        first.setdefault(one.experiment.model["copula"], one)
+        if len(one.experiment.data["modalities"]) > 1:
+            first.setdefault(one.experiment.model["copula"], one)
     order = [name for name in (*PAPER, *first) if name in first]
     chosen = {}
     for family in dict.fromkeys(order):
@@ -108,7 +109,7 @@ def copula_density(cells: Sequence[Cell], table: pd.DataFrame) -> Found:
         chosen[f"{family}, $\\tau$ = {float(tau):.2f}"] = law.expand(())
     if not chosen:
         raise LackingError(
-            "it needs a run of kind cm2 with a copula such as gumbel, gaussian or frank"
+            "it needs a run of kind cm2 of two modalities with a copula such as gumbel or frank"
         )
     chosen = dict(list(chosen.items())[:PANELS])
     yield (

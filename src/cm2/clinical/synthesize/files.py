@@ -15,7 +15,7 @@ except ImportError as error:
         "writing raw tables needs pyarrow; install it with: pip install 'cm2[tables]'"
     ) from error
 
-__all__ = ["MARKER", "mark", "write_csv"]
+__all__ = ["MARKER", "mark", "to_arrow", "write_csv"]
 
 MARKER = "SYNTHETIC_NOT_PATIENT_DATA.txt"
 NOTICE = (
@@ -48,7 +48,7 @@ def write_csv(table: pd.DataFrame | pa.Table, path: Path, *, quote: bool) -> Non
             text = table.to_csv(index=False, lineterminator="\n", date_format="%Y-%m-%d %H:%M:%S")
             stream.write(text.encode())
             return
-        arrow = table if isinstance(table, pa.Table) else _arrow(table)
+        arrow = to_arrow(table)
         if not quote:
             stream.write((",".join(arrow.column_names) + "\n").encode())
         options = pa.csv.WriteOptions(
@@ -57,7 +57,10 @@ def write_csv(table: pd.DataFrame | pa.Table, path: Path, *, quote: bool) -> Non
         pa.csv.write_csv(arrow, stream, options)
 
 
-def _arrow(table: pd.DataFrame) -> pa.Table:
+def to_arrow(table: pd.DataFrame | pa.Table) -> pa.Table:
+    """Returns a table as Arrow's, with times to the second."""
+    if isinstance(table, pa.Table):
+        return table
     arrow = pa.Table.from_pandas(table, preserve_index=False)
     seconds = [
         field.with_type(pa.timestamp("s")) if pa.types.is_timestamp(field.type) else field

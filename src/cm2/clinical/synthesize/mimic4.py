@@ -17,11 +17,11 @@ import pyarrow as pa
 from numpy.random import Generator
 
 from cm2.clinical.synthesize import (
-    charting,
     cxr_reports,
     diagnoses,
     episodes,
     lists,
+    mimic,
     rows,
     studies,
     xrays,
@@ -39,6 +39,29 @@ VERSION = "3.1"
 IDS = Ids(subject=99_000_000, admission=92_000_000, stay=93_000_000)
 FIRST_STUDY = 95_000_000
 CAREGIVERS = np.arange(101, 200)
+LAYOUT = {
+    "hosp/patients": "subject_id gender anchor_age anchor_year anchor_year_group dod",
+    "hosp/admissions": "subject_id hadm_id admittime dischtime deathtime admission_type"
+    " admit_provider_id admission_location discharge_location insurance language marital_status"
+    " race edregtime edouttime hospital_expire_flag",
+    "hosp/transfers": "subject_id hadm_id transfer_id eventtype careunit intime outtime",
+    "hosp/services": "subject_id hadm_id transfertime prev_service curr_service",
+    "hosp/d_labitems": "itemid label fluid category",
+    "hosp/d_icd_diagnoses": "icd_code icd_version long_title",
+    "hosp/diagnoses_icd": "subject_id hadm_id seq_num icd_code icd_version",
+    "hosp/labevents": "labevent_id subject_id hadm_id specimen_id itemid order_provider_id"
+    " charttime storetime value valuenum valueuom ref_range_lower ref_range_upper flag priority"
+    " comments",
+    "icu/icustays": "subject_id hadm_id stay_id first_careunit last_careunit intime outtime los",
+    "icu/d_items": "itemid label abbreviation linksto category unitname param_type lownormalvalue"
+    " highnormalvalue",
+    "icu/caregiver": "caregiver_id",
+    "icu/chartevents": "subject_id hadm_id stay_id caregiver_id charttime storetime itemid value"
+    " valuenum valueuom warning",
+    "note/radiology": "note_id subject_id hadm_id note_type note_seq charttime storetime text",
+    "note/radiology_detail": "note_id subject_id field_name field_value field_ordinal",
+}
+"""The columns of each table."""
 
 # What MIMIC-CXR-JPG says of each view: procedure, view, orientation.
 VIEWS = {
@@ -74,13 +97,13 @@ def write(
     pictured = rng.random(size) < world.image_rate
 
     def table(name: str, frame: pd.DataFrame | pa.Table) -> None:
-        write_csv(frame, folder / f"{name}.csv.gz", quote=False)
+        write_csv(mimic.laid_out(frame, LAYOUT[name]), folder / f"{name}.csv.gz", quote=False)
 
     table("hosp/patients", registers.patients(found, rng))
     table("hosp/admissions", registers.admissions(found, rng))
     table("hosp/transfers", registers.transfers(found))
-    table("hosp/services", registers.services(found))
-    table("hosp/d_labitems", registers.d_labitems())
+    table("hosp/services", mimic.services(found))
+    table("hosp/d_labitems", mimic.d_labitems())
     table("hosp/d_icd_diagnoses", registers.d_diagnoses())
     table("hosp/diagnoses_icd", registers.discharge_codes(found, streams["diagnoses"]))
     diagnoses.write_groups(folder, (9, 10))
@@ -105,47 +128,28 @@ def write(
 
 
 def _chartevents(found: Episodes, faults: Faults, rng: Generator) -> pa.Table:
-    readable = found.readable[:, MODALITIES.index("series")]
     system = np.full(len(found.stays), "metavision")
-    charted = charting.chart(found.stays, readable, system, faults, rng)
-    events = rows.spread(charted, found.stays, faults, rng, flags=False)
-    stay = events["stay"].to_numpy()
+    events = mimic.charted(found, system, faults, rng, flags=False)
     return pa.table(
         {
-            "subject_id": found.stays["subject_id"].to_numpy()[stay],
-            "hadm_id": found.stays["hadm_id"].to_numpy()[stay],
-            "stay_id": found.stays["stay_id"].to_numpy()[stay],
+            **mimic.measured(events, found.stays),
             "caregiver_id": rng.choice(CAREGIVERS, len(events)),
-            "charttime": rows.seconds(events["charttime"]),
-            "storetime": rows.seconds(events["storetime"]),
-            "itemid": events["itemid"].to_numpy(),
-            "value": rows.texts(events["number"], events["text"]),
-            "valuenum": pa.array(events["number"], from_pandas=True),
-            "valueuom": pa.array(events["unit"], type=pa.string(), from_pandas=True),
             "warning": np.zeros(len(events), dtype=int),
         }
     )
 
 
 def _labevents(found: Episodes, faults: Faults, rng: Generator) -> pa.Table:
-    readable = found.readable[:, MODALITIES.index("series")]
-    drawn = charting.laboratory(found.stays, readable, faults, rng)
-    events = rows.spread(drawn, found.stays, faults, rng, flags=False)
-    stay = events["stay"].to_numpy()
+    events = mimic.tested(found, faults, rng)
     size = len(events)
+    columns = mimic.measured(events, found.stays)
     return pa.table(
         {
+            **columns,
             "labevent_id": np.arange(1, size + 1),
-            "subject_id": found.stays["subject_id"].to_numpy()[stay],
-            "hadm_id": rows.without(found.stays["hadm_id"].to_numpy()[stay], pick(size, 0.1, rng)),
+            "hadm_id": rows.without(columns["hadm_id"], pick(size, 0.1, rng)),
             "specimen_id": rng.integers(1, 100_000_000, size),
-            "itemid": events["itemid"].to_numpy(),
             "order_provider_id": pa.nulls(size, pa.string()),
-            "charttime": rows.seconds(events["charttime"]),
-            "storetime": rows.seconds(events["storetime"]),
-            "value": rows.texts(events["number"], events["text"]),
-            "valuenum": pa.array(events["number"], from_pandas=True),
-            "valueuom": pa.array(events["unit"], type=pa.string(), from_pandas=True),
             "ref_range_lower": pa.nulls(size, pa.float64()),
             "ref_range_upper": pa.nulls(size, pa.float64()),
             "flag": pa.array(np.full(size, "abnormal"), mask=rng.random(size) < 0.7),

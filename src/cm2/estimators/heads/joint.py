@@ -23,8 +23,12 @@ from cm2.estimators.heads.projection import Projection
 from cm2.samples.inputs import Blocks
 from cm2.samples.targets import row_weights
 
-DIMS = (1, 2, 5, 10, 20)
-"""Principal components a modality, for the law of all coordinates."""
+DIMS = (20, 10, 5, 2, 1)
+"""Principal components a modality, for the law of all coordinates, by preference.
+
+Most come first. They are shrunk already, and a row that lacks modalities gets more out of those
+that it has, which held-out rows as they were observed hardly show.
+"""
 
 DIM = 8
 """The same for laws that couple coordinates of one number."""
@@ -34,8 +38,11 @@ POOLINGS = (1.0, 0.5, 0.25, 0.1)
 
 COPULA_POOLINGS = (1.0, 0.3, 0.0)
 
-STRENGTHS: tuple[Any, ...] = (0.3, (1.0, float("inf")), (0.1, 0.02, 0.005))
-"""Shrinkage to independent modalities, in rows a row: the first to try, then both ways from it."""
+STRENGTHS = (float("inf"), 1.0, 0.3, 0.1, 0.02, 0.005)
+"""Shrinkage to independent modalities, in rows a row."""
+
+STRENGTH = 0.3
+"""The strength from which to try weaker and stronger ones."""
 
 ROWS = 10
 """Rows a coordinate that the rarest class must have before classes get laws of their own."""
@@ -60,31 +67,44 @@ class Search:
     """Settings with their held-out losses, and which of them to take.
 
     A later setting is taken only if it is better by more than one standard error of the paired
-    difference (Breiman et al. 1984), so simpler ones come first.
+    difference (Breiman et al. 1984), so what is to be preferred comes first. Rows of one group
+    count as one in the standard error: they are right or wrong together.
 
     Args:
         weight: Weights of the rows.
+        groups: The group of each row; None if rows are independent.
 
     Attributes:
         best: The setting to take.
+        density: What was handed over with it.
         losses: Mean loss of each setting.
     """
 
-    def __init__(self, weight: Float[ndarray, " row"]) -> None:
+    def __init__(self, weight: Float[ndarray, " row"], groups: ndarray | None = None) -> None:
         self.weight = weight / weight.sum()
+        self.groups = (
+            np.arange(len(weight)) if groups is None else np.unique(groups, return_inverse=True)[1]
+        )
         self.losses: dict[Setting, float] = {}
         self.best: Setting
+        self.density: Float[ndarray, "row label"]
         self._rows: Float[ndarray, " row"] | None = None
 
-    def add(self, setting: Setting, rows: Float[ndarray, " row"]) -> None:
-        """Takes note of a setting and the loss of each row."""
+    def add(
+        self,
+        setting: Setting,
+        rows: Float[ndarray, " row"],
+        density: Float[ndarray, "row label"],
+    ) -> None:
+        """Takes note of a setting, the loss of each row, and the densities behind it."""
         self.losses[setting] = float(self.weight @ rows)
         if self._rows is not None:
             gain = self._rows - rows
             mean = float(self.weight @ gain)
-            if mean <= np.sqrt(np.square(self.weight) @ np.square(gain - mean)):
+            error = np.bincount(self.groups, self.weight * (gain - mean))
+            if mean <= np.sqrt(error @ error):
                 return
-        self.best, self._rows = setting, rows
+        self.best, self._rows, self.density = setting, rows, density
 
 
 @register("joint")
@@ -99,8 +119,8 @@ class JointHead(Head):
     Args:
         copula: Name of the copula family.
         components: Number of components of each marginal mixture, for the other families.
-        dim: Principal components of each modality; None for a choice of 2, 5, 10 and 20 (8 for the
-            other families).
+        dim: Principal components of each modality; None for a choice of 20, 10, 5, 2 and 1 (8
+            for the other families).
         coupling: Name of the coupling, for the other families and the factor form.
         rank: Number of factors of the factor form.
         poolings: Candidates for the weight of rows of other classes in the law of a class, from
@@ -149,7 +169,7 @@ class JointHead(Head):
         """Fits the laws, all that is chosen for them, and their confidence."""
         weight = row_weights(sample_weight, len(y))
         folds = stratified_folds(y, self.folds, self.random_state, groups)
-        self._fit(blocks, y, weight, folds)
+        self._fit(blocks, y, weight, folds, groups)
         return self
 
     def cross_fit(
@@ -161,7 +181,7 @@ class JointHead(Head):
         groups: ndarray | None = None,
     ) -> Float[ndarray, "n label"]:
         """Fits on all rows; the folds that choose the setting give the out-of-fold predictions."""
-        return self._fit(blocks, y, row_weights(sample_weight, len(y)), folds)
+        return self._fit(blocks, y, row_weights(sample_weight, len(y)), folds, groups)
 
     def predict_log_proba(self, blocks: Blocks) -> Float[ndarray, "n label"]:
         """Log probabilities of the classes."""
@@ -182,10 +202,12 @@ class JointHead(Head):
         y: Int[ndarray, " n"],
         weight: Float[ndarray, " n"],
         folds: Int[ndarray, " n"],
+        groups: ndarray | None,
     ) -> Float[ndarray, "n label"]:
         """Fits everything and returns out-of-fold log probabilities."""
         self.prior_ = class_prior(y, weight, int(y.max()) + 1)
         rows = np.random.default_rng(self.random_state).permutation(len(y))[:SELECTION]
+        rows.sort()
         self.projection_ = Projection(max(self._dims())).fit(blocks, weight)
         z = {"components": self.projection_.transform(blocks)}
         z["scores"] = self.projection_.scores(z["components"], blocks.present)
@@ -203,17 +225,19 @@ class JointHead(Head):
                 density[test] = laws.log_density(part[test], here[test])
             return density
 
-        search = Search(weight[rows])
+        search = Search(weight[rows], None if groups is None else groups[rows])
         rarest = int(np.bincount(y[rows]).min())
         for setting in self._settings(search, rarest):
             density = held_out(setting, rows)
             beta = self._confidence(density, y[rows], weight[rows])
             log_proba = self._posterior(density, beta)
-            search.add(setting, -log_proba[np.arange(len(rows)), y[rows]])
+            search.add(setting, -log_proba[np.arange(len(rows)), y[rows]], density)
         chosen = search.best
         self.dim_, self.margin_, self.pooling_, self.strength_ = chosen
         self.tried_ = [one._asdict() | {"loss": loss} for one, loss in search.losses.items()]
-        density = held_out(chosen, np.arange(len(y)))
+        density = search.density
+        if len(rows) < len(y):
+            density = held_out(chosen, np.arange(len(y)))
         self.beta_ = self._confidence(density, y, weight)
         part = z[chosen.margin][:, :, : chosen.dim]
         self.laws_ = self._laws(chosen).fit(part, blocks.present, y, weight, len(self.prior_))
@@ -230,29 +254,36 @@ class JointHead(Head):
             for pooling in self.poolings or COPULA_POOLINGS:
                 yield Setting(DIM if self.dim is None else self.dim, "components", pooling, 0.0)
             return
-        first, *others = STRENGTHS
-        for dim in self._sizes():
-            poolings = self.poolings or POOLINGS
-            if rarest < ROWS * (self.projection_.scale[:, :dim] > 0).sum():
-                poolings = poolings[:1]
-            path = (Setting(dim, "components", pooling, first) for pooling in poolings)
-            yield from _while_better(path, search.losses, np.inf)
-        for strengths in others:
-            best = search.best
-            path = (best._replace(strength=strength) for strength in strengths)
-            yield from _while_better(path, search.losses, search.losses[best])
+        poolings = self.poolings or POOLINGS
+        sizes = self._sizes()
+        yield Setting(sizes[0], "components", poolings[0], STRENGTH)
+        if self._is_full(sizes[0]):
+            yield from _strengths(search)
+        for dim in sizes:
+            own = rarest >= ROWS * (self.projection_.scale[:, :dim] > 0).sum()
+            path = (
+                Setting(dim, "components", pooling, search.best.strength)
+                for pooling in (poolings if own else poolings[:1])
+            )
+            yield from _while_better(path, search.losses)
+        if self._is_full(search.best.dim):
+            yield from _strengths(search)
         yield search.best._replace(margin="scores")
 
     def _sizes(self) -> list[int]:
-        """Numbers of components to try: all different, at most one beyond a full covariance."""
-        varies = self.projection_.scale > 0
-        sizes = sorted({min(dim, varies.shape[1]) for dim in self._dims()})
-        full = sum(int(varies[:, :size].sum()) <= LARGEST for size in sizes)
-        return sizes[: full + 1]
+        """Numbers of components to try: from the most of a full covariance, then one beyond it."""
+        most = self.projection_.scale.shape[1]
+        sizes = sorted({min(dim, most) for dim in self._dims()})
+        full = sum(map(self._is_full, sizes))
+        return sizes[:full][::-1] + sizes[full : full + 1]
+
+    def _is_full(self, dim: int) -> bool:
+        """Whether so many components of all modalities get a full covariance."""
+        return int((self.projection_.scale[:, :dim] > 0).sum()) <= LARGEST
 
     def _laws(self, setting: Setting) -> Laws:
         scale = self.projection_.scale[:, : setting.dim]
-        if self.copula == "factor" and (scale > 0).sum() <= LARGEST:
+        if self.copula == "factor" and self._is_full(setting.dim):
             return FullLaws(scale, setting.pooling, setting.strength)
         options: dict[str, Any] = {
             "copula": self.copula,
@@ -280,12 +311,23 @@ class JointHead(Head):
         return np.asarray(log_softmax(np.log(self.prior_) + beta * likelihood, axis=1))
 
 
-def _while_better(
-    settings: Iterable[Setting], losses: dict[Setting, float], before: float
-) -> Iterator[Setting]:
+def _while_better(settings: Iterable[Setting], losses: dict[Setting, float]) -> Iterator[Setting]:
     """Settings one by one, up to the first that is not better than the one before."""
+    before = np.inf
     for setting in settings:
-        yield setting
+        if setting not in losses:
+            yield setting
         if losses[setting] >= before:
             return
         before = losses[setting]
+
+
+def _strengths(search: Search) -> Iterator[Setting]:
+    """Weaker, then stronger shrinkage of the best setting, step by step while it is taken."""
+    for order in (STRENGTHS, STRENGTHS[::-1]):
+        for strength in order[order.index(search.best.strength) + 1 :]:
+            setting = search.best._replace(strength=strength)
+            if setting not in search.losses:
+                yield setting
+            if search.best != setting:
+                break

@@ -188,7 +188,9 @@ def render(title: str, lead: str, sections: Sequence[Section]) -> str:
         A self-contained HTML document; all text is escaped.
     """
     template = (
-        resources.files("cm2.evaluation").joinpath("report.html.j2").read_text(encoding="utf-8")
+        resources.files("cm2.evaluation.report")
+        .joinpath("report.html.j2")
+        .read_text(encoding="utf-8")
     )
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     parts = [
