@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -32,9 +31,10 @@ from jsonargparse import ArgumentError, ArgumentParser
 from cm2.core.errors import InputError
 from cm2.core.numerics import seeded
 from cm2.networks import encoders, models, training
+from cm2.networks.encoders.sections import arguments, encoder
 from cm2.samples.prepared import Prepared
 
-__all__ = ["ConfigError", "Experiment", "arguments", "encoder", "load", "parse"]
+__all__ = ["ConfigError", "Experiment", "load", "parse"]
 
 
 class ConfigError(InputError):
@@ -202,35 +202,14 @@ def _part(where: str, registry: Any, given: Any, skip: set[str]) -> dict[str, An
     if not isinstance(given, Mapping) or "kind" not in given:
         raise ConfigError(f"{where} needs a kind: {', '.join(sorted(registry))}")
     try:
-        cls = encoder(given["kind"]) if registry is encoders.REGISTRY else registry[given["kind"]]
+        cls: Any = (encoder if registry is encoders.REGISTRY else registry.__getitem__)(
+            given["kind"]
+        )
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from None
     rest = {key: value for key, value in given.items() if key != "kind"}
     fixed = {key: rest.pop(key) for key in FROM_DATA if key in rest and key in arguments(cls)}
     return {"kind": given["kind"], **_checked(where, cls, rest, skip=skip), **fixed}
-
-
-def encoder(kind: str) -> Any:
-    """Returns the class of an encoder: a registered name, or ``package.module.Class`` of one's own.
-
-    Raises:
-        ValueError: If there is no such class, or it is no encoder.
-    """
-    module, _, name = str(kind).rpartition(".")
-    if not module:
-        return encoders.REGISTRY[kind]
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"{kind!r} cannot be imported: {error}") from None
-    if not (inspect.isclass(found) and issubclass(found, encoders.Encoder)):
-        raise ValueError(f"{kind!r} is no subclass of cm2.networks.encoders.Encoder")
-    return found
-
-
-def arguments(function: Callable[..., Any]) -> list[str]:
-    """Names the arguments of a function or class."""
-    return list(inspect.signature(function).parameters)
 
 
 def _checked(

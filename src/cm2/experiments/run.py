@@ -10,7 +10,6 @@ each patient that is drawn by lot, and without any identifier).
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import platform
@@ -31,6 +30,7 @@ from cm2.experiments import config, predictions
 from cm2.experiments.config import Experiment
 from cm2.experiments.predictions import Predictions
 from cm2.networks import models, training
+from cm2.networks.encoders import Encoder, sections
 from cm2.networks.models import Model
 from cm2.networks.tasks import Binary, Multiclass, Multilabel, Task
 from cm2.samples import embeddings
@@ -120,7 +120,7 @@ def build(
         labels: Names of labels that may hold together, if a sample is not of one class.
     """
     with seeded(experiment.seed):
-        chosen = {}
+        chosen: dict[str, Encoder] = {}
         for name, facts in shape.items():
             part = experiment.encoders.get(name)
             if part is None:
@@ -128,19 +128,8 @@ def build(
                     f"the data have a modality {name!r}, but encoders names only "
                     f"{list(experiment.encoders)}; leave it out of data.modalities or name one"
                 )
-            cls: Any = config.encoder(part["kind"])
-            wanted = config.arguments(cls)
-            known = {key: value for key, value in facts.items() if key in wanted}
-            given = {key: value for key, value in part.items() if key != "kind"}
-            options = {"dim": experiment.dim, **known, **given}
             try:
-                inspect.signature(cls).bind(**options)
-            except TypeError as error:
-                raise InputError(
-                    f"encoders.{name}: {part['kind']!r} does not read this modality: {error}"
-                ) from None
-            try:
-                chosen[name] = cls(**options)
+                chosen[name] = sections.build(part, experiment.dim, facts)
             except (ValueError, ImportError) as error:
                 raise InputError(f"encoders.{name}: {error}") from error
         rest = {key: value for key, value in experiment.model.items() if key != "kind"}
