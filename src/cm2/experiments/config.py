@@ -202,7 +202,9 @@ def _part(where: str, registry: Any, given: Any, skip: set[str]) -> dict[str, An
     if not isinstance(given, Mapping) or "kind" not in given:
         raise ConfigError(f"{where} needs a kind: {', '.join(sorted(registry))}")
     try:
-        cls = encoder(given["kind"]) if registry is encoders.REGISTRY else registry[given["kind"]]
+        cls: Any = (encoder if registry is encoders.REGISTRY else registry.__getitem__)(
+            given["kind"]
+        )
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from None
     rest = {key: value for key, value in given.items() if key != "kind"}

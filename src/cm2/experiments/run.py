@@ -30,7 +30,7 @@ from cm2.experiments import config, predictions
 from cm2.experiments.config import Experiment
 from cm2.experiments.predictions import Predictions
 from cm2.networks import models, training
-from cm2.networks.encoders import sections
+from cm2.networks.encoders import Encoder, sections
 from cm2.networks.models import Model
 from cm2.networks.tasks import Binary, Multiclass, Multilabel, Task
 from cm2.samples import embeddings
@@ -120,7 +120,7 @@ def build(
         labels: Names of labels that may hold together, if a sample is not of one class.
     """
     with seeded(experiment.seed):
-        chosen = {}
+        chosen: dict[str, Encoder] = {}
         for name, facts in shape.items():
             part = experiment.encoders.get(name)
             if part is None:

@@ -1,5 +1,8 @@
 """Laws of every registered encoder, on tiny ones; and what the pretrained ones read."""
 
+import copy
+import json
+import shutil
 import socket
 import sys
 from pathlib import Path
@@ -10,7 +13,8 @@ import torch
 
 from cm2.core.records import Padded
 from cm2.networks import encoders
-from cm2.networks.encoders import CodeBag, Image, Precomputed, Series, Text, pretrained
+from cm2.networks.encoders import CodeBag, Encoder, Image, Precomputed, Series, Text, pretrained
+from cm2.networks.encoders.sections import build
 from cm2.networks.models import encode_present
 from laws import FLOAT32
 from small_clinical import CASES, encoder, inputs, rows_of, spoiled, tiny_text
@@ -213,6 +217,112 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
+def rebuilt(model: Encoder) -> Encoder:
+    """Another encoder of what a file would say of one, with its state."""
+    other = build(json.loads(json.dumps(model.section())))
+    other.load_state_dict(model.state_dict())
+    return other.eval()
+
+
+@kinds
+@pytest.mark.usefixtures("offline")
+def test_an_encoder_says_what_it_is_built_of(kind: str) -> None:
+    model = encoder(kind).eval()
+    other = rebuilt(model)
+    assert type(other) is type(model)
+    assert other.section() == model.section()
+    assert torch.equal(other(inputs(kind)), model(inputs(kind)))
+    assert other.section() == copy.deepcopy(other).section(), "a copy says the same"
+
+
+def bodies() -> dict[str, Any]:
+    """Tiny networks of each family of models, by their name."""
+    sizes = {"vocab_size": 16, "max_position_embeddings": 10}
+    bert = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    bert |= {"intermediate_size": 8, **sizes}
+    package = pretrained.transformers()
+    return {
+        "bert": package.BertConfig(**bert),
+        "roberta": package.RobertaConfig(**bert, pad_token_id=1),
+        "distilbert": package.DistilBertConfig(**sizes, dim=8, n_layers=1, n_heads=2, hidden_dim=8),
+        "resnet": package.ResNetConfig(
+            embedding_size=4, hidden_sizes=[8], depths=[1], layer_type="bottleneck"
+        ),
+    }
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "resnet"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_encoder_is_built_again_when_its_weights_are_gone(
+    name: str, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of its architecture alone: no folder, no hub, and the very numbers."""
+    kind = "image" if name == "resnet" else "text"
+    folder = tmp_path / "weights"
+    torch.manual_seed(0)
+    package = pretrained.transformers()
+    package.AutoModel.from_config(bodies()[name]).to(dtype).save_pretrained(folder)
+    options = {"crop": 28} if kind == "image" else {"vocabulary": 16}
+    model = encoders.REGISTRY[kind](4, weights=folder, frozen=True, **options).eval()
+    shutil.rmtree(folder)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("weights are asked for")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
+    assert str(tmp_path) not in json.dumps(model.section())
+    other, x = rebuilt(model), inputs(kind)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype != torch.float32):
+        assert torch.equal(other(x), model(x))
+    types = [{name: p.dtype for name, p in one.named_parameters()} for one in (model, other)]
+    assert types[0] == types[1]
+    assert [p.requires_grad for p in other.parameters()] == [
+        p.requires_grad for p in model.parameters()
+    ]
+
+
+@pytest.mark.usefixtures("offline")
+def test_an_architecture_names_nothing_elsewhere(tmp_path: Path) -> None:
+    """Neither code nor kernels nor weights, whatever a file says."""
+    (tmp_path / "odd.py").write_text("raise SystemExit('executed')")
+    given = encoder("text").section()["architecture"]
+    odd = given | {
+        "auto_map": {"AutoConfig": "odd.Odd", "AutoModel": "someone/odd--odd.Odd"},
+        "attn_implementation": "someone/kernel",
+        "_attn_implementation": "someone/kernel",
+        "_name_or_path": str(tmp_path),
+    }
+    assert Text(4, architecture=odd).section()["architecture"] == given
+    with pytest.raises(ValueError, match="needs a model_type of transformers, but has 'odd'"):
+        Text(4, architecture=odd | {"model_type": "odd"})
+    with pytest.raises(ValueError, match="a ResNet, not BertModel"):
+        Image(4, architecture=given)
+    with pytest.raises(ValueError, match="which is no text model"):
+        Text(4, architecture=encoder("image").section()["architecture"])
+    with pytest.raises(ValueError, match="not both"):
+        Text(4, weights=tmp_path, architecture=given)
+
+
+class Odd(Precomputed):
+    """An encoder of one's own, with an argument that no file can hold, and a default like it."""
+
+    def __init__(self, dim: int, *, act: Any = torch.relu, sizes: tuple[int, ...] = (5,)) -> None:
+        super().__init__(sizes[0], dim)
+        self.act = act
+
+
+def test_an_encoder_of_ones_own_is_described() -> None:
+    section = Odd(4).section()
+    assert section == {"kind": f"{__name__}.Odd", "dim": 4, "sizes": [5]}
+    assert build(section).section() == section
+    with pytest.raises(ValueError, match="Odd cannot be described by its argument 'act'"):
+        Odd(4, act=torch.tanh).section()
+    with pytest.raises(ValueError, match=r"'dense' does not read this modality: .*'features'"):
+        build({"kind": "dense"}, dim=4, shape={"vocabulary": 3})
+
+
 @pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize("kind", ["image", "text"])
 def test_weights_are_read_from_a_folder(kind: str, tmp_path: Path) -> None:
@@ -326,11 +436,11 @@ def test_mistakes_are_named() -> None:
         encoder("text")(Padded(torch.zeros(2, 7).long(), torch.ones(2, 7).bool()))
     with pytest.raises(ValueError, match="width 5, but got 4"):
         encoder("precomputed")(torch.zeros(2, 4))
-    for build in (
+    for mistake in (
         lambda: Series(4, width=0),
         lambda: CodeBag(4, vocabulary=0),
         lambda: Precomputed(0, 4),
         lambda: Image(4, depths=(1, 1), widths=(8,)),
     ):
         with pytest.raises(ValueError, match=r"at least 1|is 0|each stage"):
-            build()
+            mistake()

@@ -1,19 +1,38 @@
 """The interface of an encoder: rows of one modality in, embeddings of a common width out.
 
+An encoder keeps the arguments it was made of, so that it can say itself as a section of an
+experiment (``Encoder.section``), of which ``sections.build`` makes another of its shape.
+
 An encoder meets only rows in which its modality is present (``models.base.encode_present`` sees to
 that), so what stands in an absent row can reach neither an embedding nor a batch statistic.
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
+import json
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Self
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from cm2.core.registry import Registry
+
+
+def _noting(init: Callable[..., None]) -> Callable[..., None]:
+    """A constructor that keeps its arguments, those of the outermost class."""
+
+    @functools.wraps(init)
+    def noting(self: Any, *args: Any, **options: Any) -> None:
+        if "_given" not in vars(self):
+            object.__setattr__(self, "_given", (args, options))
+        init(self, *args, **options)
+
+    return noting
 
 
 class Encoder(nn.Module, ABC):
@@ -23,6 +42,15 @@ class Encoder(nn.Module, ABC):
         dim: Width of the embedding, the same for all modalities of a model.
     """
 
+    _given: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Lets every subclass note what it is made of."""
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            cls.__init__ = _noting(cls.__init__)  # type: ignore[method-assign]
+
+    @_noting
     def __init__(self, dim: int) -> None:
         if dim < 1:
             raise ValueError(f"an embedding needs at least one coordinate, but dim is {dim}")
@@ -33,6 +61,40 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, x: Any) -> Float[Tensor, "row dim"]:
         """Embeds the rows in which the modality is present."""
+
+    def architecture(self) -> dict[str, Any]:
+        """Arguments that stand for files read while it was made; by default, none were."""
+        return {}
+
+    def section(self) -> dict[str, Any]:
+        """Says the encoder as a section: its kind and all arguments, as JSON knows them.
+
+        What ``sections.build`` makes of it has the same shape, takes the same ``state_dict``, and
+        needs no file of weights. A default that JSON does not know is left to the constructor.
+
+        Raises:
+            ValueError: If an argument that was given is no number, text, list or dictionary.
+        """
+        cls = type(self)
+        args, options = self._given
+        bound = inspect.signature(cls).bind(*args, **options)
+        given = set(bound.arguments)
+        bound.apply_defaults()
+        replaced = self.architecture()
+        found: dict[str, Any] = {}
+        for name, value in bound.arguments.items():
+            if name in replaced:
+                continue
+            try:
+                found[name] = json.loads(json.dumps(value, allow_nan=False, default=os.fspath))
+            except (TypeError, ValueError) as error:
+                if name in given:
+                    raise ValueError(
+                        f"{cls.__name__} cannot be described by its argument {name!r}: {error}"
+                    ) from None
+        names = [name for name in REGISTRY if REGISTRY[name] is cls]
+        kind = names[0] if names else f"{cls.__module__}.{cls.__qualname__}"
+        return {"kind": kind, **found, **replaced}
 
     def kind(self) -> Hashable:
         """What encoders of one class that embed together have in common; by default, nothing."""

@@ -42,9 +42,12 @@ class Image(Encoder):
         dim: Width of the embedding.
         weights: Folder or hub name of weights for ``transformers``, such as
             ``"microsoft/resnet-34"``; ``None`` starts at random.
+        architecture: What the network is built of, at random, in the place of ``weights``: the
+            configuration of ``transformers`` as a dictionary, such as that of
+            :meth:`architecture`.
         crop: Side of the square that the network reads.
-        depths: Number of blocks of each stage, when ``weights`` is ``None``.
-        widths: Number of channels of each stage, when ``weights`` is ``None``.
+        depths: Number of blocks of each stage, when neither is given.
+        widths: Number of channels of each stage, when neither is given.
         dropout: Probability of dropping a pooled feature.
         frozen: Whether the network stays as it is.
 
@@ -62,15 +65,23 @@ class Image(Encoder):
         dim: int,
         *,
         weights: str | Path | None = None,
+        architecture: dict[str, Any] | None = None,
         crop: int = 224,
-        depths: tuple[int, ...] = (3, 4, 6, 3),
-        widths: tuple[int, ...] = (64, 128, 256, 512),
+        depths: tuple[int, ...] | list[int] = (3, 4, 6, 3),
+        widths: tuple[int, ...] | list[int] = (64, 128, 256, 512),
         dropout: float = 0.1,
         frozen: bool = False,
     ) -> None:
         super().__init__(dim)
         package = pretrained.transformers()
-        if weights is None:
+        pretrained.one_of(weights, architecture)
+        if architecture is not None:
+            body: Any = pretrained.build(architecture)
+            if not isinstance(body, package.ResNetModel):
+                raise ValueError(
+                    f"the architecture of images is a ResNet, not {type(body).__name__}"
+                )
+        elif weights is None:
             if len(depths) != len(widths) or min(*depths, *widths, crop) < 1:
                 raise ValueError(
                     "a residual network needs a positive depth and width for each stage, "
@@ -82,7 +93,7 @@ class Image(Encoder):
                 hidden_sizes=list(widths),
                 layer_type="basic",
             )
-            body: Any = package.ResNetModel(config)
+            body = package.ResNetModel(config)
         else:
             body = pretrained.load(package.ResNetModel, weights)
         self.body: nn.Module = body
@@ -92,6 +103,10 @@ class Image(Encoder):
         self.projection = Projection(int(body.config.hidden_sizes[-1]), dim, dropout)
         if frozen:
             self.freeze()
+
+    def architecture(self) -> dict[str, Any]:
+        """The network's configuration, in the place of its weights."""
+        return {"weights": None, "architecture": pretrained.describe(self.body)}
 
     def forward(self, x: UInt8[Tensor, "row height width"]) -> Float[Tensor, "row dim"]:
         """Embeds grey images of 256 levels."""

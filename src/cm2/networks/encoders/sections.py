@@ -1,4 +1,4 @@
-"""Encoders by their sections: a ``kind`` and arguments, as in a YAML file."""
+"""Encoders by a section, such as that of an experiment: a ``kind`` and arguments of its class."""
 
 from __future__ import annotations
 
@@ -7,37 +7,43 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from cm2.core.errors import InputError
 from cm2.networks.encoders.base import REGISTRY, Encoder
 
 __all__ = ["arguments", "build", "encoder"]
 
 
-def build(section: Mapping[str, Any], dim: int, shape: Mapping[str, int]) -> Encoder:
-    """Builds an encoder.
+def build(
+    section: Mapping[str, Any], dim: int | None = None, shape: Mapping[str, int] | None = None
+) -> Encoder:
+    """Builds an encoder, at the start of its training.
 
     Args:
-        section: Its ``kind`` and arguments.
-        dim: Width of the embedding.
-        shape: Arguments that follow from the data, such as ``features``; those of the section win.
+        section: Its ``kind`` and arguments, such as :meth:`Encoder.section` gives.
+        dim: Width of the embedding, where the section does not say it.
+        shape: What the data say of the modality, such as ``features``, of which the encoder takes
+            what it asks for and the section does not say.
 
     Raises:
-        ValueError: If there is no such encoder, or it does not take these arguments.
-        ImportError: If it needs a package that is not installed.
+        ValueError: If there is no such encoder, or its arguments do not fit.
+
+    Example:
+        >>> build({"kind": "dense", "width": 8}, dim=4, shape={"features": 3}).section()["features"]
+        3
     """
-    cls: Any = encoder(section["kind"])
-    wanted = arguments(cls)
-    known = {key: value for key, value in shape.items() if key in wanted}
-    given = {key: value for key, value in section.items() if key != "kind"}
-    options = {"dim": dim, **known, **given}
+    cls = encoder(section["kind"])
+    known = arguments(cls)
+    data = {"dim": dim, **(shape or {})}
+    options = {key: one for key, one in data.items() if key in known and one is not None}
+    options |= {key: one for key, one in section.items() if key != "kind"}
     try:
         inspect.signature(cls).bind(**options)
     except TypeError as error:
-        raise ValueError(f"{section['kind']!r} does not read this modality: {error}") from None
-    built: Encoder = cls(**options)
-    return built
+        raise InputError(f"{section['kind']!r} does not read this modality: {error}") from None
+    return cls(**options)
 
 
-def encoder(kind: str) -> Any:
+def encoder(kind: str) -> Callable[..., Encoder]:
     """Returns the class of an encoder: a registered name, or ``package.module.Class`` of one's own.
 
     Raises:

@@ -42,7 +42,10 @@ class Text(Encoder):
         pooling: ``"attention"`` or ``"mean"``, over chunks.
         vocabulary: Number of different tokens; that of BERT if ``None``. With ``weights`` it is
             checked only: the tokens must come from the tokenizer with which they were trained.
-        width: Width of a token's state, when ``weights`` is ``None``; so the next three.
+        architecture: What the language model is built of, at random, in the place of ``weights``:
+            the configuration of ``transformers`` as a dictionary, such as that of
+            :meth:`architecture`.
+        width: Width of a token's state, when neither is given; so the next three.
         layers: Number of layers.
         heads: Number of attention heads.
         tokens: Largest number of tokens in a chunk.
@@ -63,6 +66,7 @@ class Text(Encoder):
         weights: str | Path | None = None,
         pooling: str = "attention",
         vocabulary: int | None = None,
+        architecture: dict[str, Any] | None = None,
         width: int = 312,
         layers: int = 4,
         heads: int = 12,
@@ -74,7 +78,12 @@ class Text(Encoder):
         if pooling not in POOLINGS:
             raise ValueError(f"pooling must be one of {list(POOLINGS)}, but is {pooling!r}")
         package = pretrained.transformers()
-        if weights is None:
+        pretrained.one_of(weights, architecture)
+        if architecture is not None:
+            body: Any = pretrained.build(architecture)
+        elif weights is not None:
+            body = pretrained.load(package.AutoModel, weights, unused=("pooler",))
+        else:
             config = package.BertConfig(
                 vocab_size=BERT_VOCABULARY if vocabulary is None else vocabulary,
                 hidden_size=width,
@@ -83,14 +92,13 @@ class Text(Encoder):
                 intermediate_size=4 * width if width != 312 else 1200,  # 1200 is TinyBERT's
                 max_position_embeddings=tokens,
             )
-            body: Any = package.BertModel(config, add_pooling_layer=False)
-        else:
-            body = pretrained.load(package.AutoModel, weights, unused=("pooler",))
-            # A pooling layer that nothing reads would be a parameter without a gradient.
-            if getattr(body, "pooler", None) is not None:
-                body.pooler = None
+            body = package.BertModel(config, add_pooling_layer=False)
+        # A pooling layer that nothing reads would be a parameter without a gradient.
+        if getattr(body, "pooler", None) is not None:
+            body.pooler = None
         if getattr(body.config, "vocab_size", None) is None:
-            raise ValueError(f"{weights} holds {type(body).__name__}, which is no text model")
+            where = "the architecture" if weights is None else weights
+            raise ValueError(f"{where} holds {type(body).__name__}, which is no text model")
         spare = body.config.vocab_size - (vocabulary or body.config.vocab_size)
         if not 0 <= spare < SPARE:
             raise ValueError(
@@ -105,6 +113,10 @@ class Text(Encoder):
             self.freeze()  # the body alone: what follows is trained
         self.projection = Projection(self.width, dim, dropout)
         self.score = nn.Linear(self.width, 1, bias=False) if pooling == "attention" else None
+
+    def architecture(self) -> dict[str, Any]:
+        """The language model's configuration, in the place of its weights."""
+        return {"weights": None, "architecture": pretrained.describe(self.body)}
 
     def forward(self, x: Padded) -> Float[Tensor, "row dim"]:
         """Embeds token numbers with their masks."""
