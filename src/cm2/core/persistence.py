@@ -47,6 +47,8 @@ def load_module_arrays(module: M, arrays: dict[str, ndarray]) -> M:
 def plain(value: Any) -> Any:
     """An argument in types that a file can hold: lists for ranges and indexes, text for paths.
 
+    An encoder becomes the section that it says itself to be: its arguments, without weights.
+
     Example:
         >>> plain({"labs": range(3), "notes": (4, 5)})
         {'labs': [0, 1, 2], 'notes': (4, 5)}
@@ -59,6 +61,9 @@ def plain(value: Any) -> Any:
         return slice(plain(value.start), plain(value.stop), plain(value.step))
     if isinstance(value, range | pd.Index | pd.Series):
         return list(map(plain, value))
+    section: Any = getattr(value, "section", None)
+    if isinstance(value, nn.Module) and callable(section):
+        return plain(section())
     if isinstance(value, Mapping):
         return {key: plain(one) for key, one in value.items()}
     if type(value) in (list, tuple):

@@ -94,7 +94,7 @@ def build(given: Mapping[str, Any], seed: int, blocks: Blocks) -> Head:
         run_dir=persistence.plain(given["run_dir"]),
         progress=given["verbose"],
         network=given["network"],
-        encoders=persistence.plain(given["encoders"]),
+        encoders=given["encoders"],
         device=given["device"],
         n_jobs=given["n_jobs"],
     )

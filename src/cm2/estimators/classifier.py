@@ -220,6 +220,11 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return np.stack([probabilities(*pair, blocks)[:, 1] for pair in pairs], axis=1)
         return probabilities(self.head_, self.prior_, blocks)
 
+    def predict_log_proba(self, X: Any, *, present: Any = None) -> Float[ndarray, "n label"]:
+        """Logarithms of :meth:`predict_proba`."""
+        with np.errstate(divide="ignore"):  # a probability may be too small for a number
+            return np.log(self.predict_proba(X, present=present))
+
     def predict_spread(self, X: Any, *, present: Any = None) -> Float[ndarray, "n label"]:
         """How much the network's probabilities depend on what is missing.
 

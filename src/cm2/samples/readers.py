@@ -82,6 +82,11 @@ class Ragged:
         self.starts = np.append(np.cumsum(lengths) - lengths, 0)
         self.flat = np.concatenate([flat, np.zeros((1, *flat.shape[1:]), flat.dtype)])
 
+    def keep_last(self, number: int) -> None:
+        """Leaves out the first steps of sequences that have more than so many."""
+        self.starts += np.maximum(self.lengths - number, 0)
+        self.lengths = np.minimum(self.lengths, number)
+
     def take(self, rows: Int[ndarray, "*batch"]) -> tuple[ndarray, ndarray]:
         """Returns the sequences padded with zeros to one length, and what is no padding."""
         lengths = self.lengths[rows][..., None]

@@ -82,9 +82,7 @@ class Text(Reader):
         number = np.bincount(np.searchsorted(stays, found.stays), minlength=len(stays))
         self.has = number > 0
         self._chunks = Ragged(np.arange(len(found.stays)), number)
-        # The first chunks of a stay that has too many are passed over.
-        self._chunks.starts[:-1] += np.maximum(number - chunks, 0)
-        self._chunks.lengths = np.minimum(self._chunks.lengths, chunks)
+        self._chunks.keep_last(chunks)
         self._chunks.flat[-1] = -1
         self._tokens = Ragged(found.ids, found.lengths)
         self._hours = None if found.hours is None else np.append(found.hours, NEVER)

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from cm2.clinical.prepare import images
-from cm2.core import pictures
 from cm2.clinical.prepare.engine import start
 from cm2.clinical.prepare.errors import TableError
+from cm2.core import pictures
 
 INTIME = pd.Timestamp("2100-01-01 10:00:00")
 HOUR = pd.Timedelta(hours=1)
@@ -136,8 +136,8 @@ def test_every_mode_gives_the_same_picture(tmp_path: Path) -> None:
     assert wanted.shape == (pictures.SIDE, pictures.SIDE)
     assert wanted[0, 0] < 60 < 190 < wanted[-1, -1]
     sixteen = Image.fromarray(gradient().astype(np.uint16) * 257)
-    pictures = {mode: grey.convert(mode) for mode in ("RGB", "RGBA", "LA", "P")} | {"I16": sixteen}
-    for mode, picture in pictures.items():
+    modes = {mode: grey.convert(mode) for mode in ("RGB", "RGBA", "LA", "P")} | {"I16": sixteen}
+    for mode, picture in modes.items():
         picture.save(tmp_path / f"{mode}.png")
         assert np.abs(pictures.decode(tmp_path / f"{mode}.png") - wanted).max() <= 1, mode
     for mode in ("L", "RGB", "CMYK"):

@@ -6,7 +6,6 @@ the head predicts new rows with the average of all networks: one training serves
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -17,29 +16,21 @@ from joblib import Parallel, delayed
 from numpy import ndarray
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
-from torch.utils.data import DataLoader
 
 from cm2.core.numerics import seeded
-from cm2.core.persistence import load_module_arrays, module_arrays
-from cm2.core.records import Batch
+from cm2.core.persistence import load_module_arrays, module_arrays, plain
 from cm2.estimators.heads.base import FLOOR, Head, register, stratified_folds
+from cm2.estimators.heads.encoding import batches, start, try_encoder
 from cm2.networks import models
-from cm2.networks.encoders import Encoder, sections
 from cm2.networks.models import CM2, Model
 from cm2.networks.tasks import Multiclass
 from cm2.networks.training import VALIDATION_ROWS, train
-from cm2.samples.batches import ArrayDataset, loader
+from cm2.samples.batches import ArrayDataset
 from cm2.samples.inputs import Blocks
 from cm2.samples.targets import row_weights
 
 INNER_FOLDS = 6
 """One part of this many of a network's rows is kept for early stopping."""
-
-CHUNK = 2048
-"""Rows that are predicted at a time."""
-
-CHUNK_OF_INPUTS = 64
-"""The same where there are series, texts or images."""
 
 ACCELERATORS = {"auto": "auto", "cpu": "cpu", "cuda": "gpu"}
 """Lightning's names of devices."""
@@ -140,9 +131,12 @@ class Fusion(Head):
         self.n_jobs = n_jobs
 
     def __getstate__(self) -> dict[str, Any]:
-        """Networks as arrays, for safe files."""
+        """Networks as arrays and as what they are built of, for safe files."""
         state = dict(super().__getstate__())
+        state["encoders"] = plain(self.encoders)
         if "networks_" in state:
+            encoders = self.networks_[0].encoders
+            state["sections_"] = {name: encoder.section() for name, encoder in encoders.items()}
             state["networks_"] = [module_arrays(network) for network in self.networks_]
         return state
 
@@ -151,8 +145,7 @@ class Fusion(Head):
         super().__setstate__(state)
         if "networks_" in state:
             self.networks_ = [
-                load_module_arrays(self._network(self.shapes_, self.labels_, 0), arrays).eval()
-                for arrays in state["networks_"]
+                load_module_arrays(self._network(0), arrays).eval() for arrays in state["networks_"]
             ]
 
     def fit(
@@ -297,7 +290,7 @@ class Fusion(Head):
 
         at_once = self.batch_size if blocks.inputs else VALIDATION_ROWS
         return train(
-            self._network(self.shapes_, self.labels_, self.seed + number),
+            self._network(self.seed + number),
             Multiclass(self.labels_),
             dataset(rows[~inner]),
             dataset(rows[inner]),
@@ -322,23 +315,23 @@ class Fusion(Head):
         self.labels_ = int(y.max()) + 1
         self.shapes_ = blocks.shapes
         self.sections_ = blocks.defaults | (self.encoders or {})
+        for name in self.encoders or {}:
+            try_encoder(self.sections_[name], self.embedding_dim, blocks, name, self.seed)
 
-    def _network(self, shapes: dict[str, dict[str, int]], labels: int, seed: int) -> Model:
-        """Builds a network for modalities of these shapes."""
+    def _network(self, seed: int) -> Model:
+        """Builds a network at the start of its training."""
         with seeded(seed):
             encoders = {
-                name: copy.deepcopy(section)
-                if isinstance(section, Encoder)
-                else sections.build(section, self.embedding_dim, shapes[name])
+                name: start(section, self.embedding_dim, self.shapes_[name])
                 for name, section in self.sections_.items()
             }
             if self.network != "cm2":
                 rival: Any = models.REGISTRY[self.network]
-                other: Model = rival(encoders, labels)
+                other: Model = rival(encoders, self.labels_)
                 return other
             return CM2(
                 encoders,
-                labels,
+                self.labels_,
                 copula=self.copula,
                 components=self.components,
                 coupling=self.coupling,
@@ -385,9 +378,3 @@ class Fusion(Head):
     def _check(self) -> None:
         """Raises if the head has not been fitted."""
         check_is_fitted(self, "networks_")
-
-
-def batches(blocks: Blocks) -> DataLoader[Batch]:
-    """Returns the rows of blocks in batches, in their order."""
-    size = CHUNK_OF_INPUTS if blocks.inputs else CHUNK
-    return loader(ArrayDataset(blocks.raw, blocks.present), size)

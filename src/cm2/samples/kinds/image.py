@@ -34,7 +34,7 @@ class Pictures(Inputs):
         pixels = np.zeros((len(rows), self._side, self._side), np.uint8)
         for place, row in enumerate(rows):
             if row >= 0:
-                pixels[place] = self._column.pixels(row, self._side)
+                pixels[place] = self._column.pixels(int(row), self._side)
         return torch.from_numpy(pixels)
 
     def select(self, rows: Int[ndarray, " row"]) -> Pictures:

@@ -21,22 +21,22 @@ class Steps(Inputs):
     """Sequences of standardised steps.
 
     Args:
-        steps: Of each row, none where the modality is absent.
+        steps: All sequences.
         features: Width of a step.
+        rows: Which of them these are.
     """
 
-    def __init__(self, steps: list[Float[ndarray, "step feature"]], features: int) -> None:
+    def __init__(self, steps: Ragged, features: int, rows: Int[ndarray, " row"]) -> None:
         self.shape = {"features": features}
         self._steps = steps
-        flat = [np.zeros((0, features), np.float32), *steps]
-        self._ragged = Ragged(np.concatenate(flat), np.array([len(one) for one in steps], np.int64))
+        self._rows = np.append(rows, -1)
 
     def take(self, rows: Int[ndarray, " batch"]) -> Padded:
-        values, mask = self._ragged.take(rows)
+        values, mask = self._steps.take(self._rows[rows])
         return Padded(torch.from_numpy(values), torch.from_numpy(mask))
 
     def select(self, rows: Int[ndarray, " row"]) -> Steps:
-        return Steps([self._steps[row] for row in rows], self.shape["features"])
+        return Steps(self._steps, self.shape["features"], self._rows[rows])
 
 
 class LearnedSeries(Learned):
@@ -90,9 +90,13 @@ class LearnedSeries(Learned):
             self._standardised(one) if known else nothing
             for one, known in zip(column.values, here, strict=True)
         ]
-        return Steps(steps, width)
+        lengths = np.array([len(one) for one in steps], np.int64)
+        ragged = Ragged(np.concatenate([nothing, *steps]), lengths)
+        return Steps(ragged, width, np.arange(len(steps)))
 
-    def _standardised(self, steps: Float[ndarray, "step variable"]) -> Float[ndarray, "step all"]:
+    def _standardised(
+        self, steps: Float[ndarray, "step variable"]
+    ) -> Float[ndarray, "step column"]:
         scaled = self.scaler_.transform(steps)
         missing = np.isnan(scaled)
         last = np.maximum.accumulate(np.where(missing, -1, np.arange(len(steps))[:, None]))

@@ -85,7 +85,7 @@ class Numbers(Column):
         self.values = tables.as_table(values)
         tables.check_dimensions(self.values, f"modality {name!r}")
         self._numbers: ndarray | None = None
-        self.present = ~np.isnan(self.numbers()).all(axis=1)
+        self.present = ~self._nan()
 
     def numbers(self) -> Float[ndarray, "n feature"]:
         """The table as dense float64; of a sparse one it is not kept."""
@@ -96,12 +96,25 @@ class Numbers(Column):
             self._numbers = found
         return found
 
+    def _nan(self) -> Bool[ndarray, " n"]:
+        """Which rows are NaN throughout; what a sparse matrix does not store is zero."""
+        if not issparse(self.values):
+            return np.isnan(self.numbers()).all(axis=1)
+        if self.values.dtype.kind != "f":
+            return np.zeros(self.values.shape[0], bool)
+        stored = self.values.tocoo()
+        rows = stored.coords[0][np.isnan(stored.data)]
+        return np.bincount(rows, minlength=stored.shape[0]) == stored.shape[1]
+
     def take(self, rows: Int[ndarray, " row"]) -> Self:
         frame = hasattr(self.values, "iloc")
         return type(self)(self.name, self.values.iloc[rows] if frame else self.values[rows])
 
     def check(self, here: Bool[ndarray, " n"]) -> None:
-        infinite = np.flatnonzero(np.isinf(self.numbers()[here]).any(axis=0))
+        if issparse(self.values):
+            infinite = np.unique(self.values.tocoo().coords[1][np.isinf(self.values.tocoo().data)])
+        else:
+            infinite = np.flatnonzero(np.isinf(self.numbers()[here]).any(axis=0))
         if len(infinite):
             shown = tables.names(self.values, infinite.tolist())
             raise ValueError(f"modality {self.name!r} has infinite values in columns {shown}")

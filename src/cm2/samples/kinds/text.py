@@ -25,26 +25,27 @@ class Tokens(Inputs):
     """Texts as token numbers, in chunks.
 
     Args:
-        chunks: The chunks of each row.
+        chunks: The number of each chunk of all samples, ``-1`` for none.
+        tokens: The tokens of each chunk.
         size: Of the vocabulary.
+        rows: Which of the samples these are.
     """
 
-    def __init__(self, chunks: list[list[Int[ndarray, " token"]]], size: int) -> None:
+    def __init__(
+        self, chunks: Ragged, tokens: Ragged, size: int, rows: Int[ndarray, " row"]
+    ) -> None:
         self.shape = {"vocabulary": size}
-        self._listed = chunks
-        number = np.array([len(one) for one in chunks], np.int64)
-        every = [chunk for one in chunks for chunk in one]
-        self._chunks = Ragged(np.arange(len(every)), number)
-        self._chunks.flat[-1] = -1
-        lengths = np.array([len(one) for one in every], np.int64)
-        self._tokens = Ragged(np.concatenate([np.zeros(0, np.int32), *every]), lengths)
+        self._chunks = chunks
+        self._tokens = tokens
+        self._rows = np.append(rows, -1)
 
     def take(self, rows: Int[ndarray, " batch"]) -> Padded:
-        ids, mask = self._tokens.take(self._chunks.take(rows)[0])
+        chunks, _ = self._chunks.take(self._rows[rows])
+        ids, mask = self._tokens.take(chunks)
         return Padded(torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(mask))
 
     def select(self, rows: Int[ndarray, " row"]) -> Tokens:
-        return Tokens([self._listed[row] for row in rows], self.shape["vocabulary"])
+        return Tokens(self._chunks, self._tokens, self.shape["vocabulary"], self._rows[rows])
 
 
 class LearnedText(Learned):
@@ -86,12 +87,13 @@ class LearnedText(Learned):
         known = [one if there else [] for one, there in zip(column.values, here, strict=True)]
         texts = [text for one in known for text in one]
         found = tokens.chunk(tokenizer, texts, length)
-        owner = np.repeat(np.arange(len(known)), [len(one) for one in known])[found.texts]
-        pieces = np.split(found.ids, np.cumsum(found.lengths)[:-1]) if len(found.lengths) else []
-        chunks: list[list[ndarray]] = [[] for _ in known]
-        for row, piece in zip(owner, pieces, strict=True):
-            chunks[row].append(piece)
-        return Tokens([one[-CHUNKS:] for one in chunks], tokenizer.get_vocab_size())
+        owners = np.repeat(np.arange(len(known)), [len(one) for one in known])[found.texts]
+        number = np.bincount(owners, minlength=len(known))
+        chunks = Ragged(np.arange(len(owners)), number)
+        chunks.keep_last(CHUNKS)
+        chunks.flat[-1] = -1
+        rows = np.arange(len(known))
+        return Tokens(chunks, Ragged(found.ids, found.lengths), tokenizer.get_vocab_size(), rows)
 
 
 @register("text")
@@ -118,14 +120,20 @@ class TextColumn(Column):
     @classmethod
     def fits(cls, values: Any) -> bool:
         found = some(values)
-        return bool(found) and all(isinstance(one, str) for one in found)
+        return bool(found) and all(map(_is_text, found))
 
     def take(self, rows: Int[ndarray, " row"]) -> Self:
         return type(self)(self.name, [self.values[row] for row in rows])
 
 
+def _is_text(value: Any) -> bool:
+    several = isinstance(value, list | tuple) and bool(value)
+    return all(isinstance(one, str) for one in (value if several else [value]))
+
+
 def _documents(name: str, row: int, one: Any) -> list[str]:
-    texts = [] if one is None else [one] if isinstance(one, str) else list(one)
+    several = isinstance(one, list | tuple)
+    texts = [] if one is None else list(one) if several else [one]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError(f"modality {name!r}: row {row} is no text, nor a list of texts")
     return [text for text in texts if text.strip()]

@@ -1,0 +1,235 @@
+"""The classifier on tables, series, texts and images: every head, one file, rows alone."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.model_selection import GridSearchCV, cross_val_score
+
+from cm2 import CM2Classifier, Samples
+from cm2.estimators.heads import Fusion, JointHead
+from cm2.networks.encoders import Dense
+
+ROWS = 96
+RNG = np.random.default_rng(0)
+Y = RNG.integers(2, size=ROWS)
+TINY = {
+    "vitals": {"kind": "series", "width": 8, "layers": 1},
+    "notes": {"kind": "text", "width": 8, "layers": 1, "heads": 2, "tokens": 16},
+    "xray": {"kind": "image", "depths": [1], "widths": [4]},
+}
+
+
+def modalities() -> dict[str, Any]:
+    """Class tells in all of them; a quarter of each is missing, never all of a row."""
+    missing = RNG.random((ROWS, 4)) < 0.25
+    missing[missing.all(axis=1), 0] = False
+    labs = RNG.normal(size=(ROWS, 3)) + Y[:, None]
+    labs[missing[:, 0]] = np.nan
+    grey = RNG.integers(0, 150, (ROWS, 24, 24)) + 80 * Y[:, None, None]
+    words = np.array(["no acute findings", "acute failure with fever"])[Y]
+    return {
+        "labs": labs,
+        "vitals": [
+            None if gone else RNG.normal(size=(RNG.integers(1, 5), 2)) + y
+            for gone, y in zip(missing[:, 1], Y, strict=True)
+        ],
+        "notes": [None if gone else str(w) for gone, w in zip(missing[:, 2], words, strict=True)],
+        "xray": [
+            None if gone else picture.astype(np.uint8)
+            for gone, picture in zip(missing[:, 3], grey, strict=True)
+        ],
+    }
+
+
+X = modalities()
+S = Samples(X, y=Y, groups=np.arange(ROWS) // 2)
+
+
+def classifier(**options: Any) -> CM2Classifier:
+    small = {"embedding_dim": 4, "max_epochs": 2, "n_networks": 2, "batch_size": 32}
+    return CM2Classifier(**small | {"encoders": TINY, "device": "cpu", "random_state": 0} | options)
+
+
+@pytest.fixture(scope="module")
+def pooled() -> CM2Classifier:
+    """The default on all four kinds, its experts of series and tables alone made small."""
+    with pytest.MonkeyPatch.context() as patch:
+        from small_models import shrink
+
+        shrink(patch)
+        return classifier().fit(S)
+
+
+def test_a_pool_of_every_kind_learns(pooled: CM2Classifier) -> None:
+    assert pooled.reader_.kinds_ == dict(zip(X, ("table", "series", "text", "image"), strict=True))
+    proba = pooled.predict_proba(X)
+    np.testing.assert_allclose(proba.sum(axis=1), 1)
+    assert (proba.argmax(axis=1) == Y).mean() > 0.9
+    np.testing.assert_allclose(np.exp(pooled.predict_log_proba(X)), proba)
+
+
+def test_networks_are_trained_once_for_all_heads(pooled: CM2Classifier) -> None:
+    heads = pooled.head_.heads_
+    assert heads["joint"].fusion_ is heads["experts"].fusion_ is heads["fusion"]
+    assert len(heads["joint"].heads_) == 2
+
+
+def test_a_row_alone_is_as_in_a_cohort(pooled: CM2Classifier) -> None:
+    whole = pooled.predict_proba(S)
+    for row in (0, 7, 40):
+        # Sums over a batch are rounded otherwise than those over one row, in float32.
+        np.testing.assert_allclose(pooled.predict_proba(S[[row]])[0], whole[row], atol=1e-5)
+
+
+def test_a_modality_that_is_not_given_is_missing(pooled: CM2Classifier) -> None:
+    some = {name: X[name] for name in ("labs", "notes")}
+    gone = some | {"vitals": [None] * ROWS, "xray": [None] * ROWS}
+    np.testing.assert_array_equal(pooled.predict_proba(some), pooled.predict_proba(gone))
+
+
+def test_a_saved_pool_predicts_in_a_new_process_from_an_empty_folder(
+    pooled: CM2Classifier, tmp_path: Path
+) -> None:
+    pooled.save(tmp_path / "a" / "model.cm2")
+    (tmp_path / "empty").mkdir()
+    arrays = {
+        "labs": X["labs"][:9],
+        "grey": np.stack([np.zeros((24, 24), np.uint8) if g is None else g for g in X["xray"][:9]]),
+        "none": np.array([g is None for g in X["xray"][:9]]),
+    }
+    np.savez(tmp_path / "a" / "x.npz", **arrays)
+    code = (
+        "import numpy as np\n"
+        "from cm2 import CM2Classifier\n"
+        "x = np.load('../a/x.npz')\n"
+        "grey = [None if gone else g for g, gone in zip(x['grey'], x['none'])]\n"
+        "notes = ['acute failure with fever', None, 'no acute findings'] * 3\n"
+        "vitals = [np.ones((2, 2)), np.zeros((3, 2)), None] * 3\n"
+        "model = CM2Classifier.load('../a/model.cm2')\n"
+        "X = {'labs': x['labs'], 'xray': grey, 'notes': notes, 'vitals': vitals}\n"
+        "np.save('../a/p.npy', model.predict_proba(X))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path / "empty",
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+    )
+    assert done.returncode == 0, done.stderr
+    here = pooled.predict_proba(
+        {
+            "labs": X["labs"][:9],
+            "xray": X["xray"][:9],
+            "notes": ["acute failure with fever", None, "no acute findings"] * 3,
+            "vitals": [np.ones((2, 2)), np.zeros((3, 2)), None] * 3,
+        }
+    )
+    np.testing.assert_allclose(np.load(tmp_path / "a" / "p.npy"), here, atol=1e-6)
+
+
+def test_a_file_holds_no_text_and_no_row(pooled: CM2Classifier, tmp_path: Path) -> None:
+    import zipfile
+
+    odd = "querulous"  # one patient's word alone
+    notes = [*X["notes"][:-1], f"acute failure with {odd} fever"]
+    model = classifier(head="fusion", n_networks=1, max_epochs=1).fit(X | {"notes": notes}, Y)
+    path = model.save(tmp_path / "model.cm2")
+    with zipfile.ZipFile(path) as archive:
+        held = b"".join(archive.read(name) for name in archive.namelist())
+    assert b"failure" in held
+    assert odd.encode() not in held
+
+
+@pytest.mark.parametrize("head", ["fusion", "joint"])
+def test_one_head_alone(head: str) -> None:
+    model = classifier(head=head).fit(X, Y)
+    assert model.predict_proba(X).shape == (ROWS, 2)
+    assert model.embed(X).shape == (ROWS, 4, 4)
+
+
+def test_heads_on_embeddings_never_see_rows_of_their_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trained, fitted = [], []
+    train, cross_fit = Fusion._train, JointHead.cross_fit
+
+    def watched_train(self: Fusion, blocks: Any, y: Any, *rest: Any) -> Any:
+        trained.append(set(rest[2].tolist()))
+        return train(self, blocks, y, *rest)
+
+    def watched_fit(self: JointHead, blocks: Any, *rest: Any) -> Any:
+        assert blocks.values["xray"].shape == (len(blocks.present), 4)
+        fitted.append(blocks.values["number"][:, 0])
+        return cross_fit(self, blocks, *rest)
+
+    monkeypatch.setattr(Fusion, "_train", watched_train)
+    monkeypatch.setattr(JointHead, "cross_fit", watched_fit)
+    numbers = np.linspace(-1.0, 1.0, ROWS)[:, None]
+    data = {"number": numbers, "xray": X["xray"]}
+    encoders = {"xray": TINY["xray"]}
+    model = classifier(head="joint", max_epochs=1, encoders=encoders).fit(data, Y)
+    place = {
+        value: row for row, value in enumerate(model.reader_.blocks(data).values["number"][:, 0])
+    }
+    seen = [{place[value] for value in part} for part in fitted]
+    assert [len(part) for part in seen] == [ROWS // 2] * 2
+    assert all(not theirs & rows for theirs, rows in zip(seen, trained, strict=True))
+
+
+def test_samples_can_be_cross_validated_and_searched() -> None:
+    model = classifier(head="fusion", n_networks=1, max_epochs=1)
+    assert cross_val_score(model, S, Y, cv=2).shape == (2,)
+    found = GridSearchCV(model, {"embedding_dim": [3, 4]}, cv=2).fit(S, Y)
+    assert found.best_estimator_.predict(S).shape == (ROWS,)
+
+
+@pytest.mark.parametrize("network", ["medfuse", "daft", "unified"])
+def test_rivals_go_the_same_road(network: str, tmp_path: Path) -> None:
+    model = classifier(head="fusion", network=network, n_networks=1, max_epochs=1).fit(X, Y)
+    proba = model.predict_proba(X)
+    again = CM2Classifier.load(model.save(tmp_path / "model.cm2"))
+    np.testing.assert_array_equal(again.predict_proba(X), proba)
+    with pytest.raises(ValueError, match=f"the network {network!r} imputes nothing"):
+        model.impute(X)
+
+
+def test_an_encoder_object_is_a_template(tmp_path: Path) -> None:
+    template = Dense(3, 4, width=6)
+    before = template.linear.weight.detach().clone()
+    options = {"head": "fusion", "n_networks": 1, "max_epochs": 1}
+    model = classifier(encoders=TINY | {"labs": template}, **options).fit(X, Y)
+    assert torch.equal(template.linear.weight, before)
+    again = CM2Classifier.load(model.save(tmp_path / "model.cm2"))
+    np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+    assert again.encoders["labs"]["width"] == 6
+
+
+def test_networks_side_by_side_are_those_one_after_the_other() -> None:
+    options = {"head": "fusion", "max_epochs": 1}
+    alone = classifier(**options).fit(X, Y).predict_proba(X)
+    both = classifier(**options, n_jobs=2).fit(X, Y).predict_proba(X)
+    np.testing.assert_allclose(both, alone, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"network": "medfus"}, "did you mean 'medfuse'"),
+        ({"device": "tpu"}, "device must be one of"),
+        ({"encoders": {"cxr": {"kind": "image"}}}, "unknown modality 'cxr'"),
+        ({"encoders": {"xray": {"kind": "imag"}}}, "did you mean 'image'"),
+        ({"encoders": {"xray": {"kind": "series"}}}, "encoders.xray: 'series' does not read"),
+        ({"encoders": {"xray": {"kind": "image", "wide": 3}}}, "encoders.xray: 'image' does not"),
+    ],
+)
+def test_mistakes_are_named_before_training(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        classifier(**options).fit(X, Y)

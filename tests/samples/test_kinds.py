@@ -1,0 +1,113 @@
+"""What is learned of series, texts and images, and how they are then read."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cm2.samples.inputs import Reader
+from cm2.samples.kinds import column
+
+RNG = np.random.default_rng(0)
+
+
+def read(values: Any, rows: list[int]) -> Any:
+    blocks = Reader().fit_blocks({"m": values, "other": np.arange(len(values))[:, None] * 1.0})
+    return blocks.inputs["m"].take(np.array(rows))
+
+
+def test_a_gap_takes_the_last_value_or_the_mean_and_a_flag() -> None:
+    full = [RNG.normal(size=(4, 2)) for _ in range(50)]
+    gaps = np.array([[np.nan, 1.0], [0.5, 2.0], [np.nan, 3.0], [0.7, 4.0]])
+    steps, mask = read([gaps, *full], [0, 1])
+    assert steps.shape == (2, 4, 3)  # one variable has gaps, and so a flag
+    first, flags = steps[0, :, 0].tolist(), steps[0, :, 2].tolist()
+    assert first[0] == 0.0  # the centre of the variable
+    assert first[2] == first[1] != 0.0
+    assert flags == [1.0, 0.0, 1.0, 0.0]
+    assert steps[1, :, 2].sum() == 0
+    assert mask.all()
+
+
+def test_what_is_absent_comes_out_as_nothing() -> None:
+    lists = [RNG.normal(size=(3, 2)), None, RNG.normal(size=(1, 2)), RNG.normal(size=(2, 2))]
+    steps, mask = read(lists, [0, -1, 2])
+    assert mask.sum(dim=1).tolist() == [3, 0, 1]
+    assert steps[1].abs().sum() == 0
+
+
+def test_features_of_a_series_are_six_numbers_a_variable() -> None:
+    steps = np.array([[1.0, np.nan], [3.0, 5.0], [2.0, np.nan]])
+    found = column("m", [steps, None]).summaries()
+    expected = [1.0, 5.0, 2.0, 5.0, 1.0, 5.0, 3.0, 5.0, 2.0, 5.0, 3.0, 1.0]
+    np.testing.assert_allclose(found[0], expected)
+    assert np.isnan(found[1]).all()
+
+
+def test_scales_are_those_of_training_samples_only() -> None:
+    series = [RNG.normal(size=(3, 1)) for _ in range(40)]
+    far = [one + 1e3 for one in series[20:]]
+    reader = Reader()
+    blocks = reader.fit_blocks({"m": [*series[:20], *far]}, rows=np.arange(20))
+    alone = Reader().fit_blocks({"m": series[:20]})
+    np.testing.assert_array_equal(blocks.values["m"], alone.values["m"])
+    steps, _ = blocks.inputs["m"].take(np.arange(20))
+    again, _ = alone.inputs["m"].take(np.arange(20))
+    assert (steps == again).all()
+
+
+def test_a_vocabulary_has_words_of_five_patients_only() -> None:
+    texts = ["cough and fever"] * 6 + ["zebra zebra zebra"] * 4
+    reader = Reader()
+    reader.fit_blocks({"m": texts}, patients=np.array([1, 2, 3, 4, 5, 6, 7, 7, 7, 7]))
+    words = reader.learned_["m"].vocabulary_
+    assert "cough" in words
+    assert "zebra" not in words
+
+
+def test_several_documents_are_read_one_after_the_other() -> None:
+    texts = [["cough", "fever"], "cough", None, *["cough and fever"] * 5]
+    ids, mask = read(texts, [0, 1, 2])
+    assert mask.any(dim=2).sum(dim=1).tolist() == [2, 1, 0]
+    assert ids[0, 0].tolist() == ids[1, 0].tolist()
+
+
+def test_pictures_are_read_when_a_batch_needs_them(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{k}.png" for k in range(3)]
+    for k, path in enumerate(paths):
+        Image.new("L", (300, 280), 50 * k).save(path)
+    blocks = Reader().fit_blocks({"m": paths, "other": np.ones((3, 1))})
+    paths[0].unlink()
+    pixels = blocks.inputs["m"].take(np.array([2, -1]))
+    assert pixels.shape == (2, 256, 256)
+    assert pixels.float().mean(dim=(1, 2)).tolist() == [100.0, 0.0]
+    with pytest.raises(ValueError, match="the image of row 0 cannot be read") as caught:
+        blocks.inputs["m"].take(np.array([0]))
+    assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.parametrize("broken", ["absent", "cut short"])
+def test_a_broken_picture_is_found_before_training(tmp_path: Path, broken: str) -> None:
+    path = tmp_path / "patient-77.png"
+    if broken == "cut short":
+        Image.fromarray(RNG.integers(0, 255, (64, 64)).astype(np.uint8)).save(path)
+        path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ValueError, match="row 0") as caught:
+        Reader().fit_blocks({"m": [path, np.zeros((8, 8), np.uint8)]})
+    assert "77" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([np.ones((2, 3))] * 4, "modality 'm' has 3 variables; the fitted model expects 2"),
+        (["a"] * 4, "the series of row 0 is not of numbers"),
+        ([np.full((2, 2), np.inf)] * 4, "infinite values in 4 series"),
+    ],
+)
+def test_other_series_than_in_training_are_refused(values: Any, message: str) -> None:
+    reader = Reader().fit({"m": [RNG.normal(size=(3, 2)) for _ in range(4)]})
+    with pytest.raises(ValueError, match=message):
+        reader.blocks({"m": values})
