@@ -48,7 +48,7 @@ class Events(Reader):
     def learn(cls, folder: Folder, name: str) -> dict[str, Any]:
         """Names of variables in the order of their numbers, with means and deviations."""
         found = _variables(folder.root, folder.facts(name)["file"], folder.checksum)
-        return {key: found[key].tolist() for key in found}
+        return {key: found[key].tolist() for key in ("name", "mean", "deviation")}
 
     def __init__(
         self,
