@@ -21,6 +21,7 @@ import yaml
 from cm2 import cli
 from cm2.core.errors import InputError
 from cm2.experiments import config, run, sweep
+from cm2.experiments import folder as kept
 from cm2.experiments.predictions import Predictions
 from cm2.networks.encoders import Encoder, Image, Text
 from cm2.networks.learner import Learner
@@ -411,6 +412,18 @@ def test_folders_that_are_not_runs(tmp_path: Path, capsys: pytest.CaptureFixture
         run.build(experiment, {"labs": {"features": 3}}, 2)
     with pytest.raises(InputError, match=r"encoders\.vitals: 'dense' does not read .*'features'"):
         run.build(experiment, {"vitals": {"vocabulary": 5}}, 2)
+
+
+def test_a_run_of_an_earlier_version_lacks_new_keys_and_is_the_same(tmp_path: Path) -> None:
+    path, out = write(tmp_path), tmp_path / "run"
+    tree = yaml.safe_load(config.load(path).dump())
+    for name in ("cxr", "report"):
+        del tree["encoders"][name]["architecture"]
+    out.mkdir()
+    (out / "config.yaml").write_text(yaml.safe_dump(tree))
+    kept.check(config.load(path), out, resume=True)
+    with pytest.raises(InputError, match="of another experiment"):
+        kept.check(config.load(path, ["encoders.cxr.crop=17"]), out, resume=True)
 
 
 def here(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
