@@ -9,21 +9,25 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import tokenizers
 import torch
 import yaml
 
 from cm2 import cli
 from cm2.core.errors import InputError
 from cm2.experiments import config, run, sweep
+from cm2.experiments import folder as kept
 from cm2.experiments.predictions import Predictions
+from cm2.networks.encoders import Encoder, Image, Text
 from cm2.networks.learner import Learner
 from cm2.samples import vocabulary
 from cm2.samples.prepared import Prepared
-from prepared_folder import make_folder, rewrite_manifest
+from prepared_folder import WORDS, make_folder, rewrite_manifest
 
 SMALL = {
     "data": {"modalities": ["series", "vitals", "cxr", "report"], "tokens": 16},
@@ -64,7 +68,7 @@ def test_a_run_of_four_modalities_is_complete(
     assert "auroc" in capsys.readouterr().out
     assert {entry.name for entry in out.iterdir()} == {
         "config.yaml", "environment.json", "metrics.csv", "best.ckpt", "test.json",
-        "test.npz", "tokenizers",
+        "test.npz", "tokenizers", "readers.json",
     }  # fmt: skip
     assert config.load(out / "config.yaml") == config.load(path)
     found = json.loads((out / "test.json").read_text())
@@ -93,7 +97,7 @@ def test_nothing_in_a_run_names_a_patient(tmp_path: Path) -> None:
     assert (np.diff(patient[np.argsort(subjects, kind="stable")]) < 0).any(), "given by lot"
     state = torch.load(out / "best.ckpt", weights_only=True)
     assert "stay_id" not in repr(state.keys())
-    for name in ("environment.json", "config.yaml", "test.json"):
+    for name in ("environment.json", "config.yaml", "test.json", "readers.json"):
         assert "stay_id" not in (out / name).read_text()
 
 
@@ -265,6 +269,85 @@ def test_a_run_is_read_with_its_own_words(
     assert "keeps no vocabulary of report" in capsys.readouterr().err
 
 
+def test_a_run_needs_neither_its_data_nor_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The very probabilities, once the training folder and the encoders' weights are gone."""
+    weights = {name: tmp_path / f"weights-{name}" for name in ("cxr", "report")}
+    Image(4, crop=16, depths=(1,), widths=(4,)).body.save_pretrained(weights["cxr"])
+    Text(4, width=8, layers=1, heads=2).body.save_pretrained(weights["report"])
+    report = {"kind": "text", "weights": str(weights["report"])}
+    modalities = ["series", "events", "vitals", "cxr", "report"]
+    own = {
+        "data": SMALL["data"] | {"modalities": modalities, "tokenizer": str(tokenizer(tmp_path))},
+        "encoders": SMALL["encoders"]
+        | {
+            "events": {"kind": f"{__name__}.Counts"},
+            "cxr": {"kind": "image", "crop": 16, "weights": str(weights["cxr"])},
+            "report": report,
+        },
+    }
+    path, out = write(tmp_path, **own), tmp_path / "run"
+    assert train(path, out, "--set", "training.max_epochs=1") == 0
+    other = make_folder(tmp_path / "other", 30, seed=5, first=1000)
+    stays = pd.read_parquet(other / "stays.parquet").astype({"label": "Int64"})
+    stays.loc[:4, "label"] = pd.NA
+    stays.to_parquet(other / "stays.parquet")
+    rewrite_manifest(other)
+
+    def predicted(name: str) -> pd.DataFrame:
+        table = tmp_path / f"{name}.parquet"
+        assert cli.main(["predict", str(out), "--data", str(other), "--out", str(table)]) == 0
+        return pd.read_parquet(table)
+
+    before = predicted("before")
+    readers = json.loads((out / "readers.json").read_text())
+    (out / "readers.json").rename(tmp_path / "readers.json")
+    pd.testing.assert_frame_equal(predicted("old"), before, check_exact=True)
+    (tmp_path / "readers.json").rename(out / "readers.json")
+    for gone in (tmp_path / "data", tmp_path / "tokenizer.json", *weights.values()):
+        shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+    monkeypatch.setattr("huggingface_hub.snapshot_download", None)
+    monkeypatch.setattr("socket.socket.connect", None)
+    pd.testing.assert_frame_equal(predicted("after"), before, check_exact=True)
+    assert readers["modalities"]["vitals"]["learned"]["flags"] == ["lactate"]
+    kept = (out / "test.json").read_text()
+    assert cli.main(["evaluate", str(out), "--data", str(other)]) == 0
+    [found] = (out / "evaluations").glob("other-*-all.json")
+    assert json.loads(found.read_text())["rows"] == len(before) - 5
+    # Other rows share a batch now, and matrix products round by its size: single precision.
+    np.testing.assert_allclose(
+        Predictions.load(found.with_suffix(".npz")).probability,
+        before[["probability_0", "probability_1"]][5:],
+        atol=1e-6,
+    )
+    assert cli.main(["evaluate", str(out), "--data", str(other), "--split", "test"]) == 0
+    assert (out / "test.json").read_text() == kept
+    assert cli.main(["embed", str(out), "--data", str(other), "--modality", "report"]) == 0
+
+
+def tokenizer(folder: Path) -> Path:
+    """A tokenizer of a language model as large as BERT's, whose words are not its own."""
+    words = {"[UNK]": 0} | {f"w{i}": i for i in range(1, 30_522)}
+    words |= {word: words.pop(f"w{i + 1}") for i, word in enumerate(WORDS)}
+    one = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+    one.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    one.save(str(folder / "tokenizer.json"))
+    return folder / "tokenizer.json"
+
+
+class Counts(Encoder):
+    """How many events there are of each variable, and the sum of their values."""
+
+    def __init__(self, dim: int, *, vocabulary: int) -> None:
+        super().__init__(dim)
+        self.bag = torch.nn.Embedding(vocabulary, dim)
+
+    def forward(self, x: Any) -> torch.Tensor:
+        weight = (1 + x.value) * x.mask
+        return torch.tanh(torch.einsum("rt,rtd->rd", weight, self.bag(x.variable)) / 8)
+
+
 def relabel(root: Path, split: str) -> None:
     """Leaves a split without positives."""
     stays = pd.read_parquet(root / "stays.parquet")
@@ -329,6 +412,18 @@ def test_folders_that_are_not_runs(tmp_path: Path, capsys: pytest.CaptureFixture
         run.build(experiment, {"labs": {"features": 3}}, 2)
     with pytest.raises(InputError, match=r"encoders\.vitals: 'dense' does not read .*'features'"):
         run.build(experiment, {"vitals": {"vocabulary": 5}}, 2)
+
+
+def test_a_run_of_an_earlier_version_lacks_new_keys_and_is_the_same(tmp_path: Path) -> None:
+    path, out = write(tmp_path), tmp_path / "run"
+    tree = yaml.safe_load(config.load(path).dump())
+    for name in ("cxr", "report"):
+        del tree["encoders"][name]["architecture"]
+    out.mkdir()
+    (out / "config.yaml").write_text(yaml.safe_dump(tree))
+    kept.check(config.load(path), out, resume=True)
+    with pytest.raises(InputError, match="of another experiment"):
+        kept.check(config.load(path, ["encoders.cxr.crop=17"]), out, resume=True)
 
 
 def here(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:

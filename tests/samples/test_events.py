@@ -192,7 +192,8 @@ def test_an_event_takes_twelve_bytes(root: Path) -> None:
     folder = Folder(root)
     stays = folder.stays["stay_id"].to_numpy()
     whole, half = (
-        len(pickle.dumps(Events(folder, "events", s, folder))) for s in (stays, stays[:20])
+        len(pickle.dumps(Events(folder, "events", s, Events.learn(folder, "events"))))
+        for s in (stays, stays[:20])
     )
     events = len(pd.read_parquet(root / "events.parquet"))
     assert 12 * events < whole < 12 * events + 4000

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from cm2.core.errors import InputError
+from cm2.core.files import to_json
 from cm2.core.records import Batch, Padded
 from cm2.core.removal import luck
 from cm2.networks.training import quiet
@@ -461,3 +462,50 @@ def test_labels_that_may_hold_together_are_rows_of_the_target(tmp_path: Path) ->
     rewrite_manifest(tmp_path / "a")
     with pytest.raises(InputError, match=r"lacks the columns \['label_shock'\]"):
         Prepared(tmp_path / "a", modalities=["vitals"])
+
+
+def test_what_was_learned_stands_for_the_folder(tmp_path: Path) -> None:
+    """As JSON, with a column that is all missing in training, and on a scale of its own."""
+    home, other = make_folder(tmp_path / "home"), make_folder(tmp_path / "other", seed=7, first=900)
+    vitals = pd.read_parquet(home / "vitals.parquet")
+    vitals.assign(lactate=np.nan).to_parquet(home / "vitals.parquet")
+    for root, center in ((home, 0.0), (other, 0.3)):
+        content = json.loads((root / "manifest.json").read_text())["modalities"]
+        content["series"] |= {"mean": {"c2": center}, "deviation": {"c2": 2.0 + center}}
+        rewrite_manifest(root, modalities=content)
+    options = {"modalities": ["series", "events", "vitals", "cxr", "report"], "split": None}
+    there = Prepared(home, **options)
+    kept = json.loads(to_json(there.learned))
+    options["vocabularies"] = there.vocabularies
+    fitted = Prepared(other, fitted_on=home, **options)
+    shutil.rmtree(home)
+    moved = Prepared(other, learned=kept, **options)
+    assert moved.shape == fitted.shape
+    pd.testing.assert_frame_equal(moved.variables, fitted.variables, check_exact=True)
+    rows = range(len(moved))
+    for name, x in moved[rows].inputs.items():
+        y = fitted[rows].inputs[name]
+        for one, two in zip(x, y, strict=True) if isinstance(x, tuple) else [(x, y)]:
+            assert torch.equal(one, two), name
+    for name in ("stay_id", "subject_id", "900", "hadm"):
+        assert name not in json.dumps(kept)
+    with pytest.raises(InputError, match="needs its vocabulary"):
+        Prepared(other, learned=kept, modalities=["report"])
+    with pytest.raises(InputError, match="was 'tabular' in the training"):
+        Prepared(other, learned=kept, modalities=["vitals"], embedded=["vitals"])
+    del kept["modalities"]["cxr"]
+    with pytest.raises(InputError, match="nothing was learned of a modality 'cxr'"):
+        Prepared(other, learned=kept, modalities=["cxr"])
+
+
+def test_only_stays_with_a_label(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "data")
+    stays = pd.read_parquet(root / "stays.parquet").astype({"label": "Int64"})
+    stays.loc[3:9, "label"] = pd.NA
+    stays.to_parquet(root / "stays.parquet")
+    rewrite_manifest(root)
+    whole = Prepared(root, modalities=["series"], split=None)
+    some = Prepared(root, modalities=["series"], split=None, labelled=True)
+    assert whole.target is None
+    assert some.target.tolist() == stays["label"][: len(whole)].dropna().tolist()
+    assert len(some) == len(whole) - 7

@@ -43,19 +43,22 @@ def train(
 def evaluate(
     run: Path,
     *,
-    split: Literal["test", "validation", "train"] = "test",
+    data: Path | None = None,
+    split: Literal["test", "validation", "train"] | None = None,
     replicates: int = 1000,
 ) -> None:
-    """Measures a trained run again on a split of its data.
+    """Measures a trained run again on a split of its data, or on other data.
 
     Args:
         run: Folder of the run.
-        split: Which part of the data.
+        data: Another folder that `cm2 prepare` wrote; the run's own if not given.
+        split: Which part of the data; test if not given, and of another folder all stays that
+            have a label.
         replicates: Bootstrap samples behind the intervals.
     """
     from cm2.experiments import run as runs
 
-    _show(runs.evaluate(run, split=split, replicates=replicates))
+    _show(runs.evaluate(run, root=data, split=split, replicates=replicates))
 
 
 def predict(

@@ -103,7 +103,7 @@ def parse(tree: Mapping[str, Any]) -> Experiment:
     for key, section in sections.items():
         if not isinstance(section if section is not None else {}, Mapping):
             raise ConfigError(f"{key} must hold keys and values, but is {section!r}")
-    data = _checked("data", Prepared, sections["data"] or {}, skip={"split", "vocabularies"})
+    data = _checked("data", Prepared, sections["data"] or {}, skip=READ)
     parts = sections["encoders"] or {}
     if not parts:
         raise ConfigError("encoders must name an encoder for each modality")
@@ -129,6 +129,9 @@ def parse(tree: Mapping[str, Any]) -> Experiment:
         seed=_scalar(tree, "seed", int, 0),
     )
 
+
+READ = {"split", "vocabularies", "learned", "labelled"}
+"""Arguments of the data that come from elsewhere."""
 
 GIVEN = {"model", "task", "training", "validation", "seed", "run_dir", "resume"}
 """Arguments of training that come from elsewhere."""

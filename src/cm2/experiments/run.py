@@ -1,8 +1,10 @@
 """One experiment in one folder: trained, then tested once.
 
 A run's folder holds ``config.yaml`` (every default written out; ``cm2 train`` takes it),
-``environment.json`` (versions, counts, the data's checksum), ``tokenizers/`` (the vocabulary of
-each modality that is text, with which the run always reads), ``metrics.csv`` (one row an epoch),
+``environment.json`` (versions, counts, the data's checksum, what each encoder is built of),
+``readers.json`` (scales, columns and variables of the training split, with which the run always
+reads), ``tokenizers/`` (so the vocabulary of each modality that is text), ``metrics.csv`` (one row
+an epoch),
 ``best.ckpt``, ``last.ckpt`` until it is finished, and at the end ``test.json`` (measures with
 intervals) and ``test.npz`` (targets and probabilities in the order of the data, with a number for
 each patient that is drawn by lot, and without any identifier).
@@ -21,13 +23,13 @@ from typing import Any
 
 import pandas as pd
 import torch
-import yaml
 
 from cm2.core.errors import InputError
-from cm2.core.files import replacing, to_json, write_text
+from cm2.core.files import replacing
 from cm2.core.numerics import seeded
-from cm2.experiments import config, predictions
+from cm2.experiments import config, folder, predictions
 from cm2.experiments.config import Experiment
+from cm2.experiments.folder import data
 from cm2.experiments.predictions import Predictions
 from cm2.networks import models, training
 from cm2.networks.encoders import Encoder, sections
@@ -48,7 +50,7 @@ __all__ = [
     "write_predictions",
 ]
 
-TOKENIZERS = "tokenizers"
+EVALUATIONS = "evaluations"
 PACKAGES = ("cm2", "torch", "lightning", "transformers", "numpy", "pandas", "scikit-learn")
 
 
@@ -71,7 +73,7 @@ def train(experiment: Experiment, out: Path, *, resume: bool = False) -> dict[st
     out = Path(out)
     first = int(os.environ.get("LOCAL_RANK", "0")) == 0
     if first:
-        _check_folder(experiment, out, resume)
+        folder.check(experiment, out, resume)
     # An unfinished run may have been evaluated, but has a state to go on from.
     if resume and (out / "test.json").exists() and not (out / "last.ckpt").exists():
         found: dict[str, Any] = json.loads((out / "test.json").read_text(encoding="utf-8"))
@@ -87,7 +89,7 @@ def train(experiment: Experiment, out: Path, *, resume: bool = False) -> dict[st
         )
     model = build(experiment, learned.shape, learned.classes, learned.labels)
     if first:
-        _open(experiment, out, _environment(parts), learned.vocabularies)
+        folder.begin(experiment, out, _environment(parts, model), learned)
     training.train(
         model,
         task(learned.classes, learned.labels),
@@ -110,6 +112,7 @@ def build(
     shape: Mapping[str, Mapping[str, int]],
     classes: int,
     labels: Sequence[str] = (),
+    described: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Model:
     """Builds the model of an experiment, at the start of its training.
 
@@ -118,15 +121,18 @@ def build(
         shape: For each modality, in order, what the data say of it, such as ``features``.
         classes: Number of classes.
         labels: Names of labels that may hold together, if a sample is not of one class.
+        described: What each encoder is built of, in the place of the experiment's sections, which
+            may name weights.
     """
+    encoders = experiment.encoders if described is None else described
     with seeded(experiment.seed):
         chosen: dict[str, Encoder] = {}
         for name, facts in shape.items():
-            part = experiment.encoders.get(name)
+            part = encoders.get(name)
             if part is None:
                 raise InputError(
                     f"the data have a modality {name!r}, but encoders names only "
-                    f"{list(experiment.encoders)}; leave it out of data.modalities or name one"
+                    f"{list(encoders)}; leave it out of data.modalities or name one"
                 )
             try:
                 chosen[name] = sections.build(part, experiment.dim, facts)
@@ -156,36 +162,59 @@ def restore(run: Path) -> tuple[Experiment, Model]:
         if not (run / name).is_file():
             raise InputError(f"{run}: no {name}; give the folder of a run of cm2 train")
     experiment = config.load(run / "config.yaml")
-    facts = _facts(run)
-    model = build(experiment, facts["shape"], facts["classes"], facts.get("labels", ()))
+    environment = folder.facts(run)
+    facts = environment["data"]
+    # Runs of earlier versions describe no encoders, and need their weights.
+    described = environment.get("encoders")
+    model = build(experiment, facts["shape"], facts["classes"], facts.get("labels", ()), described)
     state = torch.load(run / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
     model.load_state_dict({key.removeprefix("model."): value for key, value in state.items()})
     return experiment, model.eval()
 
 
-def evaluate(run: Path, *, split: str = "test", replicates: int = 1000) -> dict[str, Any]:
-    """Predicts a split with the best epoch and measures; writes ``<split>.json`` and ``.npz``.
+def evaluate(
+    run: Path, *, root: Path | None = None, split: str | None = None, replicates: int = 1000
+) -> dict[str, Any]:
+    """Predicts with the best epoch and measures; writes what it finds as JSON and ``.npz``.
+
+    The files are ``<split>`` in the run's folder, and those of other data in its ``evaluations``,
+    by the name of their folder, the beginning of their checksum, and the split.
 
     Args:
         run: Folder of the run.
-        split: ``"test"``, ``"validation"`` or ``"train"``.
+        root: Other prepared data; None for those of the run.
+        split: ``"test"``, ``"validation"`` or ``"train"``; None for the test split of the run's
+            data, or for all stays of others whose outcome is known.
         replicates: Bootstrap samples behind the intervals.
+
+    Raises:
+        InputError: If no outcome is known, or the shapes of the data are not those of the run.
     """
     experiment, model = restore(run)
-    asked = data(run, experiment, split)
-    _same_data(Path(run), asked.checksum)
+    if root is None:
+        split = split or "test"
+        asked = data(run, experiment, split)
+        folder.same_data(Path(run), asked.checksum)
+        place = Path(run) / split
+    else:
+        asked = data(run, experiment, split, root=root, labelled=True)
+        folder.same_shape(Path(run), root, asked)
+        name = f"{Path(root).resolve().name}-{asked.checksum[:8]}-{split or 'all'}"
+        place = Path(run) / EVALUATIONS / name
+        place.parent.mkdir(exist_ok=True)
+    where = root or experiment.data["root"]
     if asked.target is None:
-        raise InputError(
-            f"{experiment.data['root']}: has stays without a label, to measure against"
-        )
+        raise InputError(f"{where}: has stays without a label, to measure against")
+    if len(asked) == 0:
+        raise InputError(f"{where}: has no stay with a label, to measure against")
     found = _predictions(experiment, model, asked)
     result = {
         "name": experiment.name,
-        "split": split,
+        "split": split or "all",
         **found.summary(asked.modalities, asked.labels, replicates=replicates),
     }
-    found.save(Path(run) / f"{split}.npz")
-    _write(Path(run) / f"{split}.json", result)
+    found.save(place.with_name(f"{place.name}.npz"))
+    folder.write(place.with_name(f"{place.name}.json"), result)
     return result
 
 
@@ -194,8 +223,8 @@ def predict(run: Path, root: Path, *, split: str | None = None) -> tuple[Prepare
 
     Args:
         run: Folder of the run.
-        root: The prepared data of the run, or others: their tables and texts are then read with
-            the scales and vocabulary of the run's training split.
+        root: The prepared data of the run, or others: they are read with the scales and vocabulary
+            of the run's training split, whose folder need not be there any more.
         split: Which split; ``None`` for all rows.
 
     Raises:
@@ -203,9 +232,7 @@ def predict(run: Path, root: Path, *, split: str | None = None) -> tuple[Prepare
     """
     experiment, model = restore(run)
     asked = data(run, experiment, split, root=root)
-    facts = _facts(Path(run))
-    if asked.shape != facts["shape"]:
-        raise InputError(f"{root} has {asked.shape}, but the run was trained on {facts['shape']}")
+    folder.same_shape(Path(run), root, asked)
     return asked, _predictions(experiment, model, asked)
 
 
@@ -266,94 +293,14 @@ def _predictions(experiment: Experiment, model: Model, asked: Prepared) -> Predi
     return found._replace(patient=predictions.anonymous(asked.stays["subject_id"].to_numpy()))
 
 
-def data(
-    run: Path, experiment: Experiment, split: str | None, *, root: Path | None = None
-) -> Prepared:
-    """Reads the data of a run, or others, with the vocabulary that the run was trained with.
-
-    Args:
-        run: Folder of the run; one that has not begun has no vocabulary yet.
-        experiment: What it runs.
-        split: Which split; ``None`` for all rows.
-        root: Other prepared data, which are read on the scale of the run's.
-
-    Raises:
-        InputError: If the run learned a vocabulary and did not keep it.
-    """
-    options = dict(experiment.data)
-    if root is not None:
-        options["fitted_on"] = options.get("fitted_on") or options["root"]
-        options["root"] = root
-    kept = {
-        path.stem: path.read_text(encoding="utf-8")
-        for path in (Path(run) / TOKENIZERS).glob("*.json")
-    }
-    found = Prepared(**options, split=split, vocabularies=kept)
-    lost = [name for name in found.vocabularies if name not in kept]
-    if lost and experiment.data["tokenizer"] is None and (Path(run) / "best.ckpt").exists():
-        raise InputError(
-            f"{run}: keeps no vocabulary of {', '.join(lost)}; an earlier cm2 trained it, whose"
-            " vocabularies cannot be learned again: train it anew"
-        )
-    return found
-
-
-def _facts(run: Path) -> dict[str, Any]:
-    """What the run's training data were like."""
-    facts: dict[str, Any] = json.loads((run / "environment.json").read_text(encoding="utf-8"))
-    return dict(facts["data"])
-
-
-def _check_folder(experiment: Experiment, out: Path, resume: bool) -> None:
-    """Checks that a folder is free, or holds the run that is to be resumed."""
-    written = out / "config.yaml"
-    if written.exists():
-        texts = (written.read_text(encoding="utf-8"), experiment.dump())
-        trees = [yaml.safe_load(text) for text in texts]
-        for tree in trees:  # a bar changes nothing, and earlier versions had none by default
-            tree["training"].pop("progress", None)
-        same = trees[0] == trees[1]
-        if not resume:
-            raise InputError(f"{out} holds a run already; give --resume, or another --out")
-        if not same:
-            raise InputError(f"{out} holds a run of another experiment; give another --out")
-        return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is not empty and holds no run; give another --out")
-
-
-def _open(
-    experiment: Experiment,
-    out: Path,
-    environment: Mapping[str, Any],
-    vocabularies: Mapping[str, str],
-) -> None:
-    """Makes the folder of a run, now that its data and its model are there."""
-    if (out / "environment.json").exists():
-        _same_data(out, environment["data"]["checksum"])
-    out.mkdir(parents=True, exist_ok=True)
-    _write(out / "config.yaml", experiment.dump())
-    for name, text in vocabularies.items():
-        (out / TOKENIZERS).mkdir(exist_ok=True)
-        _write(out / TOKENIZERS / f"{name}.json", text)
-    _write(out / "environment.json", environment)
-
-
-def _same_data(out: Path, checksum: str) -> None:
-    """Refuses data that have been prepared anew since the run began: tables would mix them."""
-    if checksum != _facts(out)["checksum"]:
-        raise InputError(
-            f"{out}: the data are not those that the run began with; they have been prepared anew"
-        )
-
-
-def _environment(parts: dict[str, Prepared]) -> dict[str, Any]:
+def _environment(parts: dict[str, Prepared], model: Model) -> dict[str, Any]:
     """What a result depends on beside its configuration."""
     return {
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "encoders": {name: model.encoders[name].section() for name in model.encoders},
         "data": {
             "shape": parts["train"].shape,
             "classes": parts["train"].classes,
@@ -362,8 +309,3 @@ def _environment(parts: dict[str, Prepared]) -> dict[str, Any]:
             "rows": {split: len(data) for split, data in parts.items()},
         },
     }
-
-
-def _write(path: Path, content: Any) -> None:
-    """Writes text, or anything else as JSON, in one step."""
-    write_text(path, content if isinstance(content, str) else to_json(content))

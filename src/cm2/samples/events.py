@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,17 +41,30 @@ class Events(Reader):
         folder: The prepared data.
         name: Of the events.
         stays: The stays that are answered for, sorted.
-        fit: The data whose training split gives variables and scales.
+        learned: Variables and scales that ``learn`` gave.
     """
 
+    @classmethod
+    def learn(cls, folder: Folder, name: str) -> dict[str, Any]:
+        """Names of variables in the order of their numbers, with means and deviations."""
+        found = _variables(folder.root, folder.facts(name)["file"], folder.checksum)
+        return {key: found[key].tolist() for key in ("name", "mean", "deviation")}
+
     def __init__(
-        self, folder: Folder, name: str, stays: Int[ndarray, " stay"], fit: Folder
+        self,
+        folder: Folder,
+        name: str,
+        stays: Int[ndarray, " stay"],
+        learned: Mapping[str, Any],
     ) -> None:
         file = folder.facts(name)["file"]
         frame = folder.table(file, COLUMNS, repeated=["variable"])
         frame = frame[frame["stay_id"].isin(stays)]
         _check(frame, folder, file)
-        self.variables = _variables(fit.root, fit.facts(name)["file"], fit.checksum)
+        names = pd.Series(learned["name"], dtype=object)
+        self.variables = pd.DataFrame(
+            {"name": names, "mean": learned["mean"], "deviation": learned["deviation"]}
+        )
         ids, hours = frame["stay_id"].to_numpy(), frame["hour"].to_numpy()
         order = np.lexsort((hours, ids))  # stable: the file's order stays within an hour
         known = pd.Index(self.variables["name"][UNSEEN + 1 :])

@@ -63,6 +63,9 @@ class Prepared(Dataset[Batch]):
         embedded: Modalities whose encoder has run before; see ``cm2.samples.embeddings``.
         vocabularies: Of each modality that is text the tokenizer as JSON, such as those of a
             trained model, in place of ``tokenizer``.
+        learned: What an earlier reading learned from a training split, as its attribute of this
+            name says it, such as that of a trained model; in place of ``fitted_on``.
+        labelled: Whether stays whose outcome is not known are left out.
         verify: Whether files are checked against their checksums.
 
     Attributes:
@@ -73,6 +76,8 @@ class Prepared(Dataset[Batch]):
             where one is not known.
         shape: Arguments of each modality's encoder that follow from the data.
         vocabularies: Of each modality that is text its tokenizer, as JSON.
+        learned: What was learned from the training split, as JSON: classes, labels, and of each
+            modality its kind and scales. Neither a row of the data nor an identifier.
         variables: What each number of ``Events.variable`` stands for: ``name``, and the ``mean``
             and ``deviation`` by which values were scaled; None if events are not read.
         classes: Number of classes; two for each of several labels.
@@ -101,6 +106,8 @@ class Prepared(Dataset[Batch]):
         fitted_on: str | Path | None = None,
         embedded: Sequence[str] = (),
         vocabularies: Mapping[str, str] | None = None,
+        learned: Mapping[str, Any] | None = None,
+        labelled: bool = False,
         verify: bool = True,
     ) -> None:
         _one_of("setting", setting, ("partial", "paired"))
@@ -111,17 +118,20 @@ class Prepared(Dataset[Batch]):
             raise InputError(f"missing_rate should be in [0, 1), but is {missing_rate}")
         folder = Folder(root, verify=verify)
         self.modalities = _chosen(folder, modalities, embedded)
-        fit = folder if fitted_on is None else Folder(fitted_on, verify=verify)
-        _chosen(fit, self.modalities, ())
+        fit = None
+        if learned is None:
+            fit = folder if fitted_on is None else Folder(fitted_on, verify=verify)
+            _chosen(fit, self.modalities, ())
+            learned = _learned(fit, self.modalities, embedded)
+        self.learned = dict(learned)
         self.checksum = folder.checksum
         self.synthetic = folder.synthetic
         self.source = str(folder.manifest.get("source", ""))
         stays = folder.stays
-        labels = pd.concat([stays["label"], fit.stays["label"]]).dropna()
-        self.labels = fit.labels
-        told = fit.manifest.get("classes") or 2
-        self.classes = max(told, int(labels.max()) + 1 if len(labels) else 0)
+        self.labels = tuple(self.learned["labels"])
+        self.classes = max(int(self.learned["classes"]), _classes(folder))
         stays = stays if split is None else stays.loc[stays["split"] == split]
+        stays = stays.loc[_known(stays, self.labels)] if labelled else stays
         has = folder.has(stays, self.modalities)
         kept = has.all(axis=1) if setting == "paired" else has[:, 0]
         self.stays: pd.DataFrame = stays.iloc[np.flatnonzero(kept)].reset_index(drop=True)
@@ -136,11 +146,11 @@ class Prepared(Dataset[Batch]):
         self._readers = {
             name: _reader(
                 folder,
-                fit,
                 name,
                 self._ids,
-                name in embedded,
-                text | {"vocabulary": given.get(name)},
+                _kind(folder, name, embedded),
+                self.learned["modalities"],
+                text | {"vocabulary": given.get(name), "fit": fit},
             )
             for name in self.modalities
         }
@@ -188,13 +198,30 @@ class Prepared(Dataset[Batch]):
         )
 
 
+def _known(stays: pd.DataFrame, labels: Sequence[str]) -> Bool[ndarray, " stay"]:
+    """Of which stays the outcome, or each of several labels, is known."""
+    columns = _outcomes(labels)
+    if not set(columns) <= set(stays):
+        return np.zeros(len(stays), bool)
+    return stays[columns].notna().all(axis=1).to_numpy()
+
+
 def _target(stays: pd.DataFrame, labels: Sequence[str]) -> Tensor | None:
     """Outcomes of stays: codes, or a column a label; None where one is not known."""
-    columns = [f"label_{name}" for name in labels] or ["label"]
-    if not set(columns) <= set(stays) or stays[columns].isna().any(axis=None):
+    if not set(_outcomes(labels)) <= set(stays) or not _known(stays, labels).all():
         return None
-    values = torch.tensor(stays[columns].to_numpy(np.int64))
+    values = torch.tensor(stays[_outcomes(labels)].to_numpy(np.int64))
     return values if labels else values.squeeze(1)
+
+
+def _outcomes(labels: Sequence[str]) -> list[str]:
+    return [f"label_{name}" for name in labels] or ["label"]
+
+
+def _classes(folder: Folder) -> int:
+    """Number of classes, of the manifest or of the stays."""
+    labels = folder.stays["label"].dropna()
+    return max(folder.manifest.get("classes") or 2, int(labels.max()) + 1 if len(labels) else 0)
 
 
 def _one_of(name: str, value: str, known: Sequence[str]) -> None:
@@ -213,25 +240,56 @@ def _chosen(
     return chosen
 
 
+READERS: dict[str, type[Reader]] = {
+    "series": Series,
+    "tabular": Tabular,
+    "text": Text,
+    "image": Image,
+    "events": Events,
+    "embedding": Embedding,
+}
+
+
+def _kind(folder: Folder, name: str, embedded: Sequence[str]) -> str:
+    """How a modality is read, which is another way if its encoder has run before."""
+    kind = str(folder.facts(name)["kind"])
+    if kind not in READERS:
+        raise InputError(f"{folder.root}: modality {name!r} is of the unknown kind {kind!r}")
+    return "embedding" if name in embedded else kind
+
+
+def _learned(fit: Folder, modalities: Sequence[str], embedded: Sequence[str]) -> dict[str, Any]:
+    """What the training split of a folder gives to reading: ``Prepared.learned``."""
+    kinds = {name: _kind(fit, name, embedded) for name in modalities}
+    return {
+        "classes": _classes(fit),
+        "labels": list(fit.labels),
+        "modalities": {
+            name: {"kind": kind, "learned": READERS[kind].learn(fit, name)}
+            for name, kind in kinds.items()
+        },
+    }
+
+
 def _reader(
     folder: Folder,
-    fit: Folder,
     name: str,
     stays: Int[ndarray, " stay"],
-    embedded: bool,
+    kind: str,
+    learned: Mapping[str, Any],
     text: dict[str, Any],
 ) -> Reader:
-    kind = folder.facts(name)["kind"]
-    if embedded:
-        return Embedding(folder, name, stays)
-    if kind == "series":
-        return Series(folder, name, stays, fit)
-    if kind == "tabular":
-        return Tabular(folder, name, stays, fit)
+    if name not in learned:
+        raise InputError(f"nothing was learned of a modality {name!r}, but of {list(learned)}")
+    if learned[name]["kind"] != kind:
+        raise InputError(
+            f"{folder.root}: modality {name!r} is of the kind {kind!r}, but was"
+            f" {learned[name]['kind']!r} in the training"
+        )
     if kind == "text":
-        return Text(folder, name, stays, fit, **text)
-    if kind == "image":
-        return Image(folder, name, stays)
-    if kind == "events":
-        return Events(folder, name, stays, fit)
-    raise InputError(f"{folder.root}: modality {name!r} is of the unknown kind {kind!r}")
+        return Text(folder, name, stays, **text)
+    if kind in ("image", "embedding"):
+        return (Image if kind == "image" else Embedding)(folder, name, stays)
+    scaled: Any = READERS[kind]
+    reader: Reader = scaled(folder, name, stays, learned[name]["learned"])
+    return reader

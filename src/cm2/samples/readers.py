@@ -2,6 +2,9 @@
 
 A reader answers for the stays of one split. Row ``-1`` stands for a stay without the modality; it
 comes out as zeros, or as a sequence without steps.
+
+What a reader takes from the training split, such as scales, comes to it as plain numbers and names
+(``learn``), which a trained model keeps: it then reads other data without those it was trained on.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ __all__ = ["Image", "Reader", "Series", "Tabular"]
 NEVER = np.float32(0.0)
 """The hour of what is not there, at the end of all hours, which row ``-1`` reads."""
 
+GRID = ("columns", "hours_per_bin")
+"""Entries of a series in the manifest that must be the same wherever one model is used."""
 SCALE = ("mean", "deviation")
 """Entries of a series in the manifest, by column."""
 
@@ -41,6 +46,11 @@ class Reader(ABC):
 
     shape: dict[str, int]
     has: Bool[ndarray, " stay"]
+
+    @classmethod
+    def learn(cls, folder: Folder, name: str) -> dict[str, Any]:
+        """Returns what the training split of a folder gives, as JSON; by default, nothing."""
+        return {}
 
     @abstractmethod
     def take(self, rows: Int[ndarray, " batch"]) -> Any:
@@ -102,12 +112,21 @@ class Series(Reader):
         folder: The prepared data.
         name: Name of the modality.
         stays: The stays that are answered for, sorted.
-        fit: The data by whose training split numbers are scaled; those of ``folder`` are scaled
-            by its own.
+        learned: The grid and scale that ``learn`` gave; those of ``folder`` are scaled by its own.
     """
 
+    @classmethod
+    def learn(cls, folder: Folder, name: str) -> dict[str, Any]:
+        """The grid and the scale, which preparation took from the training split."""
+        facts = folder.modalities[name]
+        return {key: facts[key] for key in (*GRID, *SCALE) if key in facts}
+
     def __init__(
-        self, folder: Folder, name: str, stays: Int[ndarray, " stay"], fit: Folder
+        self,
+        folder: Folder,
+        name: str,
+        stays: Int[ndarray, " stay"],
+        learned: Mapping[str, Any],
     ) -> None:
         file = folder.modalities[name]["file"]
         frame = folder.table(file, ["stay_id", "bin"])
@@ -118,8 +137,9 @@ class Series(Reader):
         if not later.all():
             raise InputError(f"{folder.root / file}: rows must be sorted by stay_id and bin")
         frame = frame.drop(columns=["stay_id", "bin"])
-        if fit.checksum != folder.checksum:
-            frame = _rescaled(frame, folder.modalities[name], fit.modalities[name])
+        own = self.learn(folder, name)
+        if own != learned:
+            frame = _rescaled(frame, own, learned)
         values = finite(frame.to_numpy(np.float32), folder.root / file)
         lengths = np.searchsorted(ids, stays, "right") - np.searchsorted(ids, stays, "left")
         self.has = lengths > 0
@@ -135,7 +155,7 @@ def _rescaled(
     frame: pd.DataFrame, own: Mapping[str, Any], other: Mapping[str, Any]
 ) -> pd.DataFrame:
     """Numbers on the scale of other data, which must have the same grid."""
-    for key in ("columns", "hours_per_bin"):
+    for key in GRID:
         if own.get(key) != other.get(key):
             raise InputError(f"series differ in {key} from those they are to be scaled like")
     (mean, deviation), (center, scale) = (
@@ -201,20 +221,39 @@ class Tabular(Reader):
         folder: The prepared data.
         name: Name of the modality.
         stays: The stays that are answered for, sorted.
-        fit: The data whose training split gives means, deviations and flags.
+        learned: Columns, means, deviations and flags that ``learn`` gave.
     """
 
-    def __init__(
-        self, folder: Folder, name: str, stays: Int[ndarray, " stay"], fit: Folder
-    ) -> None:
-        frame, other = _numbers(folder, name), _numbers(fit, name)
-        if list(frame.columns) != list(other.columns):
-            raise InputError(f"modality {name!r} has other columns than in {fit.root}")
-        train = fit.stays.loc[fit.stays["split"] == "train", "stay_id"]
-        seen = other[other.index.isin(train)]
+    @classmethod
+    def learn(cls, folder: Folder, name: str) -> dict[str, Any]:
+        """Columns, their means and deviations, and which have a flag."""
+        table = _numbers(folder, name)
+        train = folder.stays.loc[folder.stays["split"] == "train", "stay_id"]
+        seen = table[table.index.isin(train)]
         deviation = seen.std(ddof=0)
-        scaled = (frame - seen.mean()) / deviation.where(deviation > 0, 1.0)
-        flags = frame.isna().loc[:, seen.isna().any()].astype(np.float64)
+        return {
+            "columns": list(table.columns),
+            "mean": seen.mean().tolist(),
+            "deviation": deviation.where(deviation > 0, 1.0).tolist(),
+            "flags": list(table.columns[seen.isna().any()]),
+        }
+
+    def __init__(
+        self,
+        folder: Folder,
+        name: str,
+        stays: Int[ndarray, " stay"],
+        learned: Mapping[str, Any],
+    ) -> None:
+        frame = _numbers(folder, name)
+        columns = learned["columns"]
+        if list(frame.columns) != columns:
+            raise InputError(
+                f"{folder.root}: modality {name!r} has other columns than in the training"
+            )
+        mean, deviation = (pd.Series(learned[key], columns, dtype=np.float64) for key in SCALE)
+        scaled = (frame - mean) / deviation
+        flags = frame[learned["flags"]].isna().astype(np.float64)
         values = pd.concat([scaled.fillna(0.0), flags], axis=1)
         self.has = np.isin(stays, frame.index)
         self.shape = {"features": values.shape[1]}

@@ -48,7 +48,7 @@ class Text(Reader):
         folder: The prepared data.
         name: Name of the modality.
         stays: The stays that are answered for, sorted.
-        fit: The data from whose training split a vocabulary is learned.
+        fit: The data from whose training split a vocabulary is learned; None if it is given.
         vocabulary: A tokenizer as JSON, such as that of a trained model.
         tokenizer: In its place, as ``tokens.load`` takes it; None for both learns a vocabulary.
         length: Most tokens in a chunk.
@@ -61,7 +61,7 @@ class Text(Reader):
         folder: Folder,
         name: str,
         stays: Int[ndarray, " stay"],
-        fit: Folder,
+        fit: Folder | None,
         *,
         vocabulary: str | None = None,
         tokenizer: str | Path | None = None,
@@ -75,8 +75,12 @@ class Text(Reader):
             self.vocabulary = vocabulary
         elif tokenizer is not None:
             self.vocabulary = tokens.load(tokenizer).to_str()
-        else:
+        elif fit is not None:
             self.vocabulary = _learned(fit, name)
+        else:
+            raise InputError(
+                f"modality {name!r} is text: what was learned needs its vocabulary in vocabularies"
+            )
         self.shape = {"vocabulary": tokens.parse(self.vocabulary).get_vocab_size()}
         found = _made(folder, name, self.vocabulary, length, per_document).of(stays)
         number = np.bincount(np.searchsorted(stays, found.stays), minlength=len(stays))

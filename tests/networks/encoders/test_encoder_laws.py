@@ -301,6 +301,8 @@ def test_an_architecture_names_nothing_elsewhere(tmp_path: Path) -> None:
         Image(4, architecture=given)
     with pytest.raises(ValueError, match="which is no text model"):
         Text(4, architecture=encoder("image").section()["architecture"])
+    with pytest.raises(ValueError, match="vocabulary of 2000, but that of the architecture has 11"):
+        Text(4, architecture=given, vocabulary=2000)
     with pytest.raises(ValueError, match="not both"):
         Text(4, weights=tmp_path, architecture=given)
 

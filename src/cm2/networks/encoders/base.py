@@ -20,6 +20,7 @@ from typing import Any, Self
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from cm2.core.errors import InputError
 from cm2.core.registry import Registry
 
 
@@ -89,7 +90,7 @@ class Encoder(nn.Module, ABC):
                 found[name] = json.loads(json.dumps(value, allow_nan=False, default=os.fspath))
             except (TypeError, ValueError) as error:
                 if name in given:
-                    raise ValueError(
+                    raise InputError(
                         f"{cls.__name__} cannot be described by its argument {name!r}: {error}"
                     ) from None
         names = [name for name in REGISTRY if REGISTRY[name] is cls]

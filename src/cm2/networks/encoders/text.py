@@ -96,14 +96,14 @@ class Text(Encoder):
         # A pooling layer that nothing reads would be a parameter without a gradient.
         if getattr(body, "pooler", None) is not None:
             body.pooler = None
+        source = "the architecture" if weights is None else f"the weights in {weights}"
         if getattr(body.config, "vocab_size", None) is None:
-            where = "the architecture" if weights is None else weights
-            raise ValueError(f"{where} holds {type(body).__name__}, which is no text model")
+            raise ValueError(f"{source}: a {type(body).__name__}, which is no text model")
         spare = body.config.vocab_size - (vocabulary or body.config.vocab_size)
         if not 0 <= spare < SPARE:
             raise ValueError(
-                f"the tokens come from a vocabulary of {vocabulary}, but the weights in {weights} "
-                f"were trained with {body.config.vocab_size}: use their tokenizer"
+                f"the tokens come from a vocabulary of {vocabulary}, but that of {source} has "
+                f"{body.config.vocab_size}: use their tokenizer"
             )
         self.body: nn.Module = body
         self.width = int(body.config.hidden_size)

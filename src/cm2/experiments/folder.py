@@ -1,0 +1,141 @@
+"""The folder of a run: whether it may be begun, what it keeps, and its data read with that."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cm2.core.errors import InputError
+from cm2.core.files import to_json, write_text
+from cm2.experiments import config
+from cm2.experiments.config import Experiment
+from cm2.samples.prepared import Prepared
+
+__all__ = ["begin", "check", "data", "facts", "same_data", "same_shape", "write"]
+
+TOKENIZERS = "tokenizers"
+READERS = "readers.json"
+
+
+def data(
+    run: Path,
+    experiment: Experiment,
+    split: str | None,
+    *,
+    root: Path | None = None,
+    labelled: bool = False,
+) -> Prepared:
+    """Reads the data of a run, or others, with the scales and words that the run was trained with.
+
+    Args:
+        run: Folder of the run; one that has not begun has learned nothing yet.
+        experiment: What it runs.
+        split: Which split; ``None`` for all rows.
+        root: Other prepared data, which are read on the scale of the run's.
+        labelled: Whether stays whose outcome is not known are left out.
+
+    Raises:
+        InputError: If the run learned a vocabulary and did not keep it.
+    """
+    options = dict(experiment.data)
+    if root is not None:
+        options["fitted_on"] = options.get("fitted_on") or options["root"]
+        options["root"] = root
+    kept = {
+        path.stem: path.read_text(encoding="utf-8")
+        for path in (Path(run) / TOKENIZERS).glob("*.json")
+    }
+    learned = _learned(Path(run))
+    if learned is not None:
+        texts = [name for name, one in learned["modalities"].items() if one["kind"] == "text"]
+        _check_words(Path(run), experiment, texts, kept)
+    found = Prepared(**options, split=split, vocabularies=kept, learned=learned, labelled=labelled)
+    _check_words(Path(run), experiment, list(found.vocabularies), kept)
+    return found
+
+
+def _learned(run: Path) -> dict[str, Any] | None:
+    """What the run's training split gave; None if it has not begun, or is of an earlier version."""
+    path = run / READERS
+    if not path.is_file():
+        return None
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _check_words(
+    run: Path, experiment: Experiment, texts: Sequence[str], kept: Mapping[str, str]
+) -> None:
+    """Refuses a trained run that learned a vocabulary and lacks it."""
+    lost = [name for name in texts if name not in kept]
+    if lost and experiment.data["tokenizer"] is None and (run / "best.ckpt").exists():
+        raise InputError(
+            f"{run}: keeps no vocabulary of {', '.join(lost)}; an earlier cm2 trained it, whose"
+            " vocabularies cannot be learned again: train it anew"
+        )
+
+
+def facts(run: Path) -> dict[str, Any]:
+    """What ``environment.json`` says; under ``data`` what the training data were like."""
+    found: dict[str, Any] = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    return found
+
+
+def check(experiment: Experiment, out: Path, resume: bool) -> None:
+    """Checks that a folder is free, or holds the run that is to be resumed."""
+    written = out / "config.yaml"
+    if written.exists():
+        # Read and written again, so that a key of a later version has its default.
+        trees = [yaml.safe_load(one.dump()) for one in (config.load(written), experiment)]
+        for tree in trees:  # a bar changes nothing, and earlier versions had none by default
+            tree["training"].pop("progress", None)
+        same = trees[0] == trees[1]
+        if not resume:
+            raise InputError(f"{out} holds a run already; give --resume, or another --out")
+        if not same:
+            raise InputError(f"{out} holds a run of another experiment; give another --out")
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} is not empty and holds no run; give another --out")
+
+
+def begin(
+    experiment: Experiment,
+    out: Path,
+    environment: Mapping[str, Any],
+    learned: Prepared,
+) -> None:
+    """Makes the folder of a run, now that its data and its model are there."""
+    if (out / "environment.json").exists():
+        same_data(out, environment["data"]["checksum"])
+    out.mkdir(parents=True, exist_ok=True)
+    write(out / "config.yaml", experiment.dump())
+    write(out / READERS, learned.learned)
+    for name, text in learned.vocabularies.items():
+        (out / TOKENIZERS).mkdir(exist_ok=True)
+        write(out / TOKENIZERS / f"{name}.json", text)
+    write(out / "environment.json", environment)
+
+
+def same_data(out: Path, checksum: str) -> None:
+    """Refuses data that have been prepared anew since the run began: tables would mix them."""
+    if checksum != facts(out)["data"]["checksum"]:
+        raise InputError(
+            f"{out}: the data are not those that the run began with; they have been prepared anew"
+        )
+
+
+def same_shape(run: Path, root: Path, asked: Prepared) -> None:
+    """Refuses data that the run's encoders cannot read."""
+    shape = facts(run)["data"]["shape"]
+    if asked.shape != shape:
+        raise InputError(f"{root} has {asked.shape}, but the run was trained on {shape}")
+
+
+def write(path: Path, content: Any) -> None:
+    """Writes text, or anything else as JSON, in one step."""
+    write_text(path, content if isinstance(content, str) else to_json(content))
