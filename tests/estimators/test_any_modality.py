@@ -12,7 +12,7 @@ import torch
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from cm2 import CM2Classifier, Samples
-from cm2.estimators.heads import Fusion, JointHead
+from cm2.estimators.heads import Fusion, JointHead, fusion
 from cm2.networks.encoders import Dense
 
 ROWS = 96
@@ -182,6 +182,32 @@ def test_heads_on_embeddings_never_see_rows_of_their_network(
     seen = [{place[value] for value in part} for part in fitted]
     assert [len(part) for part in seen] == [ROWS // 2] * 2
     assert all(not theirs & rows for theirs, rows in zip(seen, trained, strict=True))
+
+
+def test_validation_samples_stop_training_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """All rows are learned from, those of validation are watched, and no file has them."""
+    looked_at = []
+    train = fusion.train
+
+    def watched(network: Any, task: Any, training: Any, validation: Any, **options: Any) -> Any:
+        looked_at.append((len(training), len(validation), validation.target.tolist()))
+        return train(network, task, training, validation, **options)
+
+    monkeypatch.setattr(fusion, "train", watched)
+    model = classifier(head="pooled", max_epochs=1, encoders={"vitals": TINY["vitals"]})
+    few = {"labs": X["labs"], "vitals": X["vitals"]}
+    learn, stop = (Samples(few, y=Y)[rows] for rows in (slice(60), slice(60, None)))
+    known = stop.present.any(axis=1)
+    model.fit(learn[learn.present.any(axis=1)], validation=stop)
+    assert [part[1] for part in looked_at] == [known.sum()] * 2
+    assert all(part[2] == Y[60:][known].tolist() for part in looked_at)
+    assert sum(part[0] for part in looked_at) == learn.present.any(axis=1).sum()
+    again = CM2Classifier.load(model.save(tmp_path / "model.cm2"))
+    assert again.head_.heads_["fusion"].held is None
+    with pytest.raises(ValueError, match=r"classes that no training sample has: \[2\]"):
+        model.fit(S[:60], validation=Samples(few, y=np.full(ROWS, 2)))
 
 
 def test_samples_can_be_cross_validated_and_searched() -> None:

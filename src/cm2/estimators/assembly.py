@@ -8,6 +8,7 @@ from typing import Any
 from cm2 import copulas, couplings
 from cm2.core import persistence
 from cm2.estimators.heads import Embedded, Experts, Fusion, Head, JointHead, Pool
+from cm2.estimators.heads.base import Held
 from cm2.estimators.heads.fusion import ACCELERATORS
 from cm2.networks import fusions, imputers, models
 from cm2.networks.models import objectives, posteriors
@@ -73,8 +74,15 @@ def imputation(given: Mapping[str, Any]) -> str:
     return "conditional-mean" if closed else "conditional"
 
 
-def build(given: Mapping[str, Any], seed: int, blocks: Blocks) -> Head:
-    """The head that the arguments name, unfitted, for samples of these modalities."""
+def build(given: Mapping[str, Any], seed: int, blocks: Blocks, held: Held | None) -> Head:
+    """The head that the arguments name, unfitted, for samples of these modalities.
+
+    Args:
+        given: The classifier's arguments.
+        seed: Of everything random.
+        blocks: The training samples.
+        held: Those that stop the training of networks.
+    """
     fusion = Fusion(
         copula=given["copula"],
         components=given["n_components"],
@@ -98,6 +106,7 @@ def build(given: Mapping[str, Any], seed: int, blocks: Blocks) -> Head:
         device=given["device"],
         n_jobs=given["n_jobs"],
     )
+    fusion.held = held
     joint = JointHead(
         copula=given["copula"], coupling=given["coupling"], rank=given["rank"], random_state=seed
     )

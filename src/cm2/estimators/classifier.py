@@ -24,7 +24,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from cm2.core import persistence
 from cm2.estimators import assembly
 from cm2.estimators.heads import Embedded, Fusion, Head, JointHead, Pool
-from cm2.estimators.heads.base import class_prior, probabilities
+from cm2.estimators.heads.base import Held, class_prior, probabilities
 from cm2.samples import targets
 from cm2.samples.container import Samples
 from cm2.samples.inputs import Blocks, Groups, Reader
@@ -159,6 +159,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         *,
         present: Any = None,
         groups: Any = None,
+        validation: Samples | None = None,
     ) -> Self:
         """Trains on samples and their labels.
 
@@ -171,6 +172,8 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 NaN rows say.
             groups: Patient of each sample, if some have several; kept together in all
                 folds and in the rows that stop the training.
+            validation: Samples with ``y`` that stop the training of networks, and from which
+                nothing else is learned; without them a part of each network's rows does.
 
         Raises:
             ValueError: Before any training, if the input is bad; the error says which modality or
@@ -198,14 +201,18 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             targets.check_patients(groups, 3 if held_out else 2, f"head={self.head!r}")
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         build = partial(assembly.build, self.get_params(deep=False), seed, blocks)
+        held = None if validation is None else self._held(validation)
         self.head_: Head | list[Head]
         if codes.ndim == 1:
             self.prior_ = class_prior(codes, weight, len(self.classes_))
-            self.head_ = build().fit(blocks, codes, weight, groups)
+            self.head_ = build(held).fit(blocks, codes, weight, groups)
         else:
             parts = [(label, self._weighted(weight, label)) for label in codes.T]
             self.prior_ = np.stack([class_prior(label, share, 2) for label, share in parts])
-            self.head_ = [build().fit(blocks, c, w, groups) for c, w in parts]
+            self.head_ = [
+                build(held and held._replace(y=held.y[:, k])).fit(blocks, *part, groups)
+                for k, part in enumerate(parts)
+            ]
         return self
 
     def predict_proba(self, X: Any, *, present: Any = None) -> Float[ndarray, "n label"]:
@@ -325,6 +332,19 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "head_")
         self._check_array(X, reset=False)
         return self.reader_.blocks(X, present)
+
+    def _held(self, validation: Samples) -> Held:
+        """The samples that stop training, as the heads see them."""
+        labels = targets.checked_labels(validation.y, len(validation))
+        unknown = sorted(set(np.unique(labels).tolist()) - set(self.classes_.tolist()))
+        if unknown:
+            raise ValueError(f"validation has classes that no training sample has: {unknown}")
+        codes = labels if labels.ndim == 2 else np.searchsorted(self.classes_, labels)
+        blocks = self.reader_.blocks(validation)
+        known = np.flatnonzero(blocks.present.any(axis=1))
+        if not len(known):
+            raise ValueError("validation has no sample with a modality")
+        return Held(blocks.take(known), codes[known].astype(np.int64))
 
     def _weighted(self, weight: Float[ndarray, " n"], codes: ndarray) -> Float[ndarray, " n"]:
         """Weights of samples, those of their classes among them if they have but one."""

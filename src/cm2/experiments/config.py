@@ -1,7 +1,7 @@
 """What an experiment is: a YAML file, its overrides, and the check of every key and value.
 
 A section names a class by its ``kind`` and gives arguments of that class; they are checked against
-its signature, by name and type, before anything starts. There is no other list of what is allowed.
+its signature, by name and type, before anything starts. There is no other list of what is allowed::
 
     data: {root: prepared/mimic4, modalities: [series, cxr], setting: partial}
     dim: 256

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Self, TypeGuard
+from typing import Any, NamedTuple, Self, TypeGuard
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -23,12 +23,41 @@ FLOOR = float(np.log(1e-9))
 """Log probability given to a class that a model has never seen."""
 
 
+class Held(NamedTuple):
+    """Rows that stop the training of networks, and from which nothing else is learned.
+
+    Attributes:
+        blocks: The modalities.
+        y: Class codes.
+    """
+
+    blocks: Blocks
+    y: Int[ndarray, " n"]
+
+
 class Head(BaseEstimator, ABC):  # type: ignore[misc]
     """Class probabilities from whatever modalities a row has.
 
     Class codes run from 0 to C - 1 and each occurs in ``y``; ``predict_log_proba`` has one column
     a code. A head must accept a modality that no training row has.
+
+    Attributes:
+        held: Rows that stop training; clones keep them, files do not.
     """
+
+    held: Held | None = None
+
+    def __sklearn_clone__(self) -> Self:
+        """An unfitted head with the same arguments, whose training the same rows stop."""
+        twin: Self = super().__sklearn_clone__()
+        twin.held = self.held
+        return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without rows of any patient."""
+        state = dict(super().__getstate__())
+        state.pop("held", None)
+        return state
 
     @abstractmethod
     def fit(

@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from cm2.core.numerics import seeded
 from cm2.core.persistence import load_module_arrays, module_arrays, plain
-from cm2.estimators.heads.base import FLOOR, Head, register, stratified_folds
+from cm2.estimators.heads.base import FLOOR, Head, Held, register, stratified_folds
 from cm2.estimators.heads.encoding import batches, start, try_encoder
 from cm2.networks import models
 from cm2.networks.models import CM2, Model
@@ -40,8 +40,8 @@ ACCELERATORS = {"auto": "auto", "cpu": "cpu", "cuda": "gpu"}
 class Fusion(Head):
     """Averages CM2 networks that are each trained without one fold of the rows.
 
-    Early stopping looks at a stratified part of a network's own training rows, never at the fold
-    that it is to predict.
+    Early stopping looks at the rows that are held for it, or else at a stratified part of a
+    network's own training rows; never at the fold that it is to predict.
 
     Args:
         copula: Name of the copula family.
@@ -162,7 +162,7 @@ class Fusion(Head):
             rows = np.arange(len(y))
             weight = row_weights(sample_weight, len(y))
             self._prepare(blocks, y)
-            self.networks_ = [self._train(blocks, y, weight, groups, rows, 0)]
+            self.networks_ = [self._train(blocks, y, weight, groups, rows, 0, self.held)]
         else:
             folds = stratified_folds(y, min(self.folds, len(y)), self.seed, groups)
             self.cross_fit(blocks, y, sample_weight, folds, groups)
@@ -193,7 +193,7 @@ class Fusion(Head):
         self._prepare(blocks, y)
         self.networks_ = Parallel(n_jobs=self.n_jobs)(
             delayed(self._train)(
-                blocks, y, weight, groups, np.flatnonzero(numbers != number), number
+                blocks, y, weight, groups, np.flatnonzero(numbers != number), number, self.held
             )
             for number in range(numbers.max() + 1)
         )
@@ -274,26 +274,32 @@ class Fusion(Head):
         groups: ndarray | None,
         rows: Int[ndarray, " row"],
         number: int,
+        held: Held | None,
     ) -> Model:
-        """Trains a network on some of the rows."""
+        """Trains a network on some of the rows, until it is no longer better on others."""
         rows = rows[weight[rows] > 0]
-        inside = None if groups is None else groups[rows]
-        inner = stratified_folds(y[rows], INNER_FOLDS, self.seed + number, inside) == 0
-        if inner.all() or not inner.any():
-            raise ValueError(
-                f"a network needs rows to learn from and rows to stop by, but has {len(rows)} rows"
-            )
 
         def dataset(chosen: Int[ndarray, " row"]) -> ArrayDataset:
             part = blocks.take(chosen)
             return ArrayDataset(part.raw, part.present, y[chosen], weight[chosen])
 
+        if held is not None:
+            stop = ArrayDataset(held.blocks.raw, held.blocks.present, held.y)
+        else:
+            inside = None if groups is None else groups[rows]
+            inner = stratified_folds(y[rows], INNER_FOLDS, self.seed + number, inside) == 0
+            if inner.all() or not inner.any():
+                raise ValueError(
+                    "a network needs rows to learn from and rows to stop by, but has "
+                    f"{len(rows)} rows"
+                )
+            rows, stop = rows[~inner], dataset(rows[inner])
         at_once = self.batch_size if blocks.inputs else VALIDATION_ROWS
         return train(
             self._network(self.seed + number),
             Multiclass(self.labels_),
-            dataset(rows[~inner]),
-            dataset(rows[inner]),
+            dataset(rows),
+            stop,
             max_epochs=self.max_epochs,
             patience=self.patience,
             lr=self.lr,
