@@ -7,7 +7,7 @@ from typing import Any
 
 from cm2 import copulas, couplings
 from cm2.core import persistence
-from cm2.estimators.heads import Embedded, Experts, Fusion, Head, JointHead, Pool
+from cm2.estimators.heads import Embedded, Experts, Fusion, Head, JointHead, Pool, Presence
 from cm2.estimators.heads.base import Held
 from cm2.estimators.heads.fusion import ACCELERATORS
 from cm2.networks import fusions, imputers, models
@@ -118,8 +118,8 @@ def build(given: Mapping[str, Any], seed: int, blocks: Blocks, held: Held | None
     if blocks.unread:  # these heads read numbers: networks have to make some first
         for name in ("joint", "experts"):
             heads[name] = Embedded(heads[name], fusion, seed)
-    if given["head"] != "pooled":
-        return heads[given["head"]]
     # At least three folds, and equally many for each network.
     folds = given["n_networks"] * -(-3 // given["n_networks"])
-    return Pool(heads, folds=folds, random_state=seed)
+    pooled = given["head"] == "pooled"
+    head = Pool(heads, folds=folds, random_state=seed) if pooled else heads[given["head"]]
+    return Presence(head, seed) if given["presence"] else head

@@ -23,7 +23,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cm2.core import persistence
 from cm2.estimators import assembly
-from cm2.estimators.heads import Embedded, Fusion, Head, JointHead, Pool
+from cm2.estimators.heads import Embedded, Fusion, Head, JointHead, Pool, Presence
 from cm2.estimators.heads.base import Held, class_prior, probabilities
 from cm2.samples import targets
 from cm2.samples.container import Samples
@@ -74,6 +74,9 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             random; weights are loaded only if they are named here.
         network: Name of the network; ``"cm2"``, or a rival such as ``"medfuse"``, of which options
             of copula, imputation and fusion say nothing.
+        presence: Whether it tells of the class that a modality is there at all, shrunk and as far
+            as held-out rows bear it out; for data in which modalities are missing for the same
+            reasons as in training.
         device: Where networks are trained: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         n_jobs: Networks that are trained side by side, in processes.
         run_dir: Folder for training logs; nothing is written without one.
@@ -119,6 +122,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         batch_size: int = 256,
         encoders: dict[str, Any] | None = None,
         network: str = "cm2",
+        presence: bool = False,
         device: str = "auto",
         n_jobs: int | None = None,
         run_dir: str | Path | None = None,
@@ -145,6 +149,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.batch_size = batch_size
         self.encoders = encoders
         self.network = network
+        self.presence = presence
         self.device = device
         self.n_jobs = n_jobs
         self.run_dir = run_dir
@@ -269,6 +274,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         blocks = self._blocks(X, present)
         head = self.head_[0] if isinstance(self.head_, list) else self.head_
+        head = head.head_ if isinstance(head, Presence) else head
         if not isinstance(head, JointHead):
             head = self._network_head(head)
         z = head.embed(blocks)
@@ -355,6 +361,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _network_head(self, head: Head) -> Fusion:
         """The head with networks."""
+        head = head.head_ if isinstance(head, Presence) else head
         head = head.heads_["fusion"] if isinstance(head, Pool) else head
         head = head.fusion_ if isinstance(head, Embedded) else head
         if not isinstance(head, Fusion):

@@ -6,5 +6,16 @@ from cm2.estimators.heads.experts import Experts
 from cm2.estimators.heads.fusion import Fusion
 from cm2.estimators.heads.joint import JointHead
 from cm2.estimators.heads.pool import Pool
+from cm2.estimators.heads.presence import Presence
 
-__all__ = ["REGISTRY", "Embedded", "Experts", "Fusion", "Head", "JointHead", "Pool", "register"]
+__all__ = [
+    "REGISTRY",
+    "Embedded",
+    "Experts",
+    "Fusion",
+    "Head",
+    "JointHead",
+    "Pool",
+    "Presence",
+    "register",
+]
