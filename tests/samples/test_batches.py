@@ -23,7 +23,7 @@ def test_batches_hold_whole_rows() -> None:
         assert torch.equal(batch.present, data.present[rows])
         assert torch.equal(batch.weight, data.weight[rows])
     assert data[2].inputs["a"].tolist() == [[4.0, 5.0]]
-    assert data[[1, 3]].target.tolist() == [1, 3]
+    assert data.take([1, 3]).target.tolist() == [1, 3]
 
 
 @pytest.mark.parametrize(("rows", "size"), [(10, 4), (10, 3), (9, 4), (1, 4), (8, 4), (5, 1)])

@@ -94,6 +94,16 @@ class ArrayDataset(Dataset[Batch]):
             rows=numbers,
         )
 
+    def take(self, rows: Sequence[int] | Tensor) -> ArrayDataset:
+        """Returns the data set of the given rows."""
+        index = torch.as_tensor(rows)
+        values = {
+            name: one.select(index.numpy()) if isinstance(one, Inputs) else one[index]
+            for name, one in self.inputs.items()
+        }
+        target, weight = (None if one is None else one[index] for one in (self.target, self.weight))
+        return ArrayDataset(values, self.present[index], target, weight)
+
 
 def _absent(inputs: Inputs, rows: Tensor, present: Tensor) -> Any:
     """The rows of a modality, nothing of those that lack it."""

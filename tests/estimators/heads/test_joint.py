@@ -335,7 +335,7 @@ def test_the_groups_that_a_head_is_given_are_those_that_count(
             seen.append(groups)
             super().__init__(weight, groups)
 
-    monkeypatch.setattr("cm2.heads.joint.Search", Noted)
+    monkeypatch.setattr("cm2.estimators.heads.joint.Search", Noted)
     JointHead(dim=1).fit(data, y, groups=groups)
     JointHead(dim=1).cross_fit(data, y, None, stratified_folds(y, 3, 0, groups), groups)
     for found in seen:
