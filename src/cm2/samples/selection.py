@@ -18,7 +18,7 @@ from cm2.core.errors import InputError
 from cm2.core.layout import SPLITS
 from cm2.samples.folder import Folder
 
-__all__ = ["Selection", "chosen", "classes", "outcomes", "select"]
+__all__ = ["Selection", "chosen", "classes", "known", "outcomes", "select"]
 
 
 class Selection(NamedTuple):
@@ -80,7 +80,7 @@ def select(
             _one_of("split", one, SPLITS)
         stays = stays.loc[stays["split"].isin(splits)]
     if labelled:
-        stays = stays.loc[_known(stays, labels)]
+        stays = stays.loc[known(stays, labels)]
     has = folder.has(stays, modalities)
     kept = has.all(axis=1) if setting == "paired" else has[:, 0]
     stays = stays.iloc[np.flatnonzero(kept)].reset_index(drop=True)
@@ -102,7 +102,7 @@ def chosen(
 
 def outcomes(stays: pd.DataFrame, labels: Sequence[str]) -> Int[ndarray, "stay ..."] | None:
     """Outcomes of stays: codes, or a column a label; None where one is not known."""
-    if not set(_columns(labels)) <= set(stays) or not _known(stays, labels).all():
+    if not set(_columns(labels)) <= set(stays) or not known(stays, labels).all():
         return None
     values = stays[_columns(labels)].to_numpy(np.int64)
     return values if labels else values[:, 0]
@@ -114,7 +114,7 @@ def classes(folder: Folder) -> int:
     return max(folder.manifest.get("classes") or 2, int(labels.max()) + 1 if len(labels) else 0)
 
 
-def _known(stays: pd.DataFrame, labels: Sequence[str]) -> Bool[ndarray, " stay"]:
+def known(stays: pd.DataFrame, labels: Sequence[str]) -> Bool[ndarray, " stay"]:
     """Of which stays the outcome, or each of several labels, is known."""
     columns = _columns(labels)
     if not set(columns) <= set(stays):
