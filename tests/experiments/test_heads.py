@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from cm2 import CM2Classifier, Samples, cli
+from cm2.core.errors import InputError
 from cm2.experiments import config, results, run
 from cm2.experiments.config import ConfigError
 from cm2.experiments.predictions import Predictions
@@ -189,6 +190,11 @@ def test_several_labels(tmp_path: Path) -> None:
     frame = pd.read_parquet(tmp_path / "p.parquet")
     assert "probability_sepsis" in frame
     assert frame["probability_shock"].between(0, 1).all()
+    other = make_folder(tmp_path / "other", 12)  # of one class a stay, and without these labels
+    run.write_predictions(tmp_path / "run", other, tmp_path / "q.parquet")
+    assert len(pd.read_parquet(tmp_path / "q.parquet")) == 11
+    with pytest.raises(InputError, match="has no stay with a label"):
+        run.evaluate(tmp_path / "run", root=other)
 
 
 @pytest.mark.parametrize(

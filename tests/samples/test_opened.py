@@ -177,3 +177,8 @@ def test_stays_without_an_outcome(tmp_path: Path) -> None:
     assert Samples.open(root, ["series"]).y is None
     known = Samples.open(root, ["series"], labelled=True)
     assert len(known) == len(known.y) == 18
+    stays["label"] = pd.array([None] * len(stays), dtype="Int64")
+    stays.to_parquet(root / "stays.parquet")
+    rewrite_manifest(root)
+    with pytest.raises(InputError, match="no stay of any split has 'series' and a label"):
+        Samples.open(root, ["series"], labelled=True)

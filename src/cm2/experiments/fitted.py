@@ -197,5 +197,7 @@ def _stays(
     classes = max(selection.classes(read), 0 if facts is None else facts["classes"])
     if labelled:
         known = selection.known(stays, labels)
+        if not known.any():
+            raise InputError(f"{read.root}: has no stay with a label, to measure against")
         samples, stays = samples[known], stays.loc[known].reset_index(drop=True)
     return Stays(samples, stays, labels, classes, read.checksum)

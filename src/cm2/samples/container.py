@@ -16,6 +16,7 @@ import pandas as pd
 from jaxtyping import Bool
 from numpy import ndarray
 
+from cm2.core.errors import InputError
 from cm2.samples import opened, selection, tables
 from cm2.samples.folder import Folder
 from cm2.samples.kinds import column, kind_of
@@ -134,6 +135,12 @@ class Samples:
             split=split,
             labelled=labelled,
         )
+        if not len(taken.stays):
+            outcome = " and a label" if labelled else ""
+            raise InputError(
+                f"{folder.root}: no stay of {split or 'any split'} has {names[0]!r}{outcome} "
+                f"in the setting {setting!r}"
+            )
         return cls(
             opened.columns(folder, names, taken, embedded),
             ids=taken.ids,
