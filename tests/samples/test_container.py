@@ -42,6 +42,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> list[str | None]:
         (pd.Series(TEXTS), "text", [1, 0, 0, 1]),
         (np.array(TEXTS, dtype=object), "text", [1, 0, 0, 1]),
         (["a cough", np.nan, pd.NA, "fever"], "text", [1, 0, 0, 1]),
+        ([["a cough", "none"], ["fever"], None, [" "]], "text", [1, 1, 0, 0]),
         (["a.png", "b.png", "c.png", "no.png"], "text", [1, 1, 1, 1]),  # there are no such files
         (GREY, "image", [1, 0, 1, 1]),
         (np.zeros((4, 8, 8), np.uint8), "image", [1, 1, 1, 1]),

@@ -11,6 +11,7 @@ its signature, by name and type, before anything starts. There is no other list 
     model: {kind: cm2, copula: gumbel, components: 3}
     training: {lr: 1.0e-4, batch_size: 16}
     seed: 0
+    head: fusion
 
 ``base: ../common.yaml`` takes everything from another file first.
 """
@@ -21,7 +22,7 @@ import difflib
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,11 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from cm2.core.errors import InputError
 from cm2.core.numerics import seeded
+from cm2.estimators.classifier import CM2Classifier
+from cm2.experiments import heads
 from cm2.networks import encoders, models, training
 from cm2.networks.encoders.sections import arguments, encoder
+from cm2.samples.container import Samples
 from cm2.samples.prepared import Prepared
 
 __all__ = ["ConfigError", "Experiment", "load", "parse"]
@@ -53,6 +57,10 @@ class Experiment:
         model: The model's ``kind`` and arguments.
         training: Arguments of :func:`~cm2.networks.training.train`.
         seed: Of parameters, the order of samples and all draws.
+        head: The ``kind`` of what predicts, and arguments: ``"fusion"``, the model itself, or
+            ``"pooled"``, ``"joint"`` or ``"experts"``, heads of
+            :class:`~cm2.estimators.classifier.CM2Classifier`, for which the other sections have
+            only what that takes.
     """
 
     name: str
@@ -62,13 +70,20 @@ class Experiment:
     model: dict[str, Any]
     training: dict[str, Any]
     seed: int
+    head: dict[str, Any] = field(default_factory=lambda: {"kind": heads.NETWORK})
+
+    @property
+    def method(self) -> str:
+        """What is fitted: the kind of the model, or the head, if that is another than fusion."""
+        kind = self.head["kind"]
+        return str(self.model["kind"] if kind == heads.NETWORK else kind)
 
     def dump(self) -> str:
         """Returns the experiment as YAML that ``load`` reads."""
         return yaml.safe_dump(_plain(asdict(self)), sort_keys=False)
 
 
-KEYS = ("name", "data", "dim", "encoders", "model", "training", "seed")
+KEYS = ("name", "data", "dim", "encoders", "model", "training", "seed", "head")
 FROM_DATA = ("features", "vocabulary")
 """Arguments of encoders that are read off the data where a file does not give them."""
 
@@ -103,6 +118,9 @@ def parse(tree: Mapping[str, Any]) -> Experiment:
     for key, section in sections.items():
         if not isinstance(section if section is not None else {}, Mapping):
             raise ConfigError(f"{key} must hold keys and values, but is {section!r}")
+    head = _head(tree.get("head", heads.NETWORK))
+    if head["kind"] != heads.NETWORK:
+        return _of_head(tree, sections, head)
     data = _checked("data", Prepared, sections["data"] or {}, skip=READ)
     parts = sections["encoders"] or {}
     if not parts:
@@ -128,6 +146,58 @@ def parse(tree: Mapping[str, Any]) -> Experiment:
         training=_checked("training", training.train, sections["training"] or {}, skip=GIVEN),
         seed=_scalar(tree, "seed", int, 0),
     )
+
+
+def _head(given: Any) -> dict[str, Any]:
+    """The head's kind and arguments, of which a network that is trained as today has none."""
+    section = given if isinstance(given, Mapping) else {"kind": given}
+    kind = section.get("kind")
+    if kind not in heads.KINDS:
+        raise ConfigError(f"head must be one of {', '.join(heads.KINDS)}, but is {given!r}")
+    rest = {key: value for key, value in section.items() if key != "kind"}
+    return {"kind": kind, **_taken("head", rest, {} if kind == heads.NETWORK else heads.HEAD, kind)}
+
+
+def _of_head(
+    tree: Mapping[str, Any], sections: Mapping[str, Any], head: dict[str, Any]
+) -> Experiment:
+    """Checks the keys of a classifier's head; those that only a network knows are refused."""
+    given = {key: dict(section or {}) for key, section in sections.items()}
+    kind = head["kind"]
+    opened = [name for name in arguments(Samples.open) if name not in READ]
+    _known("data.", given["data"], opened, f"head {kind} knows")
+    data = _checked("data", Samples.open, given["data"], skip=READ)
+    parts, chosen = given["encoders"], data["modalities"]
+    found = Experiment(
+        name=_scalar(tree, "name", str, "experiment"),
+        data=data,
+        dim=_scalar(tree, "dim", int, heads.default("embedding_dim")),
+        encoders={
+            name: _part(f"encoders.{name}", encoders.REGISTRY, part, {"dim", *FROM_DATA})
+            for name, part in parts.items()
+            if chosen is None or name in chosen
+        },
+        model=_taken("model", given["model"], heads.MODEL, kind),
+        training=_taken("training", given["training"], heads.TRAINING, kind),
+        seed=_scalar(tree, "seed", int, 0),
+        head=head,
+    )
+    try:
+        heads.classifier(head, found.dim, {}, found.model, found.training, found.seed)
+    except ValueError as error:
+        raise ConfigError(f"head {kind}: {error}") from None
+    return found
+
+
+def _taken(
+    where: str, given: Mapping[str, Any], names: Mapping[str, str], kind: str
+) -> dict[str, Any]:
+    """Checks keys that a classifier calls by other names; returns them with all defaults."""
+    _known(f"{where}.", given, names, f"head {kind} knows")
+    skip = set(arguments(CM2Classifier)) - set(names.values())
+    called = {names[key]: value for key, value in given.items()}
+    found = _checked(where, CM2Classifier, called, skip=skip)
+    return {key: found[argument] for key, argument in names.items()}
 
 
 READ = {"split", "vocabularies", "learned", "labelled"}
@@ -239,14 +309,16 @@ def _parser(function: Callable[..., Any], skip: frozenset[str]) -> ArgumentParse
     return parser
 
 
-def _known(prefix: str, given: Mapping[str, Any], names: Iterable[str]) -> None:
+def _known(
+    prefix: str, given: Mapping[str, Any], names: Iterable[str], who: str = "Known here"
+) -> None:
     """Refuses keys that nobody asks for."""
     known = list(names)
     for key in given:
         if key not in known:
             close = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
             hint = f"; did you mean {prefix}{close[0]}?" if close else "."
-            raise ConfigError(f"unknown key {prefix}{key}{hint} Known here: {', '.join(known)}")
+            raise ConfigError(f"unknown key {prefix}{key}{hint} {who}: {', '.join(known)}")
 
 
 def _scalar(tree: Mapping[str, Any], key: str, kind: type, default: Any) -> Any:

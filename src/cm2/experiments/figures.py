@@ -286,8 +286,8 @@ FIGURES: dict[str, Callable[[Sequence[Cell], pd.DataFrame], Found]] = {
 
 
 def _own(cells: Sequence[Cell]) -> list[Run]:
-    """Runs of CM2 itself."""
-    return [one for cell in cells for one in cell.runs if one.experiment.model["kind"] == OWN]
+    """Runs of CM2 itself, one network each."""
+    return [one for cell in cells for one in cell.runs if one.experiment.method == OWN]
 
 
 def _model(one: Run) -> Any:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from cm2.core.errors import InputError
@@ -15,10 +18,11 @@ from cm2.experiments import config
 from cm2.experiments.config import Experiment
 from cm2.samples.prepared import Prepared
 
-__all__ = ["begin", "check", "data", "facts", "same_data", "same_shape", "write"]
+__all__ = ["begin", "check", "data", "environment", "facts", "same_data", "same_shape", "write"]
 
 TOKENIZERS = "tokenizers"
 READERS = "readers.json"
+PACKAGES = ("cm2", "torch", "lightning", "transformers", "numpy", "pandas", "scikit-learn")
 
 
 def data(
@@ -107,18 +111,43 @@ def begin(
     experiment: Experiment,
     out: Path,
     environment: Mapping[str, Any],
-    learned: Prepared,
+    learned: Prepared | None = None,
 ) -> None:
-    """Makes the folder of a run, now that its data and its model are there."""
+    """Makes the folder of a run, now that its data and its model are there.
+
+    Args:
+        experiment: What it runs.
+        out: The folder.
+        environment: See :func:`environment`.
+        learned: The data whose scales and vocabularies it keeps, if its model does not.
+    """
     if (out / "environment.json").exists():
         same_data(out, environment["data"]["checksum"])
     out.mkdir(parents=True, exist_ok=True)
     write(out / "config.yaml", experiment.dump())
-    write(out / READERS, learned.learned)
-    for name, text in learned.vocabularies.items():
-        (out / TOKENIZERS).mkdir(exist_ok=True)
-        write(out / TOKENIZERS / f"{name}.json", text)
+    if learned is not None:
+        write(out / READERS, learned.learned)
+        for name, text in learned.vocabularies.items():
+            (out / TOKENIZERS).mkdir(exist_ok=True)
+            write(out / TOKENIZERS / f"{name}.json", text)
     write(out / "environment.json", environment)
+
+
+def environment(data: Mapping[str, Any], encoders: Mapping[str, Any]) -> dict[str, Any]:
+    """What a result depends on beside its configuration.
+
+    Args:
+        data: What the training data were like.
+        encoders: What each encoder is built of.
+    """
+    return {
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "encoders": dict(encoders),
+        "data": dict(data),
+    }
 
 
 def same_data(out: Path, checksum: str) -> None:

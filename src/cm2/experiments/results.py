@@ -303,7 +303,7 @@ def _labelled(runs: Sequence[Run]) -> list[Run]:
     groups: dict[tuple[str, str], list[int]] = {}
     for place, run in enumerate(runs):
         if not run.label:
-            kind = run.experiment.model["kind"]
+            kind = run.experiment.method
             groups.setdefault((run.experiment.name, kind), []).append(place)
     named = list(runs)
     for (_, kind), places in groups.items():

@@ -7,32 +7,34 @@ reads), ``tokenizers/`` (so the vocabulary of each modality that is text), ``met
 an epoch),
 ``best.ckpt``, ``last.ckpt`` until it is finished, and at the end ``test.json`` (measures with
 intervals) and ``test.npz`` (targets and probabilities in the order of the data, with a number for
-each patient that is drawn by lot, and without any identifier).
+each patient that is drawn by lot, and without any identifier). Where the head is another than
+``fusion``, ``model.cm2`` stands for readers, vocabularies and checkpoints (:mod:`.fitted`).
 """
 
 from __future__ import annotations
 
 import json
 import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from jaxtyping import Float, Int
+from numpy import ndarray
 
 from cm2.core.errors import InputError
 from cm2.core.files import replacing
 from cm2.core.numerics import seeded
-from cm2.experiments import config, folder, predictions
+from cm2.experiments import config, fitted, folder, heads, predictions
 from cm2.experiments.config import Experiment
 from cm2.experiments.folder import data
 from cm2.experiments.predictions import Predictions
 from cm2.networks import models, training
-from cm2.networks.encoders import Encoder, sections
+from cm2.networks.encoders import Encoder
+from cm2.networks.encoders.sections import build as build_encoder
 from cm2.networks.models import Model
 from cm2.networks.tasks import Binary, Multiclass, Multilabel, Task
 from cm2.samples import embeddings
@@ -51,7 +53,6 @@ __all__ = [
 ]
 
 EVALUATIONS = "evaluations"
-PACKAGES = ("cm2", "torch", "lightning", "transformers", "numpy", "pandas", "scikit-learn")
 
 
 def train(experiment: Experiment, out: Path, *, resume: bool = False) -> dict[str, Any]:
@@ -78,6 +79,9 @@ def train(experiment: Experiment, out: Path, *, resume: bool = False) -> dict[st
     if resume and (out / "test.json").exists() and not (out / "last.ckpt").exists():
         found: dict[str, Any] = json.loads((out / "test.json").read_text(encoding="utf-8"))
         return found
+    if experiment.head["kind"] != heads.NETWORK:
+        fitted.train(experiment, out)
+        return evaluate(out)
     parts = {split: data(out, experiment, split) for split in ("train", "validation")}
     if any(part.target is None for part in parts.values()):
         raise InputError(f"{experiment.data['root']}: has stays without a label, to learn from")
@@ -89,7 +93,15 @@ def train(experiment: Experiment, out: Path, *, resume: bool = False) -> dict[st
         )
     model = build(experiment, learned.shape, learned.classes, learned.labels)
     if first:
-        folder.begin(experiment, out, _environment(parts, model), learned)
+        facts = {
+            "shape": learned.shape,
+            "classes": learned.classes,
+            "labels": list(learned.labels),
+            "checksum": learned.checksum,
+            "rows": {split: len(part) for split, part in parts.items()},
+        }
+        sections = {name: model.encoders[name].section() for name in model.encoders}
+        folder.begin(experiment, out, folder.environment(facts, sections), learned)
     training.train(
         model,
         task(learned.classes, learned.labels),
@@ -135,7 +147,7 @@ def build(
                     f"{list(encoders)}; leave it out of data.modalities or name one"
                 )
             try:
-                chosen[name] = sections.build(part, experiment.dim, facts)
+                chosen[name] = build_encoder(part, experiment.dim, facts)
             except (ValueError, ImportError) as error:
                 raise InputError(f"encoders.{name}: {error}") from error
         rest = {key: value for key, value in experiment.model.items() if key != "kind"}
@@ -172,6 +184,70 @@ def restore(run: Path) -> tuple[Experiment, Model]:
     return experiment, model.eval()
 
 
+class Network:
+    """A trained run of one network.
+
+    Args:
+        run: Its folder.
+
+    Raises:
+        InputError: If the folder holds no trained model.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.run = Path(run)
+        self.experiment, self.model = restore(run)
+
+    def data(
+        self, split: str | None, *, root: Path | None = None, labelled: bool = False
+    ) -> Prepared:
+        """Reads the data of the run, or others; see :func:`.folder.data`."""
+        return data(self.run, self.experiment, split, root=root, labelled=labelled)
+
+    def check(self, root: Path, asked: Prepared) -> None:
+        """Refuses data that the encoders cannot read."""
+        folder.same_shape(self.run, root, asked)
+
+    def predictions(self, asked: Prepared) -> Predictions:
+        """Averages over imputations drawn from the experiment's seed."""
+        found = predictions.predict(
+            self.model,
+            task(asked.classes, asked.labels),
+            asked,
+            batch_size=self.experiment.training["batch_size"],
+            seed=self.experiment.seed,
+            accelerator=self.experiment.training["accelerator"],
+        )
+        return found._replace(patient=predictions.anonymous(asked.stays["subject_id"].to_numpy()))
+
+    def embed(
+        self, root: Path, modality: str
+    ) -> tuple[Int[ndarray, " stay"], Float[ndarray, "stay dim"]]:
+        """Embeds a modality of all stays that have it."""
+        if modality not in self.model.encoders:
+            known = list(self.model.encoders)
+            raise InputError(f"there is no modality {modality!r}; there are {known}")
+        # Whatever else they lack, and whatever the experiment removed.
+        whole = {"modalities": [modality], "missing_rate": 0.0}
+        changed = replace(self.experiment, data=self.experiment.data | whole)
+        stays = data(self.run, changed, None, root=root)
+        batches = loader(stays, self.experiment.training["batch_size"])
+        values = models.embed(self.model.encoders[modality], batches, modality)
+        return stays.stays["stay_id"].to_numpy(), values.numpy()
+
+
+def opened(run: Path) -> Network | fitted.Classifier:
+    """A trained run, of whatever head.
+
+    Raises:
+        InputError: If the folder holds none.
+    """
+    path = Path(run) / "config.yaml"
+    if not path.is_file() or config.load(path).head["kind"] == heads.NETWORK:
+        return Network(run)
+    return fitted.Classifier(run)
+
+
 def evaluate(
     run: Path, *, root: Path | None = None, split: str | None = None, replicates: int = 1000
 ) -> dict[str, Any]:
@@ -190,15 +266,16 @@ def evaluate(
     Raises:
         InputError: If no outcome is known, or the shapes of the data are not those of the run.
     """
-    experiment, model = restore(run)
+    kept: Any = opened(run)
+    experiment = kept.experiment
     if root is None:
         split = split or "test"
-        asked = data(run, experiment, split)
+        asked = kept.data(split)
         folder.same_data(Path(run), asked.checksum)
         place = Path(run) / split
     else:
-        asked = data(run, experiment, split, root=root, labelled=True)
-        folder.same_shape(Path(run), root, asked)
+        asked = kept.data(split, root=root, labelled=True)
+        kept.check(root, asked)
         name = f"{Path(root).resolve().name}-{asked.checksum[:8]}-{split or 'all'}"
         place = Path(run) / EVALUATIONS / name
         place.parent.mkdir(exist_ok=True)
@@ -207,7 +284,7 @@ def evaluate(
         raise InputError(f"{where}: has stays without a label, to measure against")
     if len(asked) == 0:
         raise InputError(f"{where}: has no stay with a label, to measure against")
-    found = _predictions(experiment, model, asked)
+    found = kept.predictions(asked)
     result = {
         "name": experiment.name,
         "split": split or "all",
@@ -218,7 +295,9 @@ def evaluate(
     return result
 
 
-def predict(run: Path, root: Path, *, split: str | None = None) -> tuple[Prepared, Predictions]:
+def predict(
+    run: Path, root: Path, *, split: str | None = None
+) -> tuple[Prepared | fitted.Stays, Predictions]:
     """Predicts prepared data with the best epoch of a run.
 
     Args:
@@ -230,10 +309,10 @@ def predict(run: Path, root: Path, *, split: str | None = None) -> tuple[Prepare
     Raises:
         InputError: If the shapes of the data are not those of the run.
     """
-    experiment, model = restore(run)
-    asked = data(run, experiment, split, root=root)
-    folder.same_shape(Path(run), root, asked)
-    return asked, _predictions(experiment, model, asked)
+    kept: Any = opened(run)
+    asked = kept.data(split, root=root)
+    kept.check(root, asked)
+    return asked, kept.predictions(asked)
 
 
 def write_predictions(run: Path, root: Path, out: Path, *, split: str | None = None) -> None:
@@ -268,44 +347,7 @@ def write_embeddings(run: Path, root: Path, modality: str) -> Path:
     A later experiment names the modality in ``data.embedded`` and gives it an encoder of the kind
     ``precomputed`` or ``dense``.
     """
-    experiment, model = restore(run)
-    if modality not in model.encoders:
-        raise InputError(f"there is no modality {modality!r}; there are {list(model.encoders)}")
-    # All stays that have it, whatever else they lack and whatever the experiment removed.
-    whole = {"modalities": [modality], "missing_rate": 0.0}
-    stays = data(run, replace(experiment, data=experiment.data | whole), None, root=root)
-    encoder = model.encoders[modality]
-    values = models.embed(encoder, loader(stays, experiment.training["batch_size"]), modality)
-    made = {"encoder": experiment.encoders[modality], "run": experiment.name}
-    return embeddings.save(root, modality, stays.stays["stay_id"].to_numpy(), values.numpy(), made)
-
-
-def _predictions(experiment: Experiment, model: Model, asked: Prepared) -> Predictions:
-    """Averages over imputations drawn from the experiment's seed."""
-    found = predictions.predict(
-        model,
-        task(asked.classes, asked.labels),
-        asked,
-        batch_size=experiment.training["batch_size"],
-        seed=experiment.seed,
-        accelerator=experiment.training["accelerator"],
-    )
-    return found._replace(patient=predictions.anonymous(asked.stays["subject_id"].to_numpy()))
-
-
-def _environment(parts: dict[str, Prepared], model: Model) -> dict[str, Any]:
-    """What a result depends on beside its configuration."""
-    return {
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "encoders": {name: model.encoders[name].section() for name in model.encoders},
-        "data": {
-            "shape": parts["train"].shape,
-            "classes": parts["train"].classes,
-            "labels": list(parts["train"].labels),
-            "checksum": parts["train"].checksum,
-            "rows": {split: len(data) for split, data in parts.items()},
-        },
-    }
+    kept = opened(run)
+    stays, values = kept.embed(root, modality)
+    made = {"encoder": kept.experiment.encoders.get(modality), "run": kept.experiment.name}
+    return embeddings.save(root, modality, stays, values, made)

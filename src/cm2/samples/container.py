@@ -7,15 +7,18 @@ scikit-learn counts the keys of a dict where it means samples, so a dict cannot 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool
 from numpy import ndarray
 
-from cm2.samples import tables
+from cm2.core.errors import InputError
+from cm2.samples import opened, selection, tables
+from cm2.samples.folder import Folder
 from cm2.samples.kinds import column, kind_of
 
 Groups = Mapping[str, Any]
@@ -79,6 +82,71 @@ class Samples:
         self.ids = self._told("ids", ids)
         self.groups = self._told("groups", groups)
         self.y = self._told("y", y)
+
+    @classmethod
+    def open(
+        cls,
+        root: str | Path,
+        modalities: Sequence[str] | None = None,
+        split: str | Sequence[str] | None = None,
+        *,
+        setting: Literal["partial", "paired"] = "partial",
+        missing_rate: int | float = 0.0,
+        removable: Literal["others", "any"] = "others",
+        seed: int = 0,
+        embedded: Sequence[str] = (),
+        labelled: bool = False,
+        verify: bool = True,
+    ) -> Samples:
+        """The stays of a folder that ``cm2 prepare`` wrote, in the units of measurement.
+
+        ``ids`` are the stays, ``groups`` the patients, and ``y`` the classes, or zeros and ones in
+        a column a label; ``None`` where an outcome is not known. Scales of the folder are undone:
+        what reads samples learns its own. A gap in a series is filled, as it was in preparing;
+        masks and columns of zeros and ones stay. Images stay on disk until they are read.
+
+        Args:
+            root: The folder.
+            modalities: Which, in this order; all if ``None``, series first, then by name.
+            split: ``"train"``, ``"validation"`` or ``"test"``, or several of them; all if ``None``.
+            setting: ``"partial"`` takes the stays with the first modality, whatever else they have;
+                ``"paired"`` those with all of them.
+            missing_rate: Share of the modalities that is removed at random. What is removed depends
+                on stay and seed only, and what is removed at a rate is removed at all higher ones.
+            removable: ``"others"`` never removes the first modality, ``"any"`` leaves at least one.
+            seed: Of the removal.
+            embedded: Modalities whose encoder has run before, by ``cm2 embed``.
+            labelled: Whether stays whose outcome is not known are left out.
+            verify: Whether files are checked against their checksums.
+
+        Raises:
+            InputError: If the folder is not whole, or a name or number cannot be used.
+        """
+        folder = Folder(root, verify=verify)
+        names = selection.chosen(folder, modalities, embedded)
+        taken = selection.select(
+            folder,
+            names,
+            labels=folder.labels,
+            setting=setting,
+            missing_rate=missing_rate,
+            removable=removable,
+            seed=seed,
+            split=split,
+            labelled=labelled,
+        )
+        if not len(taken.stays):
+            outcome = " and a label" if labelled else ""
+            raise InputError(
+                f"{folder.root}: no stay of {split or 'any split'} has {names[0]!r}{outcome} "
+                f"in the setting {setting!r}"
+            )
+        return cls(
+            opened.columns(folder, names, taken, embedded),
+            ids=taken.ids,
+            groups=taken.stays["subject_id"].to_numpy(),
+            y=selection.outcomes(taken.stays, folder.labels),
+        )
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -23,7 +23,7 @@ from cm2.core.layout import EMBEDDINGS
 from cm2.samples.folder import Folder
 from cm2.samples.readers import Reader
 
-__all__ = ["Embedding", "save"]
+__all__ = ["Embedding", "read", "save"]
 
 
 def save(
@@ -63,6 +63,30 @@ def save(
     return path
 
 
+def read(folder: Folder, name: str) -> Float[ndarray, "stay dim"]:
+    """Reads what :func:`save` wrote: a row a stay of the folder, NaN where the modality is absent.
+
+    Raises:
+        InputError: If there are none, or they are of other data.
+    """
+    path = folder.root / EMBEDDINGS / f"{name}.npy"
+    try:
+        made = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        values = np.load(path).astype(np.float32)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no embeddings of {name!r}; run cm2 embed first") from None
+    except (OSError, ValueError):
+        raise InputError(f"{path}: not readable; run cm2 embed again") from None
+    if made.get("manifest") != folder.checksum:
+        raise InputError(f"{path}: made of other data than these; run cm2 embed again")
+    if values.ndim != 2 or len(values) != len(folder.stays):
+        raise InputError(
+            f"{path}: needs a row for each of {len(folder.stays)} stays, but its shape is"
+            f" {values.shape}; run cm2 embed again"
+        )
+    return np.asarray(values)
+
+
 class Embedding(Reader):
     """Numbers of an encoder, one row a stay, as they are.
 
@@ -73,21 +97,7 @@ class Embedding(Reader):
     """
 
     def __init__(self, folder: Folder, name: str, stays: Int[ndarray, " stay"]) -> None:
-        path = folder.root / EMBEDDINGS / f"{name}.npy"
-        try:
-            made = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-            values = np.load(path).astype(np.float32)
-        except FileNotFoundError:
-            raise InputError(f"{path}: no embeddings of {name!r}; run cm2 embed first") from None
-        except (OSError, ValueError):
-            raise InputError(f"{path}: not readable; run cm2 embed again") from None
-        if made.get("manifest") != folder.checksum:
-            raise InputError(f"{path}: made of other data than these; run cm2 embed again")
-        if values.ndim != 2 or len(values) != len(folder.stays):
-            raise InputError(
-                f"{path}: needs a row for each of {len(folder.stays)} stays, but its shape is"
-                f" {values.shape}; run cm2 embed again"
-            )
+        values = read(folder, name)
         values = values[np.searchsorted(folder.stays["stay_id"].to_numpy(), stays)]
         self.has = np.isfinite(values).all(axis=1)
         self.shape = {"features": values.shape[1]}

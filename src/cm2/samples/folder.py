@@ -106,6 +106,21 @@ class Folder:
         columns = [f"has_{self.facts(name).get('grid', name)}" for name in names]
         return stays[columns].to_numpy(bool)
 
+    def check_whole(
+        self, name: str, said: Bool[ndarray, " stay"], found: Bool[ndarray, " stay"]
+    ) -> None:
+        """Checks that there is something of a modality for the stays that are said to have it.
+
+        Raises:
+            InputError: If there is not.
+        """
+        lacking = int((said & ~found).sum())
+        if lacking:
+            raise InputError(
+                f"{self.root}: has nothing of modality {name!r} for {lacking} stays that"
+                " stays.parquet says have it"
+            )
+
     def path(self, name: str) -> Path:
         """Returns where a file is, checked.
 

@@ -168,6 +168,24 @@ class Reader(BaseEstimator):  # type: ignore[misc]
         Raises:
             ValueError: If a modality is unknown or has other columns than in training.
         """
+        given = self.check(X)
+        parts = {
+            name: given.columns[name]
+            if name in given.columns
+            else self.learned_[name].empty(len(given))
+            for name in self.names_
+        }
+        mask = self._mask(present, given)
+        for m, column in enumerate(parts.values()):
+            column.check(mask[:, m])
+        return self._blocks(parts, mask)
+
+    def check(self, X: Any) -> Samples:
+        """Further samples, if all of their modalities are as in training.
+
+        Raises:
+            ValueError: If one is unknown, or has other columns than in training.
+        """
         kinds = self.kinds_ if tables.is_dict(X) else {}
         given = samples(X, {k: v for k, v in kinds.items() if k in X}, self.modalities)
         for name, column in given.columns.items():
@@ -179,16 +197,7 @@ class Reader(BaseEstimator):  # type: ignore[misc]
                     f"the fitted model expects {self.kinds_[name]!r}"
                 )
             self.learned_[name].check(column)
-        parts = {
-            name: given.columns[name]
-            if name in given.columns
-            else self.learned_[name].empty(len(given))
-            for name in self.names_
-        }
-        mask = self._mask(present, given)
-        for m, column in enumerate(parts.values()):
-            column.check(mask[:, m])
-        return self._blocks(parts, mask)
+        return given
 
     def _blocks(self, parts: Mapping[str, Column], mask: Bool[ndarray, "n modality"]) -> Blocks:
         values, inputs = {}, {}

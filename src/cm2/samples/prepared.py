@@ -1,7 +1,6 @@
 """Prepared clinical data as batches: the torch side of ``cm2 prepare``.
 
-Series and images are indexed by whole batches; images stay on disk. The two settings, ``paired``
-and ``partial``, are those of Wu et al. (2025), section 5.
+Series and images are indexed by whole batches; images stay on disk.
 """
 
 from __future__ import annotations
@@ -18,14 +17,13 @@ from numpy import ndarray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from cm2.core import removal
 from cm2.core.errors import InputError
-from cm2.core.layout import SPLITS
 from cm2.core.records import Batch
 from cm2.samples.embeddings import Embedding
 from cm2.samples.events import Events
 from cm2.samples.folder import Folder
 from cm2.samples.readers import Image, Reader, Series, Tabular
+from cm2.samples.selection import chosen, classes, outcomes, select
 from cm2.samples.texts import Text
 
 __all__ = ["Prepared"]
@@ -110,32 +108,32 @@ class Prepared(Dataset[Batch]):
         labelled: bool = False,
         verify: bool = True,
     ) -> None:
-        _one_of("setting", setting, ("partial", "paired"))
-        _one_of("removable", removable, ("others", "any"))
-        if split is not None:
-            _one_of("split", split, SPLITS)
-        if not 0 <= missing_rate < 1:
-            raise InputError(f"missing_rate should be in [0, 1), but is {missing_rate}")
         folder = Folder(root, verify=verify)
-        self.modalities = _chosen(folder, modalities, embedded)
+        self.modalities = chosen(folder, modalities, embedded)
         fit = None
         if learned is None:
             fit = folder if fitted_on is None else Folder(fitted_on, verify=verify)
-            _chosen(fit, self.modalities, ())
+            chosen(fit, self.modalities)
             learned = _learned(fit, self.modalities, embedded)
         self.learned = dict(learned)
         self.checksum = folder.checksum
         self.synthetic = folder.synthetic
         self.source = str(folder.manifest.get("source", ""))
-        stays = folder.stays
         self.labels = tuple(self.learned["labels"])
-        self.classes = max(int(self.learned["classes"]), _classes(folder))
-        stays = stays if split is None else stays.loc[stays["split"] == split]
-        stays = stays.loc[_known(stays, self.labels)] if labelled else stays
-        has = folder.has(stays, self.modalities)
-        kept = has.all(axis=1) if setting == "paired" else has[:, 0]
-        self.stays: pd.DataFrame = stays.iloc[np.flatnonzero(kept)].reset_index(drop=True)
-        self._ids = self.stays["stay_id"].to_numpy(np.int64)
+        self.classes = max(int(self.learned["classes"]), classes(folder))
+        taken = select(
+            folder,
+            self.modalities,
+            labels=self.labels,
+            setting=setting,
+            missing_rate=missing_rate,
+            removable=removable,
+            seed=seed,
+            split=split,
+            labelled=labelled,
+        )
+        self.stays: pd.DataFrame = taken.stays
+        self._ids = taken.ids
         text = {
             "tokenizer": tokenizer,
             "length": tokens,
@@ -154,14 +152,8 @@ class Prepared(Dataset[Batch]):
             )
             for name in self.modalities
         }
-        has = has[kept]
         for column, (name, reader) in enumerate(self._readers.items()):
-            lacking = int((has[:, column] & ~reader.has).sum())
-            if lacking:
-                raise InputError(
-                    f"{folder.root}: has nothing of modality {name!r} for {lacking} stays that"
-                    " stays.parquet says have it"
-                )
+            folder.check_whole(name, taken.has[:, column], reader.has)
         self.shape = {name: reader.shape for name, reader in self._readers.items()}
         self.vocabularies = {
             name: reader.vocabulary
@@ -170,9 +162,10 @@ class Prepared(Dataset[Batch]):
         }
         events = [reader for reader in self._readers.values() if isinstance(reader, Events)]
         self.variables: pd.DataFrame | None = events[0].variables if events else None
-        self._present = removal.kept(has, self._ids, self.modalities, missing_rate, removable, seed)
+        self._present = taken.present
         self.present: Bool[Tensor, "stay modality"] = torch.from_numpy(self._present)
-        self.target = _target(self.stays, self.labels)
+        found = outcomes(self.stays, self.labels)
+        self.target = None if found is None else torch.tensor(found)
 
     def __len__(self) -> int:
         """Returns the number of stays."""
@@ -198,48 +191,6 @@ class Prepared(Dataset[Batch]):
         )
 
 
-def _known(stays: pd.DataFrame, labels: Sequence[str]) -> Bool[ndarray, " stay"]:
-    """Of which stays the outcome, or each of several labels, is known."""
-    columns = _outcomes(labels)
-    if not set(columns) <= set(stays):
-        return np.zeros(len(stays), bool)
-    return stays[columns].notna().all(axis=1).to_numpy()
-
-
-def _target(stays: pd.DataFrame, labels: Sequence[str]) -> Tensor | None:
-    """Outcomes of stays: codes, or a column a label; None where one is not known."""
-    if not set(_outcomes(labels)) <= set(stays) or not _known(stays, labels).all():
-        return None
-    values = torch.tensor(stays[_outcomes(labels)].to_numpy(np.int64))
-    return values if labels else values.squeeze(1)
-
-
-def _outcomes(labels: Sequence[str]) -> list[str]:
-    return [f"label_{name}" for name in labels] or ["label"]
-
-
-def _classes(folder: Folder) -> int:
-    """Number of classes, of the manifest or of the stays."""
-    labels = folder.stays["label"].dropna()
-    return max(folder.manifest.get("classes") or 2, int(labels.max()) + 1 if len(labels) else 0)
-
-
-def _one_of(name: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise InputError(f"{name} is one of {', '.join(known)}, but is {value!r}")
-
-
-def _chosen(
-    folder: Folder, modalities: Sequence[str] | None, embedded: Sequence[str]
-) -> tuple[str, ...]:
-    """The modalities asked for, each of them there and named once."""
-    chosen = tuple(folder.modalities if modalities is None else modalities)
-    folder.check((*chosen, *embedded))
-    if not chosen or len(set(chosen)) < len(chosen):
-        raise InputError(f"modalities must be named, each once, but are {list(chosen)}")
-    return chosen
-
-
 READERS: dict[str, type[Reader]] = {
     "series": Series,
     "tabular": Tabular,
@@ -262,7 +213,7 @@ def _learned(fit: Folder, modalities: Sequence[str], embedded: Sequence[str]) ->
     """What the training split of a folder gives to reading: ``Prepared.learned``."""
     kinds = {name: _kind(fit, name, embedded) for name in modalities}
     return {
-        "classes": _classes(fit),
+        "classes": classes(fit),
         "labels": list(fit.labels),
         "modalities": {
             name: {"kind": kind, "learned": READERS[kind].learn(fit, name)}

@@ -25,7 +25,7 @@ from cm2.core.errors import InputError
 from cm2.core.records import Padded
 from cm2.samples.folder import Folder
 
-__all__ = ["Image", "Reader", "Series", "Tabular"]
+__all__ = ["Image", "Reader", "Series", "Stack", "Tabular"]
 
 NEVER = np.float32(0.0)
 """The hour of what is not there, at the end of all hours, which row ``-1`` reads."""
@@ -128,20 +128,11 @@ class Series(Reader):
         stays: Int[ndarray, " stay"],
         learned: Mapping[str, Any],
     ) -> None:
-        file = folder.modalities[name]["file"]
-        frame = folder.table(file, ["stay_id", "bin"])
-        frame = frame[frame["stay_id"].isin(stays)]
-        ids = frame["stay_id"].to_numpy()
-        bins = frame["bin"].to_numpy()
-        later = (ids[1:] > ids[:-1]) | ((ids[1:] == ids[:-1]) & (bins[1:] > bins[:-1]))
-        if not later.all():
-            raise InputError(f"{folder.root / file}: rows must be sorted by stay_id and bin")
-        frame = frame.drop(columns=["stay_id", "bin"])
+        frame, lengths = steps(folder, name, stays)
         own = self.learn(folder, name)
         if own != learned:
             frame = _rescaled(frame, own, learned)
-        values = finite(frame.to_numpy(np.float32), folder.root / file)
-        lengths = np.searchsorted(ids, stays, "right") - np.searchsorted(ids, stays, "left")
+        values = frame.to_numpy(np.float32)
         self.has = lengths > 0
         self.shape = {"features": values.shape[1]}
         self._ragged = Ragged(values, lengths)
@@ -151,6 +142,35 @@ class Series(Reader):
         return Padded(torch.from_numpy(values), torch.from_numpy(mask))
 
 
+def steps(
+    folder: Folder, name: str, stays: Int[ndarray, " stay"]
+) -> tuple[pd.DataFrame, Int[ndarray, " stay"]]:
+    """The rows of a grid for some stays, without ``stay_id`` and ``bin``, and how many each has."""
+    file = folder.modalities[name]["file"]
+    frame = folder.table(file, ["stay_id", "bin"])
+    frame = frame[frame["stay_id"].isin(stays)]
+    ids = frame["stay_id"].to_numpy()
+    bins = frame["bin"].to_numpy()
+    later = (ids[1:] > ids[:-1]) | ((ids[1:] == ids[:-1]) & (bins[1:] > bins[:-1]))
+    if not later.all():
+        raise InputError(f"{folder.root / file}: rows must be sorted by stay_id and bin")
+    frame = frame.drop(columns=["stay_id", "bin"])
+    finite(frame.to_numpy(np.float32), folder.root / file)
+    lengths = np.searchsorted(ids, stays, "right") - np.searchsorted(ids, stays, "left")
+    return frame, lengths
+
+
+def in_units(frame: pd.DataFrame, scale: Mapping[str, Any]) -> pd.DataFrame:
+    """The columns of a grid that have a mean and a deviation, in the units they were taken in.
+
+    Args:
+        frame: Rows of the grid.
+        scale: ``mean`` and ``deviation`` by column, as the manifest says them.
+    """
+    mean, deviation = _scales(scale)
+    return frame[list(mean.index)] * deviation + mean
+
+
 def _rescaled(
     frame: pd.DataFrame, own: Mapping[str, Any], other: Mapping[str, Any]
 ) -> pd.DataFrame:
@@ -158,36 +178,32 @@ def _rescaled(
     for key in GRID:
         if own.get(key) != other.get(key):
             raise InputError(f"series differ in {key} from those they are to be scaled like")
-    (mean, deviation), (center, scale) = (
-        [pd.Series(facts.get(key, {}), dtype=np.float64) for key in SCALE] for facts in (own, other)
-    )
-    names = list(mean.index)
-    return frame.assign(**((frame[names] * deviation + mean - center) / scale))
+    center, scale = _scales(other)
+    return frame.assign(**((in_units(frame, own) - center) / scale))
 
 
-class Image(Reader):
-    """Grey images in one array on disk, of which a batch reads its own rows only."""
+def _scales(facts: Mapping[str, Any]) -> list[pd.Series]:
+    return [pd.Series(facts.get(key, {}), dtype=np.float64) for key in SCALE]
 
-    def __init__(self, folder: Folder, name: str, stays: Int[ndarray, " stay"]) -> None:
-        file = folder.modalities[name]["file"]
-        index = folder.modalities[name].get("index", f"{Path(file).stem}.parquet")
-        self._path = folder.path(file)
+
+class Stack:
+    """Grey images of one size in one array on disk, from which rows are read when asked.
+
+    Args:
+        path: The array; each process opens it for itself.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
         self._pixels: ndarray | None = None
-        table = folder.table(index, ["stay_id", "row"])
-        hours = hours_of(table, folder.root / index)
-        table = table.set_index("stay_id").reindex(stays)
-        self._rows = np.append(table["row"].fillna(-1).to_numpy(np.int64), -1)
-        self._hours = None
-        if hours is not None:
-            self._hours = np.append(table["hour"].fillna(0.0).to_numpy(np.float32), NEVER)
-        self.has = self._rows[:-1] >= 0
-        self.shape = {}
-        self._side = self._open().shape[1:]
-        if int(self._rows.max()) >= len(self._open()):
-            raise InputError(f"{self._path}: has fewer images than {index} names")
+        self.shape: tuple[int, int] = self.pixels.shape[1:3]
 
-    def _open(self) -> ndarray:
-        """The array on disk; each process opens it for itself."""
+    @property
+    def pixels(self) -> UInt8[ndarray, "image height width"]:
+        """All images, on disk."""
         if self._pixels is None:
             try:
                 self._pixels = np.load(self._path, mmap_mode="r")
@@ -201,10 +217,41 @@ class Image(Reader):
         """What goes to another process: the path in place of the pixels."""
         return self.__dict__ | {"_pixels": None}
 
+
+def stacked(folder: Folder, name: str, stays: Int[ndarray, " stay"]) -> tuple[Stack, pd.DataFrame]:
+    """The images of a folder, and for each stay its ``row`` there (-1 for none).
+
+    Where the folder says when images are from, there is an ``hour`` too.
+    """
+    file = folder.modalities[name]["file"]
+    index = folder.modalities[name].get("index", f"{Path(file).stem}.parquet")
+    stack = Stack(folder.path(file))
+    table = folder.table(index, ["stay_id", "row"])
+    hours = hours_of(table, folder.root / index)
+    known = {"row": table["row"].to_numpy(np.int64)} | ({} if hours is None else {"hour": hours})
+    table = pd.DataFrame(known, index=table["stay_id"]).reindex(stays)
+    table["row"] = table["row"].fillna(-1).astype(np.int64)
+    if (table["row"] >= len(stack.pixels)).any():
+        raise InputError(f"{folder.root / file}: has fewer images than {index} names")
+    return stack, table
+
+
+class Image(Reader):
+    """Grey images in one array on disk, of which a batch reads its own rows only."""
+
+    def __init__(self, folder: Folder, name: str, stays: Int[ndarray, " stay"]) -> None:
+        self._stack, table = stacked(folder, name, stays)
+        self._rows = np.append(table["row"].to_numpy(), -1)
+        self._hours = None
+        if "hour" in table:
+            self._hours = np.append(table["hour"].fillna(0.0).to_numpy(np.float32), NEVER)
+        self.has = self._rows[:-1] >= 0
+        self.shape = {}
+
     def take(self, rows: Int[ndarray, " batch"]) -> UInt8[Tensor, "batch height width"]:
         index = self._rows[rows]
-        pixels = np.zeros((len(rows), *self._side), np.uint8)
-        pixels[index >= 0] = self._open()[index[index >= 0]]
+        pixels = np.zeros((len(rows), *self._stack.shape), np.uint8)
+        pixels[index >= 0] = self._stack.pixels[index[index >= 0]]
         return torch.from_numpy(pixels)
 
     def hours(self, rows: Int[ndarray, " batch"]) -> Float[Tensor, " batch"] | None:
@@ -227,7 +274,7 @@ class Tabular(Reader):
     @classmethod
     def learn(cls, folder: Folder, name: str) -> dict[str, Any]:
         """Columns, their means and deviations, and which have a flag."""
-        table = _numbers(folder, name)
+        table = numbers(folder, name)
         train = folder.stays.loc[folder.stays["split"] == "train", "stay_id"]
         seen = table[table.index.isin(train)]
         deviation = seen.std(ddof=0)
@@ -245,7 +292,7 @@ class Tabular(Reader):
         stays: Int[ndarray, " stay"],
         learned: Mapping[str, Any],
     ) -> None:
-        frame = _numbers(folder, name)
+        frame = numbers(folder, name)
         columns = learned["columns"]
         if list(frame.columns) != columns:
             raise InputError(
@@ -264,6 +311,7 @@ class Tabular(Reader):
         return torch.from_numpy(self._values[rows])
 
 
-def _numbers(folder: Folder, name: str) -> pd.DataFrame:
+def numbers(folder: Folder, name: str) -> pd.DataFrame:
+    """A table of a folder, a row a stay that has it, NaN where a number is missing."""
     table = folder.table(folder.modalities[name]["file"], ["stay_id"]).set_index("stay_id")
     return table.astype(np.float64).replace([np.inf, -np.inf], np.nan)

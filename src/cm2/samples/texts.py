@@ -29,7 +29,7 @@ from cm2.samples import tokens, vocabulary
 from cm2.samples.folder import Folder
 from cm2.samples.readers import NEVER, Ragged, Reader, hours_of
 
-__all__ = ["Text"]
+__all__ = ["Text", "documents"]
 
 ALGORITHM = 1
 """Counts changes in how texts are cut into chunks."""
@@ -155,12 +155,11 @@ class Made(NamedTuple):
 
 def _made(folder: Folder, name: str, words: str, length: int, per_document: int | None) -> Made:
     """The tokens of all texts of a folder: those that are kept, or new ones, then kept."""
-    lines = bool(folder.modalities[name].get("lines", False))
     made_of = {
         "algorithm": ALGORITHM,
         "vocabulary": hashlib.sha256(words.encode()).hexdigest(),
         "texts": _checksum(folder, name),
-        "lines": lines,
+        "lines": bool(folder.modalities[name].get("lines", False)),
         "tokens": length,
         "chunks_per_document": per_document,
     }
@@ -169,7 +168,7 @@ def _made(folder: Folder, name: str, words: str, length: int, per_document: int 
         return Made.read(path)
     except FileNotFoundError:
         pass
-    frame, hours = _texts(folder, name, lines)
+    frame, hours = documents(folder, name)
     found = tokens.chunk(tokens.parse(words), frame["text"].tolist(), length, per_document)
     owners = frame["stay_id"].to_numpy(np.int64)[found.texts]
     new = Made(found.ids, found.lengths, owners, None if hours is None else hours[found.texts])
@@ -177,10 +176,9 @@ def _made(folder: Folder, name: str, words: str, length: int, per_document: int 
     return new
 
 
-def _texts(
-    folder: Folder, name: str, lines: bool
-) -> tuple[pd.DataFrame, Float[ndarray, " document"] | None]:
-    """Documents in the order of stays and positions, and their hours."""
+def documents(folder: Folder, name: str) -> tuple[pd.DataFrame, Float[ndarray, " document"] | None]:
+    """Documents of a folder in the order of stays and positions, and their hours."""
+    lines = bool(folder.modalities[name].get("lines", False))
     file = folder.modalities[name]["file"]
     frame = folder.table(file, ["stay_id", "position", "text"])
     hours = hours_of(frame, folder.root / file)

@@ -1,9 +1,9 @@
-"""Pictures: files, which are read when a batch needs them, or arrays of grey or colour values."""
+"""Pictures: files or rows of an array on disk, read when a batch needs them, or arrays."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -12,8 +12,20 @@ from numpy import ndarray
 from torch import Tensor
 
 from cm2.samples.kinds.base import Column, Inputs, Learned, entries, register, some
+from cm2.samples.readers import Stack
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
+
+
+class Kept(NamedTuple):
+    """A picture that stays on disk, in an array with others, until it is read."""
+
+    stack: Stack
+    row: int
+
+    def read(self) -> UInt8[ndarray, "height width"]:
+        """The picture."""
+        return np.asarray(self.stack.pixels[self.row])
 
 
 class Pictures(Inputs):
@@ -56,7 +68,7 @@ class LearnedImage(Learned):
     ) -> Self:
         from cm2.core.pictures import SIDE
 
-        shapes = {one.shape[:2] if isinstance(one, ndarray) else None for one in column.values}
+        shapes = {_size(one) for one in column.values}
         shape = shapes.pop() if len(shapes) == 1 else None
         self.side_ = SIDE if shape is None else min(shape)
         return self
@@ -74,6 +86,8 @@ class LearnedImage(Learned):
 @register("image")
 class ImageColumn(Column):
     """A picture a sample: a path, a PIL image, or an array (height, width[, colour]) of uint8.
+
+    Those of a prepared folder are :class:`Kept`.
 
     Attributes:
         values: The pictures, ``None`` where the modality is missing.
@@ -131,6 +145,7 @@ class ImageColumn(Column):
         from cm2.core.pictures import decode
 
         one = self.values[row]
+        one = one.read() if isinstance(one, Kept) else one
         try:
             return decode(Image.fromarray(one) if isinstance(one, ndarray) else one, side)
         # Pillow's decoders fail in many ways on broken files.
@@ -142,16 +157,23 @@ def _unreadable(name: str, row: int, error: Exception) -> str:
     return f"modality {name!r}: the image of row {row} cannot be read ({type(error).__name__})"
 
 
+def _size(one: Any) -> tuple[int, ...] | None:
+    """Height and width of a picture that has been read already, or is kept with others."""
+    if isinstance(one, Kept):
+        return one.stack.shape
+    return one.shape[:2] if isinstance(one, ndarray) else None
+
+
 def _looks_like_one(value: Any) -> bool:
     if isinstance(value, str):
         return Path(value).suffix.lower() in ENDINGS and Path(value).is_file()
     if isinstance(value, ndarray):
         return value.dtype == np.uint8 and value.ndim in (2, 3)
-    return isinstance(value, Path) or hasattr(value, "getbands")
+    return isinstance(value, Path | Kept) or hasattr(value, "getbands")
 
 
 def _picture(name: str, row: int, one: Any) -> Any:
-    if one is None or hasattr(one, "getbands"):
+    if one is None or isinstance(one, Kept) or hasattr(one, "getbands"):
         return one
     if isinstance(one, str | Path):
         return Path(one)

@@ -145,9 +145,9 @@ class EmbeddingColumn(Numbers):
 
 
 def _nested(values: Any) -> bool:
-    """Whether entries are rows of numbers."""
+    """Whether entries are rows of one width; lists of different lengths may be documents."""
     rows = [one for one in values if one is not None]
-    return bool(rows) and all(
-        isinstance(one, list | tuple | ndarray) and all(np.ndim(cell) == 0 for cell in one)
-        for one in rows
-    )
+    listed = all(isinstance(one, list | tuple | ndarray) for one in rows)
+    if not rows or not listed or len({len(one) for one in rows}) > 1:
+        return False
+    return all(np.ndim(cell) == 0 for one in rows for cell in one)

@@ -1,0 +1,203 @@
+"""Runs whose head is one of a classifier: trained from a prepared folder, kept in one file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from cm2.core.errors import InputError
+from cm2.estimators.classifier import CM2Classifier
+from cm2.experiments import config, folder, heads, predictions
+from cm2.experiments.config import Experiment
+from cm2.experiments.predictions import Predictions
+from cm2.samples import selection
+from cm2.samples.container import Samples
+from cm2.samples.folder import Folder
+
+__all__ = ["FILE", "Classifier", "Stays", "train"]
+
+FILE = "model.cm2"
+
+LEARNED = ("train", "validation")
+"""Splits that are learned from: a classifier chooses the rows that stop training by itself."""
+
+
+@dataclass(frozen=True)
+class Stays:
+    """Stays of a prepared folder as samples.
+
+    Attributes:
+        samples: Their modalities.
+        stays: Their rows of ``stays.parquet``.
+        labels: Names of labels that may hold together; empty where a stay is of one class.
+        classes: Number of classes.
+        checksum: Of the folder's manifest.
+    """
+
+    samples: Samples
+    stays: pd.DataFrame
+    labels: tuple[str, ...]
+    classes: int
+    checksum: str
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names, in the order of ``present``."""
+        return tuple(self.samples.columns)
+
+    @property
+    def target(self) -> Int[ndarray, "stay ..."] | None:
+        """Outcomes; None where one is not known."""
+        return selection.outcomes(self.stays, self.labels)
+
+    def __len__(self) -> int:
+        """Returns the number of stays."""
+        return len(self.stays)
+
+
+def train(experiment: Experiment, out: Path) -> None:
+    """Fits the classifier of an experiment to the training and validation stays, and keeps it.
+
+    A folder whose classifier is there already stays as it is.
+
+    Raises:
+        InputError: If the data do not fit.
+    """
+    if (out / FILE).exists():
+        return
+    learned = _stays(experiment, LEARNED)
+    root = experiment.data["root"]
+    if learned.target is None:
+        raise InputError(f"{root}: has stays without a label, to learn from")
+    parts = (experiment.head, experiment.dim, experiment.encoders, experiment.model)
+    model = heads.classifier(*parts, experiment.training, experiment.seed)
+    try:
+        model.fit(learned.samples, learned.target)
+    except ValueError as error:  # of the data: the arguments have been checked
+        raise InputError(f"{root}: {error}") from error
+    rows = learned.stays["split"].value_counts()
+    facts = {
+        "shape": {name: {"kind": kind} for name, kind in learned.samples.kinds.items()},
+        "classes": learned.classes,
+        "labels": list(learned.labels),
+        "checksum": learned.checksum,
+        "rows": {split: int(rows.get(split, 0)) for split in LEARNED},
+    }
+    folder.begin(experiment, out, folder.environment(facts, experiment.encoders))
+    model.save(out / FILE)
+
+
+class Classifier:
+    """A trained run of a classifier.
+
+    Args:
+        run: Its folder.
+
+    Raises:
+        InputError: If the folder holds no fitted classifier.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.run = Path(run)
+        self.experiment = config.load(self.run / "config.yaml")
+        for name in ("environment.json", FILE):
+            if not (self.run / name).is_file():
+                raise InputError(f"{run}: no {name}; give the folder of a run of cm2 train")
+        self.facts: dict[str, Any] = folder.facts(self.run)["data"]
+        try:
+            self.model = CM2Classifier.load(self.run / FILE)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+
+    def data(self, split: str | None, *, root: Path | None = None, labelled: bool = False) -> Stays:
+        """Reads the data of the run, or others.
+
+        Args:
+            split: Which split; ``None`` for all stays.
+            root: Other prepared data.
+            labelled: Whether stays whose outcome is not known are left out.
+        """
+        changed: dict[str, Any] = {"modalities": self.model.modalities_}
+        if root is not None:
+            changed["root"] = root
+        return _stays(self.experiment, split, self.facts, labelled=labelled, **changed)
+
+    def check(self, root: Path, asked: Stays) -> None:
+        """Refuses data that the classifier cannot read."""
+        try:
+            self.model.reader_.check(asked.samples)
+        except ValueError as error:
+            raise InputError(f"{root}: {error}") from error
+
+    def predictions(self, asked: Stays) -> Predictions:
+        """Predicts; the spread is that of a pool's networks, and zero for the other heads."""
+        probability = self.model.predict_proba(asked.samples)
+        spread = np.zeros_like(probability)
+        if self.experiment.head["kind"] == "pooled":
+            spread = self.model.predict_spread(asked.samples)
+        if not asked.labels:
+            probability, spread = (self._of_all(one, asked) for one in (probability, spread))
+        shape = probability.shape if asked.labels else (len(asked),)
+        target = np.full(shape, -1) if asked.target is None else asked.target
+        patient = predictions.anonymous(asked.stays["subject_id"].to_numpy())
+        return Predictions(target, probability, spread, asked.samples.present, patient)
+
+    def embed(
+        self, root: Path, modality: str
+    ) -> tuple[Int[ndarray, " stay"], Float[ndarray, "stay dim"]]:
+        """Embeds a modality of all stays that have it, by the first network.
+
+        Raises:
+            InputError: If the head has no embeddings, or there is no such modality.
+        """
+        known = list(self.model.modalities_)
+        if modality not in known:
+            raise InputError(f"there is no modality {modality!r}; there are {known}")
+        # Whatever else they lack, and whatever the experiment removed.
+        whole: dict[str, Any] = {"modalities": [modality], "missing_rate": 0.0, "root": root}
+        whole["embedded"] = [one for one in self.experiment.data["embedded"] if one == modality]
+        stays = _stays(self.experiment, None, self.facts, **whole)
+        self.check(root, stays)
+        try:
+            z = self.model.embed(stays.samples)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        has = stays.samples.present[:, 0]
+        ids = stays.stays["stay_id"].to_numpy(np.int64)
+        return ids[has], z[has, known.index(modality)]
+
+    def _of_all(self, values: Float[ndarray, "n seen"], asked: Stays) -> Float[ndarray, "n label"]:
+        """A column for each class of the data, zeros for those that no training stay was of."""
+        full = np.zeros((len(values), max(asked.classes, int(self.model.classes_.max()) + 1)))
+        full[:, self.model.classes_] = values
+        return full
+
+
+def _stays(
+    experiment: Experiment,
+    split: str | Sequence[str] | None,
+    facts: dict[str, Any] | None = None,
+    *,
+    labelled: bool = False,
+    **changed: Any,
+) -> Stays:
+    """Opens prepared data; labels and classes are those of the run where it says them."""
+    options = experiment.data | changed
+    read = Folder(options["root"], verify=options["verify"])
+    samples = Samples.open(**options, split=split)
+    stays = read.stays.set_index("stay_id").loc[samples.ids].reset_index()
+    labels = read.labels if facts is None else tuple(facts["labels"])
+    classes = max(selection.classes(read), 0 if facts is None else facts["classes"])
+    if labelled:
+        known = selection.known(stays, labels)
+        if not known.any():
+            raise InputError(f"{read.root}: has no stay with a label, to measure against")
+        samples, stays = samples[known], stays.loc[known].reset_index(drop=True)
+    return Stays(samples, stays, labels, classes, read.checksum)
