@@ -82,8 +82,8 @@ def test_a_run_is_one_model_and_its_test(place: Path) -> None:
     assert facts["rows"]["train"] + facts["rows"]["validation"] == len(learned)
 
 
-def test_the_validation_stays_are_learned_from_and_the_test_stays_are_not(place: Path) -> None:
-    learned = Samples.open(place / "data", NAMES, ("train", "validation"))
+def test_the_training_stays_are_learned_from_and_no_others(place: Path) -> None:
+    learned = Samples.open(place / "data", NAMES, "train")
     model = CM2Classifier.load(place / "pooled" / "model.cm2")
     np.testing.assert_allclose(model.prior_, np.bincount(learned.y) / len(learned), atol=0.02)
     flat = np.concatenate(learned.columns["series"].values)

@@ -26,7 +26,7 @@ __all__ = ["FILE", "Classifier", "Stays", "train"]
 FILE = "model.cm2"
 
 LEARNED = ("train", "validation")
-"""Splits that are learned from: a classifier chooses the rows that stop training by itself."""
+"""Splits that training sees: the first is learned from, the second stops networks."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,9 @@ class Stays:
 
 
 def train(experiment: Experiment, out: Path) -> None:
-    """Fits the classifier of an experiment to the training and validation stays, and keeps it.
+    """Fits the classifier of an experiment to the training stays, and keeps it.
+
+    The validation stays stop the training of its networks, and nothing else is learned from them.
 
     A folder whose classifier is there already stays as it is.
 
@@ -79,7 +81,9 @@ def train(experiment: Experiment, out: Path) -> None:
     parts = (experiment.head, experiment.dim, experiment.encoders, experiment.model)
     model = heads.classifier(*parts, experiment.training, experiment.seed)
     try:
-        model.fit(learned.samples, learned.target)
+        watched = (learned.stays["split"] == "validation").to_numpy()
+        stop = learned.samples[watched] if watched.any() else None
+        model.fit(learned.samples[~watched], validation=stop)
     except ValueError as error:  # of the data: the arguments have been checked
         raise InputError(f"{root}: {error}") from error
     rows = learned.stays["split"].value_counts()
