@@ -270,14 +270,15 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def impute(
         self, X: Any, *, present: Any = None, draws: int | None = None
     ) -> Float[ndarray, "*draw n modality dim"]:
-        """Embeddings with missing ones filled in.
+        """Embeddings with missing ones filled in, those of a sample the same alone or beside others.
 
         Args:
             X: Samples.
             present: As in ``fit``.
             draws: How many draws from the law of what is missing given what is present, as a first
                 dimension; without that dimension if ``None``, and then as the network itself
-                fills in, by default the mean of that law.
+                fills in, by default the mean of that law. Draws are spread evenly together, so the
+                first of many are not those of fewer.
 
         Raises:
             ValueError: If the head does not impute (``"joint"`` and ``"experts"`` need not).
