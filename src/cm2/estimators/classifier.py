@@ -270,7 +270,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def impute(
         self, X: Any, *, present: Any = None, draws: int | None = None
     ) -> Float[ndarray, "*draw n modality dim"]:
-        """Embeddings with missing ones filled in, those of a sample the same alone or beside others.
+        """Embeddings with missing ones filled in; those of a sample are the same in any company.
 
         Args:
             X: Samples.

@@ -18,6 +18,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cm2.estimators.heads.base import class_prior, cross_predict, repeats, stratified_folds
+from cm2.samples.scaling import GapFlags
 
 Kind = Literal["linear", "boosting", "forest"]
 LOWEST = 1e-6
@@ -27,8 +28,7 @@ LOWEST = 1e-6
 class Fill(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Fills gaps with a column's mean or median and adds one column a distinct pattern of gaps.
 
-    Columns that are missing together, as those of one modality are, share one indicator: several
-    equal ones would be penalised less by a ridge than one.
+    Columns that are missing together, as those of one modality are, share one indicator.
     """
 
     def __init__(self, strategy: Literal["mean", "median"] = "median") -> None:
@@ -37,17 +37,12 @@ class Fill(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, X: Float[ndarray, "n feature"], y: object = None) -> Self:
         """Learns the fills and which indicators tell rows apart."""
         self.imputer_ = SimpleImputer(strategy=self.strategy, keep_empty_features=True).fit(X)
-        gaps = np.isnan(X)
-        first = np.unique(gaps, axis=1, return_index=True)[1]
-        self.indicators_ = [
-            int(j) for j in sorted(first) if gaps[:, j].any() and not gaps[:, j].all()
-        ]
+        self.flags_ = GapFlags().fit(X)
         return self
 
     def transform(self, X: Float[ndarray, "n feature"]) -> Float[ndarray, "n more"]:
         """Filled columns, then indicators."""
-        gaps = np.isnan(X[:, self.indicators_]).astype(np.float64)
-        return np.hstack([self.imputer_.transform(X), gaps])
+        return np.hstack([self.imputer_.transform(X), self.flags_.transform(X)])
 
 
 class Seen(TransformerMixin, BaseEstimator):  # type: ignore[misc]
