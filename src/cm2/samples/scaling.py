@@ -104,12 +104,12 @@ class RobustScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # ty
         total = weight.sum(axis=0)
         number = np.where(total > 0, total, 1.0)
         sizes = (weight * (X < 0)).sum(axis=0) <= NEGATIVE * number
-        self.unit_ = np.where(sizes, _medians(X, weight * (X > 0), otherwise=np.inf), np.inf)
+        self.unit_ = np.where(sizes, medians(X, weight * (X > 0), otherwise=np.inf), np.inf)
         x = self._read(X)
-        median = _medians(x, weight, otherwise=0.0)
+        median = medians(x, weight, otherwise=0.0)
         with np.errstate(over="ignore"):  # infinite distances are drawn in like other large ones
             distance = np.abs(x - median)
-        reach = REACH * _medians(distance, weight * (distance > 0), otherwise=0.0)
+        reach = REACH * medians(distance, weight * (distance > 0), otherwise=0.0)
         inside = np.where(weight > 0, x.clip(median - reach, median + reach) - median, 0.0)
         shift = (weight * inside).sum(axis=0) / number
         self.center_ = median + shift
@@ -138,7 +138,7 @@ class RobustScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # ty
         return np.where(logarithmic, logs, X)
 
 
-def _medians(
+def medians(
     x: Float[ndarray, "n feature"], weight: Float[ndarray, "n feature"], otherwise: float
 ) -> Float[ndarray, " feature"]:
     """Weighted median of each column; ``otherwise`` where all weights are zero."""
