@@ -162,6 +162,9 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ) -> Self:
         """Trains on samples and their labels.
 
+        Time grows with rows, modalities and networks; of the experts also with the number of
+        classes. Several labels are fitted one after the other, so it grows with their number too.
+
         Args:
             X: Modalities, or one array with the columns of ``modalities``.
             y: Labels ``(n,)``, or a 0/1 matrix ``(n, L)`` of several labels; those of ``Samples``
