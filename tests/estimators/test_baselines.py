@@ -211,3 +211,23 @@ def test_bad_input_is_named() -> None:
         rival.predict_proba({**X, "b": X["b"][:, :2]})
     with pytest.raises(ValueError, match="average"):
         LateFusion().set_params(average="harmonic").fit(X, y)
+
+
+@pytest.mark.parametrize("strategy", ["mean", "median"])
+def test_fills_and_scales_of_rivals_take_weights(strategy: str) -> None:
+    """A row of weight two is as two rows to all that is learned before the model."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 3))
+    x[::4, 1] = np.nan
+    y = np.arange(40) % 2
+    weight = rng.integers(1, 4, 40)
+    rows = np.repeat(np.arange(40), weight)
+    weighted, repeated = (
+        tune("linear", x, y, weight * 1.0, 2, 0, strategy),
+        tune("linear", x[rows], y[rows], np.ones(len(rows)), 2, 0, strategy),
+    )
+    ours, theirs = (one.model["fill"].fills_ for one in (weighted, repeated))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+    for found in ("mean_", "scale_"):
+        ours, theirs = (getattr(one.model["scale"], found) for one in (weighted, repeated))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)

@@ -371,6 +371,12 @@ def test_imputation_keeps_present_embeddings_and_draws_the_others(head: str) -> 
     assert np.isfinite(draws).all()
     assert draws.std(axis=0)[~present].min() > 0
     np.testing.assert_array_equal(found.impute(X), one)
+    row = {name: table[:1] for name, table in X.items()}  # its notes are missing
+    # Encoders multiply in single precision.
+    np.testing.assert_allclose(found.impute(row), one[:1], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found.impute(row, draws=3), draws[:, :1], rtol=0, atol=1e-5)
+    spread = found.predict_spread(X)[:1]
+    np.testing.assert_allclose(found.predict_spread(row), spread, rtol=0, atol=1e-5)
 
 
 def test_heads_without_embeddings_say_so() -> None:

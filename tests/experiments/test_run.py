@@ -22,7 +22,7 @@ from cm2 import cli
 from cm2.core.errors import InputError
 from cm2.experiments import config, run, sweep
 from cm2.experiments import folder as kept
-from cm2.experiments.predictions import Predictions
+from cm2.experiments.predictions import Predictions, notes
 from cm2.networks.encoders import Encoder, Image, Text
 from cm2.networks.learner import Learner
 from cm2.samples import vocabulary
@@ -362,12 +362,16 @@ def test_a_split_without_positives_has_null_and_a_sentence(
     path, out = write(tmp_path, **TABLE), tmp_path / "run"
     relabel(tmp_path / "data", "test")
     assert train(path, out, "--set", "training.max_epochs=1") == 0
-    assert "Not defined, since no row is positive: auroc, aupr." in capsys.readouterr().out
+    assert "auroc, aupr: not defined, since no row is positive" in capsys.readouterr().out
     text = (out / "test.json").read_text()
     assert "NaN" not in text
     found = json.loads(text)
     assert found["measures"]["auroc"] == [None, None, None]
     assert found["measures"]["brier"][0] > 0
+    assert "note" not in found
+    assert found["notes"][0] == "auroc, aupr: not defined, since no row is positive"
+    older = {"notes": {"auroc": ["few"], "aupr": ["few"]}, "note": "Not defined: aupr."}
+    assert notes(older) == ["auroc, aupr: few", "Not defined: aupr."]
     assert train(path, out, "--set", "training.max_epochs=1", "--resume") == 0
     relabel(tmp_path / "data", "train")
     assert train(path, tmp_path / "other") == 2

@@ -53,6 +53,19 @@ def test_gaps_get_the_centre_and_a_flag_and_leave_the_scale_alone() -> None:
     np.testing.assert_array_equal(reader.blocks(later).values["ehr"], blocks.values["ehr"][:1])
 
 
+def test_columns_missing_in_the_same_rows_share_one_flag() -> None:
+    X = tables()
+    X["ehr"] = np.hstack([X["ehr"], X["ehr"][:, :1] + 1.0])
+    X["ehr"][:3, [0, 3]] = np.nan  # a panel
+    X["ehr"][:4, 2] = np.nan
+    reader = Reader()
+    blocks = reader.fit_blocks(X)
+    assert blocks.values["ehr"].shape == (ROWS, 6)
+    panel, other = blocks.values["ehr"][:, 4:].T > 0
+    np.testing.assert_array_equal(panel, np.arange(ROWS) < 3)
+    np.testing.assert_array_equal(other, np.arange(ROWS) < 4)
+
+
 def test_a_column_that_is_nan_in_training_is_accepted() -> None:
     X = tables()
     X["ehr"][:, 2] = np.nan

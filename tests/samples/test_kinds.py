@@ -31,6 +31,15 @@ def test_a_gap_takes_the_last_value_or_the_mean_and_a_flag() -> None:
     assert mask.all()
 
 
+def test_variables_missing_in_the_same_steps_share_one_flag() -> None:
+    full = [RNG.normal(size=(4, 3)) for _ in range(20)]
+    gaps = RNG.normal(size=(4, 3))
+    gaps[1, 1:] = np.nan
+    steps, _ = read([gaps, *full], [0, 1])
+    assert steps.shape == (2, 4, 4)
+    assert steps[0, :, 3].tolist() == [0.0, 1.0, 0.0, 0.0]
+
+
 def test_what_is_absent_comes_out_as_nothing() -> None:
     lists = [RNG.normal(size=(3, 2)), None, RNG.normal(size=(1, 2)), RNG.normal(size=(2, 2))]
     steps, mask = read(lists, [0, -1, 2])

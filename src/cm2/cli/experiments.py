@@ -237,7 +237,7 @@ def _show(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from cm2.evaluation import report as pages
+    from cm2.experiments.predictions import notes
 
     table = Table("measure", "value", "95% interval")
     for name, values in result["measures"].items():
@@ -250,11 +250,5 @@ def _show(result: dict[str, Any]) -> None:
         counts = f"{patients} patients, {counts}"
     console.print(f"{result['name']}, {result['split']}: {counts}")
     console.print(table)
-    told = [
-        {"measure": name, "notes": "; ".join(notes)}
-        for name, notes in result.get("notes", {}).items()
-    ]
-    for note in pages.noted(told, "measure"):
+    for note in notes(result):
         console.print(note, soft_wrap=True, markup=False)
-    if "note" in result:
-        console.print(result["note"], soft_wrap=True, markup=False)

@@ -168,6 +168,9 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ) -> Self:
         """Trains on samples and their labels.
 
+        Time grows with rows, modalities and networks; of the experts also with the number of
+        classes. Several labels are fitted one after the other, so it grows with their number too.
+
         Args:
             X: Modalities, or one array with the columns of ``modalities``.
             y: Labels ``(n,)``, or a 0/1 matrix ``(n, L)`` of several labels; those of ``Samples``
@@ -283,14 +286,15 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def impute(
         self, X: Any, *, present: Any = None, draws: int | None = None
     ) -> Float[ndarray, "*draw n modality dim"]:
-        """Embeddings with missing ones filled in.
+        """Embeddings with missing ones filled in; those of a sample are the same in any company.
 
         Args:
             X: Samples.
             present: As in ``fit``.
             draws: How many draws from the law of what is missing given what is present, as a first
                 dimension; without that dimension if ``None``, and then as the network itself
-                fills in, by default the mean of that law.
+                fills in, by default the mean of that law. Draws are spread evenly together, so the
+                first of many are not those of fewer.
 
         Raises:
             ValueError: If the head does not impute (``"joint"`` and ``"experts"`` need not).

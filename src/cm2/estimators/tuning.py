@@ -5,19 +5,21 @@ The rivals are built from these, so that none is crippled by a default.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from numpy import ndarray
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
-from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cm2.estimators.heads.base import class_prior, cross_predict, repeats, stratified_folds
+from cm2.estimators.heads import held_out
+from cm2.estimators.heads.base import class_prior, repeats, stratified_folds
+from cm2.samples.scaling import GapFlags, medians
 
 Kind = Literal["linear", "boosting", "forest"]
 LOWEST = 1e-6
@@ -27,27 +29,32 @@ LOWEST = 1e-6
 class Fill(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Fills gaps with a column's mean or median and adds one column a distinct pattern of gaps.
 
-    Columns that are missing together, as those of one modality are, share one indicator: several
-    equal ones would be penalised less by a ridge than one.
+    Columns that are missing together, as those of one modality are, share one indicator.
     """
 
     def __init__(self, strategy: Literal["mean", "median"] = "median") -> None:
         self.strategy = strategy
 
-    def fit(self, X: Float[ndarray, "n feature"], y: object = None) -> Self:
-        """Learns the fills and which indicators tell rows apart."""
-        self.imputer_ = SimpleImputer(strategy=self.strategy, keep_empty_features=True).fit(X)
-        gaps = np.isnan(X)
-        first = np.unique(gaps, axis=1, return_index=True)[1]
-        self.indicators_ = [
-            int(j) for j in sorted(first) if gaps[:, j].any() and not gaps[:, j].all()
-        ]
+    def fit(
+        self,
+        X: Float[ndarray, "n feature"],
+        y: object = None,
+        sample_weight: Float[ndarray, " n"] | None = None,
+    ) -> Self:
+        """Learns the fills, zero for a column without values, and which rows indicators part."""
+        rows = np.ones(len(X)) if sample_weight is None else sample_weight
+        weight = np.where(np.isnan(X), 0.0, rows[:, None])
+        if self.strategy == "median":
+            self.fills_ = medians(X, weight, otherwise=0.0)
+        else:
+            total = weight.sum(axis=0)
+            self.fills_ = (weight * np.nan_to_num(X)).sum(axis=0) / np.where(total > 0, total, 1.0)
+        self.flags_ = GapFlags().fit(X)
         return self
 
     def transform(self, X: Float[ndarray, "n feature"]) -> Float[ndarray, "n more"]:
         """Filled columns, then indicators."""
-        gaps = np.isnan(X[:, self.indicators_]).astype(np.float64)
-        return np.hstack([self.imputer_.transform(X), gaps])
+        return np.hstack([np.where(np.isnan(X), self.fills_, X), self.flags_.transform(X)])
 
 
 class Seen(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -74,7 +81,7 @@ class Tuned(NamedTuple):
         """Class probabilities; those of classes that the model never saw come from the prior."""
         if self.model is None or len(x) == 0:
             return np.tile(self.prior, (len(x), 1))
-        return _complete(self.model.predict_proba(x), self.model.classes_, self.prior)
+        return held_out.complete(self.model.predict_proba(x), self.model.classes_, self.prior)
 
 
 def tune(
@@ -99,19 +106,23 @@ def tune(
         return Tuned(None, prior, np.tile(prior, (len(y), 1)))
     bagged = kind == "forest" and not repeats(groups)
     folds = stratified_folds(y, 5, seed, groups)
-    best, lowest = None, np.inf
-    for candidate in _candidates(kind, seed, strategy):
-        if bagged:
-            held_out = _out_of_bag(candidate, x, y, weight, prior)
-        else:
-            held_out = _cross_predict(candidate, x, y, weight, folds, prior)
-        mixed = 0.99 * held_out + 0.01 * prior if kind == "forest" else held_out
-        loss = -np.average(np.log(np.maximum(mixed[np.arange(len(y)), y], LOWEST)), weights=weight)
-        if loss < lowest:
-            best, lowest, out = candidate, loss, held_out
-    if not bagged:
-        best = _fit(clone(best), x, y, weight)
-    return Tuned(best, prior, out)
+
+    def judged(candidate: Pipeline) -> tuple[Pipeline, Float[ndarray, "n label"]]:
+        if not bagged:
+            fit = partial(_fit, candidate)
+            return candidate, held_out.out_of_fold(fit, x, y, weight, folds, prior)
+        model = clone(candidate).set_params(model__oob_score=True)
+        forest = partial(_fit, model, x, y, weight, copied=False)
+        votes = held_out.out_of_bag(lambda: forest().named_steps["model"], prior)[1]
+        return model, votes
+
+    def loss(proba: Float[ndarray, "n label"]) -> float:
+        share = held_out.FOREST_MIX if kind == "forest" else 0.0
+        mixed = (1 - share) * proba + share * prior
+        return held_out.log_loss(np.log(np.maximum(mixed, LOWEST)), y, weight)
+
+    best, out = held_out.lowest(map(judged, _candidates(kind, seed, strategy)), loss)
+    return Tuned(best if bagged else _fit(best, x, y, weight), prior, out)
 
 
 def _candidates(kind: Kind, seed: int, strategy: Literal["mean", "median"]) -> list[Pipeline]:
@@ -156,50 +167,15 @@ def _fit(
     x: Float[ndarray, "n feature"],
     y: Int[ndarray, " n"],
     weight: Float[ndarray, " n"],
+    *,
+    copied: bool = True,
 ) -> Pipeline:
-    """Fits with weights; without, where all are one: boosting bins weighted columns slowly."""
+    """Fits a copy with weights; without, where all are one: boosting bins weighted columns slowly.
+
+    Gaps, scales and the model all know the weights.
+    """
+    pipeline = clone(pipeline) if copied else pipeline
     if (weight == 1).all():
         return pipeline.fit(x, y)
-    return pipeline.fit(x, y, model__sample_weight=weight)
-
-
-def _out_of_bag(
-    candidate: Pipeline,
-    x: Float[ndarray, "n feature"],
-    y: Int[ndarray, " n"],
-    weight: Float[ndarray, " n"],
-    prior: Float[ndarray, " label"],
-) -> Float[ndarray, "n label"]:
-    """Fits a forest; probabilities of each row by the trees that have not drawn it."""
-    model = _fit(candidate.set_params(model__oob_score=True), x, y, weight)
-    votes = np.nan_to_num(model.named_steps["model"].oob_decision_function_)
-    votes[votes.sum(axis=1) == 0] = prior[model.classes_]
-    return _complete(votes, model.classes_, prior)
-
-
-def _cross_predict(
-    candidate: Pipeline,
-    x: Float[ndarray, "n feature"],
-    y: Int[ndarray, " n"],
-    weight: Float[ndarray, " n"],
-    folds: Int[ndarray, " n"],
-    prior: Float[ndarray, " label"],
-) -> Float[ndarray, "n label"]:
-    """Probabilities of each row by a model fitted without its fold."""
-
-    def predict(
-        train: Bool[ndarray, " n"], test: Bool[ndarray, " n"]
-    ) -> Float[ndarray, "test label"]:
-        model = _fit(clone(candidate), x[train], y[train], weight[train])
-        return _complete(model.predict_proba(x[test]), model.classes_, prior)
-
-    return cross_predict(predict, y, folds, prior)
-
-
-def _complete(
-    proba: Float[ndarray, "n seen"], codes: Int[ndarray, " seen"], prior: Float[ndarray, " label"]
-) -> Float[ndarray, "n label"]:
-    """Adds the classes that a model has not seen, at their prior probability."""
-    full = np.tile(prior, (len(proba), 1))
-    full[:, codes] = proba / proba.sum(axis=1, keepdims=True) * prior[codes].sum()
-    return full
+    steps = [step for step in pipeline.named_steps if step != "seen"]
+    return pipeline.fit(x, y, **{f"{step}__sample_weight": weight for step in steps})

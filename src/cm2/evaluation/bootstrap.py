@@ -14,6 +14,7 @@ Hinkley (1997), Bootstrap Methods and their Application, sections 3.8 and 4.4.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -128,3 +129,20 @@ def p_value(gap: Float[ndarray, " replicate"]) -> float:
         return float("nan")
     rarer = min((gap <= 0).sum(), (gap >= 0).sum())
     return float(min(1.0, 2 * (1 + rarer) / (len(gap) + 1)))
+
+
+def told(notes: Iterable[tuple[str, Sequence[str]]]) -> list[str]:
+    """Each note once, after the names of what it is about.
+
+    Args:
+        notes: Names, and the notes of each.
+
+    Example:
+        >>> told([("auroc", ["few"]), ("aupr", ["few", "odd"])])
+        ['auroc, aupr: few', 'aupr: odd']
+    """
+    found: dict[str, dict[str, None]] = {}
+    for name, several in notes:
+        for note in filter(None, several):
+            found.setdefault(note, {})[name] = None
+    return [f"{', '.join(names)}: {note}" for note, names in found.items()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +15,7 @@ from numpy import ndarray
 from cm2.core.errors import InputError
 from cm2.core.files import replacing
 from cm2.core.numerics import seeded
-from cm2.evaluation import metrics
+from cm2.evaluation import bootstrap, metrics
 from cm2.networks.models import Model
 from cm2.networks.tasks import Multilabel, Task
 from cm2.samples.batches import Samples, loader
@@ -78,18 +78,16 @@ class Predictions(NamedTuple):
             values = metrics.evaluate(
                 self.target, self.probability, groups=self.patient, replicates=replicates
             )
-        notes = {metrics.named(name, labels): found.notes for name, found in values.items()}
-        undefined = [
-            metrics.named(name, labels)
+        known = "no row is positive" if self.positives == 0 else "rows of a class are missing"
+        undefined = (f"not defined, since {known}",)
+        notes = [
+            (
+                metrics.named(name, labels),
+                found.notes if np.isfinite(found.value) else undefined + found.notes,
+            )
             for name, found in values.items()
-            if not np.isfinite(found.value)
         ]
-        note = {}
-        if undefined:
-            known = "no row is positive" if self.positives == 0 else "rows of a class are missing"
-            note["note"] = f"Not defined, since {known}: {', '.join(undefined)}."
         return {
-            **note,
             "rows": len(self.target),
             "patients": None if self.patient is None else len(np.unique(self.patient)),
             "positives": self.positives,
@@ -100,8 +98,15 @@ class Predictions(NamedTuple):
             "measures": {
                 metrics.named(name, labels): list(found[:3]) for name, found in values.items()
             },
-            "notes": {name: list(several) for name, several in notes.items() if several},
+            "notes": bootstrap.told(notes),
         }
+
+
+def notes(result: Mapping[str, Any]) -> list[str]:
+    """The notes of a ``test.json``, also of one that kept them by measure and apart."""
+    kept = result.get("notes", [])
+    told = bootstrap.told(kept.items()) if isinstance(kept, Mapping) else list(kept)
+    return [*told, *([result["note"]] if "note" in result else [])]
 
 
 def anonymous(subjects: ndarray, seed: int = 0) -> Int[ndarray, " n"]:

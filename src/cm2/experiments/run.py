@@ -37,7 +37,7 @@ from cm2.networks.encoders import Encoder
 from cm2.networks.encoders.sections import build as build_encoder
 from cm2.networks.models import Model
 from cm2.networks.tasks import Binary, Multiclass, Multilabel, Task
-from cm2.samples import embeddings
+from cm2.samples import embeddings, targets
 from cm2.samples.batches import loader
 from cm2.samples.prepared import Prepared
 
@@ -86,11 +86,11 @@ def train(experiment: Experiment, out: Path, *, resume: bool = False) -> dict[st
     if any(part.target is None for part in parts.values()):
         raise InputError(f"{experiment.data['root']}: has stays without a label, to learn from")
     learned = parts["train"]
-    if not learned.labels and learned.target is not None and len(learned.target.unique()) < 2:
-        raise InputError(
-            f"{experiment.data['root']}: the training stays have one class only; a classifier needs"
-            " at least 2 classes"
-        )
+    if not learned.labels and learned.target is not None:
+        try:
+            targets.check_classes(learned.target.numpy(), "the training stays")
+        except ValueError as error:
+            raise InputError(f"{experiment.data['root']}: {error}") from None
     model = build(experiment, learned.shape, learned.classes, learned.labels)
     if first:
         facts = {

@@ -24,6 +24,7 @@ from torch import Tensor
 from cm2.core.errors import InputError
 from cm2.core.records import Padded
 from cm2.samples.folder import Folder
+from cm2.samples.scaling import distinct_gaps
 
 __all__ = ["Image", "Reader", "Series", "Stack", "Tabular"]
 
@@ -263,6 +264,7 @@ class Tabular(Reader):
 
     A missing number is the training mean, zero; a column with missing numbers in the training
     split has a column of its own behind all others that is one where the number is missing.
+    Columns missing for the same stays share it.
 
     Args:
         folder: The prepared data.
@@ -282,7 +284,7 @@ class Tabular(Reader):
             "columns": list(table.columns),
             "mean": seen.mean().tolist(),
             "deviation": deviation.where(deviation > 0, 1.0).tolist(),
-            "flags": list(table.columns[seen.isna().any()]),
+            "flags": list(table.columns[distinct_gaps(seen.isna().to_numpy())]),
         }
 
     def __init__(

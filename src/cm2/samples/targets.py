@@ -51,9 +51,14 @@ def encoded(labels: ndarray) -> tuple[ndarray, ndarray]:
         return labels.astype(np.int64), np.array([0, 1])
     encoder = LabelEncoder()
     codes = np.asarray(encoder.fit_transform(labels))
-    if len(encoder.classes_) < 2:
-        raise ValueError("the labels have one class only; a classifier needs at least 2 classes")
+    check_classes(encoder.classes_, "the labels")
     return codes, encoder.classes_
+
+
+def check_classes(labels: ndarray, whose: str) -> None:
+    """Refuses labels of one class."""
+    if len(np.unique(labels)) < 2:
+        raise ValueError(f"{whose} have one class only; a classifier needs at least 2 classes")
 
 
 def checked_weights(sample_weight: Any, rows: int) -> ndarray:

@@ -256,11 +256,9 @@ class Fusion(Head):
         network = self.networks_[0]
         if not isinstance(network, CM2):
             raise ValueError(f"the network {self.network!r} imputes nothing")
-        with torch.no_grad(), seeded(self.seed):
+        with torch.no_grad():
             parts = [
-                torch.stack(
-                    [network.complete(batch, sampled=draws is not None) for _ in range(draws or 1)]
-                )
+                network.complete(batch, draws or 1, sampled=draws is not None)
                 for batch in batches(blocks)
             ]
         out: Float[ndarray, "draw n modality dim"] = torch.cat(parts, dim=1).numpy()

@@ -7,24 +7,22 @@ unless rows have groups: a tree that has drawn a row of a patient knows the pati
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from numpy import ndarray
 from scipy.special import log_softmax
 from sklearn.base import clone
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
-from cm2.estimators.heads.base import class_prior, cross_predict, repeats
+from cm2.estimators.heads import held_out
+from cm2.estimators.heads.base import class_prior, repeats
 
 KINDS = ("linear", "forest")
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Inverse strengths of the ridge penalty that logistic regression tries."""
-MIX = 0.01
-"""Share of the class prior in a forest's probabilities, which would otherwise reach 0."""
 
 
 class Fitted(NamedTuple):
@@ -82,20 +80,18 @@ class Expert:
         count = np.bincount(y, minlength=labels)
         if (count > 1).sum() < 2:
             return np.tile(np.log(self.prior_), (len(y), 1))
-        held_out = {}
+        found = {}
         for kind in self.kinds:
             if kind == "linear":
-                held_out[kind] = self._linear(x, y, weight, folds)
+                found[kind] = self._linear(x, y, weight, folds)
             else:
-                held_out[kind] = self._forest(x, y, weight, folds if repeats(groups) else None)
-        if len(held_out) > 1:
-            held_out["+".join(self.kinds)] = log_softmax(
-                np.mean(list(held_out.values()), axis=0), axis=1
-            )
-        self.loss_ = {k: _log_loss(p, y, weight) for k, p in held_out.items()}
+                found[kind] = self._forest(x, y, weight, folds if repeats(groups) else None)
+        if len(found) > 1:
+            found["+".join(self.kinds)] = log_softmax(np.mean(list(found.values()), axis=0), axis=1)
+        self.loss_ = {k: held_out.log_loss(p, y, weight) for k, p in found.items()}
         best = min(self.loss_, key=lambda kind: self.loss_[kind])
         self.chosen_ = tuple(best.split("+"))
-        return held_out[best]
+        return found[best]
 
     def predict_log_proba(self, x: Float[ndarray, "n feature"]) -> Float[ndarray, "n label"]:
         """Log probabilities of the classes."""
@@ -117,32 +113,14 @@ class Expert:
         folds: Int[ndarray, " n"],
     ) -> Float[ndarray, "n label"]:
         """Out-of-fold log probabilities at the best penalty, which is refitted on all rows."""
-        best, lowest = np.empty(0), np.inf
-        for penalty in PENALTIES:
-            held_out = self._held_out(_ridge(penalty), 0.0, x, y, weight, folds)
-            loss = _log_loss(held_out, y, weight)
-            if loss < lowest:
-                best, lowest, chosen = held_out, loss, penalty
+        judged = (
+            (c, _log(held_out.out_of_fold(_ridge(c).fit, x, y, weight, folds, self.prior_)))
+            for c in PENALTIES
+        )
+        chosen, best = held_out.lowest(judged, lambda p: held_out.log_loss(p, y, weight))
         model = _ridge(chosen).fit(x, y, weight)
         self.fitted_["linear"] = Fitted(model, model.classes_, 0.0)
         return best
-
-    def _held_out(
-        self,
-        model: Any,
-        mix: float,
-        x: Float[ndarray, "n feature"],
-        y: Int[ndarray, " n"],
-        weight: Float[ndarray, " n"],
-        folds: Int[ndarray, " n"],
-    ) -> Float[ndarray, "n label"]:
-        def predict(
-            train: Bool[ndarray, " n"], test: Bool[ndarray, " n"]
-        ) -> Float[ndarray, "test label"]:
-            fitted = clone(model).fit(x[train], y[train], weight[train])
-            return self._log_proba(Fitted(fitted, fitted.classes_, mix), x[test])
-
-        return cross_predict(predict, y, folds, np.log(self.prior_))
 
     def _forest(
         self,
@@ -152,45 +130,37 @@ class Expert:
         folds: Int[ndarray, " n"] | None,
     ) -> Float[ndarray, "n label"]:
         """Out-of-fold log probabilities, out-of-bag ones without folds; refitted on all rows."""
-        model = RandomForestClassifier(
+        forest = RandomForestClassifier(
             200, min_samples_leaf=5, oob_score=folds is None, random_state=self.seed
         )
-        if folds is not None:
-            held_out = self._held_out(model, MIX, x, y, weight, folds)
-            vars(model.fit(x, y, weight)).pop("_sample_weight", None)
-            self.fitted_["forest"] = Fitted(model, model.classes_, MIX)
-            return held_out
-        with warnings.catch_warnings():
-            # A row of large weight may be in every bag; it gets the prior below.
-            warnings.filterwarnings("ignore", "Some inputs do not have OOB scores", UserWarning)
-            model.fit(x, y, weight)
-        self.fitted_["forest"] = Fitted(model, model.classes_, MIX)
-        votes = np.nan_to_num(model.oob_decision_function_)
-        for name in ("oob_decision_function_", "_sample_weight"):
-            vars(model).pop(name, None)  # one entry a training row; a saved model holds none
-        votes[votes.sum(axis=1) == 0] = self.prior_[model.classes_]
-        return self._complete(votes, model.classes_, MIX)
+        if folds is None:
+            model, votes = held_out.out_of_bag(
+                lambda: forest.fit(x, y, weight), self.prior_, held_out.FOREST_MIX
+            )
+        else:
+            votes = held_out.out_of_fold(
+                lambda *rows: clone(forest).fit(*rows),
+                x,
+                y,
+                weight,
+                folds,
+                self.prior_,
+                held_out.FOREST_MIX,
+            )
+            model = held_out.forget(forest.fit(x, y, weight))
+        self.fitted_["forest"] = Fitted(model, model.classes_, held_out.FOREST_MIX)
+        return _log(votes)
 
     def _log_proba(
         self, fitted: Fitted, x: Float[ndarray, "n feature"]
     ) -> Float[ndarray, "n label"]:
-        return self._complete(fitted.model.predict_proba(x), fitted.codes, fitted.mix)
+        proba = fitted.model.predict_proba(x)
+        return _log(held_out.complete(proba, fitted.codes, self.prior_, fitted.mix))
 
-    def _complete(
-        self, proba: Float[ndarray, "n seen"], codes: Int[ndarray, " seen"], mix: float
-    ) -> Float[ndarray, "n label"]:
-        """Gives classes that the model does not know their prior probability."""
-        full = np.tile(self.prior_, (len(proba), 1))
-        known = proba / proba.sum(axis=1, keepdims=True) * self.prior_[codes].sum()
-        full[:, codes] = (1 - mix) * known + mix * self.prior_[codes]
-        return np.asarray(np.log(np.maximum(full, 1e-12)))
+
+def _log(proba: Float[ndarray, "n label"]) -> Float[ndarray, "n label"]:
+    return np.asarray(np.log(np.maximum(proba, 1e-12)))
 
 
 def _ridge(penalty: float) -> LogisticRegression:
     return LogisticRegression(C=penalty, max_iter=500)
-
-
-def _log_loss(
-    log_proba: Float[ndarray, "n label"], y: Int[ndarray, " n"], weight: Float[ndarray, " n"]
-) -> float:
-    return float(-np.average(log_proba[np.arange(len(y)), y], weights=weight))

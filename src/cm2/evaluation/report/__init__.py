@@ -19,6 +19,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table as RichTable
 
+from cm2.evaluation import bootstrap
 from cm2.evaluation.figures import style
 
 PACKAGES = ("cm2", "torch", "lightning", "scikit-learn", "pandas", "numpy", "scipy", "matplotlib")
@@ -76,11 +77,7 @@ def noted(rows: Sequence[Mapping[str, Any]], metric: str) -> list[str]:
         >>> noted([{"m": "AUROC", "notes": "few"}, {"m": "AUPR", "notes": "few"}], "m")
         ['AUROC, AUPR: few']
     """
-    found: dict[str, dict[str, None]] = {}
-    for row in rows:
-        for note in filter(None, row["notes"].split("; ")):
-            found.setdefault(note, {})[row[metric]] = None
-    return [f"{', '.join(names)}: {note}" for note, names in found.items()]
+    return bootstrap.told((row[metric], row["notes"].split("; ")) for row in rows)
 
 
 def _cell(value: Any) -> str:

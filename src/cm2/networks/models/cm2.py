@@ -141,10 +141,14 @@ class CM2(Model):
         return self.encode(batch).z
 
     def complete(
-        self, batch: Batch, *, sampled: bool = False
-    ) -> Float[Tensor, "batch modality dim"]:
-        """Returns the embeddings with one imputation of what is missing; see :meth:`impute`."""
-        return self.impute(self.embed(batch), batch.present, sampled=sampled)
+        self, batch: Batch, draws: int = 1, *, sampled: bool = False
+    ) -> Float[Tensor, "draw batch modality dim"]:
+        """Returns the embeddings with imputations of what is missing; see :meth:`impute`.
+
+        They are made of fixed base points, so that a row is filled in the same alone and beside
+        others. The first of many draws are not those of fewer: points are laid out together.
+        """
+        return self._draws(self.embed(batch), batch.present, draws, sampled=sampled)
 
     def impute(
         self,
@@ -159,15 +163,35 @@ class CM2(Model):
         Args:
             z: Embeddings.
             present: Which of them are there.
-            base: Uniform numbers of which draws are made, as for ``Joint.complete``; drawn anew
-                if ``None``.
+            base: Uniform numbers of which draws are made, as for ``Joint.complete``. If ``None``,
+                drawn anew in training; in evaluation the first fixed point, for every row.
             sampled: Whether to draw from the law of what is missing although the imputer fills in
                 its mean.
         """
         imputer = self.imputer.sampler() if sampled else self.imputer
+        if base is None and imputer.draws and not self.training:
+            base = self._base(1, len(z))
         with single_precision(z):
             completed: Tensor = imputer(z, present, self.joint(frozen=True), base)
         return completed
+
+    def _base(self, draws: int, rows: int) -> Base:
+        """The joint's fixed points, one draw of all rows after the other."""
+        points = self.joint(frozen=True).base_points(draws)
+        return points.map(lambda part: part.repeat_interleave(rows, 1).flatten(0, 1))
+
+    def _draws(
+        self,
+        z: Float[Tensor, "batch modality dim"],
+        present: Bool[Tensor, "batch modality"],
+        draws: int,
+        *,
+        sampled: bool,
+    ) -> Float[Tensor, "draw batch modality dim"]:
+        """Fills in what is missing by fixed base points, ``draws`` times."""
+        many, there = z.repeat(draws, 1, 1), present.repeat(draws, 1)
+        completed = self.impute(many, there, self._base(draws, len(z)), sampled=sampled)
+        return completed.unflatten(0, (draws, -1))
 
     def classify(
         self, z: Float[Tensor, "batch modality dim"], present: Bool[Tensor, "batch modality"]
@@ -186,7 +210,8 @@ class CM2(Model):
         """Returns logits after one imputation, the objective's penalties, and auxiliary logits.
 
         In training, modalities are hidden from the fusion; the joint's likelihood sees what is
-        there before hiding, and never an imputed embedding.
+        there before hiding, and never an imputed embedding. In evaluation the imputation is the
+        same whatever rows stand beside.
         """
         encoded = self.encode(batch)
         shown = self.hidden(batch.present) if self.training else batch.present
@@ -241,12 +266,10 @@ class CM2(Model):
         rows = (~present.all(dim=-1)).nonzero().squeeze(-1)
         if len(rows) > 0:
             repeats = draws if sampled or self.imputer.draws else 1
-            many = z[rows].repeat(repeats, 1, 1)
+            completed = self._draws(z[rows], present[rows], repeats, sampled=sampled)
             there = present[rows].repeat(repeats, 1)
-            points = self.joint(frozen=True).base_points(repeats)
-            base = points.map(lambda part: part.repeat_interleave(len(rows), 1).flatten(0, 1))
-            completed = self.impute(many, there, base, sampled=sampled)
-            values = probability(self.classify(completed, there)).unflatten(0, (repeats, -1))
+            values = probability(self.classify(completed.flatten(0, 1), there))
+            values = values.unflatten(0, (repeats, -1))
             mean = mean.index_copy(0, rows, values.mean(dim=0))
             spread = spread.index_copy(0, rows, values.std(dim=0, correction=0))
         self.train(training)

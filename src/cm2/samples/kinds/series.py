@@ -14,7 +14,7 @@ from cm2.core.records import Padded
 from cm2.samples.kinds.base import Column, Inputs, Learned, entries, register, some
 from cm2.samples.kinds.table import scaler, standardised
 from cm2.samples.readers import Ragged
-from cm2.samples.scaling import RobustScaler
+from cm2.samples.scaling import RobustScaler, distinct_gaps
 
 
 class Steps(Inputs):
@@ -43,13 +43,15 @@ class LearnedSeries(Learned):
     """Scales of variables, and which of them have gaps.
 
     A gap takes the last value before it, or the variable's centre where there is none, and is
-    flagged in a column of its own. As features a series is six numbers a variable: its first, last,
-    least, greatest and mean value, and how many there are.
+    flagged in a column of its own, one for all variables that are missing in the same steps. As
+    features a series is six numbers a variable: its first, last, least, greatest and mean value,
+    and how many there are.
 
     Attributes:
         variables_: Number of variables.
         scaler_: What standardises a step.
-        gaps_: The variables that have gaps in training.
+        gaps_: The variables that have gaps in training, the first of those that are missing in
+            the same steps.
         summary_: What standardises the features.
     """
 
@@ -64,7 +66,7 @@ class LearnedSeries(Learned):
         lengths = [len(one) for one in column.values]
         by_step = None if weight is None else np.repeat(weight, lengths)
         self.scaler_ = RobustScaler().fit(flat, sample_weight=by_step)
-        self.gaps_ = np.flatnonzero(np.isnan(flat).any(axis=0))
+        self.gaps_ = distinct_gaps(np.isnan(flat))
         self.summary_ = scaler().fit(column.summaries(), robustscaler__sample_weight=weight)
         return self
 

@@ -8,19 +8,19 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy.sparse import issparse
-from sklearn.impute import MissingIndicator, SimpleImputer
+from sklearn.impute import SimpleImputer
 from sklearn.pipeline import FeatureUnion, make_pipeline, make_union
 
 from cm2.samples import tables
 from cm2.samples.kinds.base import Column, Learned, entries, register
-from cm2.samples.scaling import RobustScaler
+from cm2.samples.scaling import GapFlags, RobustScaler
 
 
 class LearnedTable(Learned):
     """Centres and scales of columns, and which of them have gaps.
 
     Columns are read robustly (:mod:`cm2.samples.scaling`); those that are partly missing are filled
-    with their centre and flagged.
+    with their centre and flagged, by one flag where several are missing in the same rows.
 
     Attributes:
         columns_: Names or number of the columns.
@@ -57,7 +57,7 @@ def scaler() -> FeatureUnion:
     filled = SimpleImputer(strategy="constant", fill_value=0.0, keep_empty_features=True)
     return make_union(
         make_pipeline(RobustScaler(), filled),
-        make_pipeline(MissingIndicator(error_on_new=False), RobustScaler()),
+        make_pipeline(GapFlags(), RobustScaler()),
     )
 
 
