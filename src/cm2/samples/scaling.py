@@ -36,8 +36,17 @@ def distinct_gaps(missing: Bool[ndarray, "n feature"]) -> Int[ndarray, " flag"]:
         >>> distinct_gaps(np.array([[0, 1, 1, 0, 1], [0, 0, 0, 1, 1]], bool))
         array([1, 3])
     """
+    return _patterns(missing)[0]
+
+
+def _patterns(
+    missing: Bool[ndarray, "n feature"],
+) -> tuple[Int[ndarray, " flag"], Int[ndarray, " flag"]]:
+    """The first column of each pattern of gaps, and how many columns have it."""
     some = np.flatnonzero(missing.any(axis=0) & ~missing.all(axis=0))
-    return np.sort(some[np.unique(missing[:, some], axis=1, return_index=True)[1]])
+    _, first, count = np.unique(missing[:, some], axis=1, return_index=True, return_counts=True)
+    order = np.argsort(first)
+    return some[first[order]], count[order]
 
 
 class GapFlags(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -45,22 +54,20 @@ class GapFlags(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     Attributes:
         columns_: The first column of each pattern.
+        counts_: How many columns have it.
     """
 
     columns_: Int[ndarray, " flag"]
+    counts_: Int[ndarray, " flag"]
 
     def fit(self, X: Float[ndarray, "n feature"], y: object = None) -> Self:
         """Finds the patterns."""
-        self.columns_ = distinct_gaps(np.isnan(X))
+        self.columns_, self.counts_ = _patterns(np.isnan(X))
         return self
 
     def transform(self, X: Float[ndarray, "n feature"]) -> Float[ndarray, "n flag"]:
         """One where the pattern's first column is missing."""
         return np.isnan(X[:, self.columns_]).astype(np.float64)
-
-    def get_feature_names_out(self, input_features: object = None) -> ndarray:
-        """Names of the flags."""
-        return np.array([f"gap{column}" for column in self.columns_], dtype=object)
 
 
 class RobustScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -136,6 +143,43 @@ class RobustScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # ty
         with np.errstate(over="ignore"):
             logs = np.sign(X) * np.log1p(np.abs(X) / np.where(logarithmic, self.unit_, 1.0))
         return np.where(logarithmic, logs, X)
+
+
+class Columns(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Standardised columns, gaps filled with the centre, and a flag for each pattern of gaps.
+
+    Scales are learned from what was seen: filled gaps would make every column look narrower. A
+    flag times the root of the number of columns that it stands for has the penalty and the
+    variance of so many equal flags, which a panel that is measured as a whole deserves in a ridge
+    and in principal components.
+
+    Attributes:
+        scaler_: What standardises the columns.
+        gaps_: The patterns of gaps.
+        flags_: What standardises their flags.
+    """
+
+    def fit(
+        self,
+        X: Float[ndarray, "n feature"],
+        y: object = None,
+        sample_weight: Float[ndarray, " n"] | None = None,
+    ) -> Self:
+        """Learns scales and patterns; a row of weight two counts as two rows."""
+        self.scaler_ = RobustScaler().fit(X, sample_weight=sample_weight)
+        self.gaps_ = GapFlags().fit(X)
+        self.flags_ = RobustScaler().fit(self.gaps_.transform(X), sample_weight=sample_weight)
+        return self
+
+    def transform(self, X: Float[ndarray, "n feature"]) -> Float[ndarray, "n column"]:
+        """Columns, then flags; nothing is missing."""
+        flags = self.flags_.transform(self.gaps_.transform(X)) * np.sqrt(self.gaps_.counts_)
+        return np.concatenate([np.nan_to_num(self.scaler_.transform(X)), flags], axis=1)
+
+    @property
+    def width(self) -> int:
+        """How many columns come out."""
+        return len(self.scaler_.scale_) + len(self.gaps_.columns_)
 
 
 def medians(

@@ -12,9 +12,9 @@ from numpy import ndarray
 
 from cm2.core.records import Padded
 from cm2.samples.kinds.base import Column, Inputs, Learned, entries, register, some
-from cm2.samples.kinds.table import scaler, standardised
+from cm2.samples.kinds.table import standardised
 from cm2.samples.readers import Ragged
-from cm2.samples.scaling import RobustScaler, distinct_gaps
+from cm2.samples.scaling import Columns, RobustScaler, distinct_gaps
 
 
 class Steps(Inputs):
@@ -67,7 +67,7 @@ class LearnedSeries(Learned):
         by_step = None if weight is None else np.repeat(weight, lengths)
         self.scaler_ = RobustScaler().fit(flat, sample_weight=by_step)
         self.gaps_ = distinct_gaps(np.isnan(flat))
-        self.summary_ = scaler().fit(column.summaries(), robustscaler__sample_weight=weight)
+        self.summary_ = Columns().fit(column.summaries(), sample_weight=weight)
         return self
 
     def check(self, column: Any) -> None:

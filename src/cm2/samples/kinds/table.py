@@ -8,12 +8,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy.sparse import issparse
-from sklearn.impute import SimpleImputer
-from sklearn.pipeline import FeatureUnion, make_pipeline, make_union
 
 from cm2.samples import tables
 from cm2.samples.kinds.base import Column, Learned, entries, register
-from cm2.samples.scaling import GapFlags, RobustScaler
+from cm2.samples.scaling import Columns
 
 
 class LearnedTable(Learned):
@@ -34,7 +32,7 @@ class LearnedTable(Learned):
         patients: ndarray | None = None,
     ) -> Self:
         self.columns_ = tables.columns(column.values)
-        self.scaler_ = scaler().fit(column.numbers(), robustscaler__sample_weight=weight)
+        self.scaler_ = Columns().fit(column.numbers(), sample_weight=weight)
         return self
 
     def check(self, column: Any) -> None:
@@ -49,23 +47,11 @@ class LearnedTable(Learned):
         return standardised(self.scaler_, column.numbers(), here)
 
 
-def scaler() -> FeatureUnion:
-    """What standardises, fills and flags the columns of an array.
-
-    Scales are learned from what was seen: filled gaps would make every column look narrower.
-    """
-    filled = SimpleImputer(strategy="constant", fill_value=0.0, keep_empty_features=True)
-    return make_union(
-        make_pipeline(RobustScaler(), filled),
-        make_pipeline(GapFlags(), RobustScaler()),
-    )
-
-
 def standardised(
-    fitted: FeatureUnion, array: Float[ndarray, "n feature"], here: Bool[ndarray, " n"]
+    fitted: Columns, array: Float[ndarray, "n feature"], here: Bool[ndarray, " n"]
 ) -> Float[ndarray, "n column"]:
     """An array standardised in some rows, zeros in the others."""
-    block = np.zeros((len(array), len(fitted.get_feature_names_out())), dtype=np.float32)
+    block = np.zeros((len(array), fitted.width), dtype=np.float32)
     if here.any():
         block[here] = fitted.transform(array[here])
     return block
