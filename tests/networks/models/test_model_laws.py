@@ -232,7 +232,7 @@ def test_the_joint_is_in_single_precision_under_autocast() -> None:
     expected = model.impute(z, batch.present)
     model.raw = lambda _: z  # type: ignore[method-assign]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        completed = model.complete(batch)
+        completed = model.complete(batch)[0]
         penalties = model(batch).penalties
     assert torch.equal(completed, expected)
     assert all(value.dtype == torch.float32 for value in penalties.values())
