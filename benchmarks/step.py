@@ -22,6 +22,7 @@ from torch import Tensor
 
 from cm2 import CM2Classifier
 from cm2.core.records import Batch
+from cm2.estimators import assembly
 from cm2.networks.encoders import Dense
 from cm2.networks.learner import Learner
 from cm2.networks.models import CM2
@@ -81,7 +82,7 @@ def learner(rows: Batch, **settings: Any) -> Learner:
         "copula": DEFAULTS.copula,
         "components": DEFAULTS.n_components,
         "coupling": DEFAULTS.coupling,
-        "imputation": DEFAULTS._imputation(),
+        "imputation": assembly.imputation(DEFAULTS.get_params()),
         "fusion": DEFAULTS.fusion,
         "posterior": DEFAULTS.posterior,
         "objective": DEFAULTS.objective,
