@@ -20,10 +20,12 @@ from cm2.networks.models import CM2
 from cm2.networks.models.base import pieces
 from cm2.networks.tasks import Multiclass
 from cm2.samples.batches import loader
-from cm2.samples.events import UNSEEN, Events
-from cm2.samples.folder import Folder
+from cm2.samples.container import Samples
+from cm2.samples.inputs import Reader
+from cm2.samples.kinds import UNSEEN
 from cm2.samples.module import PreparedData
 from cm2.samples.prepared import Prepared
+from cm2.samples.scaling import REACH, RobustScaler
 from prepared_folder import VARIABLES, rewrite_manifest
 
 BOTH = ["events", "vitals"]
@@ -42,8 +44,12 @@ def test_events_are_those_of_the_file_in_the_order_of_their_hours(shared: Path) 
     table = pd.read_parquet(shared / "events.parquet")
     stays = pd.read_parquet(shared / "stays.parquet").set_index("stay_id")
     train = table[(stays.loc[table["stay_id"], "split"] == "train").to_numpy()]
-    scale = train.groupby("variable")["value"].agg(["mean", lambda x: x.std(ddof=0)])
     names = sorted(VARIABLES)
+    number = data.stays["stay_id"]
+    scales = {
+        name: RobustScaler().fit(own["value"].to_numpy(np.float32)[:, None])
+        for name, own in train[train["stay_id"].isin(number)].groupby("variable")
+    }
     assert data.shape["events"] == {"vocabulary": len(names) + 2}
     assert torch.equal(data.present[:, 0], data.present[:, 1])
     batch = data[range(len(data))].inputs["events"]
@@ -54,10 +60,12 @@ def test_events_are_those_of_the_file_in_the_order_of_their_hours(shared: Path) 
         assert int(mask.sum()) == len(own)
         np.testing.assert_array_equal(batch.hour[i][mask], own["hour"].to_numpy(np.float32))
         assert [names[v - UNSEEN - 1] for v in batch.variable[i][mask]] == list(own["variable"])
-        center, width = scale.loc[own["variable"]].to_numpy().T
-        np.testing.assert_allclose(
-            batch.value[i][mask], (own["value"] - center) / width, rtol=1e-5, atol=1e-6
-        )
+        raw = own["value"].to_numpy(np.float32)
+        wanted = [
+            scales[name].transform(np.array([[x]])).item()
+            for name, x in zip(own["variable"], raw, strict=True)
+        ]
+        np.testing.assert_array_equal(batch.value[i][mask], np.array(wanted, np.float32))
 
 
 def test_hours_ascend_and_padding_is_zero(shared: Path) -> None:
@@ -142,32 +150,68 @@ def test_variables_and_scales_are_those_of_training(root: Path) -> None:
     new = test[range(len(test))].inputs["events"]
     assert (new.variable == UNSEEN).any()
     assert not new.value[new.variable == UNSEEN].any()
-    assert (new.value[new.variable > UNSEEN] > 1e3).all()
+    assert (new.value[new.variable > UNSEEN] == REACH).all()  # drawn in from a million
 
 
-def test_the_table_of_variables_gives_names_and_units_back(shared: Path) -> None:
+def test_variables_are_named_by_their_numbers(shared: Path) -> None:
     data = Prepared(shared, modalities=BOTH, split="test")
-    _, variable, value, mask = data[range(len(data))].inputs["events"]
-    row = data.variables.iloc[variable[mask].numpy()]
+    _, variable, _, mask = data[range(len(data))].inputs["events"]
     table = pd.read_parquet(shared / "events.parquet")
     table = table[table["stay_id"].isin(data.stays["stay_id"])].sort_values(["stay_id", "hour"])
-    assert list(row["name"]) == list(table["variable"])
-    np.testing.assert_allclose(
-        value[mask].numpy() * row["deviation"] + row["mean"], table["value"], rtol=1e-5
-    )
-    assert data.variables["name"].isna().sum() == UNSEEN + 1
-    assert Prepared(shared).variables is None
+    assert [data.variables[v] for v in variable[mask].tolist()] == list(table["variable"])
+    assert data.variables[: UNSEEN + 1] == [None, None]
+    assert Prepared(shared).variables == []
 
 
-def test_without_events_in_training_every_variable_is_unseen(root: Path) -> None:
-    stays = pd.read_parquet(root / "stays.parquet")
-    stays.assign(split="test").to_parquet(root / "stays.parquet")
-    rewrite_manifest(root)
-    data = Prepared(root, modalities=["events"], split="test")
-    events = data[range(len(data))].inputs["events"]
-    assert data.shape == {"events": {"vocabulary": UNSEEN + 1}}
-    assert (events.variable[events.mask] == UNSEEN).all()
-    assert not events.value.any()
+def frames() -> list[pd.DataFrame | None]:
+    """Events of forty samples, some without any."""
+    rng = np.random.default_rng(0)
+    found = []
+    for row in range(40):
+        size = int(rng.integers(1, 9))
+        hour, value = rng.uniform(0, 24, size), rng.normal(80 + row % 2, 10, size)
+        variable = rng.choice(VARIABLES, size)
+        frame = pd.DataFrame({"hour": hour, "variable": variable, "value": value})
+        found.append(None if row % 5 == 4 else frame)
+    return found
+
+
+def test_frames_of_events_are_samples() -> None:
+    """In any order of rows; six numbers a variable for what needs no encoder."""
+    given = frames()
+    S = Samples({"events": given})
+    assert S.kinds == {"events": "events"}
+    assert S.present[:, 0].tolist() == [one is not None for one in given]
+    names = sorted(VARIABLES)
+    found = S.columns["events"].summaries(names).reshape(40, 6, len(names))
+    assert np.isnan(found[~S.present[:, 0]]).all()
+    for row in np.flatnonzero(S.present[:, 0]):
+        for column, name in enumerate(names):
+            frame = given[row].sort_values("hour")
+            own = frame.loc[frame["variable"] == name, "value"].astype("f4")
+            count = [float(len(own))]
+            wanted = [np.nan] * 5 + count
+            if len(own):
+                wanted = [own.iloc[0], own.iloc[-1], own.min(), own.max(), own.mean(), *count]
+            np.testing.assert_allclose(found[row, :, column], wanted, rtol=1e-6)
+    shuffled = [None if one is None else one.sample(frac=1, random_state=0) for one in given]
+    blocks, again = (Reader().fit_blocks({"events": one[:4]}) for one in (given, shuffled))
+    np.testing.assert_array_equal(blocks.values["events"], again.values["events"])
+    rows = np.array([2, 0, -1])
+    one, two = (part.inputs["events"].take(rows) for part in (blocks, again))
+    assert all(torch.equal(x, y) for x, y in zip(one, two, strict=True))
+
+
+def test_mistakes_in_frames_are_named() -> None:
+    given = frames()[:4]
+    with pytest.raises(ValueError, match="events are a DataFrame of hour, variable, value, but th"):
+        Samples({"a": [*given, given[0].drop(columns="hour")]}, kinds={"a": "events"})
+    with pytest.raises(ValueError, match="row 1 has events without a variable"):
+        Samples({"a": [given[0], given[1].assign(variable=None)]})
+    with pytest.raises(ValueError, match="hours and values of row 0 are not numbers"):
+        Samples({"a": [given[0].assign(value="high")]})
+    with pytest.raises(ValueError, match="whose hour is missing or infinite in 1 samples, the fir"):
+        Reader().fit({"a": [given[0], given[1].assign(hour=np.nan)]})
 
 
 def test_a_row_alone_is_the_row_of_any_batch(shared: Path) -> None:
@@ -187,17 +231,12 @@ def test_a_row_alone_is_the_row_of_any_batch(shared: Path) -> None:
 
 
 def test_an_event_takes_twelve_bytes(root: Path) -> None:
-    """A reader goes to the workers as it is: no texts, no table, the events of its stays only."""
+    """What goes to the workers: no texts, no table, the events of its stays only."""
     change(root, lambda table: pd.concat([table] * 200, ignore_index=True))
-    folder = Folder(root)
-    stays = folder.stays["stay_id"].to_numpy()
-    whole, half = (
-        len(pickle.dumps(Events(folder, "events", s, Events.learn(folder, "events"))))
-        for s in (stays, stays[:20])
-    )
+    data = Prepared(root, modalities=["events"], split=None)
+    size = len(pickle.dumps(data.inputs["events"]))
     events = len(pd.read_parquet(root / "events.parquet"))
-    assert 12 * events < whole < 12 * events + 4000
-    assert half < 0.75 * whole
+    assert 12 * events < size < 12 * events + 4000
 
 
 def test_hours_of_chunks_and_images(shared: Path) -> None:

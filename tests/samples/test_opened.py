@@ -163,8 +163,6 @@ def test_mistakes_are_named(folder: Path, tmp_path: Path) -> None:
         Samples.open(folder, ["series", "cxrr"])
     with pytest.raises(InputError, match="split is one of train, validation, test"):
         Samples.open(folder, split="tset")
-    with pytest.raises(InputError, match="'events' is of the kind 'events'; samples may be of"):
-        Samples.open(folder, ["events"])
 
 
 def test_stays_without_an_outcome(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+import zipfile
 from pathlib import Path
 
 import lightning
@@ -11,13 +12,14 @@ import pandas as pd
 import pytest
 import torch
 
+from cm2.core import persistence
 from cm2.core.errors import InputError
-from cm2.core.files import to_json
 from cm2.core.records import Batch, Padded
 from cm2.core.removal import luck
 from cm2.networks.training import quiet
 from cm2.samples import embeddings, tokens, vocabulary
-from cm2.samples.batches import Samples, loader
+from cm2.samples.batches import Rows, loader
+from cm2.samples.inputs import Reader
 from cm2.samples.module import PreparedData
 from cm2.samples.prepared import Prepared
 from laws import monte_carlo
@@ -28,7 +30,7 @@ ALL = ("series", "cxr", "report", "vitals")
 
 def test_every_kind_comes_as_promised(shared: Path) -> None:
     data = Prepared(shared, tokens=16)
-    assert isinstance(data, Samples)
+    assert isinstance(data, Rows)
     assert data.modalities == ALL
     batch = data[range(len(data))]
     rows = len(data)
@@ -43,7 +45,7 @@ def test_every_kind_comes_as_promised(shared: Path) -> None:
     assert batch.inputs["cxr"].dtype == torch.uint8
     assert data.shape["series"] == {"features": 76}
     assert data.shape["report"]["vocabulary"] > int(text.values.max())
-    assert data.shape["cxr"] == {}
+    assert data.shape["cxr"] == {"crop": 224}
     assert data.classes == 2
     assert torch.equal(batch.target, torch.tensor(data.stays["label"].tolist()))
     assert batch.rows.tolist() == list(range(rows))
@@ -56,8 +58,12 @@ def test_rows_are_those_of_their_stay(shared: Path) -> None:
     stays = torch.tensor(data.stays["stay_id"].tolist())[picked]
     series = batch.inputs["series"]
     steps = torch.arange(series.mask.shape[1])
-    assert torch.equal(series.values[..., 0], torch.where(series.mask, stays[:, None], 0).float())
-    assert torch.equal(series.values[..., 1], torch.where(series.mask, steps, 0).float())
+    scale = data.learned.reader.learned_["series"].scaler_
+    raw = np.zeros((*series.mask.shape, 76))
+    raw[..., 0], raw[..., 1] = stays[:, None], steps
+    wanted = scale.transform(raw.reshape(-1, 76)).reshape(raw.shape)
+    wanted[~series.mask.numpy()] = 0
+    np.testing.assert_array_equal(series.values[..., :2], wanted[..., :2].astype(np.float32))
     has = batch.present[:, 1]
     assert torch.equal(batch.inputs["cxr"][:, 0, 0][has].long(), stays[has])
     assert torch.equal(batch.present, data.present[picked])
@@ -93,14 +99,18 @@ def test_absent_rows_are_empty(shared: Path) -> None:
 
 
 def test_a_modality_that_no_stay_has(tmp_path: Path) -> None:
+    """Nothing can be learned of it; where it was learned before, its rows are empty."""
     root = make_folder(tmp_path / "data", absent=ALL[1:])
-    data = Prepared(root)
+    with pytest.raises(InputError, match=r"data: modality 'cxr' is missing for every training"):
+        Prepared(root)
+    with pytest.raises(InputError, match=r"no stay of train has 'series' in the setting 'paired'"):
+        Prepared(root, setting="paired")
+    data = Prepared(root, fitted_on=make_folder(tmp_path / "home"))
     batch = data[[0, 1]]
     assert not batch.present[:, 1:].any()
     assert batch.inputs["report"].values.shape == (2, 1, 1)
     assert batch.inputs["cxr"].shape == (2, 256, 256)
-    assert len(Prepared(root, setting="paired")) == 0
-    assert Prepared(root, setting="paired")[[]].inputs["series"].values.shape == (0, 1, 76)
+    assert data[[]].inputs["series"].values.shape == (0, 1, 76)
 
 
 def test_settings_choose_stays(shared: Path) -> None:
@@ -116,7 +126,8 @@ def test_settings_choose_stays(shared: Path) -> None:
 
 
 def test_removal_is_reproducible_nested_and_spares_one(shared: Path) -> None:
-    options = {"split": None, "setting": "paired"}
+    names = ["series", "cxr", "vitals"]
+    options = {"split": None, "setting": "paired", "modalities": names}
     lost = [~Prepared(shared, missing_rate=rate, **options).present for rate in (0, 0.3, 0.8)]
     assert not lost[0].any()
     assert not lost[2][:, 0].any()
@@ -145,21 +156,26 @@ def test_luck_is_uniform_and_independent() -> None:
     assert np.abs(np.corrcoef(draws)[np.triu_indices(3, 1)]).max() < monte_carlo(n)
 
 
-def test_tables_are_standardised_by_the_training_split(root: Path) -> None:
-    train = Prepared(root, modalities=["vitals"])
+@pytest.mark.parametrize("scaling", ["robust", "standard"])
+def test_tables_are_standardised_by_the_training_stays(root: Path, scaling: str) -> None:
+    options = {"modalities": ["vitals"], "scaling": scaling}
+    train = Prepared(root, **options)
     values = train[range(len(train))].inputs["vitals"]
     assert values.shape[1] == 4  # pulse, constant, lactate, and the flag of lactate
     assert values[:, 0].mean().abs() < 1e-6
-    assert values[:, 0].std(correction=0) == pytest.approx(1, rel=1e-5)
+    # Drawing in what lies far out makes columns a little narrower.
+    within = {"robust": 0.05, "standard": 1e-5}[scaling]
+    assert values[:, 0].std(correction=0) == pytest.approx(1, rel=within)
     assert not values[:, 1].any()
-    assert set(values[:, 3].tolist()) == {0, 1}
+    assert len(values[:, 3].unique()) == 2
+    assert scaling == "robust" or set(values[:, 3].tolist()) == {0, 1}
     assert not values[:, 2].any()
     table = pd.read_parquet(root / "vitals.parquet")
     stays = pd.read_parquet(root / "stays.parquet").set_index("stay_id")
     table.loc[(stays.loc[table["stay_id"], "split"] == "test").to_numpy(), "pulse"] = 1e9
     table.to_parquet(root / "vitals.parquet")
     rewrite_manifest(root)
-    again = Prepared(root, modalities=["vitals"])
+    again = Prepared(root, **options)
     assert torch.equal(again[range(len(again))].inputs["vitals"], values)
 
 
@@ -231,7 +247,10 @@ def test_embeddings_stand_in_for_their_modality(root: Path) -> None:
     found = used[range(len(used))].inputs["cxr"]
     wanted = dict(zip(stays, values, strict=True))
     rows = [wanted[stay] for stay in used.stays["stay_id"][has.numpy()]]
-    np.testing.assert_array_equal(found[has].numpy(), np.stack(rows))
+    scale = used.learned.reader.learned_["cxr"].scaler_
+    np.testing.assert_array_equal(
+        found[has].numpy(), scale.transform(np.stack(rows)).astype(np.float32)
+    )
     assert not found[~has].any()
     with pytest.raises(InputError, match="no embeddings of 'report'"):
         Prepared(root, embedded=["report"])
@@ -352,43 +371,36 @@ def test_generated_and_real_data_are_not_mixed_unasked(shared: Path, tmp_path: P
     assert json.loads((real / "manifest.json").read_text())["synthetic"] is False
 
 
-def test_scales_and_vocabulary_can_be_those_of_other_data(shared: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("scaling", ["robust", "standard"])
+def test_scales_and_vocabulary_can_be_those_of_other_data(
+    shared: Path, tmp_path: Path, scaling: str
+) -> None:
+    """In units: what another folder was scaled by in preparing does not matter."""
     other = make_folder(tmp_path / "other", seed=9)
-    facts = {
-        "series": {"mean": {"c2": 1.0}, "deviation": {"c2": 2.0}},
-        "vitals": {},
-        "report": {},
-    }
-    known = json.loads((other / "manifest.json").read_text())["modalities"]
-    for name, more in facts.items():
-        known[name] |= more
-    rewrite_manifest(other, modalities=known)
     home = tmp_path / "home"
     shutil.copytree(shared, home)
-    known["series"] |= {"mean": {"c2": 3.0}, "deviation": {"c2": 0.5}}
-    rewrite_manifest(home, modalities=known)
-    options = {"modalities": ["series", "report", "vitals"], "tokens": 16}
-    alone = Prepared(other, **options)
+    for root, center, width in ((other, 1.0, 2.0), (home, 3.0, 0.5)):
+        known = json.loads((root / "manifest.json").read_text())["modalities"]
+        known["series"] |= {"mean": {"c2": center}, "deviation": {"c2": width}}
+        rewrite_manifest(root, modalities=known)
+    options = {"modalities": ["series", "report", "vitals"], "tokens": 16, "scaling": scaling}
     moved = Prepared(other, fitted_on=home, **options)
-    rows = range(len(alone))
-    own, there = (data[rows].inputs for data in (alone, moved))
-    mask = own["series"].mask
-    wanted = (own["series"].values[mask] * 2 + 1 - 3) / 0.5
-    torch.testing.assert_close(there["series"].values[mask][:, 2], wanted[:, 2])
-    assert torch.equal(there["series"].values[..., 3:], own["series"].values[..., 3:])
-    pulse = pd.read_parquet(home / "vitals.parquet").set_index("stay_id")["pulse"]
-    train = Prepared(home, modalities=["vitals"]).stays["stay_id"]
-    raw = pd.read_parquet(other / "vitals.parquet").set_index("stay_id")["pulse"]
-    has = moved.present[:, 2]
-    expected = (raw[moved.stays["stay_id"][has.numpy()]] - pulse[train].mean()) / pulse[train].std(
-        ddof=0
+    there = moved[range(len(moved))].inputs
+    learned = moved.learned.reader.learned_
+    grid = pd.read_parquet(other / "series.parquet")
+    grid = grid[grid["stay_id"].isin(moved.stays["stay_id"])].drop(columns=["stay_id", "bin"])
+    units = grid.assign(c2=(grid["c2"] * 2 + 1).astype(np.float32)).to_numpy()
+    mask = there["series"].mask
+    np.testing.assert_array_equal(
+        there["series"].values[mask], learned["series"].scaler_.transform(units).astype("float32")
     )
-    np.testing.assert_allclose(there["vitals"][has, 0], expected, rtol=1e-4, atol=1e-5)
+    if scaling == "standard":
+        own = pd.read_parquet(home / "series.parquet")
+        train = Prepared(home, modalities=["series"]).stays["stay_id"]
+        center = (own.loc[own["stay_id"].isin(train), "c2"] * 0.5 + 3.0).mean()
+        np.testing.assert_allclose(learned["series"].scaler_.center_[2], center, rtol=1e-6)
     assert moved.shape == Prepared(home, **options).shape
-    known["series"]["columns"] = ["c3"]
-    rewrite_manifest(home, modalities=known)
-    with pytest.raises(InputError, match="series differ in columns"):
-        Prepared(other, fitted_on=home, **options)
+    assert moved.vocabularies == Prepared(home, **options).vocabularies
 
 
 def test_a_patient_of_another_folder_is_found(shared: Path, tmp_path: Path) -> None:
@@ -465,7 +477,7 @@ def test_labels_that_may_hold_together_are_rows_of_the_target(tmp_path: Path) ->
 
 
 def test_what_was_learned_stands_for_the_folder(tmp_path: Path) -> None:
-    """As JSON, with a column that is all missing in training, and on a scale of its own."""
+    """In a file, with a column that is all missing in training, and on a scale of its own."""
     home, other = make_folder(tmp_path / "home"), make_folder(tmp_path / "other", seed=7, first=900)
     vitals = pd.read_parquet(home / "vitals.parquet")
     vitals.assign(lactate=np.nan).to_parquet(home / "vitals.parquet")
@@ -473,29 +485,36 @@ def test_what_was_learned_stands_for_the_folder(tmp_path: Path) -> None:
         content = json.loads((root / "manifest.json").read_text())["modalities"]
         content["series"] |= {"mean": {"c2": center}, "deviation": {"c2": 2.0 + center}}
         rewrite_manifest(root, modalities=content)
-    options = {"modalities": ["series", "events", "vitals", "cxr", "report"], "split": None}
-    there = Prepared(home, **options)
-    kept = json.loads(to_json(there.learned))
-    options["vocabularies"] = there.vocabularies
-    fitted = Prepared(other, fitted_on=home, **options)
+    names = ["series", "events", "vitals", "cxr", "report"]
+    there = Prepared(home, modalities=names, split=None)
+    file = persistence.save(there.learned.reader, tmp_path / "reader.cm2")
+    kept = there.learned._replace(reader=persistence.load(file, Reader))
+    fitted = Prepared(other, fitted_on=home, modalities=names, split=None)
     shutil.rmtree(home)
-    moved = Prepared(other, learned=kept, **options)
+    moved = Prepared(other, learned=kept, split=None)
+    assert moved.modalities == fitted.modalities == tuple(names)
     assert moved.shape == fitted.shape
-    pd.testing.assert_frame_equal(moved.variables, fitted.variables, check_exact=True)
+    assert moved.variables == fitted.variables
+    assert moved.vocabularies == fitted.vocabularies
     rows = range(len(moved))
     for name, x in moved[rows].inputs.items():
         y = fitted[rows].inputs[name]
         for one, two in zip(x, y, strict=True) if isinstance(x, tuple) else [(x, y)]:
             assert torch.equal(one, two), name
-    for name in ("stay_id", "subject_id", "900", "hadm"):
-        assert name not in json.dumps(kept)
-    with pytest.raises(InputError, match="needs its vocabulary"):
-        Prepared(other, learned=kept, modalities=["report"])
-    with pytest.raises(InputError, match="was 'tabular' in the training"):
-        Prepared(other, learned=kept, modalities=["vitals"], embedded=["vitals"])
-    del kept["modalities"]["cxr"]
-    with pytest.raises(InputError, match="nothing was learned of a modality 'cxr'"):
-        Prepared(other, learned=kept, modalities=["cxr"])
+    with zipfile.ZipFile(file) as archive:
+        text = archive.read("schema.json").decode()
+    for name in ("stay_id", "subject_id", "hadm"):
+        assert name not in text
+    values = np.zeros((len(fitted), 3), np.float32)
+    embeddings.save(other, "vitals", fitted.stays["stay_id"].to_numpy(), values, {})
+    with pytest.raises(InputError, match="'vitals' is of kind 'embedding'; the fitted model expe"):
+        Prepared(other, learned=kept, embedded=["vitals"])
+    bare = make_folder(tmp_path / "bare")
+    known = json.loads((bare / "manifest.json").read_text())["modalities"]
+    del known["cxr"]
+    rewrite_manifest(bare, modalities=known)
+    with pytest.raises(InputError, match="no modality 'cxr'"):
+        Prepared(bare, learned=kept)
 
 
 def test_only_stays_with_a_label(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_texts_are_read_once_for_all_splits_and_settings(
         ):
             assert torch.equal(one, other)
         assert torch.equal(data[rows].hours["report"], again[rows].hours["report"])
-    assert len(Prepared(root, tokens=16, split="validation", missing_rate=0.5, chunks=1)) > 0
+    assert len(Prepared(root, tokens=16, split="validation", chunks=1)) > 0
     assert (len(learned), len(cut)) == (1, 1)
     Prepared(root, tokens=8)
     Prepared(root, tokens=8, chunks_per_document=1)

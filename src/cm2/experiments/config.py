@@ -200,7 +200,7 @@ def _taken(
     return {key: found[argument] for key, argument in names.items()}
 
 
-READ = {"split", "vocabularies", "learned", "labelled"}
+READ = {"split", "learned", "labelled"}
 """Arguments of the data that come from elsewhere."""
 
 GIVEN = {"model", "task", "training", "validation", "seed", "run_dir", "resume"}

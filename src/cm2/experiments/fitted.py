@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float, Int
 from numpy import ndarray
 
@@ -17,49 +15,14 @@ from cm2.estimators.classifier import CM2Classifier
 from cm2.experiments import config, folder, heads, predictions
 from cm2.experiments.config import Experiment
 from cm2.experiments.predictions import Predictions
-from cm2.samples import selection
-from cm2.samples.container import Samples
-from cm2.samples.folder import Folder
+from cm2.samples.stays import Stays
 
-__all__ = ["FILE", "Classifier", "Stays", "train"]
+__all__ = ["FILE", "Classifier", "train"]
 
 FILE = "model.cm2"
 
 LEARNED = ("train", "validation")
 """Splits that training sees: the first is learned from, the second stops networks."""
-
-
-@dataclass(frozen=True)
-class Stays:
-    """Stays of a prepared folder as samples.
-
-    Attributes:
-        samples: Their modalities.
-        stays: Their rows of ``stays.parquet``.
-        labels: Names of labels that may hold together; empty where a stay is of one class.
-        classes: Number of classes.
-        checksum: Of the folder's manifest.
-    """
-
-    samples: Samples
-    stays: pd.DataFrame
-    labels: tuple[str, ...]
-    classes: int
-    checksum: str
-
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        """Names, in the order of ``present``."""
-        return tuple(self.samples.columns)
-
-    @property
-    def target(self) -> Int[ndarray, "stay ..."] | None:
-        """Outcomes; None where one is not known."""
-        return selection.outcomes(self.stays, self.labels)
-
-    def __len__(self) -> int:
-        """Returns the number of stays."""
-        return len(self.stays)
 
 
 def train(experiment: Experiment, out: Path) -> None:
@@ -188,20 +151,8 @@ def _stays(
     experiment: Experiment,
     split: str | Sequence[str] | None,
     facts: dict[str, Any] | None = None,
-    *,
-    labelled: bool = False,
     **changed: Any,
 ) -> Stays:
     """Opens prepared data; labels and classes are those of the run where it says them."""
-    options = experiment.data | changed
-    read = Folder(options["root"], verify=options["verify"])
-    samples = Samples.open(**options, split=split)
-    stays = read.stays.set_index("stay_id").loc[samples.ids].reset_index()
-    labels = read.labels if facts is None else tuple(facts["labels"])
-    classes = max(selection.classes(read), 0 if facts is None else facts["classes"])
-    if labelled:
-        known = selection.known(stays, labels)
-        if not known.any():
-            raise InputError(f"{read.root}: has no stay with a label, to measure against")
-        samples, stays = samples[known], stays.loc[known].reset_index(drop=True)
-    return Stays(samples, stays, labels, classes, read.checksum)
+    known = {} if facts is None else {key: facts[key] for key in ("labels", "classes")}
+    return Stays.open(**(experiment.data | changed), split=split, **known)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,19 @@ from typing import Any
 import torch
 import yaml
 
+from cm2.core import persistence
 from cm2.core.errors import InputError
 from cm2.core.files import to_json, write_text
 from cm2.experiments import config
 from cm2.experiments.config import Experiment
-from cm2.samples.prepared import Prepared
+from cm2.samples.inputs import Reader
+from cm2.samples.prepared import Fitted, Prepared
 
 __all__ = ["begin", "check", "data", "environment", "facts", "same_data", "same_shape", "write"]
 
-TOKENIZERS = "tokenizers"
-READERS = "readers.json"
+READER = "reader.cm2"
+"""What was learned of each modality from the training stays."""
+
 PACKAGES = ("cm2", "torch", "lightning", "transformers", "numpy", "pandas", "scikit-learn")
 
 
@@ -32,6 +35,7 @@ def data(
     *,
     root: Path | None = None,
     labelled: bool = False,
+    learned: Fitted | None = None,
 ) -> Prepared:
     """Reads the data of a run, or others, with the scales and words that the run was trained with.
 
@@ -41,46 +45,36 @@ def data(
         split: Which split; ``None`` for all rows.
         root: Other prepared data, which are read on the scale of the run's.
         labelled: Whether stays whose outcome is not known are left out.
+        learned: What is read with, if the run has kept nothing yet.
 
     Raises:
-        InputError: If the run learned a vocabulary and did not keep it.
+        InputError: If the run was trained and did not keep what it reads with.
     """
     options = dict(experiment.data)
+    learned = learned or _learned(Path(run))
     if root is not None:
-        options["fitted_on"] = options.get("fitted_on") or options["root"]
+        if learned is None:
+            options["fitted_on"] = options.get("fitted_on") or options["root"]
         options["root"] = root
-    kept = {
-        path.stem: path.read_text(encoding="utf-8")
-        for path in (Path(run) / TOKENIZERS).glob("*.json")
-    }
-    learned = _learned(Path(run))
-    if learned is not None:
-        texts = [name for name, one in learned["modalities"].items() if one["kind"] == "text"]
-        _check_words(Path(run), experiment, texts, kept)
-    found = Prepared(**options, split=split, vocabularies=kept, learned=learned, labelled=labelled)
-    _check_words(Path(run), experiment, list(found.vocabularies), kept)
-    return found
+    return Prepared(**options, split=split, learned=learned, labelled=labelled)
 
 
-def _learned(run: Path) -> dict[str, Any] | None:
-    """What the run's training split gave; None if it has not begun, or is of an earlier version."""
-    path = run / READERS
-    if not path.is_file():
-        return None
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
-
-
-def _check_words(
-    run: Path, experiment: Experiment, texts: Sequence[str], kept: Mapping[str, str]
-) -> None:
-    """Refuses a trained run that learned a vocabulary and lacks it."""
-    lost = [name for name in texts if name not in kept]
-    if lost and experiment.data["tokenizer"] is None and (run / "best.ckpt").exists():
+def _learned(run: Path) -> Fitted | None:
+    """What the run's training stays gave; None if it has not begun."""
+    if (run / READER).is_file():
+        known = facts(run)["data"]
+        try:
+            reader = persistence.load(run / READER, Reader)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        return Fitted(reader, tuple(known["labels"]), int(known["classes"]))
+    if (run / "best.ckpt").exists():
+        writer = facts(run)["packages"]["cm2"]
         raise InputError(
-            f"{run}: keeps no vocabulary of {', '.join(lost)}; an earlier cm2 trained it, whose"
-            " vocabularies cannot be learned again: train it anew"
+            f"{run}: has no {READER}, so that new data cannot be read as in its training; it was"
+            f" trained by cm2 {writer}: use that, or train it anew"
         )
+    return None
 
 
 def facts(run: Path) -> dict[str, Any]:
@@ -119,17 +113,14 @@ def begin(
         experiment: What it runs.
         out: The folder.
         environment: See :func:`environment`.
-        learned: The data whose scales and vocabularies it keeps, if its model does not.
+        learned: The data whose reader it keeps, if its model does not.
     """
     if (out / "environment.json").exists():
         same_data(out, environment["data"]["checksum"])
     out.mkdir(parents=True, exist_ok=True)
     write(out / "config.yaml", experiment.dump())
     if learned is not None:
-        write(out / READERS, learned.learned)
-        for name, text in learned.vocabularies.items():
-            (out / TOKENIZERS).mkdir(exist_ok=True)
-            write(out / TOKENIZERS / f"{name}.json", text)
+        persistence.save(learned.learned.reader, out / READER)
     write(out / "environment.json", environment)
 
 

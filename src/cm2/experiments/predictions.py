@@ -18,7 +18,7 @@ from cm2.core.numerics import seeded
 from cm2.evaluation import bootstrap, metrics
 from cm2.networks.models import Model
 from cm2.networks.tasks import Multilabel, Task
-from cm2.samples.batches import Samples, loader
+from cm2.samples.batches import Rows, loader
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -126,7 +126,7 @@ def anonymous(subjects: ndarray, seed: int = 0) -> Int[ndarray, " n"]:
 def predict(
     model: Model,
     task: Task,
-    data: Samples,
+    data: Rows,
     *,
     draws: int = DRAWS,
     batch_size: int = 64,

@@ -2,13 +2,12 @@
 
 A run's folder holds ``config.yaml`` (every default written out; ``cm2 train`` takes it),
 ``environment.json`` (versions, counts, the data's checksum, what each encoder is built of),
-``readers.json`` (scales, columns and variables of the training split, with which the run always
-reads), ``tokenizers/`` (so the vocabulary of each modality that is text), ``metrics.csv`` (one row
-an epoch),
-``best.ckpt``, ``last.ckpt`` until it is finished, and at the end ``test.json`` (measures with
-intervals) and ``test.npz`` (targets and probabilities in the order of the data, with a number for
-each patient that is drawn by lot, and without any identifier). Where the head is another than
-``fusion``, ``model.cm2`` stands for readers, vocabularies and checkpoints (:mod:`.fitted`).
+``reader.cm2`` (scales, columns, variables and vocabularies of the training stays, with which the
+run always reads), ``metrics.csv`` (one row an epoch), ``best.ckpt``, ``last.ckpt`` until it is
+finished, and at the end ``test.json`` (measures with intervals) and ``test.npz`` (targets and
+probabilities in the order of the data, with a number for each patient that is drawn by lot, and
+without any identifier). Where the head is another than ``fusion``, ``model.cm2`` stands for reader
+and checkpoints (:mod:`.fitted`).
 """
 
 from __future__ import annotations
@@ -40,6 +39,7 @@ from cm2.networks.tasks import Binary, Multiclass, Multilabel, Task
 from cm2.samples import embeddings, targets
 from cm2.samples.batches import loader
 from cm2.samples.prepared import Prepared
+from cm2.samples.stays import Stays
 
 __all__ = [
     "build",
@@ -82,7 +82,9 @@ def train(experiment: Experiment, out: Path, *, resume: bool = False) -> dict[st
     if experiment.head["kind"] != heads.NETWORK:
         fitted.train(experiment, out)
         return evaluate(out)
-    parts = {split: data(out, experiment, split) for split in ("train", "validation")}
+    parts = {"train": data(out, experiment, "train")}
+    known = parts["train"].learned
+    parts["validation"] = data(out, experiment, "validation", learned=known)
     if any(part.target is None for part in parts.values()):
         raise InputError(f"{experiment.data['root']}: has stays without a label, to learn from")
     learned = parts["train"]
@@ -297,7 +299,7 @@ def evaluate(
 
 def predict(
     run: Path, root: Path, *, split: str | None = None
-) -> tuple[Prepared | fitted.Stays, Predictions]:
+) -> tuple[Prepared | Stays, Predictions]:
     """Predicts prepared data with the best epoch of a run.
 
     Args:

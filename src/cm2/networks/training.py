@@ -34,7 +34,7 @@ from cm2.networks.encoders import Encoder
 from cm2.networks.learner import Learner
 from cm2.networks.models import Model
 from cm2.networks.tasks import Task
-from cm2.samples.batches import Samples, loader, share
+from cm2.samples.batches import Rows, loader, share
 
 M = TypeVar("M", bound=Model)
 
@@ -81,8 +81,8 @@ class Loaders(lightning.LightningDataModule):
 
     def __init__(
         self,
-        training: Samples,
-        validation: Samples,
+        training: Rows,
+        validation: Rows,
         sizes: tuple[int, int],
         seed: int,
         workers: int,
@@ -178,8 +178,8 @@ def finished(checkpoint: Mapping[str, Any], max_epochs: int, patience: int) -> b
 def train(
     model: M,
     task: Task,
-    training: Samples,
-    validation: Samples,
+    training: Rows,
+    validation: Rows,
     *,
     max_epochs: int = 100,
     patience: int = 10,
@@ -291,7 +291,7 @@ def train(
     return model.eval()
 
 
-def _start(training: Samples, rows: int, seed: int) -> Batch:
+def _start(training: Rows, rows: int, seed: int) -> Batch:
     """A batch from which the joint is started."""
     generator = torch.Generator("cpu").manual_seed(seed)
     order = torch.randperm(len(training), generator=generator, device="cpu")

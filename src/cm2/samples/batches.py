@@ -67,7 +67,8 @@ class ArrayDataset(Dataset[Batch]):
 
     def _column(self, name: str, values: Any) -> Tensor:
         """Checks that there is one entry a sample."""
-        tensor = torch.as_tensor(np.asarray(values))
+        given = values if isinstance(values, Tensor) else np.array(values)  # may not be writable
+        tensor = torch.as_tensor(given)
         if len(tensor) != len(self.present):
             raise ValueError(f"{name} has {len(tensor)} rows, but present has {len(self.present)}")
         return tensor
@@ -81,6 +82,11 @@ class ArrayDataset(Dataset[Batch]):
         index = [rows] if isinstance(rows, int) else rows
         numbers = torch.arange(len(self), device="cpu")[index]
         present = self.present[index]
+        hours = {
+            name: values.hours(torch.where(present[:, column], numbers, -1).numpy())
+            for column, (name, values) in enumerate(self.inputs.items())
+            if isinstance(values, Inputs)
+        }
         return Batch(
             inputs={
                 name: _absent(values, numbers, present[:, column])
@@ -92,6 +98,7 @@ class ArrayDataset(Dataset[Batch]):
             target=None if self.target is None else self.target[index],
             weight=None if self.weight is None else self.weight[index],
             rows=numbers,
+            hours={name: hour for name, hour in hours.items() if hour is not None},
         )
 
     def take(self, rows: Sequence[int] | Tensor) -> ArrayDataset:
@@ -165,7 +172,7 @@ class Batches(Sampler[Tensor]):
 
 
 @runtime_checkable
-class Samples(Protocol):
+class Rows(Protocol):
     """What a loader needs of a data set: whole batches by row numbers."""
 
     target: Tensor | None
@@ -180,7 +187,7 @@ class Samples(Protocol):
 
 
 def loader(
-    dataset: Samples,
+    dataset: Rows,
     size: int,
     *,
     seed: int | None = None,
@@ -211,7 +218,7 @@ def loader(
 
 
 def share(
-    dataset: Samples, size: int, trainer: Any, *, seed: int, workers: int = 0
+    dataset: Rows, size: int, trainer: Any, *, seed: int, workers: int = 0
 ) -> DataLoader[Batch]:
     """Returns the loader of one process's share of shuffled batches.
 

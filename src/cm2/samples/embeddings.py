@@ -12,18 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
-from torch import Tensor
 
 from cm2.core.errors import InputError
 from cm2.core.files import replacing
 from cm2.core.layout import EMBEDDINGS
 from cm2.samples.folder import Folder
-from cm2.samples.readers import Reader
 
-__all__ = ["Embedding", "read", "save"]
+__all__ = ["read", "save"]
 
 
 def save(
@@ -85,24 +82,3 @@ def read(folder: Folder, name: str) -> Float[ndarray, "stay dim"]:
             f" {values.shape}; run cm2 embed again"
         )
     return np.asarray(values)
-
-
-class Embedding(Reader):
-    """Numbers of an encoder, one row a stay, as they are.
-
-    Args:
-        folder: The prepared data.
-        name: Name of the modality.
-        stays: The stays that are answered for, sorted.
-    """
-
-    def __init__(self, folder: Folder, name: str, stays: Int[ndarray, " stay"]) -> None:
-        values = read(folder, name)
-        values = values[np.searchsorted(folder.stays["stay_id"].to_numpy(), stays)]
-        self.has = np.isfinite(values).all(axis=1)
-        self.shape = {"features": values.shape[1]}
-        values = np.where(self.has[:, None], values, np.float32(0))
-        self._values = np.concatenate([values, np.zeros((1, values.shape[1]), np.float32)])
-
-    def take(self, rows: Int[ndarray, " batch"]) -> Float[Tensor, "batch feature"]:
-        return torch.from_numpy(self._values[rows])

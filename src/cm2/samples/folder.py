@@ -14,14 +14,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from cm2.core.errors import InputError
 from cm2.core.layout import FORMAT, MANIFEST, SPLITS
 
-__all__ = ["Folder"]
+__all__ = ["Folder", "finite", "hours_of"]
 
 EVENTS = "events"
 """Name of the measurements that a grid was made of, and of their file."""
@@ -199,3 +200,21 @@ def _checksum(path: Path, size: int, changed: int) -> str:
     """The checksum of a file; size and time of change are part of the key of what is kept."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def finite(numbers: ndarray, path: Path) -> ndarray:
+    """Returns the numbers of a file.
+
+    Raises:
+        InputError: If one is missing or infinite.
+    """
+    if not np.isfinite(numbers).all():
+        raise InputError(f"{path}: has missing or infinite values")
+    return numbers
+
+
+def hours_of(table: pd.DataFrame, path: Path) -> Float[ndarray, " row"] | None:
+    """The column ``hour``; None where there is none, or nothing in it."""
+    if "hour" not in table or table["hour"].isna().all():
+        return None
+    return finite(table["hour"].to_numpy(np.float32), path)

@@ -54,12 +54,11 @@ class PreparedData(lightning.LightningDataModule):
         self.workers = workers
         self.seed = seed
         roots = dict.fromkeys(SPLITS, root) | ({"test": test_root} if test_root else {})
-        self.parts = {
-            split: Prepared(
-                place, **{"seed": seed, "fitted_on": root, **(options or {}), "split": split}
-            )
-            for split, place in roots.items()
-        }
+        given: dict[str, Any] = {"seed": seed, **(options or {})}
+        self.parts: dict[str, Prepared] = {}
+        for split, place in roots.items():
+            self.parts[split] = Prepared(place, **given, split=split)
+            given["learned"] = self.parts["train"].learned
         self._check(mix)
 
     def _check(self, mix: bool) -> None:
@@ -69,11 +68,6 @@ class PreparedData(lightning.LightningDataModule):
             kinds = ["generated" if part.synthetic else "real" for part in (train, test)]
             raise InputError(
                 f"training data are {kinds[0]}, test data {kinds[1]}; mix=True allows that"
-            )
-        if train.modalities != test.modalities or train.shape != test.shape:
-            raise InputError(
-                f"training data have {train.shape}, but test data {test.shape}; name modalities"
-                " that both have"
             )
         for split in SPLITS[1:]:
             part = self.parts[split]

@@ -1,42 +1,46 @@
 """Prepared clinical data as batches: the torch side of ``cm2 prepare``.
 
-Series and images are indexed by whole batches; images stay on disk.
+The stays of a folder (:mod:`.stays`), read as all samples are (:mod:`.inputs`), in whole batches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
-import pandas as pd
-import torch
-from jaxtyping import Bool, Int
-from numpy import ndarray
-from torch import Tensor
-from torch.utils.data import Dataset
+from typing import Any, Literal, NamedTuple
 
 from cm2.core.errors import InputError
-from cm2.core.records import Batch
-from cm2.samples.embeddings import Embedding
-from cm2.samples.events import Events
-from cm2.samples.folder import Folder
-from cm2.samples.readers import Image, Reader, Series, Tabular
-from cm2.samples.selection import chosen, classes, outcomes, select
-from cm2.samples.texts import Text
+from cm2.samples.batches import ArrayDataset
+from cm2.samples.inputs import Reader
+from cm2.samples.kinds import LearnedEvents, LearnedText
+from cm2.samples.kinds.events import UNSEEN
+from cm2.samples.stays import Stays
 
-__all__ = ["Prepared"]
+__all__ = ["Fitted", "Prepared"]
 
 
-class Prepared(Dataset[Batch]):
+class Fitted(NamedTuple):
+    """What was learned from training stays, with which others are read.
+
+    Attributes:
+        reader: Scales, columns, variables and vocabularies.
+        labels: Names of labels that may hold together; empty where a stay is of one class.
+        classes: Number of classes.
+    """
+
+    reader: Reader
+    labels: tuple[str, ...]
+    classes: int
+
+
+class Prepared(ArrayDataset):
     """The stays of a split, handed out in whole batches.
 
     Series come as ``Padded`` numbers, text as ``Padded`` token numbers (stay, chunk, token), images
     as bytes, tables and embeddings as numbers, measurements as ``Events``. The hours of chunks and
-    images stand in ``hours`` of the batch. Tables are standardised by the training split, a
-    missing number is its mean, and columns with missing numbers have a flag; what a row holds for
-    an absent modality is zeros.
+    images stand in ``hours`` of the batch. Scales, vocabularies and what flags a gap are learned
+    from the training stays, as :class:`~cm2.samples.inputs.Reader` does it for all samples; what a
+    row holds for an absent modality is zeros. Images stay on disk.
 
     Args:
         root: Folder that ``cm2 prepare`` wrote.
@@ -56,13 +60,12 @@ class Prepared(Dataset[Batch]):
         chunks: Most chunks of a stay; the last ones are kept.
         chunks_per_document: Most chunks of a document, the first ones; None for all. The reference
             is 1, with 5 chunks of 512 tokens.
-        fitted_on: Folder whose training split gives scales and vocabulary, such as the one that a
-            model was trained on; None for ``root``.
+        scaling: ``"robust"``, or ``"standard"`` for mean and deviation, as in the paper.
+        fitted_on: Folder whose training stays are learned from, such as the one that a model was
+            trained on; None for ``root``.
         embedded: Modalities whose encoder has run before; see ``cm2.samples.embeddings``.
-        vocabularies: Of each modality that is text the tokenizer as JSON, such as those of a
-            trained model, in place of ``tokenizer``.
-        learned: What an earlier reading learned from a training split, as its attribute of this
-            name says it, such as that of a trained model; in place of ``fitted_on``.
+        learned: What was learned before, as the attribute of this name has it, in place of
+            ``fitted_on``; it also says which modalities there are.
         labelled: Whether stays whose outcome is not known are left out.
         verify: Whether files are checked against their checksums.
 
@@ -74,10 +77,9 @@ class Prepared(Dataset[Batch]):
             where one is not known.
         shape: Arguments of each modality's encoder that follow from the data.
         vocabularies: Of each modality that is text its tokenizer, as JSON.
-        learned: What was learned from the training split, as JSON: classes, labels, and of each
-            modality its kind and scales. Neither a row of the data nor an identifier.
-        variables: What each number of ``Events.variable`` stands for: ``name``, and the ``mean``
-            and ``deviation`` by which values were scaled; None if events are not read.
+        learned: What was learned from the training stays, none of which are in it.
+        variables: What each number of ``Events.variable`` stands for, ``None`` for padding and for
+            what training has not seen; no list if events are not read.
         classes: Number of classes; two for each of several labels.
         labels: Names of labels that may hold together; empty where a stay is of one class.
         checksum: Of the folder's manifest.
@@ -101,146 +103,75 @@ class Prepared(Dataset[Batch]):
         tokens: int = 512,
         chunks: int = 8,
         chunks_per_document: int | None = None,
+        scaling: Literal["robust", "standard"] = "robust",
         fitted_on: str | Path | None = None,
         embedded: Sequence[str] = (),
-        vocabularies: Mapping[str, str] | None = None,
-        learned: Mapping[str, Any] | None = None,
+        learned: Fitted | None = None,
         labelled: bool = False,
         verify: bool = True,
     ) -> None:
-        folder = Folder(root, verify=verify)
-        self.modalities = chosen(folder, modalities, embedded)
-        fit = None
+        if chunks < 1:
+            raise InputError(f"a stay needs room for a chunk, but chunks is {chunks}")
+        taken: dict[str, Any] = {
+            "setting": setting,
+            "missing_rate": missing_rate,
+            "removable": removable,
+            "seed": seed,
+            "embedded": embedded,
+            "verify": verify,
+        }
+        own = blocks = None
         if learned is None:
-            fit = folder if fitted_on is None else Folder(fitted_on, verify=verify)
-            chosen(fit, self.modalities)
-            learned = _learned(fit, self.modalities, embedded)
-        self.learned = dict(learned)
-        self.checksum = folder.checksum
-        self.synthetic = folder.synthetic
-        self.source = str(folder.manifest.get("source", ""))
-        self.labels = tuple(self.learned["labels"])
-        self.classes = max(int(self.learned["classes"]), classes(folder))
-        taken = select(
-            folder,
-            self.modalities,
-            labels=self.labels,
-            setting=setting,
-            missing_rate=missing_rate,
-            removable=removable,
-            seed=seed,
-            split=split,
-            labelled=labelled,
-        )
-        self.stays: pd.DataFrame = taken.stays
-        self._ids = taken.ids
-        text = {
-            "tokenizer": tokenizer,
-            "length": tokens,
-            "chunks": chunks,
-            "per_document": chunks_per_document,
-        }
-        given = vocabularies or {}
-        self._readers = {
-            name: _reader(
-                folder,
-                name,
-                self._ids,
-                _kind(folder, name, embedded),
-                self.learned["modalities"],
-                text | {"vocabulary": given.get(name), "fit": fit},
+            text = {
+                "tokenizer": tokenizer,
+                "tokens": tokens,
+                "chunks": chunks,
+                "chunks_per_document": chunks_per_document,
+            }
+            home = root if fitted_on is None else fitted_on
+            training = Stays.open(home, split="train", modalities=modalities, **taken)
+            reader = Reader(options={n: text | {"scaling": scaling} for n in training.modalities})
+            try:
+                blocks = reader.fit_blocks(training.samples, patients=training.samples.groups)
+            except ValueError as error:
+                raise InputError(f"{home}: {error}") from error
+            learned = Fitted(reader, training.labels, training.classes)
+            own = training if split == "train" and home == root and not labelled else None
+        if own is None or blocks is None:
+            own = Stays.open(
+                root,
+                split=split,
+                modalities=learned.reader.names_,
+                labels=learned.labels,
+                classes=learned.classes,
+                labelled=labelled,
+                **taken,
             )
-            for name in self.modalities
-        }
-        for column, (name, reader) in enumerate(self._readers.items()):
-            folder.check_whole(name, taken.has[:, column], reader.has)
-        self.shape = {name: reader.shape for name, reader in self._readers.items()}
-        self.vocabularies = {
-            name: reader.vocabulary
-            for name, reader in self._readers.items()
-            if isinstance(reader, Text)
-        }
-        events = [reader for reader in self._readers.values() if isinstance(reader, Events)]
-        self.variables: pd.DataFrame | None = events[0].variables if events else None
-        self._present = taken.present
-        self.present: Bool[Tensor, "stay modality"] = torch.from_numpy(self._present)
-        found = outcomes(self.stays, self.labels)
-        self.target = None if found is None else torch.tensor(found)
+            try:
+                blocks = learned.reader.blocks(own.samples)
+            except ValueError as error:
+                raise InputError(f"{root}: {error}") from error
+        super().__init__(blocks.raw, blocks.present, own.target)
+        self.learned = learned
+        self.modalities = own.modalities
+        self.stays = own.stays
+        self.shape = blocks.shapes
+        self.classes = own.classes
+        self.labels = own.labels
+        self.checksum = own.checksum
+        self.synthetic = own.synthetic
+        self.source = own.source
 
-    def __len__(self) -> int:
-        """Returns the number of stays."""
-        return len(self._ids)
+    @property
+    def vocabularies(self) -> dict[str, str]:
+        """Of each modality that is text its tokenizer, as JSON."""
+        known = self.learned.reader.learned_
+        return {n: one.vocabulary_ for n, one in known.items() if isinstance(one, LearnedText)}
 
-    def __getitem__(self, rows: int | slice | Sequence[int] | Tensor | ndarray) -> Batch:
-        """Returns the batch of the given rows; one row number gives a batch of one."""
-        if not isinstance(rows, slice):
-            rows = np.atleast_1d(np.asarray(rows, np.int64))
-        index = np.arange(len(self))[rows]
-        picked = torch.from_numpy(index)
-        asked = {
-            name: np.where(self._present[index, column], index, -1)
-            for column, name in enumerate(self.modalities)
-        }
-        hours = {name: self._readers[name].hours(rows) for name, rows in asked.items()}
-        return Batch(
-            inputs={name: self._readers[name].take(rows) for name, rows in asked.items()},
-            present=self.present[picked],
-            target=None if self.target is None else self.target[picked],
-            rows=picked,
-            hours={name: hour for name, hour in hours.items() if hour is not None},
-        )
-
-
-READERS: dict[str, type[Reader]] = {
-    "series": Series,
-    "tabular": Tabular,
-    "text": Text,
-    "image": Image,
-    "events": Events,
-    "embedding": Embedding,
-}
-
-
-def _kind(folder: Folder, name: str, embedded: Sequence[str]) -> str:
-    """How a modality is read, which is another way if its encoder has run before."""
-    kind = str(folder.facts(name)["kind"])
-    if kind not in READERS:
-        raise InputError(f"{folder.root}: modality {name!r} is of the unknown kind {kind!r}")
-    return "embedding" if name in embedded else kind
-
-
-def _learned(fit: Folder, modalities: Sequence[str], embedded: Sequence[str]) -> dict[str, Any]:
-    """What the training split of a folder gives to reading: ``Prepared.learned``."""
-    kinds = {name: _kind(fit, name, embedded) for name in modalities}
-    return {
-        "classes": classes(fit),
-        "labels": list(fit.labels),
-        "modalities": {
-            name: {"kind": kind, "learned": READERS[kind].learn(fit, name)}
-            for name, kind in kinds.items()
-        },
-    }
-
-
-def _reader(
-    folder: Folder,
-    name: str,
-    stays: Int[ndarray, " stay"],
-    kind: str,
-    learned: Mapping[str, Any],
-    text: dict[str, Any],
-) -> Reader:
-    if name not in learned:
-        raise InputError(f"nothing was learned of a modality {name!r}, but of {list(learned)}")
-    if learned[name]["kind"] != kind:
-        raise InputError(
-            f"{folder.root}: modality {name!r} is of the kind {kind!r}, but was"
-            f" {learned[name]['kind']!r} in the training"
-        )
-    if kind == "text":
-        return Text(folder, name, stays, **text)
-    if kind in ("image", "embedding"):
-        return (Image if kind == "image" else Embedding)(folder, name, stays)
-    scaled: Any = READERS[kind]
-    reader: Reader = scaled(folder, name, stays, learned[name]["learned"])
-    return reader
+    @property
+    def variables(self) -> list[str | None]:
+        """What each number of ``Events.variable`` stands for."""
+        for one in self.learned.reader.learned_.values():
+            if isinstance(one, LearnedEvents):
+                return [None] * (UNSEEN + 1) + one.names_
+        return []

@@ -7,7 +7,7 @@ of what does not lie far out, and what lies far out is clipped.
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
@@ -145,6 +145,61 @@ class RobustScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # ty
         return np.where(logarithmic, logs, X)
 
 
+class Standard(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Mean and standard deviation, as the paper's data are scaled; NaN stays NaN.
+
+    Columns of zeros and ones, such as masks, stay as they are; what never varied becomes zero.
+
+    Attributes:
+        center_: Mean of each column.
+        scale_: Its standard deviation; infinite where nothing varies.
+    """
+
+    center_: Float[ndarray, " feature"]
+    scale_: Float[ndarray, " feature"]
+
+    def fit(
+        self,
+        X: Float[ndarray, "n feature"],
+        y: None = None,
+        sample_weight: Float[ndarray, " n"] | None = None,
+    ) -> Self:
+        """Learns from the values that are not NaN; a row of weight two counts as two rows."""
+        X = np.asarray(X, np.float64)
+        rows = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, np.float64)
+        weight = np.where(np.isnan(X), 0.0, rows[:, None])
+        share = weight / np.maximum(weight.sum(axis=0), np.finfo(float).tiny)
+        known = np.nan_to_num(X)
+        mean = (share * known).sum(axis=0)
+        deviation = np.sqrt((share * (known - mean) ** 2).sum(axis=0))
+        varies = deviation > ROUNDING * np.abs(mean)
+        binary = varies & ((known == 0) | (known == 1)).all(axis=0)
+        self.center_ = np.where(varies & ~binary, mean, 0.0)
+        self.scale_ = np.where(binary, 1.0, np.where(varies, deviation, np.inf))
+        return self
+
+    def transform(self, X: Float[ndarray, "n feature"]) -> Float[ndarray, "n feature"]:
+        """Deviations from the mean."""
+        check_is_fitted(self)
+        out: Float[ndarray, "n feature"] = (np.asarray(X, np.float64) - self.center_) / self.scale_
+        return out
+
+
+SCALERS = {"robust": RobustScaler, "standard": Standard}
+"""What ``scaling`` may be."""
+
+
+def scaler(name: str) -> Any:
+    """A scaler by its name, unfitted.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if name not in SCALERS:
+        raise ValueError(f"scaling is one of {', '.join(SCALERS)}, but is {name!r}")
+    return SCALERS[name]()
+
+
 class Columns(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Standardised columns, gaps filled with the centre, and a flag for each pattern of gaps.
 
@@ -153,11 +208,17 @@ class Columns(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     variance of so many equal flags, which a panel that is measured as a whole deserves in a ridge
     and in principal components.
 
+    Args:
+        scaling: ``"robust"`` or ``"standard"``.
+
     Attributes:
         scaler_: What standardises the columns.
         gaps_: The patterns of gaps.
         flags_: What standardises their flags.
     """
+
+    def __init__(self, scaling: str = "robust") -> None:
+        self.scaling = scaling
 
     def fit(
         self,
@@ -166,9 +227,9 @@ class Columns(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         sample_weight: Float[ndarray, " n"] | None = None,
     ) -> Self:
         """Learns scales and patterns; a row of weight two counts as two rows."""
-        self.scaler_ = RobustScaler().fit(X, sample_weight=sample_weight)
+        self.scaler_ = scaler(self.scaling).fit(X, sample_weight=sample_weight)
         self.gaps_ = GapFlags().fit(X)
-        self.flags_ = RobustScaler().fit(self.gaps_.transform(X), sample_weight=sample_weight)
+        self.flags_ = scaler(self.scaling).fit(self.gaps_.transform(X), sample_weight=sample_weight)
         return self
 
     def transform(self, X: Float[ndarray, "n feature"]) -> Float[ndarray, "n column"]:

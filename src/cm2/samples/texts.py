@@ -16,90 +16,95 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
-from torch import Tensor
 
 from cm2.core.errors import InputError
 from cm2.core.files import replacing, write_text
 from cm2.core.layout import TOKENS
-from cm2.core.records import Padded
 from cm2.samples import tokens, vocabulary
-from cm2.samples.folder import Folder
-from cm2.samples.readers import NEVER, Ragged, Reader, hours_of
+from cm2.samples.folder import Folder, hours_of
 
-__all__ = ["Text", "documents"]
+__all__ = ["Documents", "documents"]
 
-ALGORITHM = 1
+ALGORITHM = 2
 """Counts changes in how texts are cut into chunks."""
 
 
-class Text(Reader):
-    """Documents as token numbers, in chunks: ``stay_id, position, text``, sorted.
-
-    Where the manifest says that rows are ``lines``, those of a stay are one document, whose hour is
-    that of the last line.
-
-    Attributes:
-        vocabulary: The tokenizer, as JSON.
+class Documents:
+    """The texts of some stays of a folder, beside which vocabularies and tokens are kept.
 
     Args:
         folder: The prepared data.
         name: Name of the modality.
-        stays: The stays that are answered for, sorted.
-        fit: The data from whose training split a vocabulary is learned; None if it is given.
-        vocabulary: A tokenizer as JSON, such as that of a trained model.
-        tokenizer: In its place, as ``tokens.load`` takes it; None for both learns a vocabulary.
-        length: Most tokens in a chunk.
-        chunks: Most chunks of a stay; the last ones are kept.
-        per_document: Most chunks of a document, the first ones; None for all.
+        stays: The stays, in any order.
     """
 
-    def __init__(
+    def __init__(self, folder: Folder, name: str, stays: Int[ndarray, " stay"]) -> None:
+        self._folder = folder
+        self._name = name
+        self._stays = stays
+
+    def take(self, rows: Int[ndarray, " row"]) -> Documents:
+        """Those of some of the stays."""
+        return Documents(self._folder, self._name, self._stays[rows])
+
+    def vocabulary(self, patients: ndarray, learn: Callable[[], str]) -> str:
+        """The vocabulary of these texts: that which is kept, or a new one, then kept.
+
+        Args:
+            patients: Whose each stay is.
+            learn: Makes a new one.
+        """
+        order = np.argsort(self._stays)
+        _, first, owner = np.unique(patients[order], return_index=True, return_inverse=True)
+        # Which stays are of one patient matters, and not what the patient is called.
+        alike = np.argsort(np.argsort(first))[owner].astype(np.int64)
+        made_of = {
+            **vocabulary.OPTIONS,
+            "texts": _checksum(self._folder, self._name),
+            "stays": hashlib.sha256(
+                self._stays[order].astype(np.int64).tobytes() + alike.tobytes()
+            ).hexdigest(),
+        }
+        path = _place(self._folder, self._name, made_of, "json")
+        try:
+            return path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            text = learn()
+        _keep(path, lambda place: write_text(place, text))
+        return text
+
+    def chunks(
         self,
-        folder: Folder,
-        name: str,
-        stays: Int[ndarray, " stay"],
-        fit: Folder | None,
-        *,
-        vocabulary: str | None = None,
-        tokenizer: str | Path | None = None,
-        length: int = 512,
-        chunks: int = 8,
+        here: Bool[ndarray, " stay"],
+        words: str,
+        length: int,
         per_document: int | None = None,
-    ) -> None:
-        if chunks < 1:
-            raise InputError(f"a stay needs room for a chunk, but chunks is {chunks}")
-        if vocabulary is not None:
-            self.vocabulary = vocabulary
-        elif tokenizer is not None:
-            self.vocabulary = tokens.load(tokenizer).to_str()
-        elif fit is not None:
-            self.vocabulary = _learned(fit, name)
-        else:
-            raise InputError(
-                f"modality {name!r} is text: what was learned needs its vocabulary in vocabularies"
-            )
-        self.shape = {"vocabulary": tokens.parse(self.vocabulary).get_vocab_size()}
-        found = _made(folder, name, self.vocabulary, length, per_document).of(stays)
-        number = np.bincount(np.searchsorted(stays, found.stays), minlength=len(stays))
-        self.has = number > 0
-        self._chunks = Ragged(np.arange(len(found.stays)), number)
-        self._chunks.keep_last(chunks)
-        self._chunks.flat[-1] = -1
-        self._tokens = Ragged(found.ids, found.lengths)
-        self._hours = None if found.hours is None else np.append(found.hours, NEVER)
+    ) -> tuple[tokens.Chunks, Float[ndarray, " chunk"] | None]:
+        """The chunks of these stays, each with the row it is of, and when they are from if known.
 
-    def take(self, rows: Int[ndarray, " batch"]) -> Padded:
-        chunks, _ = self._chunks.take(rows)
-        ids, mask = self._tokens.take(chunks)
-        return Padded(torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(mask))
+        Args:
+            here: Which of the stays are asked for; the others have no chunk.
+            words: The tokenizer, as JSON.
+            length: Most tokens of a chunk.
+            per_document: Most chunks of a document, the first ones; None for all.
+        """
+        made = _made(self._folder, self._name, words, length, per_document)
+        first, end = (np.searchsorted(made.stays, self._stays, side) for side in ("left", "right"))
+        number = np.where(here, end - first, 0)
+        picked = _ranges(first, number)
+        lengths = made.lengths[picked]
+        starts = np.cumsum(made.lengths) - made.lengths
+        ids = np.asarray(made.ids[_ranges(starts[picked], lengths)])
+        hours = None if made.hours is None else made.hours[picked]
+        return tokens.Chunks(ids, lengths, np.repeat(np.arange(len(number)), number)), hours
 
-    def hours(self, rows: Int[ndarray, " batch"]) -> Float[Tensor, "batch chunk"] | None:
-        if self._hours is None:
-            return None
-        return torch.from_numpy(self._hours[self._chunks.take(rows)[0]])
+
+def _ranges(first: Int[ndarray, " part"], number: Int[ndarray, " part"]) -> Int[ndarray, " all"]:
+    """So many whole numbers from each first one on, one range after the other."""
+    before = np.cumsum(number) - number
+    return np.arange(int(number.sum())) + np.repeat(first - before, number)
 
 
 class Made(NamedTuple):
@@ -116,16 +121,6 @@ class Made(NamedTuple):
     lengths: Int[ndarray, " chunk"]
     stays: Int[ndarray, " chunk"]
     hours: Float[ndarray, " chunk"] | None
-
-    def of(self, stays: Int[ndarray, " stay"]) -> Made:
-        """Returns the chunks of some stays."""
-        kept = np.isin(self.stays, stays)
-        return Made(
-            np.asarray(self.ids[np.repeat(kept, self.lengths)]),
-            self.lengths[kept],
-            self.stays[kept],
-            None if self.hours is None else self.hours[kept],
-        )
 
     def write(self, path: Path) -> None:
         """Writes the tokens, and then the table of chunks, without which they do not count."""
@@ -177,10 +172,11 @@ def _made(folder: Folder, name: str, words: str, length: int, per_document: int 
 
 
 def documents(folder: Folder, name: str) -> tuple[pd.DataFrame, Float[ndarray, " document"] | None]:
-    """Documents of a folder in the order of stays and positions, and their hours."""
+    """Documents of a folder in the order of stays and positions, and their hours; no blank ones."""
     lines = bool(folder.modalities[name].get("lines", False))
     file = folder.modalities[name]["file"]
     frame = folder.table(file, ["stay_id", "position", "text"])
+    frame = frame[frame["text"].str.strip() != ""].copy()
     hours = hours_of(frame, folder.root / file)
     frame["hour"] = np.float32(0.0) if hours is None else hours
     frame = frame.sort_values(["stay_id", "position"])
@@ -189,33 +185,6 @@ def documents(folder: Folder, name: str) -> tuple[pd.DataFrame, Float[ndarray, "
         joined = {"text": groups["text"].agg("\n".join), "hour": groups["hour"].max()}
         frame = pd.DataFrame(joined).reset_index()
     return frame, None if hours is None else frame["hour"].to_numpy(np.float32)
-
-
-def _learned(folder: Folder, name: str) -> str:
-    """The vocabulary of the training texts: that which is kept, or a new one, then kept."""
-    made_of = {
-        **vocabulary.OPTIONS,
-        "texts": _checksum(folder, name),
-        "stays": folder.manifest["files"]["stays.parquet"],
-    }
-    path = _place(folder, name, made_of, "json")
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return _learn(path, name, folder)
-
-
-def _learn(path: Path, name: str, folder: Folder) -> str:
-    frame = folder.table(folder.modalities[name]["file"], ["stay_id", "text"])
-    train = folder.stays.loc[folder.stays["split"] == "train"].set_index("stay_id")["subject_id"]
-    frame = frame[frame["stay_id"].isin(train.index)]
-    patients = train.loc[frame["stay_id"]].to_numpy()
-    try:
-        text = vocabulary.learn(frame["text"].tolist(), patients).to_str()
-    except InputError as error:
-        raise InputError(f"{folder.root}, modality {name!r}: {error}") from None
-    _keep(path, lambda place: write_text(place, text))
-    return text
 
 
 def _checksum(folder: Folder, name: str) -> str:

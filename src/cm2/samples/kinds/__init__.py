@@ -9,6 +9,7 @@ from cm2.samples.kinds.base import (
     kind_of,
     register,
 )
+from cm2.samples.kinds.events import UNSEEN, EventColumn, LearnedEvents
 from cm2.samples.kinds.image import ImageColumn, LearnedImage
 from cm2.samples.kinds.series import LearnedSeries, SeriesColumn
 from cm2.samples.kinds.table import EmbeddingColumn, LearnedTable, TableColumn
@@ -16,11 +17,14 @@ from cm2.samples.kinds.text import LearnedText, TextColumn
 
 __all__ = [
     "REGISTRY",
+    "UNSEEN",
     "Column",
     "EmbeddingColumn",
+    "EventColumn",
     "ImageColumn",
     "Inputs",
     "Learned",
+    "LearnedEvents",
     "LearnedImage",
     "LearnedSeries",
     "LearnedTable",

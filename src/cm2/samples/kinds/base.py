@@ -16,6 +16,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from sklearn.base import BaseEstimator
+from torch import Tensor
 
 from cm2.core.registry import Registry
 
@@ -76,6 +77,10 @@ class Inputs(ABC):
     @abstractmethod
     def take(self, rows: Int[ndarray, " batch"]) -> Any:
         """Returns the batch of these rows; ``-1`` for nothing, which comes out as zeros."""
+
+    def hours(self, rows: Int[ndarray, " batch"]) -> Float[Tensor, "batch ..."] | None:
+        """When what ``take`` returns is from, zeros for nothing; None if that is not known."""
+        return None
 
     @abstractmethod
     def select(self, rows: Int[ndarray, " row"]) -> Inputs:

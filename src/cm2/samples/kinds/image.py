@@ -11,10 +11,43 @@ from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 from torch import Tensor
 
+from cm2.core.errors import InputError
 from cm2.samples.kinds.base import Column, Inputs, Learned, entries, register, some
-from cm2.samples.readers import Stack
+from cm2.samples.ragged import NEVER
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
+
+
+class Stack:
+    """Grey images of one size in one array on disk, from which rows are read when asked.
+
+    Args:
+        path: The array; each process opens it for itself.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._pixels: ndarray | None = None
+        self.shape: tuple[int, int] = self.pixels.shape[1:3]
+
+    @property
+    def pixels(self) -> UInt8[ndarray, "image height width"]:
+        """All images, on disk."""
+        if self._pixels is None:
+            try:
+                self._pixels = np.load(self._path, mmap_mode="r")
+            except (OSError, ValueError, EOFError):
+                raise InputError(
+                    f"{self._path}: not readable as an array; prepare the data again"
+                ) from None
+        return self._pixels
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What goes to another process: the path in place of the pixels."""
+        return self.__dict__ | {"_pixels": None}
 
 
 class Kept(NamedTuple):
@@ -22,6 +55,7 @@ class Kept(NamedTuple):
 
     stack: Stack
     row: int
+    hour: float | None = None
 
     def read(self) -> UInt8[ndarray, "height width"]:
         """The picture."""
@@ -48,6 +82,10 @@ class Pictures(Inputs):
             if row >= 0:
                 pixels[place] = self._column.pixels(int(row), self._side)
         return torch.from_numpy(pixels)
+
+    def hours(self, rows: Int[ndarray, " batch"]) -> Float[Tensor, " batch"] | None:
+        hours = self._column.hours
+        return None if hours is None else torch.from_numpy(np.append(hours, NEVER)[rows])
 
     def select(self, rows: Int[ndarray, " row"]) -> Pictures:
         return Pictures(self._column.take(rows), self._side)
@@ -91,6 +129,7 @@ class ImageColumn(Column):
 
     Attributes:
         values: The pictures, ``None`` where the modality is missing.
+        hours: When they are from, zero for none; ``None`` if that is not known.
     """
 
     learned = LearnedImage
@@ -107,6 +146,11 @@ class ImageColumn(Column):
             )
         self.values = [_picture(name, row, one) for row, one in enumerate(listed)]
         self.present = np.array([one is not None for one in self.values], bool)
+        kept = [one.hour if isinstance(one, Kept) else None for one in self.values]
+        known = np.array([hour is not None for hour in kept], bool)
+        self.hours: Float[ndarray, " n"] | None = None
+        if known.any():
+            self.hours = np.array([hour or NEVER for hour in kept], np.float32)
 
     @classmethod
     def fits(cls, values: Any) -> bool:

@@ -13,8 +13,8 @@ from numpy import ndarray
 from cm2.core.records import Padded
 from cm2.samples.kinds.base import Column, Inputs, Learned, entries, register, some
 from cm2.samples.kinds.table import standardised
-from cm2.samples.readers import Ragged
-from cm2.samples.scaling import Columns, RobustScaler, distinct_gaps
+from cm2.samples.ragged import Ragged
+from cm2.samples.scaling import Columns, distinct_gaps, scaler
 
 
 class Steps(Inputs):
@@ -65,9 +65,10 @@ class LearnedSeries(Learned):
         flat = np.concatenate(column.values)
         lengths = [len(one) for one in column.values]
         by_step = None if weight is None else np.repeat(weight, lengths)
-        self.scaler_ = RobustScaler().fit(flat, sample_weight=by_step)
+        scaling = (self.options or {}).get("scaling", "robust")
+        self.scaler_ = scaler(scaling).fit(flat, sample_weight=by_step)
         self.gaps_ = distinct_gaps(np.isnan(flat))
-        self.summary_ = Columns().fit(column.summaries(), sample_weight=weight)
+        self.summary_ = Columns(scaling).fit(column.summaries(), sample_weight=weight)
         return self
 
     def check(self, column: Any) -> None:
@@ -173,7 +174,8 @@ class SeriesColumn(Column):
 
 def _numbers(name: str, row: int, one: Any) -> Float[ndarray, "step variable"]:
     try:
-        array = np.asarray(one, dtype=np.float64)
+        array = np.asarray(one)
+        array = array if array.dtype == np.float32 else array.astype(np.float64)
     except (TypeError, ValueError):
         raise ValueError(f"modality {name!r}: the series of row {row} is not of numbers") from None
     if array.ndim != 2 or not array.shape[1]:
@@ -191,6 +193,10 @@ def _summary(steps: Float[ndarray, "step variable"]) -> Float[ndarray, " feature
     first, last = known.argmax(axis=0), len(steps) - 1 - known[::-1].argmax(axis=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of variables without a value, now NaN
-        parts = [np.nanmin(steps, axis=0), np.nanmax(steps, axis=0), np.nanmean(steps, axis=0)]
+        parts = [
+            np.nanmin(steps, axis=0),
+            np.nanmax(steps, axis=0),
+            np.nanmean(steps, 0, np.float64),
+        ]
     ends = [np.where(any_known, steps[at, columns], np.nan) for at in (first, last)]
     return np.concatenate([*ends, *parts, known.sum(axis=0)])

@@ -32,7 +32,8 @@ class LearnedTable(Learned):
         patients: ndarray | None = None,
     ) -> Self:
         self.columns_ = tables.columns(column.values)
-        self.scaler_ = Columns().fit(column.numbers(), sample_weight=weight)
+        scaling = (self.options or {}).get("scaling", "robust")
+        self.scaler_ = Columns(scaling).fit(column.numbers(), sample_weight=weight)
         return self
 
     def check(self, column: Any) -> None:

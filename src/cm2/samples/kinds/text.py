@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Self
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
+from torch import Tensor
 
 from cm2.core.records import Padded
 from cm2.samples import tokens, vocabulary
 from cm2.samples.kinds.base import Column, Inputs, Learned, entries, register, some
-from cm2.samples.readers import Ragged
+from cm2.samples.ragged import NEVER, Ragged
+from cm2.samples.texts import Documents
 
 CHUNKS = 8
 """Most chunks of a sample; the last ones are kept."""
@@ -29,27 +32,44 @@ class Tokens(Inputs):
         tokens: The tokens of each chunk.
         size: Of the vocabulary.
         rows: Which of the samples these are.
+        hours: When each chunk is from; ``None`` if that is not known.
     """
 
     def __init__(
-        self, chunks: Ragged, tokens: Ragged, size: int, rows: Int[ndarray, " row"]
+        self,
+        chunks: Ragged,
+        tokens: Ragged,
+        size: int,
+        rows: Int[ndarray, " row"],
+        hours: Float[ndarray, " chunk"] | None = None,
     ) -> None:
         self.shape = {"vocabulary": size}
         self._chunks = chunks
         self._tokens = tokens
         self._rows = np.append(rows, -1)
+        self._hours = None if hours is None else np.append(hours, NEVER)
 
     def take(self, rows: Int[ndarray, " batch"]) -> Padded:
         chunks, _ = self._chunks.take(self._rows[rows])
         ids, mask = self._tokens.take(chunks)
         return Padded(torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(mask))
 
+    def hours(self, rows: Int[ndarray, " batch"]) -> Float[Tensor, "batch chunk"] | None:
+        if self._hours is None:
+            return None
+        return torch.from_numpy(self._hours[self._chunks.take(self._rows[rows])[0]])
+
     def select(self, rows: Int[ndarray, " row"]) -> Tokens:
-        return Tokens(self._chunks, self._tokens, self.shape["vocabulary"], self._rows[rows])
+        part = copy.copy(self)
+        part._rows = np.append(self._rows[rows], -1)
+        return part
 
 
 class LearnedText(Learned):
     """A tokenizer: that of the encoder's published weights, or one learned from training texts.
+
+    Of the options it reads ``tokenizer`` or ``weights``, and ``tokens`` of a chunk, ``chunks`` of a
+    sample and ``chunks_per_document``.
 
     Attributes:
         vocabulary_: The tokenizer, as JSON.
@@ -67,10 +87,8 @@ class LearnedText(Learned):
             self.vocabulary_ = tokens.load(source).to_str()
             return self
         owners = np.arange(len(column)) if patients is None else np.asarray(patients)
-        number = [len(one) for one in column.values]
-        texts = [text for one in column.values for text in one]
         try:
-            self.vocabulary_ = vocabulary.learn(texts, np.repeat(owners, number)).to_str()
+            self.vocabulary_ = column.vocabulary(owners)
         except ValueError as error:
             raise ValueError(f"modality {column.name!r}: {error}") from None
         return self
@@ -82,18 +100,19 @@ class LearnedText(Learned):
         return TextColumn("", [None] * rows)
 
     def inputs(self, column: Any, here: Bool[ndarray, " n"]) -> Inputs | None:
-        tokenizer = tokens.parse(self.vocabulary_)
-        length = (self.options or {}).get("tokens") or TOKENS
-        known = [one if there else [] for one, there in zip(column.values, here, strict=True)]
-        texts = [text for one in known for text in one]
-        found = tokens.chunk(tokenizer, texts, length)
-        owners = np.repeat(np.arange(len(known)), [len(one) for one in known])[found.texts]
-        number = np.bincount(owners, minlength=len(known))
-        chunks = Ragged(np.arange(len(owners)), number)
-        chunks.keep_last(CHUNKS)
+        options = self.options or {}
+        most = options.get("chunks") or CHUNKS
+        length = options.get("tokens") or TOKENS
+        found, hours = column.chunks(
+            here, self.vocabulary_, length, options.get("chunks_per_document")
+        )
+        number = np.bincount(found.texts, minlength=len(column))
+        chunks = Ragged(np.arange(len(found.texts)), number)
+        chunks.keep_last(most)
         chunks.flat[-1] = -1
-        rows = np.arange(len(known))
-        return Tokens(chunks, Ragged(found.ids, found.lengths), tokenizer.get_vocab_size(), rows)
+        size = tokens.parse(self.vocabulary_).get_vocab_size()
+        rows = np.arange(len(column))
+        return Tokens(chunks, Ragged(found.ids, found.lengths), size, rows, hours)
 
 
 @register("text")
@@ -102,13 +121,15 @@ class TextColumn(Column):
 
     Attributes:
         values: The documents of each sample.
+        kept: Where they are from, if vocabularies and tokens are kept there.
     """
 
     learned = LearnedText
     encoder = {"kind": "text", "width": 32, "layers": 1, "heads": 2, "tokens": TOKENS}
 
-    def __init__(self, name: str, values: Any) -> None:
+    def __init__(self, name: str, values: Any, kept: Documents | None = None) -> None:
         self.name = name
+        self.kept = kept
         listed = entries(values)
         if listed is None:
             raise ValueError(
@@ -123,7 +144,41 @@ class TextColumn(Column):
         return bool(found) and all(map(_is_text, found))
 
     def take(self, rows: Int[ndarray, " row"]) -> Self:
-        return type(self)(self.name, [self.values[row] for row in rows])
+        kept = None if self.kept is None else self.kept.take(rows)
+        return type(self)(self.name, [self.values[row] for row in rows], kept)
+
+    def vocabulary(self, patients: ndarray) -> str:
+        """A vocabulary learned from these texts, as JSON; see :mod:`cm2.samples.vocabulary`."""
+        number = [len(one) for one in self.values]
+
+        def learn() -> str:
+            texts = [text for one in self.values for text in one]
+            return str(vocabulary.learn(texts, np.repeat(patients, number)).to_str())
+
+        return learn() if self.kept is None else self.kept.vocabulary(patients, learn)
+
+    def chunks(
+        self,
+        here: Bool[ndarray, " n"],
+        words: str,
+        length: int,
+        per_document: int | None,
+    ) -> tuple[tokens.Chunks, Float[ndarray, " chunk"] | None]:
+        """The texts in chunks, each with the row it is of, and when they are from if known.
+
+        Args:
+            here: Which samples have the modality; the others have no chunk.
+            words: The tokenizer, as JSON.
+            length: Most tokens of a chunk.
+            per_document: Most chunks of a document, the first ones; ``None`` for all.
+        """
+        if self.kept is not None:
+            return self.kept.chunks(here, words, length, per_document)
+        known = [one if there else [] for one, there in zip(self.values, here, strict=True)]
+        texts = [text for one in known for text in one]
+        found = tokens.chunk(tokens.parse(words), texts, length, per_document)
+        owners = np.repeat(np.arange(len(known)), [len(one) for one in known])
+        return found._replace(texts=owners[found.texts]), None
 
 
 def _is_text(value: Any) -> bool:
