@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 import yaml
 
 from cm2 import cli
+from cm2.core import persistence
 from cm2.core.errors import InputError
 from cm2.experiments import config, run, sweep
 from cm2.experiments import folder as kept
@@ -26,6 +28,7 @@ from cm2.experiments.predictions import Predictions, notes
 from cm2.networks.encoders import Encoder, Image, Text
 from cm2.networks.learner import Learner
 from cm2.samples import vocabulary
+from cm2.samples.inputs import Reader
 from cm2.samples.prepared import Prepared
 from prepared_folder import WORDS, make_folder, rewrite_manifest
 
@@ -68,7 +71,7 @@ def test_a_run_of_four_modalities_is_complete(
     assert "auroc" in capsys.readouterr().out
     assert {entry.name for entry in out.iterdir()} == {
         "config.yaml", "environment.json", "metrics.csv", "best.ckpt", "test.json",
-        "test.npz", "tokenizers", "readers.json",
+        "test.npz", "reader.cm2",
     }  # fmt: skip
     assert config.load(out / "config.yaml") == config.load(path)
     found = json.loads((out / "test.json").read_text())
@@ -97,8 +100,10 @@ def test_nothing_in_a_run_names_a_patient(tmp_path: Path) -> None:
     assert (np.diff(patient[np.argsort(subjects, kind="stable")]) < 0).any(), "given by lot"
     state = torch.load(out / "best.ckpt", weights_only=True)
     assert "stay_id" not in repr(state.keys())
-    for name in ("environment.json", "config.yaml", "test.json", "readers.json"):
+    for name in ("environment.json", "config.yaml", "test.json"):
         assert "stay_id" not in (out / name).read_text()
+    with zipfile.ZipFile(out / "reader.cm2") as archive:
+        assert "stay_id" not in archive.read("schema.json").decode()
 
 
 def test_same_seed_same_run(tmp_path: Path) -> None:
@@ -235,9 +240,9 @@ def test_a_run_is_read_with_its_own_words(
     path, out, root = write(tmp_path, **words), tmp_path / "run", tmp_path / "data"
     train(path, out)
     whole = {name: (out / name).read_text() for name in ("test.json", "metrics.csv")}
-    [kept] = (out / "tokenizers").iterdir()
-    assert kept.name == "report.json"
-    assert kept.read_text() == Prepared(root, modalities=["report"]).vocabularies["report"]
+    kept = persistence.load(out / "reader.cm2", Reader).learned_["report"].vocabulary_
+    names = words["data"]["modalities"]
+    assert kept == Prepared(root, modalities=names).vocabularies["report"]
     shutil.rmtree(root / "tokens")
 
     def refuse(*_: object) -> None:
@@ -263,10 +268,10 @@ def test_a_run_is_read_with_its_own_words(
     assert cli.main(["predict", str(out), "--data", str(root), "--out", str(table)]) == 0
     assert cli.main(["embed", str(out), "--data", str(root), "--modality", "report"]) == 0
     monkeypatch.undo()
-    kept.unlink()
+    (out / "reader.cm2").unlink()
     capsys.readouterr()
     assert cli.main(["evaluate", str(out)]) == 2
-    assert "keeps no vocabulary of report" in capsys.readouterr().err
+    assert "it was trained by cm2" in capsys.readouterr().err
 
 
 def test_a_run_needs_neither_its_data_nor_its_weights(
@@ -301,16 +306,14 @@ def test_a_run_needs_neither_its_data_nor_its_weights(
         return pd.read_parquet(table)
 
     before = predicted("before")
-    readers = json.loads((out / "readers.json").read_text())
-    (out / "readers.json").rename(tmp_path / "readers.json")
-    pd.testing.assert_frame_equal(predicted("old"), before, check_exact=True)
-    (tmp_path / "readers.json").rename(out / "readers.json")
+    reader = persistence.load(out / "reader.cm2", Reader)
     for gone in (tmp_path / "data", tmp_path / "tokenizer.json", *weights.values()):
         shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
     monkeypatch.setattr("huggingface_hub.snapshot_download", None)
     monkeypatch.setattr("socket.socket.connect", None)
     pd.testing.assert_frame_equal(predicted("after"), before, check_exact=True)
-    assert readers["modalities"]["vitals"]["learned"]["flags"] == ["lactate"]
+    vitals = reader.learned_["vitals"]
+    assert [vitals.columns_[i] for i in vitals.scaler_.gaps_.columns_] == ["lactate"]
     kept = (out / "test.json").read_text()
     assert cli.main(["evaluate", str(out), "--data", str(other)]) == 0
     [found] = (out / "evaluations").glob("other-*-all.json")

@@ -65,7 +65,7 @@ class Prepared(ArrayDataset):
             trained on; None for ``root``.
         embedded: Modalities whose encoder has run before; see ``cm2.samples.embeddings``.
         learned: What was learned before, as the attribute of this name has it, in place of
-            ``fitted_on``; it also says which modalities there are.
+            ``fitted_on``. Of its modalities those that are not named are missing.
         labelled: Whether stays whose outcome is not known are left out.
         verify: Whether files are checked against their checksums.
 
@@ -141,7 +141,7 @@ class Prepared(ArrayDataset):
             own = Stays.open(
                 root,
                 split=split,
-                modalities=learned.reader.names_,
+                modalities=learned.reader.names_ if modalities is None else modalities,
                 labels=learned.labels,
                 classes=learned.classes,
                 labelled=labelled,
@@ -153,7 +153,7 @@ class Prepared(ArrayDataset):
                 raise InputError(f"{root}: {error}") from error
         super().__init__(blocks.raw, blocks.present, own.target)
         self.learned = learned
-        self.modalities = own.modalities
+        self.modalities = tuple(blocks.names)
         self.stays = own.stays
         self.shape = blocks.shapes
         self.classes = own.classes
