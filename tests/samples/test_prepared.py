@@ -288,8 +288,8 @@ def test_damage_is_found(root: Path) -> None:
 
 
 def test_a_folder_of_another_version_or_shape_is_refused(root: Path) -> None:
-    rewrite_manifest(root, format=3, cm2_version="9.0")
-    with pytest.raises(InputError, match=r"format 3 by cm2 9\.0.*install a newer cm2"):
+    rewrite_manifest(root, format=4, cm2_version="9.0")
+    with pytest.raises(InputError, match=r"format 4 by cm2 9\.0.*install a newer cm2"):
         Prepared(root)
     # Format 1 had no times.
     stays = pd.read_parquet(root / "stays.parquet").drop(columns="prediction_time")

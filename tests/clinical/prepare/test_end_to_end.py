@@ -113,8 +113,8 @@ def test_series_is_a_full_grid_of_finite_numbers(made, source):
     assert np.isfinite(values.to_numpy()).all()
     assert values.shape[1] == 76
     train = series["stay_id"].isin(stays.loc[stays["split"] == "train", "stay_id"])
-    assert abs(values.loc[train, "heart_rate"].mean()) < 1e-4
-    assert abs(values.loc[train, "heart_rate"].std() - 1) < 0.01
+    assert 40 < values.loc[train, "heart_rate"].median() < 140, "in beats a minute"
+    assert not {"mean", "deviation"} & set(facts)
 
 
 @pytest.mark.parametrize("source", SOURCES)

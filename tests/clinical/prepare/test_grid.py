@@ -1,4 +1,6 @@
-"""The dense grid against a plain loop, its normalisation, and what it must refuse."""
+"""The dense grid against a plain loop, what fills its gaps, and what it must refuse."""
+
+import math
 
 import numpy as np
 import pandas as pd
@@ -7,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cm2.clinical.prepare import grid
-from cm2.clinical.prepare.variables import NAMES, VARIABLES, variable
+from cm2.clinical.prepare.variables import NAMES, VARIABLES, Variable, variable
 from measured import Extracted, row, stay
 
 
@@ -46,7 +48,7 @@ def random_rows(generator, stays, bins):
     return rows
 
 
-def by_loop(rows, stays, training, bins):
+def by_loop(rows, stays, bins):
     """The grid, cell by cell."""
     cells = {(s, v, b): (value, level) for s, v, b, value, level in rows}
     filled, masks = {}, {}
@@ -67,8 +69,7 @@ def by_loop(rows, stays, training, bins):
                 if one.codes:
                     line += [float(level == k) for k in range(len(one.codes))]
                 else:
-                    seen = [filled[t, one.name, c][0] for t in training for c in range(bins)]
-                    line.append((value - np.mean(seen)) / np.std(seen, ddof=1))
+                    line.append(value)
             line += [float(masks[s, name, b]) for name in NAMES]
             out.append(line)
     return np.array(out)
@@ -85,7 +86,7 @@ def test_grid_is_that_of_a_plain_loop(tmp_path, monkeypatch, chunk):
     made, frame = write(tmp_path, shuffled, stays, training, hours=bins)
     assert frame["stay_id"].tolist() == np.repeat(sorted(stays), bins).tolist()
     assert frame["bin"].tolist() == list(range(bins)) * len(stays)
-    expected = by_loop(rows, sorted(stays), [3, 7, 9, 11], bins)
+    expected = by_loop(rows, sorted(stays), bins)
     assert tuple(frame.columns) == ("stay_id", "bin", *grid.COLUMNS)
     np.testing.assert_allclose(frame[list(grid.COLUMNS)], expected, rtol=1e-4, atol=1e-5)
     assert made.bins == bins
@@ -108,29 +109,14 @@ def test_each_row_has_one_category_a_variable(tmp_path):
             assert (frame[columns].sum(axis=1) == 1).all()
 
 
-def test_normalisation_sees_training_stays_only(tmp_path):
-    generator = np.random.default_rng(2)
-    rows = random_rows(generator, [1, 2, 3], 9)
-    first, frame = write(tmp_path, rows, [1, 2, 3], [True, True, False], hours=9)
-    changed = [
-        (s, v, b, value + 1000 if s == 3 and level is None else value, level)
-        for s, v, b, value, level in rows
-    ]
-    second, other = write(tmp_path, changed, [1, 2, 3], [True, True, False], hours=9)
-    assert first.mean == second.mean
-    assert first.deviation == second.deviation
-    kept = frame["stay_id"] < 3
-    pd.testing.assert_frame_equal(frame[kept], other[kept])
-    part = frame[kept][list(grid.CONTINUOUS)]
-    np.testing.assert_allclose(part.mean(), 0, atol=1e-5)
-    np.testing.assert_allclose(part.std(), 1, rtol=1e-4)
-
-
-def test_a_variable_that_never_varies_is_only_centred(tmp_path):
-    made, frame = write(tmp_path, [(1, "heart_rate", 1, 80.0, None)], [1])
-    assert made.deviation["ph"] == 1
-    assert (frame["ph"] == 0).all()
-    assert np.isfinite(frame.to_numpy()).all()
+def test_what_fills_gaps_is_learned_from_training_stays_only(tmp_path):
+    """The median of a variable that has no normal value, where it was never observed before."""
+    one = (Variable("pain", "", math.nan),)
+    rows = [(1, "pain", 1, 3.0, None), (2, "pain", 1, 5.0, None), (3, "pain", 1, 99.0, None)]
+    options = {"hours": 2, "variables": one}
+    _, frame = write(tmp_path, rows, [1, 2, 3], [True, True, False], **options)
+    assert frame["pain"].tolist() == [4, 3, 4, 5, 4, 99]
+    assert frame["mask_pain"].tolist() == [0, 1] * 3
 
 
 def test_stays_without_observations_are_left_out_and_counted(tmp_path):
@@ -180,8 +166,7 @@ def test_from_raw_rows_to_columns(tmp_path):
     assert names[200].tolist() == ["carevue_5"] + ["carevue_intubated"] * 3
     assert frame.loc[100, "mask_gcs_verbal"].tolist() == [1, 0, 1, 0]
     raw = [0.21, 0.5, 0.5, 0.5, 0.21, 0.21, 0.21, 0.21]
-    scaled = (np.array(raw) - np.mean(raw)) / np.std(raw, ddof=1)
-    np.testing.assert_allclose(frame["fraction_inspired_oxygen"], scaled, rtol=1e-4)
+    np.testing.assert_allclose(frame["fraction_inspired_oxygen"], raw, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -207,9 +192,8 @@ def test_the_grid_starts_from_what_lies_before_the_window(tmp_path):
         (2, "heart_rate", 0, 90.0, None),
     ]
     made, frame = write(tmp_path, rows, [1, 2], hours=4)
-    weight = frame["weight"] * made.deviation["weight"] + made.mean["weight"]
     np.testing.assert_allclose(
-        weight, [60, 60, 62, 62] + [variable("weight").normal] * 4, rtol=1e-6
+        frame["weight"], [60, 60, 62, 62] + [variable("weight").normal] * 4, rtol=1e-6
     )
     assert frame["mask_weight"].tolist() == [0, 0, 1, 0, 0, 0, 0, 0]
     assert (made.cells["weight"], made.missing["weight"], made.bins) == (1, 1, 4)

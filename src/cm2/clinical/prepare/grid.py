@@ -1,11 +1,11 @@
-"""From the last value of each bin to a dense, normalised grid in Parquet.
+"""From the last value of each bin to a dense grid in Parquet.
 
 Bin b is the half-open ``[b, b + 1)`` (times the length of a bin) hours since ``intime``. A bin
 without an observation takes the last one before it (of height and weight also from before
 ``intime``), or before the first the variable's normal value; a mask says which is which. Words
 become one column a category and system, so that there are the 76 columns of Harutyunyan et al.
-(2019): 12 continuous, 47 categories, 17 masks. Continuous columns are standardised by mean and
-deviation of the training stays' bins, after the filling, as there.
+(2019): 12 continuous, 47 categories, 17 masks. Continuous columns are in the units of measurement:
+what reads the grid standardises it by the stays that it learns from.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from jaxtyping import Bool, Float32, Float64, Int8, Int64
+from jaxtyping import Bool, Float32, Int8, Int64
 
 from cm2.clinical.prepare.variables import NAMES, VARIABLES, Variable
 
@@ -27,8 +27,6 @@ __all__ = ["CHUNK", "COLUMNS", "CONTINUOUS", "Layout", "Series", "write_array", 
 
 CHUNK = 1024
 UNSEEN = -1
-# A deviation below this is rounding: such a column is only centred.
-LEAST_DEVIATION = 1e-6
 
 
 class Layout(NamedTuple):
@@ -83,8 +81,6 @@ class Series(NamedTuple):
         stay_id: The stays in the file, ascending: those with at least one observation.
         bins: Bins of each stay.
         columns: Names of the columns after ``stay_id`` and ``bin``.
-        mean: Mean of each continuous column over the training stays.
-        deviation: Its standard deviation there.
         cells: How many bins of each variable hold an observation.
         missing: How many of the given stays have no observation of each variable, not even one
             before the window.
@@ -93,8 +89,6 @@ class Series(NamedTuple):
     stay_id: Int64[np.ndarray, " written"]
     bins: int
     columns: tuple[str, ...]
-    mean: dict[str, float]
-    deviation: dict[str, float]
     cells: dict[str, int]
     missing: dict[str, int]
 
@@ -129,7 +123,7 @@ def write_series(
             as :func:`cm2.clinical.prepare.events.last_in_bin` gives them. Bin -1 lies before the
             window: the grid starts from it, and its masks do not show it.
         stay_id: All stays.
-        training: Which of them the normalisation may see.
+        training: Those from which is learned what stands where nothing was observed.
         path: The file to write.
         hours: Length of the window.
         hours_per_bin: Length of a bin; 2 gives the 24 bins of the reference.
@@ -157,7 +151,7 @@ def write_array(
     Args:
         values: The numbers.
         stay_id: The stays, ascending.
-        training: Which of them the normalisation may see.
+        training: Those from which is learned what stands where nothing was observed.
         path: The file to write.
         names: Of the variables. Those with a gap in a training stay have a mask.
     """
@@ -184,19 +178,16 @@ def _written(
     if not (there & training).any():
         raise ValueError(
             f"none of the {int(training.sum())} training stays has an observation in the window,"
-            " so that nothing can be normalised"
+            " so that nothing can be learned"
         )
     compact = _Compact(compact.value[there], compact.level[there])
     normal = _normal(compact, training[there], layout)
-    mean, deviation = _moments(compact, training[there], normal, layout)
-    _write(path, compact, stays[there], normal, mean, deviation, layout)
-    names, continuous = layout.names, layout.continuous
+    _write(path, compact, stays[there], normal, layout)
+    names = layout.names
     return Series(
         stay_id=stays[there],
         bins=inside.shape[1],
         columns=layout.columns,
-        mean=dict(zip(continuous, mean.tolist(), strict=True)),
-        deviation=dict(zip(continuous, deviation.tolist(), strict=True)),
         cells=dict(zip(names, inside.sum(axis=(0, 1)).tolist(), strict=True)),
         missing=dict(zip(names, (~observed).sum(axis=0).tolist(), strict=True)),
     )
@@ -258,36 +249,9 @@ def _filled(
     return _Compact(*(array[:, 1:] for array in filled))
 
 
-def _moments(
-    compact: _Compact,
-    training: Bool[np.ndarray, " stay"],
-    normal: Float32[np.ndarray, " variable"],
-    layout: Layout,
-) -> tuple[Float64[np.ndarray, " continuous"], Float64[np.ndarray, " continuous"]]:
-    """Computes mean and deviation of the continuous columns, in two passes over chunks."""
-    where = [layout.names.index(name) for name in layout.continuous]
-    count = int(training.sum()) * (compact.value.shape[1] - 1)
-
-    def total(
-        centre: Float64[np.ndarray, " continuous"] | None,
-    ) -> Float64[np.ndarray, " continuous"]:
-        added = np.zeros(len(where))
-        for start, part in zip(range(0, len(training), CHUNK), _chunks(compact), strict=True):
-            chosen = _Compact(*(array[training[start : start + CHUNK]] for array in part))
-            values = _filled(chosen, normal, layout).value[..., where].astype(np.float64)
-            added += (values if centre is None else (values - centre) ** 2).sum(axis=(0, 1))
-        return added
-
-    mean = total(None) / count
-    deviation = np.sqrt(total(mean) / max(count - 1, 1))
-    return mean, np.where(deviation < LEAST_DEVIATION, 1.0, deviation)
-
-
 def _expanded(
     compact: _Compact,
     normal: Float32[np.ndarray, " variable"],
-    mean: Float64[np.ndarray, " continuous"],
-    deviation: Float64[np.ndarray, " continuous"],
     layout: Layout,
 ) -> Float32[np.ndarray, "column row"]:
     """Makes the columns of one chunk."""
@@ -298,8 +262,7 @@ def _expanded(
             level = filled.level[..., k].ravel()
             columns += [level == number for number in range(len(one.codes))]
         else:
-            place = layout.continuous.index(one.name)
-            columns.append((filled.value[..., k].ravel() - mean[place]) / deviation[place])
+            columns.append(filled.value[..., k].ravel())
     masked = [k for k, name in enumerate(layout.names) if name in layout.masked]
     columns += [~np.isnan(compact.value[:, 1:, k]).ravel() for k in masked]
     return np.stack([column.astype(np.float32) for column in columns])
@@ -310,8 +273,6 @@ def _write(
     compact: _Compact,
     stays: Int64[np.ndarray, " stay"],
     normal: Float32[np.ndarray, " variable"],
-    mean: Float64[np.ndarray, " continuous"],
-    deviation: Float64[np.ndarray, " continuous"],
     layout: Layout,
 ) -> None:
     bins = compact.value.shape[1] - 1
@@ -329,6 +290,6 @@ def _write(
             arrays = [
                 np.repeat(ids, bins),
                 steps,
-                *_expanded(part, normal, mean, deviation, layout),
+                *_expanded(part, normal, layout),
             ]
             writer.write_batch(pa.record_batch([pa.array(a) for a in arrays], schema=schema))

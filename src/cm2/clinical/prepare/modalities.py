@@ -137,8 +137,6 @@ def of_series(written: grid.Series, file: str, hours_per_bin: float) -> Written:
         "bins": written.bins,
         "hours_per_bin": hours_per_bin,
         "columns": list(written.columns),
-        "mean": written.mean,
-        "deviation": written.deviation,
     }
     counts = {"observed bins": written.cells, "stays without": written.missing}
     return Written(facts, {int(stay) for stay in written.stay_id}, counts)
