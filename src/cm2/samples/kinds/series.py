@@ -191,6 +191,9 @@ def _summary(steps: Float[ndarray, "step variable"]) -> Float[ndarray, " feature
     first, last = known.argmax(axis=0), len(steps) - 1 - known[::-1].argmax(axis=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of variables without a value, now NaN
-        parts = [np.nanmin(steps, axis=0), np.nanmax(steps, axis=0), np.nanmean(steps, axis=0)]
+        least, greatest = np.nanmin(steps, axis=0), np.nanmax(steps, axis=0)
+        mean = np.nanmean(steps, axis=0).clip(
+            least, greatest
+        )  # its sum may be rounded, or overflow
     ends = [np.where(any_known, steps[at, columns], np.nan) for at in (first, last)]
-    return np.concatenate([*ends, *parts, known.sum(axis=0)])
+    return np.concatenate([*ends, least, greatest, mean, known.sum(axis=0)])
