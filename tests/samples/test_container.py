@@ -83,6 +83,14 @@ def test_rows_keep_their_names_patients_and_outcomes(paths: list[str | None]) ->
         S[[0], [1]]
 
 
+@pytest.mark.parametrize("kind", ["series", "text", "image"])
+def test_samples_that_all_lack_a_modality_can_be_parted(kind: str) -> None:
+    S = Samples({"labs": TABLE, "m": [None] * 4}, kinds={"m": kind})
+    for part in (S[[2, 0]], S[1:][:2]):
+        assert part.kinds == {"labs": "table", "m": kind}
+        assert not part.present[:, 1].any()
+
+
 def test_scikit_learn_counts_and_parts_samples(paths: list[str | None]) -> None:
     S = every(paths)
     assert _num_samples(S) == 4

@@ -336,6 +336,15 @@ def test_only_the_first_few_rows_are_listed() -> None:
         Reader().fit({"ehr": np.where(np.arange(ROWS)[:, None] < 6, np.nan, np.ones((ROWS, 2)))})
 
 
+def test_rows_that_are_not_learned_from_may_have_no_modality() -> None:
+    """Such as those of weight zero; the others are still named by their place in X."""
+    X = {"ehr": np.where(np.arange(ROWS)[:, None] % 6 == 1, np.nan, tables()["ehr"])}
+    kept = np.flatnonzero(np.arange(ROWS) % 6 != 1)
+    assert Reader().fit_blocks(X, None, kept).present.all()
+    with pytest.raises(ValueError, match=r"1 samples have no modality at all \(rows 7\)"):
+        Reader().fit_blocks(X, None, np.append(kept, 7))
+
+
 def test_wrong_width_says_both_widths() -> None:
     rng = np.random.default_rng(0)
     reader = Reader().fit({"cxr": rng.normal(size=(4, 256))})

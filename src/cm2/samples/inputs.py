@@ -159,7 +159,7 @@ class Reader(BaseEstimator):  # type: ignore[misc]
             learned = column.learned((self.options or {}).get(name))
             self.learned_[name] = learned.fit(column.take(chosen[here]), share, owners)
             parts[name] = column if rows is None else column.take(rows)
-        _check_any(mask)
+        _check_any(mask, chosen)
         return self._blocks(parts, mask[chosen])
 
     def blocks(self, X: Any, present: Any = None) -> Blocks:
@@ -237,9 +237,9 @@ class Reader(BaseEstimator):  # type: ignore[misc]
         return mask & own
 
 
-def _check_any(present: Bool[ndarray, "n modality"]) -> None:
-    """Refuses samples without any modality."""
-    none = np.flatnonzero(~present.any(axis=1))
+def _check_any(present: Bool[ndarray, "n modality"], rows: Int[ndarray, " row"]) -> None:
+    """Refuses samples without any modality among some rows."""
+    none = rows[~present[rows].any(axis=1)]
     if len(none):
         raise ValueError(
             f"{len(none)} samples have no modality at all (rows {tables.few(none.tolist())}); "

@@ -7,11 +7,13 @@ where the kind can say it in numbers without an encoder, as features.
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
@@ -62,6 +64,32 @@ class Column(ABC):
     def __len__(self) -> int:
         """Returns the number of samples."""
         return len(self.present)
+
+
+class Listed(Column):
+    """A modality that comes as a list, an entry a sample.
+
+    Attributes:
+        values: The entries, as the kind keeps them.
+        rows: Which of the samples that the user gave these are, for messages.
+    """
+
+    values: list[Any]
+    rows: Int[ndarray, " n"]
+
+    def keep(self, name: str, values: list[Any], present: Sequence[bool]) -> None:
+        """Takes the entries of all samples."""
+        self.name = name
+        self.values = values
+        self.present = np.array(present, bool)
+        self.rows = np.arange(len(values))
+
+    def take(self, rows: Int[ndarray, " row"]) -> Self:
+        part = copy.copy(self)
+        part.values = [self.values[row] for row in rows]
+        part.present = self.present[rows]
+        part.rows = self.rows[rows]
+        return part
 
 
 class Inputs(ABC):

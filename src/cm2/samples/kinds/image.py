@@ -11,10 +11,13 @@ from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 from torch import Tensor
 
-from cm2.samples.kinds.base import Column, Inputs, Learned, entries, register, some
+from cm2.samples.kinds.base import Column, Inputs, Learned, Listed, entries, register, some
 from cm2.samples.readers import Stack
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
+
+TRIAL = 8
+"""Side of the squares as which pictures are read to find out whether they can be."""
 
 
 class Kept(NamedTuple):
@@ -84,7 +87,7 @@ class LearnedImage(Learned):
 
 
 @register("image")
-class ImageColumn(Column):
+class ImageColumn(Listed):
     """A picture a sample: a path, a PIL image, or an array (height, width[, colour]) of uint8.
 
     Those of a prepared folder are :class:`Kept`.
@@ -97,7 +100,6 @@ class ImageColumn(Column):
     encoder = {"kind": "image", "depths": [1, 1], "widths": [16, 32]}
 
     def __init__(self, name: str, values: Any) -> None:
-        self.name = name
         listed = (
             list(values) if isinstance(values, ndarray) and values.ndim > 1 else entries(values)
         )
@@ -105,8 +107,8 @@ class ImageColumn(Column):
             raise ValueError(
                 f"modality {name!r} is to be images, one a sample, but is a {type(values).__name__}"
             )
-        self.values = [_picture(name, row, one) for row, one in enumerate(listed)]
-        self.present = np.array([one is not None for one in self.values], bool)
+        pictures = [_picture(name, row, one) for row, one in enumerate(listed)]
+        self.keep(name, pictures, [one is not None for one in pictures])
 
     @classmethod
     def fits(cls, values: Any) -> bool:
@@ -115,24 +117,15 @@ class ImageColumn(Column):
         found = some(values)
         return bool(found) and all(map(_looks_like_one, found))
 
-    def take(self, rows: Int[ndarray, " row"]) -> Self:
-        return type(self)(self.name, [self.values[row] for row in rows])
-
     def check(self, here: Bool[ndarray, " n"]) -> None:
-        from PIL import Image
-
         for row in np.flatnonzero(here).tolist():
-            if not isinstance(self.values[row], Path):
-                continue
-            try:
-                with Image.open(self.values[row]) as image:
-                    image.verify()
-            except FileNotFoundError:
+            one = self.values[row]
+            if isinstance(one, Path) and not one.is_file():
                 raise ValueError(
-                    f"modality {self.name!r}: there is no file for row {row}"
-                ) from None
-            except Exception as error:  # Pillow's decoders fail in many ways on broken files
-                raise ValueError(_unreadable(self.name, row, error)) from None
+                    f"modality {self.name!r}: there is no file for row {self.rows[row]}"
+                )
+            if not isinstance(one, ndarray | Kept):
+                self.pixels(row, TRIAL)  # whole: the start of a file that is cut short is sound
 
     def pixels(self, row: int, side: int) -> UInt8[ndarray, "side side"]:
         """The picture of a sample.
@@ -150,11 +143,11 @@ class ImageColumn(Column):
             return decode(Image.fromarray(one) if isinstance(one, ndarray) else one, side)
         # Pillow's decoders fail in many ways on broken files.
         except Exception as error:
-            raise ValueError(_unreadable(self.name, row, error)) from None
-
-
-def _unreadable(name: str, row: int, error: Exception) -> str:
-    return f"modality {name!r}: the image of row {row} cannot be read ({type(error).__name__})"
+            number = self.rows[row]
+            raise ValueError(
+                f"modality {self.name!r}: the image of row {number} cannot be read "
+                f"({type(error).__name__})"
+            ) from None
 
 
 def _size(one: Any) -> tuple[int, ...] | None:

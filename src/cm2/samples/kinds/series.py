@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from cm2.core.records import Padded
-from cm2.samples.kinds.base import Column, Inputs, Learned, entries, register, some
+from cm2.samples.kinds.base import Column, Inputs, Learned, Listed, entries, register, some
 from cm2.samples.kinds.table import standardised
 from cm2.samples.readers import Ragged
 from cm2.samples.scaling import Columns, RobustScaler, distinct_gaps
@@ -108,7 +108,7 @@ class LearnedSeries(Learned):
 
 
 @register("series")
-class SeriesColumn(Column):
+class SeriesColumn(Listed):
     """One array (step, variable) a sample; ``None``, or one that is all NaN, where it is missing.
 
     Attributes:
@@ -120,7 +120,6 @@ class SeriesColumn(Column):
     encoder = {"kind": "series", "width": 32, "layers": 1}
 
     def __init__(self, name: str, values: Any) -> None:
-        self.name = name
         cube = isinstance(values, ndarray) and values.ndim == 3
         listed = list(values) if cube else entries(values)
         if listed is None:
@@ -138,8 +137,8 @@ class SeriesColumn(Column):
             )
         self.variables = widths[0] if widths else None
         nothing = np.zeros((0, self.variables or 0))
-        self.values = [nothing if one is None or np.isnan(one).all() else one for one in arrays]
-        self.present = np.array([len(one) > 0 for one in self.values], bool)
+        kept = [nothing if one is None or np.isnan(one).all() else one for one in arrays]
+        self.keep(name, kept, [len(one) > 0 for one in kept])
 
     @classmethod
     def fits(cls, values: Any) -> bool:
@@ -148,15 +147,12 @@ class SeriesColumn(Column):
         arrays = [np.asarray(one) for one in some(values) if not isinstance(one, str)]
         return bool(arrays) and all(one.ndim == 2 and one.dtype != np.uint8 for one in arrays)
 
-    def take(self, rows: Int[ndarray, " row"]) -> Self:
-        return type(self)(self.name, [self.values[row] for row in rows])
-
     def check(self, here: Bool[ndarray, " n"]) -> None:
         bad = [row for row in np.flatnonzero(here) if np.isinf(self.values[row]).any()]
         if bad:
             raise ValueError(
                 f"modality {self.name!r} has infinite values in {len(bad)} series, the first at "
-                f"row {bad[0]}"
+                f"row {self.rows[bad[0]]}"
             )
 
     def summaries(self, variables: int | None = None) -> Float[ndarray, "n feature"]:

@@ -11,7 +11,7 @@ from numpy import ndarray
 
 from cm2.core.records import Padded
 from cm2.samples import tokens, vocabulary
-from cm2.samples.kinds.base import Column, Inputs, Learned, entries, register, some
+from cm2.samples.kinds.base import Column, Inputs, Learned, Listed, entries, register, some
 from cm2.samples.readers import Ragged
 
 CHUNKS = 8
@@ -97,7 +97,7 @@ class LearnedText(Learned):
 
 
 @register("text")
-class TextColumn(Column):
+class TextColumn(Listed):
     """A text, or a list of texts, a sample; ``None`` or blank where it is missing.
 
     Attributes:
@@ -108,22 +108,18 @@ class TextColumn(Column):
     encoder = {"kind": "text", "width": 32, "layers": 1, "heads": 2, "tokens": TOKENS}
 
     def __init__(self, name: str, values: Any) -> None:
-        self.name = name
         listed = entries(values)
         if listed is None:
             raise ValueError(
                 f"modality {name!r} is to be text, one a sample, but is a {type(values).__name__}"
             )
-        self.values = [_documents(name, row, one) for row, one in enumerate(listed)]
-        self.present = np.array([len(one) > 0 for one in self.values], bool)
+        documents = [_documents(name, row, one) for row, one in enumerate(listed)]
+        self.keep(name, documents, [len(one) > 0 for one in documents])
 
     @classmethod
     def fits(cls, values: Any) -> bool:
         found = some(values)
         return bool(found) and all(map(_is_text, found))
-
-    def take(self, rows: Int[ndarray, " row"]) -> Self:
-        return type(self)(self.name, [self.values[row] for row in rows])
 
 
 def _is_text(value: Any) -> bool:
