@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from cm2 import Samples
 from cm2.samples import tables as reading
 from cm2.samples.inputs import Reader
 from cm2.samples.scaling import RobustScaler
@@ -129,6 +130,15 @@ def test_a_modality_that_is_not_given_counts_as_missing() -> None:
     np.testing.assert_array_equal(blocks.present, [[False, True]] * ROWS)
 
 
+@pytest.mark.parametrize("kind", ["table", "embedding"])
+def test_a_table_may_be_none_for_every_new_sample(kind: str) -> None:
+    reader = Reader().fit(Samples(tables(), kinds={"ehr": kind}))
+    blocks = reader.blocks({"ehr": [None], "cxr": tables()["cxr"][:1]})
+    expected = reader.blocks({"cxr": tables()["cxr"][:1]})
+    np.testing.assert_array_equal(blocks.present, expected.present)
+    np.testing.assert_array_equal(blocks.values["ehr"], expected.values["ehr"])
+
+
 def test_the_order_of_training_defines_the_order() -> None:
     X = tables()
     reader = Reader().fit(X)
@@ -182,7 +192,7 @@ BAD: dict[str, tuple[Mapping[str, Any], str]] = {
         {"ehr": np.array([["1", "secret"]] * ROWS, dtype=object)},
         "modality 'ehr' has text in columns 1;",
     ),
-    "text in lists": ({"ehr": [["1", "secret"]] * ROWS}, "modality 'ehr' has text in columns 1;"),
+    "text in lists": ({"ehr": [[1, "secret"]] * ROWS}, "modality 'ehr' has text in columns 1;"),
     "infinity": (
         {"ehr": np.where(np.arange(36).reshape(12, 3) == 4, np.inf, SECRET)},
         "modality 'ehr' has infinite values in columns 1",

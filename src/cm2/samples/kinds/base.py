@@ -51,7 +51,11 @@ class Column(ABC):
     @classmethod
     @abstractmethod
     def fits(cls, values: Any) -> bool:
-        """Whether values look as if they were of this kind."""
+        """Whether values look as if they were of this kind.
+
+        Raises:
+            ValueError: If that cannot be seen, and to guess would be dangerous.
+        """
 
     @abstractmethod
     def take(self, rows: Int[ndarray, " row"]) -> Self:
@@ -171,8 +175,17 @@ def column(name: str, values: Any, kind: str | None = None) -> Column:
         return values
     if kind is not None:
         return REGISTRY[kind](name, values)
+    said = f"say what kind it is, as in Samples(X, kinds={{{name!r}: 'text'}})"
+    if entries(values) is not None and not some(values):
+        raise ValueError(
+            f"modality {name!r} is missing for every sample, which shows no kind: {said}"
+        )
     for known in REGISTRY:
-        if REGISTRY[known].fits(values):
+        try:
+            fits = REGISTRY[known].fits(values)
+        except ValueError as error:
+            raise ValueError(f"modality {name!r}: {error}; or {said}") from None
+        if fits:
             return REGISTRY[known](name, values)
     return REGISTRY["table"](name, values)  # which says what is wrong with it
 
@@ -187,8 +200,7 @@ def entries(values: Any) -> list[Any] | None:
 
     ``None`` for anything else, such as a table.
     """
-    listed = isinstance(values, ndarray) and values.ndim == 1 and values.dtype.kind in "OUT"
-    if listed or isinstance(values, pd.Series):
+    if isinstance(values, pd.Series) or (isinstance(values, ndarray) and values.ndim == 1):
         values = values.tolist()
     if not isinstance(values, Sequence) or isinstance(values, str | bytes):
         return None

@@ -118,18 +118,18 @@ class TextColumn(Listed):
 
     @classmethod
     def fits(cls, values: Any) -> bool:
-        found = some(values)
-        return bool(found) and all(map(_is_text, found))
+        found = [text for one in some(values) for text in _several(one)]
+        return bool(found) and all(isinstance(text, str) for text in found)
 
 
-def _is_text(value: Any) -> bool:
-    several = isinstance(value, list | tuple) and bool(value)
-    return all(isinstance(one, str) for one in (value if several else [value]))
+def _several(value: Any) -> list[Any]:
+    """The documents of a sample that has some, of which there may be none."""
+    several = isinstance(value, list | tuple) or (isinstance(value, ndarray) and value.ndim > 0)
+    return list(value) if several else [value]
 
 
 def _documents(name: str, row: int, one: Any) -> list[str]:
-    several = isinstance(one, list | tuple)
-    texts = [] if one is None else list(one) if several else [one]
+    texts = [] if one is None else _several(one)
     if not all(isinstance(text, str) for text in texts):
         raise ValueError(f"modality {name!r}: row {row} is no text, nor a list of texts")
     return [text for text in texts if text.strip()]
