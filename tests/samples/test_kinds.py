@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -155,3 +156,58 @@ def test_other_series_than_in_training_are_refused(values: Any, message: str) ->
     reader = Reader().fit({"m": [RNG.normal(size=(3, 2)) for _ in range(4)]})
     with pytest.raises(ValueError, match=message):
         reader.blocks({"m": values})
+
+
+HOURS = pd.date_range("2020-01-01", periods=3, freq="h")
+
+
+@pytest.mark.parametrize(
+    "dates",
+    [
+        np.stack([HOURS.to_numpy()] * 2, axis=1),
+        pd.DataFrame({"hr": np.ones(3), "at": HOURS}),
+        pd.DataFrame({"at": HOURS}),
+        np.array([[1.0, pd.NaT]] * 3, object),
+    ],
+)
+def test_trap_dates_in_series_do_not_become_numbers(dates: Any) -> None:
+    with pytest.raises(ValueError, match="modality 'm' has dates or durations in columns"):
+        Samples({"m": [dates] * 2})
+
+
+def test_series_may_be_frames_of_any_numbers() -> None:
+    plain = np.array([[1.0, np.nan], [2.0, 3.0]])
+    objects = plain.astype(object)
+    objects[0, 1] = pd.NA
+    names = ["hr", "bp"]
+    every = [
+        pd.DataFrame(plain, columns=names),
+        pd.DataFrame(objects, columns=names),
+        pd.DataFrame(objects, columns=names).astype("Float64"),
+        plain.tolist(),
+        objects,
+    ]
+    found = Samples({"m": [*every, pd.DataFrame(columns=names)]})
+    for steps in found.columns["m"].values[:-1]:
+        np.testing.assert_array_equal(steps, plain)
+    assert found.present[:, 0].tolist() == [True] * 5 + [False]
+
+
+def frames(*names: str, rows: int = 4) -> list[pd.DataFrame]:
+    return [pd.DataFrame(RNG.normal(size=(3, len(names))), columns=names) for _ in range(rows)]
+
+
+def test_series_of_other_variables_are_refused() -> None:
+    swapped = "variable 'bp' stands where {} 'hr'"
+    mixed = [*frames("hr", "bp"), None, *frames("bp", "hr")]
+    with pytest.raises(ValueError, match="modality 'm', row 5: " + swapped.format("row 0 has")):
+        Samples({"m": mixed})
+    reader = Reader().fit({"m": [None, *frames("hr", "bp")], "other": np.ones((5, 1))})
+    reader.blocks({"m": [np.ones((2, 2))]})  # arrays have no names
+    reader.blocks({"m": frames("hr", "bp")})
+    with pytest.raises(ValueError, match=swapped.format("the fitted model expects")):
+        reader.blocks({"m": frames("bp", "hr")})
+    with pytest.raises(ValueError, match="'spo2' stands where the fitted model expects 'bp'"):
+        reader.blocks({"m": frames("hr", "spo2")})
+    with pytest.raises(ValueError, match="has 1 variables; the fitted model expects 2"):
+        reader.blocks({"m": frames("hr")})

@@ -6,11 +6,13 @@ import warnings
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from cm2.core.records import Padded
+from cm2.samples import tables
 from cm2.samples.kinds.base import Column, Inputs, Learned, Listed, entries, register, some
 from cm2.samples.kinds.table import standardised
 from cm2.samples.readers import Ragged
@@ -48,7 +50,7 @@ class LearnedSeries(Learned):
     and how many there are.
 
     Attributes:
-        variables_: Number of variables.
+        variables_: Names or number of the variables.
         scaler_: What standardises a step.
         gaps_: The variables that have gaps in training, the first of those that are missing in
             the same steps.
@@ -61,7 +63,7 @@ class LearnedSeries(Learned):
         weight: Float[ndarray, " n"] | None = None,
         patients: ndarray | None = None,
     ) -> Self:
-        self.variables_ = int(column.values[0].shape[1])
+        self.variables_ = column.variables
         flat = np.concatenate(column.values)
         lengths = [len(one) for one in column.values]
         by_step = None if weight is None else np.repeat(weight, lengths)
@@ -71,11 +73,9 @@ class LearnedSeries(Learned):
         return self
 
     def check(self, column: Any) -> None:
-        if column.variables not in (None, self.variables_):
-            raise ValueError(
-                f"modality {column.name!r} has {column.variables} variables; "
-                f"the fitted model expects {self.variables_}"
-            )
+        if column.variables is not None:
+            what = f"modality {column.name!r}"
+            tables.check_columns(what, column.variables, self.variables_, noun="variable")
 
     def empty(self, rows: int) -> Column:
         return SeriesColumn("", [None] * rows)
@@ -83,10 +83,10 @@ class LearnedSeries(Learned):
     def features(
         self, column: Any, here: Bool[ndarray, " n"]
     ) -> Float[ndarray, "n feature"] | None:
-        return standardised(self.summary_, column.summaries(self.variables_), here)
+        return standardised(self.summary_, column.summaries(tables.width(self.variables_)), here)
 
     def inputs(self, column: Any, here: Bool[ndarray, " n"]) -> Inputs | None:
-        width = self.variables_ + len(self.gaps_)
+        width = tables.width(self.variables_) + len(self.gaps_)
         nothing = np.zeros((0, width), np.float32)
         steps = [
             self._standardised(one) if known else nothing
@@ -113,7 +113,8 @@ class SeriesColumn(Listed):
 
     Attributes:
         values: The arrays; one without steps where the modality is missing.
-        variables: Their width; None if no sample has the modality.
+        variables: Their names if series are DataFrames, or else how many they are; None if no
+            sample has the modality.
     """
 
     learned = LearnedSeries
@@ -130,13 +131,8 @@ class SeriesColumn(Listed):
         arrays = [
             None if one is None else _numbers(name, row, one) for row, one in enumerate(listed)
         ]
-        widths = sorted({one.shape[1] for one in arrays if one is not None})
-        if len(widths) > 1:
-            raise ValueError(
-                f"modality {name!r} has series of {widths} variables; all need as many"
-            )
-        self.variables = widths[0] if widths else None
-        nothing = np.zeros((0, self.variables or 0))
+        self.variables = _variables(name, listed, arrays)
+        nothing = np.zeros((0, tables.width(self.variables or 0)))
         kept = [nothing if one is None or np.isnan(one).all() else one for one in arrays]
         self.keep(name, kept, [len(one) > 0 for one in kept])
 
@@ -161,23 +157,43 @@ class SeriesColumn(Listed):
         Args:
             variables: How many there are, if no sample can say so.
         """
-        width = self.variables or variables or 0
+        width = tables.width(self.variables or variables or 0)
         return np.stack(
             [_summary(one) if len(one) else np.full(6 * width, np.nan) for one in self.values]
         )
 
 
+def _variables(name: str, given: list[Any], arrays: list[ndarray | None]) -> list[str] | int | None:
+    """The variables that all series have."""
+    widths = sorted({one.shape[1] for one in arrays if one is not None})
+    if len(widths) > 1:
+        raise ValueError(f"modality {name!r} has series of {widths} variables; all need as many")
+    frames = [(row, one) for row, one in enumerate(given) if isinstance(one, pd.DataFrame)]
+    if not frames:
+        return widths[0] if widths else None
+    first, expected = frames[0][0], tables.columns(frames[0][1])
+    for row, frame in frames:
+        what, whose = f"modality {name!r}, row {row}", f"row {first} has"
+        tables.check_columns(what, tables.columns(frame), expected, noun="variable", whose=whose)
+    return expected
+
+
 def _numbers(name: str, row: int, one: Any) -> Float[ndarray, "step variable"]:
     try:
-        array = np.asarray(one, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ValueError(f"modality {name!r}: the series of row {row} is not of numbers") from None
+        array = np.asarray(one)
+        numbers = array.dtype.kind not in "USO" or array.ndim > 0
+    except ValueError:  # rows of different lengths
+        numbers = False
+    if not numbers:
+        raise ValueError(f"modality {name!r}: the series of row {row} is not of numbers")
     if array.ndim != 2 or not array.shape[1]:
         raise ValueError(
             f"modality {name!r}: a series has the shape (steps, variables), but that of row {row} "
             f"is {array.shape}"
         )
-    return array
+    if array.dtype.kind not in "biuf" and len(array):  # dates would become numbers
+        return tables.numbers(name, one if isinstance(one, pd.DataFrame) else array)
+    return array.astype(np.float64, copy=False)
 
 
 def _summary(steps: Float[ndarray, "step variable"]) -> Float[ndarray, " feature"]:

@@ -37,7 +37,8 @@ class LearnedTable(Learned):
 
     def check(self, column: Any) -> None:
         if column.present.any():
-            tables.check_columns(column.name, tables.columns(column.values), self.columns_)
+            found = tables.columns(column.values)
+            tables.check_columns(f"modality {column.name!r}", found, self.columns_)
 
     def empty(self, rows: int) -> Column:
         return TableColumn("", np.full((rows, tables.width(self.columns_)), np.nan))
