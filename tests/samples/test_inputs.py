@@ -92,6 +92,21 @@ def test_masks_count_beside_nan_rows(kind: str) -> None:
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("names", [["cxr", "ehr"], ["cxr"]])
+def test_an_array_of_masks_is_in_the_order_of_training_or_refused(names: list[str]) -> None:
+    reader = Reader().fit(tables())
+    X = {name: tables()[name] for name in names}
+    here = np.arange(ROWS) > 2
+    message = re.escape(f"X has the modalities {', '.join(names)}, but the fitted model ehr, cxr")
+    with pytest.raises(ValueError, match=message):
+        reader.blocks(X, np.stack([np.ones(ROWS, bool), here], axis=1))
+    with pytest.raises(ValueError, match=message):
+        reader.blocks(Samples(X), np.stack([here, np.ones(ROWS, bool)], axis=1))
+    for mask in ({"cxr": here}, pd.DataFrame({"cxr": here})):
+        found = reader.blocks(X, mask).present
+        np.testing.assert_array_equal(found, np.stack([["ehr" in names] * ROWS, here], axis=1))
+
+
 def test_a_dict_mask_may_name_some_modalities_only() -> None:
     here = np.arange(ROWS) > 2
     found = Reader().fit_blocks(tables(), {"cxr": here}).present

@@ -176,8 +176,8 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             y: Labels ``(n,)``, or a 0/1 matrix ``(n, L)`` of several labels; those of ``Samples``
                 if not given. So with groups.
             sample_weight: Weight of each sample.
-            present: Which modalities each sample has, ``(n, M)`` or a dict of ``(n,)``; beyond what
-                NaN rows say.
+            present: Which modalities each sample has, beyond what NaN rows say: ``(n,)`` by name of
+                a modality, or ``(n, M)`` in the order of ``X``, which must be that of training.
             groups: Patient of each sample, if some have several; kept together in all
                 folds and in the rows that stop the training.
             validation: Samples with ``y`` that stop the training of networks, and from which
