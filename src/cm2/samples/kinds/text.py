@@ -66,6 +66,13 @@ class LearnedText(Learned):
         if source is not None:
             self.vocabulary_ = tokens.load(source).to_str()
             return self
+        if options.get("template"):
+            raise ValueError(
+                f"encoders.{column.name}: it is not known of which tokenizer an Encoder object "
+                "without weights reads tokens; give its arguments as a section, such as "
+                "{'kind': 'text', 'width': 32}, for which a vocabulary is learned, or one with a "
+                "'tokenizer'"
+            )
         owners = np.arange(len(column)) if patients is None else np.asarray(patients)
         number = [len(one) for one in column.values]
         texts = [text for one in column.values for text in one]
