@@ -13,7 +13,10 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from cm2 import CM2Classifier, Samples
 from cm2.estimators.heads import Fusion, JointHead, fusion
-from cm2.networks.encoders import Dense
+from cm2.estimators.heads.encoding import reading
+from cm2.networks.encoders import Dense, Text
+from cm2.samples import vocabulary
+from cm2.samples.inputs import Reader
 
 ROWS = 96
 RNG = np.random.default_rng(0)
@@ -238,6 +241,47 @@ def test_an_encoder_object_is_a_template(tmp_path: Path) -> None:
     assert again.encoders["labs"]["width"] == 6
 
 
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A language model and its tokenizer, whose words are not those of the notes."""
+    from transformers import PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("model")
+    words = vocabulary.learn(["acute renal failure", "no fever"] * 5, np.arange(10))
+    words.save(str(folder / "vocabulary.json"))
+    size = words.get_vocab_size()
+    Text(4, vocabulary=size, width=8, layers=1, heads=2, tokens=16).body.save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(folder)
+    return folder
+
+
+def test_a_template_of_texts_is_read_as_its_section_is(published: Path) -> None:
+    """With the tokenizer of its weights, and chunks no longer than it says."""
+    notes = {"notes": X["notes"], "labs": np.nan_to_num(X["labs"])}
+    tokenizer = {"tokenizer": str(published / "vocabulary.json")}
+    readers = {
+        name: Reader(options=reading({"notes": encoder})).fit(notes)
+        for name, encoder in {
+            "section": {"kind": "text", "weights": str(published), "tokens": 6},
+            "learned": TINY["notes"],
+        }.items()
+    }
+    for name, encoder in {
+        "template": Text(4, weights=published, tokens=6),
+        "own": TINY["notes"] | tokenizer | {"tokens": 6},
+    }.items():
+        model = classifier(head="fusion", n_networks=1, max_epochs=1, encoders={"notes": encoder})
+        readers[name] = model.fit(notes, Y).reader_
+    learned = {}
+    for name, reader in readers.items():
+        ids, _ = reader.blocks(notes).inputs["notes"].take(np.arange(ROWS))
+        learned[name] = reader.learned_["notes"].vocabulary_, ids.shape, int(ids.sum())
+    assert learned["template"] == learned["section"]
+    assert learned["own"][1:] == learned["section"][1:]
+    assert learned["section"][1][2] == 6
+    assert learned["learned"] != learned["section"]
+
+
 def test_networks_side_by_side_are_those_one_after_the_other() -> None:
     options = {"head": "fusion", "max_epochs": 1}
     alone = classifier(**options).fit(X, Y).predict_proba(X)
@@ -252,6 +296,17 @@ def test_networks_side_by_side_are_those_one_after_the_other() -> None:
         ({"device": "tpu"}, "device must be one of"),
         ({"encoders": {"cxr": {"kind": "image"}}}, "unknown modality 'cxr'"),
         ({"encoders": {"xray": {"kind": "imag"}}}, "did you mean 'image'"),
+        ({"encoders": {"xrya": Dense(3, 4)}}, "unknown modality 'xrya'; did you mean 'xray'"),
+        (
+            {"encoders": {"xray": {"depths": [1]}}},
+            "encoders.xray must be an Encoder or a section .*"
+            "codes, dense, image, precomputed, series, text; but is a section without kind",
+        ),
+        ({"encoders": {"xray": "image"}}, "encoders.xray must be .*; but is 'image'"),
+        (
+            {"encoders": {"notes": Text(4, width=8, layers=1, heads=2)}},
+            "encoders.notes: it is not known of which tokenizer an Encoder object",
+        ),
         ({"encoders": {"xray": {"kind": "series"}}}, "encoders.xray: 'series' does not read"),
         ({"encoders": {"xray": {"kind": "image", "wide": 3}}}, "encoders.xray: 'image' does not"),
     ],

@@ -43,7 +43,12 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> list[str | None]:
         (np.array(TEXTS, dtype=object), "text", [1, 0, 0, 1]),
         (["a cough", np.nan, pd.NA, "fever"], "text", [1, 0, 0, 1]),
         ([["a cough", "none"], ["fever"], None, [" "]], "text", [1, 1, 0, 0]),
-        (["a.png", "b.png", "c.png", "no.png"], "text", [1, 1, 1, 1]),  # there are no such files
+        ([["a cough", "none"], ["fever", "none"], None, ["", "none"]], "text", [1, 1, 0, 1]),
+        ([["1", "2"]] * 4, "text", [1, 1, 1, 1]),
+        ([["a cough", "none"], [], [" "], ("fever",)], "text", [1, 0, 0, 1]),
+        ([np.array(["a cough", "none"], object)] * 4, "text", [1, 1, 1, 1]),
+        (["see a.png", "b.png", "c", "no.png"], "text", [1, 1, 1, 1]),  # there are no such files
+        ([[1.0, 2.0], None, (3.0, np.nan), np.nan], "table", [1, 0, 1, 0]),
         (GREY, "image", [1, 0, 1, 1]),
         (np.zeros((4, 8, 8), np.uint8), "image", [1, 1, 1, 1]),
         ([Image.new("L", (5, 5)), None, Image.new("RGB", (6, 5)), None], "image", [1, 0, 1, 0]),
@@ -63,6 +68,44 @@ def test_files_that_exist_are_images_unless_they_are_said_to_be_text(
     assert Samples({"m": [None if p is None else Path(p) for p in paths]}).kinds == {"m": "image"}
     assert Samples({"m": paths}, kinds={"m": "text"}).kinds == {"m": "text"}
     assert Samples({"m": TABLE}, kinds={"m": "embedding"}).kinds == {"m": "embedding"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({1: "patient-77.png"}, "1 of 3 strings name no file that exists, the first in row 1"),
+        ({1: "no image"}, "1 of 3 strings name no file"),
+        ({1: ""}, "1 of 3 strings name no file"),
+        ({0: "long" * 2000 + ".png", 1: "\0.png"}, "2 of 3 strings name no file"),
+        ({0: "77.png", 1: "77.JPG", 3: "78.tif"}, "3 of 3 strings name no file that exists"),
+        ({1: __file__}, "strings name files, but not all end like images"),
+        ({0: __file__, 1: __file__, 3: __file__}, "strings name files, but not all end like"),
+        ({0: __file__, 1: "77", 3: "78"}, "2 of 3 strings name no file"),
+    ],
+)
+def test_trap_names_of_files_never_become_texts(
+    paths: list[str | None], change: dict[int, str], message: str
+) -> None:
+    """A vocabulary would be learned of paths, which may name patients."""
+    given = [change.get(row, path) for row, path in enumerate(paths)]
+    with pytest.raises(ValueError, match=message) as caught:
+        Samples({"m": given})
+    assert "'m'" in str(caught.value)
+    assert "kinds={'m': 'text'}" in str(caught.value)
+    assert "patient-77" not in str(caught.value)
+    assert Samples({"m": given}, kinds={"m": "text"}).kinds == {"m": "text"}
+    assert Samples({"m": given}, kinds={"m": "image"}).kinds == {"m": "image"}
+
+
+@pytest.mark.parametrize(
+    "nothing", [[None] * 4, [np.nan] * 4, np.full(4, np.nan), pd.Series([pd.NA] * 4)]
+)
+def test_a_modality_that_all_samples_lack_needs_its_kind(nothing: Any) -> None:
+    with pytest.raises(ValueError, match=r"shows no kind: say .* kinds=\{'m': 'text'\}"):
+        Samples({"labs": TABLE, "m": nothing})
+    for kind in ("table", "series", "text", "image", "embedding"):
+        S = Samples({"labs": TABLE, "m": nothing}, kinds={"m": kind})
+        assert not S[1:].present[:, 1].any()
 
 
 def every(paths: list[str | None]) -> Samples:
@@ -108,6 +151,7 @@ def test_what_is_said_of_samples_has_no_value_of_theirs(paths: list[str | None])
         ({"X": {"a": SERIES}, "kinds": {"a": "image"}}, "row 0 holds float64 of shape"),
         ({"X": {"a": [1, 2]}, "kinds": {"a": "text"}}, "row 0 is no text"),
         ({"X": {"a": [1.0, 2.0]}}, "must be two-dimensional"),
+        ({"X": {"a": [[1.0, 2.0], [3.0]]}}, "modality 'a' is no table: its rows differ in length"),
     ],
 )
 def test_what_cannot_be_read_is_refused(given: dict[str, Any], message: str) -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from cm2 import Samples
 from cm2.samples import tables as reading
 from cm2.samples.inputs import Reader
 from cm2.samples.scaling import RobustScaler
@@ -91,6 +92,21 @@ def test_masks_count_beside_nan_rows(kind: str) -> None:
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("names", [["cxr", "ehr"], ["cxr"]])
+def test_an_array_of_masks_is_in_the_order_of_training_or_refused(names: list[str]) -> None:
+    reader = Reader().fit(tables())
+    X = {name: tables()[name] for name in names}
+    here = np.arange(ROWS) > 2
+    message = re.escape(f"X has the modalities {', '.join(names)}, but the fitted model ehr, cxr")
+    with pytest.raises(ValueError, match=message):
+        reader.blocks(X, np.stack([np.ones(ROWS, bool), here], axis=1))
+    with pytest.raises(ValueError, match=message):
+        reader.blocks(Samples(X), np.stack([here, np.ones(ROWS, bool)], axis=1))
+    for mask in ({"cxr": here}, pd.DataFrame({"cxr": here})):
+        found = reader.blocks(X, mask).present
+        np.testing.assert_array_equal(found, np.stack([["ehr" in names] * ROWS, here], axis=1))
+
+
 def test_a_dict_mask_may_name_some_modalities_only() -> None:
     here = np.arange(ROWS) > 2
     found = Reader().fit_blocks(tables(), {"cxr": here}).present
@@ -127,6 +143,15 @@ def test_a_modality_that_is_not_given_counts_as_missing() -> None:
     blocks = reader.blocks({"cxr": tables()["cxr"]})
     assert list(blocks.values) == ["ehr", "cxr"]
     np.testing.assert_array_equal(blocks.present, [[False, True]] * ROWS)
+
+
+@pytest.mark.parametrize("kind", ["table", "embedding"])
+def test_a_table_may_be_none_for_every_new_sample(kind: str) -> None:
+    reader = Reader().fit(Samples(tables(), kinds={"ehr": kind}))
+    blocks = reader.blocks({"ehr": [None], "cxr": tables()["cxr"][:1]})
+    expected = reader.blocks({"cxr": tables()["cxr"][:1]})
+    np.testing.assert_array_equal(blocks.present, expected.present)
+    np.testing.assert_array_equal(blocks.values["ehr"], expected.values["ehr"])
 
 
 def test_the_order_of_training_defines_the_order() -> None:
@@ -182,7 +207,7 @@ BAD: dict[str, tuple[Mapping[str, Any], str]] = {
         {"ehr": np.array([["1", "secret"]] * ROWS, dtype=object)},
         "modality 'ehr' has text in columns 1;",
     ),
-    "text in lists": ({"ehr": [["1", "secret"]] * ROWS}, "modality 'ehr' has text in columns 1;"),
+    "text in lists": ({"ehr": [[1, "secret"]] * ROWS}, "modality 'ehr' has text in columns 1;"),
     "infinity": (
         {"ehr": np.where(np.arange(36).reshape(12, 3) == 4, np.inf, SECRET)},
         "modality 'ehr' has infinite values in columns 1",
@@ -334,6 +359,15 @@ def test_bad_training_input_is_named_and_its_values_are_not_shown(case: str) -> 
 def test_only_the_first_few_rows_are_listed() -> None:
     with pytest.raises(ValueError, match=r"rows 0, 1, 2, 3, 4, \.\.\)"):
         Reader().fit({"ehr": np.where(np.arange(ROWS)[:, None] < 6, np.nan, np.ones((ROWS, 2)))})
+
+
+def test_rows_that_are_not_learned_from_may_have_no_modality() -> None:
+    """Such as those of weight zero; the others are still named by their place in X."""
+    X = {"ehr": np.where(np.arange(ROWS)[:, None] % 6 == 1, np.nan, tables()["ehr"])}
+    kept = np.flatnonzero(np.arange(ROWS) % 6 != 1)
+    assert Reader().fit_blocks(X, None, kept).present.all()
+    with pytest.raises(ValueError, match=r"1 samples have no modality at all \(rows 7\)"):
+        Reader().fit_blocks(X, None, np.append(kept, 7))
 
 
 def test_wrong_width_says_both_widths() -> None:

@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
+from cm2 import Samples
 from cm2.samples.inputs import Reader
 from cm2.samples.kinds import column
 
@@ -97,15 +99,49 @@ def test_pictures_are_read_when_a_batch_needs_them(tmp_path: Path) -> None:
     assert str(tmp_path) not in str(caught.value)
 
 
-@pytest.mark.parametrize("broken", ["absent", "cut short"])
-def test_a_broken_picture_is_found_before_training(tmp_path: Path, broken: str) -> None:
-    path = tmp_path / "patient-77.png"
-    if broken == "cut short":
-        Image.fromarray(RNG.integers(0, 255, (64, 64)).astype(np.uint8)).save(path)
-        path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(ValueError, match="row 0") as caught:
-        Reader().fit_blocks({"m": [path, np.zeros((8, 8), np.uint8)]})
+def halved(path: Path) -> None:
+    """A picture of noise, of which only the first half was copied."""
+    grey = RNG.integers(0, 255, (64, 64)).astype(np.uint8)
+    Image.fromarray(grey).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "bmp", "tif"])
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_broken_picture_is_found_before_training(
+    tmp_path: Path, ending: str, opened: bool
+) -> None:
+    """The head of a JPEG or BMP that is cut short is sound; only all of it tells."""
+    path = tmp_path / f"patient-77.{ending}"
+    halved(path)
+    given = Image.open(path) if opened else path
+    with pytest.raises(ValueError, match="the image of row 1 cannot be read") as caught:
+        Reader().fit_blocks({"m": [np.zeros((8, 8), np.uint8), given]})
     assert "77" not in str(caught.value)
+    if opened:
+        given.close()
+
+
+def test_a_picture_without_a_file_is_found_before_training(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="there is no file for row 0") as caught:
+        Reader().fit_blocks({"m": [tmp_path / "patient-77.png", np.zeros((8, 8), np.uint8)]})
+    assert "77" not in str(caught.value)
+
+
+def test_messages_name_the_row_that_was_given(tmp_path: Path) -> None:
+    """Not its place among those of a fold, or of a weight above zero."""
+    path = tmp_path / "a.jpg"
+    halved(path)
+    good = np.zeros((8, 8), np.uint8)
+    fold = np.array([4, 2, 3])
+    pictures = Samples({"m": [good, good, good, path, good, good]})
+    with pytest.raises(ValueError, match="the image of row 3 cannot be read"):
+        Reader().fit_blocks(pictures[fold])
+    with pytest.raises(ValueError, match="row 3"):
+        pictures[1:][fold - 1].columns["m"].pixels(2, 8)
+    steps = [np.ones((2, 1)), np.ones((1, 1)), np.zeros((1, 1)), np.full((1, 1), np.inf)]
+    with pytest.raises(ValueError, match="infinite values in 1 series, the first at row 3"):
+        Reader().fit_blocks(Samples({"m": steps})[[1, 3]])
 
 
 @pytest.mark.parametrize(
@@ -120,3 +156,58 @@ def test_other_series_than_in_training_are_refused(values: Any, message: str) ->
     reader = Reader().fit({"m": [RNG.normal(size=(3, 2)) for _ in range(4)]})
     with pytest.raises(ValueError, match=message):
         reader.blocks({"m": values})
+
+
+HOURS = pd.date_range("2020-01-01", periods=3, freq="h")
+
+
+@pytest.mark.parametrize(
+    "dates",
+    [
+        np.stack([HOURS.to_numpy()] * 2, axis=1),
+        pd.DataFrame({"hr": np.ones(3), "at": HOURS}),
+        pd.DataFrame({"at": HOURS}),
+        np.array([[1.0, pd.NaT]] * 3, object),
+    ],
+)
+def test_trap_dates_in_series_do_not_become_numbers(dates: Any) -> None:
+    with pytest.raises(ValueError, match="modality 'm' has dates or durations in columns"):
+        Samples({"m": [dates] * 2})
+
+
+def test_series_may_be_frames_of_any_numbers() -> None:
+    plain = np.array([[1.0, np.nan], [2.0, 3.0]])
+    objects = plain.astype(object)
+    objects[0, 1] = pd.NA
+    names = ["hr", "bp"]
+    every = [
+        pd.DataFrame(plain, columns=names),
+        pd.DataFrame(objects, columns=names),
+        pd.DataFrame(objects, columns=names).astype("Float64"),
+        plain.tolist(),
+        objects,
+    ]
+    found = Samples({"m": [*every, pd.DataFrame(columns=names)]})
+    for steps in found.columns["m"].values[:-1]:
+        np.testing.assert_array_equal(steps, plain)
+    assert found.present[:, 0].tolist() == [True] * 5 + [False]
+
+
+def frames(*names: str, rows: int = 4) -> list[pd.DataFrame]:
+    return [pd.DataFrame(RNG.normal(size=(3, len(names))), columns=names) for _ in range(rows)]
+
+
+def test_series_of_other_variables_are_refused() -> None:
+    swapped = "variable 'bp' stands where {} 'hr'"
+    mixed = [*frames("hr", "bp"), None, *frames("bp", "hr")]
+    with pytest.raises(ValueError, match="modality 'm', row 5: " + swapped.format("row 0 has")):
+        Samples({"m": mixed})
+    reader = Reader().fit({"m": [None, *frames("hr", "bp")], "other": np.ones((5, 1))})
+    reader.blocks({"m": [np.ones((2, 2))]})  # arrays have no names
+    reader.blocks({"m": frames("hr", "bp")})
+    with pytest.raises(ValueError, match=swapped.format("the fitted model expects")):
+        reader.blocks({"m": frames("bp", "hr")})
+    with pytest.raises(ValueError, match="'spo2' stands where the fitted model expects 'bp'"):
+        reader.blocks({"m": frames("hr", "spo2")})
+    with pytest.raises(ValueError, match="has 1 variables; the fitted model expects 2"):
+        reader.blocks({"m": frames("hr")})

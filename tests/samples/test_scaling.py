@@ -95,7 +95,38 @@ def test_gaps_change_no_scale(kind: str) -> None:
     np.testing.assert_allclose(found[::3], RobustScaler().fit_transform(x), **EXACT)
     assert np.isnan(found[1::3]).all()
     empty = RobustScaler().fit(np.full((4, 1), np.nan))
-    assert (empty.center_, empty.scale_) == (0.0, 1.0)
+    assert (empty.center_, empty.scale_) == (0.0, np.inf)
+
+
+THIRD = 0.1 + 0.2  # not quite .3
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [[5.0, 5.0, 5.0, 5.0], [np.nan] * 4, [0.0, 0.0, np.nan, 0.0], [THIRD, 0.3, THIRD, 0.3]],
+)
+@pytest.mark.parametrize("later", [7.0, -1.0, 1e308, -1e308, np.nan])
+def test_trap_a_column_that_never_varied_moves_no_later_row(
+    seen: list[float], later: float
+) -> None:
+    """In a table and in series: no weight that reads the column was trained."""
+    rng = np.random.default_rng(0)
+    other = rng.normal(size=4)
+    table = np.stack([other, seen], axis=1)
+    new = table.copy()
+    new[:, 1] = later
+    reader = Reader()
+    reader.fit({"labs": table, "vitals": [np.tile(row, (2, 1)) for row in table]})
+    steady, found = (
+        reader.blocks({"labs": part, "vitals": [np.tile(row, (2, 1)) for row in part]})
+        for part in (table, new)
+    )
+    np.testing.assert_array_equal(found.values["labs"][:, 1], 0.0)
+    series = [blocks.inputs["vitals"].take(np.arange(4))[0] for blocks in (steady, found)]
+    np.testing.assert_array_equal(series[1][..., 1], 0.0)
+    np.testing.assert_array_equal(series[1][..., 0], series[0][..., 0])
+    # Of the six summaries all but the number of values, which may vary where there are gaps.
+    np.testing.assert_array_equal(found.values["vitals"][:, 1:10:2], 0.0)
 
 
 def test_a_reader_clips_only_what_lies_far_out() -> None:

@@ -6,7 +6,6 @@ It reads samples of any kinds of modalities, trains the heads and pools them. Se
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -23,7 +22,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cm2.core import persistence
 from cm2.estimators import assembly
-from cm2.estimators.heads import Embedded, Fusion, Head, JointHead, Pool, Presence
+from cm2.estimators.heads import Embedded, Fusion, Head, JointHead, Pool, Presence, encoding
 from cm2.estimators.heads.base import Held, class_prior, probabilities
 from cm2.samples import targets
 from cm2.samples.container import Samples
@@ -176,8 +175,8 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             y: Labels ``(n,)``, or a 0/1 matrix ``(n, L)`` of several labels; those of ``Samples``
                 if not given. So with groups.
             sample_weight: Weight of each sample.
-            present: Which modalities each sample has, ``(n, M)`` or a dict of ``(n,)``; beyond what
-                NaN rows say.
+            present: Which modalities each sample has, beyond what NaN rows say: ``(n,)`` by name of
+                a modality, or ``(n, M)`` in the order of ``X``, which must be that of training.
             groups: Patient of each sample, if some have several; kept together in all
                 folds and in the rows that stop the training.
             validation: Samples with ``y`` that stop the training of networks, and from which
@@ -189,8 +188,8 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         assembly.check(self.get_params(deep=False))
         self._check_array(X, reset=True)
-        options = {k: v for k, v in (self.encoders or {}).items() if isinstance(v, Mapping)}
-        self.reader_ = Reader(persistence.plain(self.modalities), persistence.plain(options))
+        options = persistence.plain(encoding.reading(self.encoders or {}))
+        self.reader_ = Reader(persistence.plain(self.modalities), options)
         X = self.reader_.samples(X)
         y, groups = (X.y if y is None else y), (X.groups if groups is None else groups)
         rows = len(X)

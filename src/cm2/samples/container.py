@@ -31,8 +31,13 @@ class Samples:
     A modality is an array or DataFrame (samples, columns), a list of arrays (steps, variables) or
     one array (samples, steps, variables), a list of texts, a list of images (paths, PIL images or
     arrays of uint8), or embeddings. ``None``, or NaN throughout, means that a sample lacks it.
-    Kinds are found by looking: strings are text unless each names an image file that exists.
-    Images are read when they are needed.
+    Kinds are found by looking: strings are text unless each names an image file that exists. Names
+    of files that lead nowhere are refused, since a vocabulary must not be learned of paths. A
+    modality that all samples lack shows no kind, and needs one.
+
+    Arrays of float64 (series and tables), of uint8 (images) and texts are held as they are, without
+    a copy; frames and other numbers as float64 beside what was given. Images given by path stay on
+    disk.
 
     Args:
         X: The modalities by name; or one array, whose columns are those of ``modalities``.

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from sklearn.base import BaseEstimator
@@ -131,7 +132,8 @@ class Reader(BaseEstimator):  # type: ignore[misc]
 
         Args:
             X: The samples.
-            present: Which modalities each sample has, beyond what their entries say.
+            present: Which modalities each sample has, beyond what their entries say: by name, or
+                an array with a column for each modality of ``X``, in that order.
             rows: Samples to learn from and return; all if ``None``. The others are only checked.
             weight: Of each of these samples in centres and scales.
             patients: Whose each of these samples is.
@@ -159,7 +161,7 @@ class Reader(BaseEstimator):  # type: ignore[misc]
             learned = column.learned((self.options or {}).get(name))
             self.learned_[name] = learned.fit(column.take(chosen[here]), share, owners)
             parts[name] = column if rows is None else column.take(rows)
-        _check_any(mask)
+        _check_any(mask, chosen)
         return self._blocks(parts, mask[chosen])
 
     def blocks(self, X: Any, present: Any = None) -> Blocks:
@@ -223,12 +225,18 @@ class Reader(BaseEstimator):  # type: ignore[misc]
         own = np.stack(there, axis=1)
         if mask is None:
             return own
-        if isinstance(mask, Mapping):
+        if isinstance(mask, Mapping | pd.DataFrame):
             for name in mask:
                 if name not in self.names_:
                     raise ValueError(unknown(name, self.names_, "The model knows"))
             full = {name: mask.get(name, np.ones(rows, bool)) for name in self.names_}
             mask = np.stack([np.asarray(part) for part in full.values()], axis=1)
+        elif list(given.columns) != self.names_:
+            raise ValueError(
+                f"X has the modalities {', '.join(given.columns)}, but the fitted model "
+                f"{', '.join(self.names_)}: so that no column of present is taken for another, "
+                "give it as a dict by modality"
+            )
         mask = np.asarray(mask)
         if mask.shape != shape or mask.dtype != bool:
             raise ValueError(
@@ -237,9 +245,9 @@ class Reader(BaseEstimator):  # type: ignore[misc]
         return mask & own
 
 
-def _check_any(present: Bool[ndarray, "n modality"]) -> None:
-    """Refuses samples without any modality."""
-    none = np.flatnonzero(~present.any(axis=1))
+def _check_any(present: Bool[ndarray, "n modality"], rows: Int[ndarray, " row"]) -> None:
+    """Refuses samples without any modality among some rows."""
+    none = rows[~present[rows].any(axis=1)]
     if len(none):
         raise ValueError(
             f"{len(none)} samples have no modality at all (rows {tables.few(none.tolist())}); "

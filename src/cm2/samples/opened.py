@@ -80,7 +80,8 @@ def _series(
     values = frame.assign(**scaled).to_numpy(np.float32)
     parts = np.split(values, np.cumsum(lengths)[:-1]) if len(lengths) else []
     kept = [part if there else None for part, there in zip(parts, left, strict=True)]
-    return SeriesColumn(name, kept), lengths > 0
+    step_hours = folder.modalities[name].get("hours_per_bin")
+    return SeriesColumn(name, kept, list(frame.columns), step_hours), lengths > 0
 
 
 def _table(

@@ -25,6 +25,9 @@ NEGATIVE = 0.02
 ROUNDING = 1e-9
 """Relative error up to which sums of weights are taken for equal."""
 
+STEADY = 8 * np.finfo(np.float64).eps
+"""Deviation, in units of the centre, up to which a column varies by rounding only."""
+
 
 def distinct_gaps(missing: Bool[ndarray, "n feature"]) -> Int[ndarray, " flag"]:
     """Columns whose gaps tell rows apart, one of those that are missing in the same rows.
@@ -80,12 +83,13 @@ class RobustScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # ty
     Values further from the median than five times the median distance of those that differ from
     it (3.4 standard deviations of a normal law) are then drawn in to there; centre and deviation
     are mean and standard deviation of what results. A column of two values is standardised as
-    usual.
+    usual. One that never varied, or was never seen, is zero for later rows too: no row has taught
+    a model what another value of it means.
 
     Attributes:
         unit_: Unit of each column's logarithm; infinite where it stays linear.
         center_: Centre of each column, as it is read.
-        scale_: One deviation of each column, as it is read; 1 where nothing varies.
+        scale_: One deviation of each column, as it is read; infinite where nothing varies.
     """
 
     unit_: Float[ndarray, " feature"]
@@ -121,7 +125,8 @@ class RobustScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # ty
         shift = (weight * inside).sum(axis=0) / number
         self.center_ = median + shift
         deviation = np.sqrt((weight * (inside - shift) ** 2).sum(axis=0) / number)
-        self.scale_ = np.where(deviation > 0, deviation, 1.0)
+        varies = deviation > STEADY * np.abs(self.center_)
+        self.scale_ = np.where(varies, deviation, np.inf)
         return self
 
     def transform(self, X: Shaped[ndarray, "n feature"]) -> Float[ndarray, "n feature"]:
@@ -129,7 +134,8 @@ class RobustScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # ty
         check_is_fitted(self)
         x = self._read(self._checked(X, reset=False))
         with np.errstate(over="ignore"):
-            return np.asarray(((x - self.center_) / self.scale_).clip(-REACH, REACH))
+            apart = np.nan_to_num(x - self.center_, nan=np.nan)  # infinity / infinity is NaN
+            return np.asarray((apart / self.scale_).clip(-REACH, REACH))
 
     def _checked(
         self, X: Shaped[ndarray, "n feature"], *, reset: bool
@@ -172,7 +178,7 @@ class Standard(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: 
         known = np.nan_to_num(X)
         mean = (share * known).sum(axis=0)
         deviation = np.sqrt((share * (known - mean) ** 2).sum(axis=0))
-        varies = deviation > ROUNDING * np.abs(mean)
+        varies = deviation > STEADY * np.abs(mean)
         binary = varies & ((known == 0) | (known == 1)).all(axis=0)
         self.center_ = np.where(varies & ~binary, mean, 0.0)
         self.scale_ = np.where(binary, 1.0, np.where(varies, deviation, np.inf))

@@ -195,16 +195,25 @@ def width(columns: list[str] | int) -> int:
     return columns if isinstance(columns, int) else len(columns)
 
 
-def check_columns(name: str, found: list[str] | int, expected: list[str] | int) -> None:
-    """Refuses other columns than in training."""
+def check_columns(
+    what: str,
+    found: list[str] | int,
+    expected: list[str] | int,
+    *,
+    noun: str = "column",
+    whose: str = "the fitted model expects",
+) -> None:
+    """Refuses other columns than in training.
+
+    Args:
+        what: Has the columns.
+        found: Names or number of them.
+        expected: Names or number of those that there should be; names are compared with names.
+        noun: What one is called.
+        whose: Who has or wants the expected ones.
+    """
     if width(found) != width(expected):
-        raise ValueError(
-            f"modality {name!r} has {width(found)} columns; "
-            f"the fitted model expects {width(expected)}"
-        )
+        raise ValueError(f"{what} has {width(found)} {noun}s; {whose} {width(expected)}")
     if isinstance(found, list) and isinstance(expected, list) and found != expected:
         differing = next(pair for pair in zip(found, expected, strict=True) if pair[0] != pair[1])
-        raise ValueError(
-            f"modality {name!r}: column {differing[0]!r} stands where the fitted model expects "
-            f"{differing[1]!r}"
-        )
+        raise ValueError(f"{what}: {noun} {differing[0]!r} stands where {whose} {differing[1]!r}")

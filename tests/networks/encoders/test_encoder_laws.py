@@ -323,6 +323,8 @@ def test_an_encoder_of_ones_own_is_described() -> None:
         Odd(4, act=torch.tanh).section()
     with pytest.raises(ValueError, match=r"'dense' does not read this modality: .*'features'"):
         build({"kind": "dense"}, dim=4, shape={"vocabulary": 3})
+    with pytest.raises(ValueError, match="needs a kind: codes, dense, image, precomputed, series"):
+        build({"features": 3}, dim=4)
 
 
 @pytest.mark.usefixtures("offline")

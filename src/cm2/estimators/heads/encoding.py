@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from cm2.core.numerics import seeded
 from cm2.core.records import Batch
+from cm2.networks.encoders import REGISTRY as ENCODERS
 from cm2.networks.encoders import Encoder, sections
 from cm2.samples.batches import ArrayDataset, loader
 from cm2.samples.inputs import Blocks
@@ -21,6 +22,36 @@ CHUNK = 2048
 
 CHUNK_OF_INPUTS = 64
 """The same where there are series, texts or images."""
+
+
+READ = ("tokenizer", "weights", "tokens")
+"""Arguments of encoders that say how their modality is to be read."""
+
+
+def reading(encoders: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What encoders say of how their modalities are to be read.
+
+    Args:
+        encoders: Of each modality its ``kind`` and arguments, or an encoder.
+
+    Raises:
+        ValueError: If one is neither, or of no known kind.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name, section in encoders.items():
+        if isinstance(section, Encoder):
+            found[name] = {key: section.given[key] for key in READ if key in section.given}
+            found[name]["template"] = True
+            continue
+        if not isinstance(section, Mapping) or "kind" not in section:
+            what = "a section without kind" if isinstance(section, Mapping) else repr(section)
+            raise ValueError(
+                f"encoders.{name} must be an Encoder or a section of arguments and a kind, "
+                f"{', '.join(sorted(ENCODERS))}; but is {what}"
+            )
+        sections.encoder(section["kind"])  # an unknown kind raises an error that lists the known
+        found[name] = {key: section[key] for key in READ if key in section}
+    return found
 
 
 def batches(blocks: Blocks) -> DataLoader[Batch]:
@@ -39,6 +70,8 @@ def start(section: Any, dim: int, shape: Mapping[str, int]) -> Encoder:
     """
     if isinstance(section, Encoder):
         return copy.deepcopy(section)
+    if "vocabulary" in shape:  # the tokens have been made already
+        section = {key: value for key, value in section.items() if key != "tokenizer"}
     return sections.build(section, dim, shape)
 
 

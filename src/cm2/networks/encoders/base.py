@@ -67,6 +67,15 @@ class Encoder(nn.Module, ABC):
         """Arguments that stand for files read while it was made; by default, none were."""
         return {}
 
+    @property
+    def given(self) -> dict[str, Any]:
+        """The arguments that it was made of, by name, without defaults."""
+        return dict(self._bound().arguments)
+
+    def _bound(self) -> inspect.BoundArguments:
+        args, options = self._given
+        return inspect.signature(type(self)).bind(*args, **options)
+
     def section(self) -> dict[str, Any]:
         """Says the encoder as a section: its kind and all arguments, as JSON knows them.
 
@@ -77,8 +86,7 @@ class Encoder(nn.Module, ABC):
             ValueError: If an argument that was given is no number, text, list or dictionary.
         """
         cls = type(self)
-        args, options = self._given
-        bound = inspect.signature(cls).bind(*args, **options)
+        bound = self._bound()
         given = set(bound.arguments)
         bound.apply_defaults()
         replaced = self.architecture()

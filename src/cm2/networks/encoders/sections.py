@@ -31,6 +31,8 @@ def build(
         >>> build({"kind": "dense", "width": 8}, dim=4, shape={"features": 3}).section()["features"]
         3
     """
+    if "kind" not in section:
+        raise InputError(f"an encoder needs a kind: {', '.join(sorted(REGISTRY))}")
     cls = encoder(section["kind"])
     known = arguments(cls)
     data = {"dim": dim, **(shape or {})}

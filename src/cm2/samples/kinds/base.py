@@ -7,11 +7,13 @@ where the kind can say it in numbers without an encoder, as features.
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
@@ -50,7 +52,11 @@ class Column(ABC):
     @classmethod
     @abstractmethod
     def fits(cls, values: Any) -> bool:
-        """Whether values look as if they were of this kind."""
+        """Whether values look as if they were of this kind.
+
+        Raises:
+            ValueError: If that cannot be seen, and to guess would be dangerous.
+        """
 
     @abstractmethod
     def take(self, rows: Int[ndarray, " row"]) -> Self:
@@ -63,6 +69,32 @@ class Column(ABC):
     def __len__(self) -> int:
         """Returns the number of samples."""
         return len(self.present)
+
+
+class Listed(Column):
+    """A modality that comes as a list, an entry a sample.
+
+    Attributes:
+        values: The entries, as the kind keeps them.
+        rows: Which of the samples that the user gave these are, for messages.
+    """
+
+    values: list[Any]
+    rows: Int[ndarray, " n"]
+
+    def keep(self, name: str, values: list[Any], present: Sequence[bool]) -> None:
+        """Takes the entries of all samples."""
+        self.name = name
+        self.values = values
+        self.present = np.array(present, bool)
+        self.rows = np.arange(len(values))
+
+    def take(self, rows: Int[ndarray, " row"]) -> Self:
+        part = copy.copy(self)
+        part.values = [self.values[row] for row in rows]
+        part.present = self.present[rows]
+        part.rows = self.rows[rows]
+        return part
 
 
 class Inputs(ABC):
@@ -148,8 +180,17 @@ def column(name: str, values: Any, kind: str | None = None) -> Column:
         return values
     if kind is not None:
         return REGISTRY[kind](name, values)
+    said = f"say what kind it is, as in Samples(X, kinds={{{name!r}: 'text'}})"
+    if entries(values) is not None and not some(values):
+        raise ValueError(
+            f"modality {name!r} is missing for every sample, which shows no kind: {said}"
+        )
     for known in REGISTRY:
-        if REGISTRY[known].fits(values):
+        try:
+            fits = REGISTRY[known].fits(values)
+        except ValueError as error:
+            raise ValueError(f"modality {name!r}: {error}; or {said}") from None
+        if fits:
             return REGISTRY[known](name, values)
     return REGISTRY["table"](name, values)  # which says what is wrong with it
 
@@ -164,8 +205,7 @@ def entries(values: Any) -> list[Any] | None:
 
     ``None`` for anything else, such as a table.
     """
-    listed = isinstance(values, ndarray) and values.ndim == 1 and values.dtype.kind in "OUT"
-    if listed or isinstance(values, pd.Series):
+    if isinstance(values, pd.Series) or (isinstance(values, ndarray) and values.ndim == 1):
         values = values.tolist()
     if not isinstance(values, Sequence) or isinstance(values, str | bytes):
         return None

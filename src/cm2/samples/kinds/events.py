@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from cm2.core.records import Events
-from cm2.samples.kinds.base import Column, Inputs, Learned, entries, register, some
+from cm2.samples.kinds.base import Column, Inputs, Learned, Listed, entries, register, some
 from cm2.samples.kinds.table import standardised
 from cm2.samples.ragged import Ragged
 from cm2.samples.scaling import Columns, scaler
@@ -114,7 +114,7 @@ class LearnedEvents(Learned):
 
 
 @register("events")
-class EventColumn(Column):
+class EventColumn(Listed):
     """A DataFrame of ``hour``, ``variable`` and ``value`` a sample; ``None`` where it is missing.
 
     Hours are since the beginning of the window; those of one hour keep their order.
@@ -133,7 +133,6 @@ class EventColumn(Column):
     encoder = {"kind": "events"}
 
     def __init__(self, name: str, values: Any, names: Sequence[str] | None = None) -> None:
-        self.name = name
         listed = entries(values)
         if listed is None:
             raise ValueError(
@@ -148,11 +147,11 @@ class EventColumn(Column):
             known = {str(v) for one in frames if one is not None for v in one["variable"].unique()}
             self.names = sorted(known)
             place = {variable: code for code, variable in enumerate(self.names)}
-            self.values = [nothing if one is None else _steps(one, place) for one in frames]
+            listed = [None if one is None else _steps(one, place) for one in frames]
         else:
             self.names = list(names)
-            self.values = [nothing if one is None else one for one in listed]
-        self.present = np.array([len(one) > 0 for one in self.values], bool)
+        kept = [nothing if one is None else one for one in listed]
+        self.keep(name, kept, [len(one) > 0 for one in kept])
 
     @classmethod
     def fits(cls, values: Any) -> bool:
@@ -161,16 +160,13 @@ class EventColumn(Column):
             isinstance(one, pd.DataFrame) and set(COLUMNS) <= set(one) for one in found
         )
 
-    def take(self, rows: Int[ndarray, " row"]) -> Self:
-        return type(self)(self.name, [self.values[row] for row in rows], self.names)
-
     def check(self, here: Bool[ndarray, " n"]) -> None:
         for part in ("hour", "value"):
             bad = [r for r in np.flatnonzero(here) if not np.isfinite(self.values[r][part]).all()]
             if bad:
                 raise ValueError(
                     f"modality {self.name!r} has events whose {part} is missing or infinite in "
-                    f"{len(bad)} samples, the first at row {bad[0]}"
+                    f"{len(bad)} samples, the first at row {self.rows[bad[0]]}"
                 )
 
     def flat(self) -> tuple[ndarray, Int[ndarray, " event"]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -12,10 +13,16 @@ from numpy import ndarray
 from torch import Tensor
 
 from cm2.core.errors import InputError
-from cm2.samples.kinds.base import Column, Inputs, Learned, entries, register, some
+from cm2.samples.kinds.base import Column, Inputs, Learned, Listed, entries, register, some
 from cm2.samples.ragged import NEVER
 
-ENDINGS = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
+ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+
+FILE = re.compile(r"\.\w{2,8}$")
+"""How names of files end, and sentences do not: only such strings are looked for on the disk."""
+
+TRIAL = 8
+"""Side of the squares as which pictures are read to find out whether they can be."""
 
 
 class Stack:
@@ -73,6 +80,8 @@ class Pictures(Inputs):
     def __init__(self, column: ImageColumn, side: int) -> None:
         self._column = column
         self._side = side
+        hours = column.hours
+        self._hours = None if hours is None else np.append(hours, NEVER)
         # Training sees crops at random places: seven eighths of the side, 224 of 256.
         self.shape = {"crop": side * 7 // 8}
 
@@ -84,8 +93,7 @@ class Pictures(Inputs):
         return torch.from_numpy(pixels)
 
     def hours(self, rows: Int[ndarray, " batch"]) -> Float[Tensor, " batch"] | None:
-        hours = self._column.hours
-        return None if hours is None else torch.from_numpy(np.append(hours, NEVER)[rows])
+        return None if self._hours is None else torch.from_numpy(self._hours[rows])
 
     def select(self, rows: Int[ndarray, " row"]) -> Pictures:
         return Pictures(self._column.take(rows), self._side)
@@ -122,21 +130,19 @@ class LearnedImage(Learned):
 
 
 @register("image")
-class ImageColumn(Column):
+class ImageColumn(Listed):
     """A picture a sample: a path, a PIL image, or an array (height, width[, colour]) of uint8.
 
     Those of a prepared folder are :class:`Kept`.
 
     Attributes:
         values: The pictures, ``None`` where the modality is missing.
-        hours: When they are from, zero for none; ``None`` if that is not known.
     """
 
     learned = LearnedImage
     encoder = {"kind": "image", "depths": [1, 1], "widths": [16, 32]}
 
     def __init__(self, name: str, values: Any) -> None:
-        self.name = name
         listed = (
             list(values) if isinstance(values, ndarray) and values.ndim > 1 else entries(values)
         )
@@ -144,39 +150,37 @@ class ImageColumn(Column):
             raise ValueError(
                 f"modality {name!r} is to be images, one a sample, but is a {type(values).__name__}"
             )
-        self.values = [_picture(name, row, one) for row, one in enumerate(listed)]
-        self.present = np.array([one is not None for one in self.values], bool)
+        pictures = [_picture(name, row, one) for row, one in enumerate(listed)]
+        self.keep(name, pictures, [one is not None for one in pictures])
+
+    @property
+    def hours(self) -> Float[ndarray, " n"] | None:
+        """When they are from, zero for none; ``None`` if that is not known of any."""
         kept = [one.hour if isinstance(one, Kept) else None for one in self.values]
-        known = np.array([hour is not None for hour in kept], bool)
-        self.hours: Float[ndarray, " n"] | None = None
-        if known.any():
-            self.hours = np.array([hour or NEVER for hour in kept], np.float32)
+        if all(hour is None for hour in kept):
+            return None
+        return np.array([hour or NEVER for hour in kept], np.float32)
 
     @classmethod
     def fits(cls, values: Any) -> bool:
         if isinstance(values, ndarray) and values.ndim > 2:
             return values.dtype == np.uint8
-        found = some(values)
-        return bool(found) and all(map(_looks_like_one, found))
-
-    def take(self, rows: Int[ndarray, " row"]) -> Self:
-        return type(self)(self.name, [self.values[row] for row in rows])
+        listed = entries(values) or []
+        texts = {row: one for row, one in enumerate(listed) if isinstance(one, str)}
+        others = [one for one in some(values) if not isinstance(one, str)]
+        if not (texts or others) or not all(map(_looks_like_one, others)):
+            return False
+        return not texts or _are_files(texts)
 
     def check(self, here: Bool[ndarray, " n"]) -> None:
-        from PIL import Image
-
         for row in np.flatnonzero(here).tolist():
-            if not isinstance(self.values[row], Path):
-                continue
-            try:
-                with Image.open(self.values[row]) as image:
-                    image.verify()
-            except FileNotFoundError:
+            one = self.values[row]
+            if isinstance(one, Path) and not one.is_file():
                 raise ValueError(
-                    f"modality {self.name!r}: there is no file for row {row}"
-                ) from None
-            except Exception as error:  # Pillow's decoders fail in many ways on broken files
-                raise ValueError(_unreadable(self.name, row, error)) from None
+                    f"modality {self.name!r}: there is no file for row {self.rows[row]}"
+                )
+            if not isinstance(one, ndarray | Kept):
+                self.pixels(row, TRIAL)  # whole: the start of a file that is cut short is sound
 
     def pixels(self, row: int, side: int) -> UInt8[ndarray, "side side"]:
         """The picture of a sample.
@@ -194,11 +198,11 @@ class ImageColumn(Column):
             return decode(Image.fromarray(one) if isinstance(one, ndarray) else one, side)
         # Pillow's decoders fail in many ways on broken files.
         except Exception as error:
-            raise ValueError(_unreadable(self.name, row, error)) from None
-
-
-def _unreadable(name: str, row: int, error: Exception) -> str:
-    return f"modality {name!r}: the image of row {row} cannot be read ({type(error).__name__})"
+            number = self.rows[row]
+            raise ValueError(
+                f"modality {self.name!r}: the image of row {number} cannot be read "
+                f"({type(error).__name__})"
+            ) from None
 
 
 def _size(one: Any) -> tuple[int, ...] | None:
@@ -208,9 +212,36 @@ def _size(one: Any) -> tuple[int, ...] | None:
     return one.shape[:2] if isinstance(one, ndarray) else None
 
 
+def _are_files(texts: dict[int, str]) -> bool:
+    """Whether texts, by row, name image files.
+
+    Raises:
+        ValueError: If only some name files, or look so: a vocabulary would be learned of paths.
+    """
+    pictures = all(text.lower().endswith(ENDINGS) for text in texts.values())
+    there = [bool(FILE.search(text[-9:])) and _is_file(text) for text in texts.values()]
+    if not (pictures or any(there)):
+        return False
+    lost = [row for row, exists in zip(texts, there, strict=True) if not exists]
+    if lost:
+        raise ValueError(
+            f"{len(lost)} of {len(texts)} strings name no file that exists, the first in row "
+            f"{lost[0]}, where strings look like names of files; correct them, and give None where "
+            "there is no image"
+        )
+    if not pictures:
+        raise ValueError(f"strings name files, but not all end like images ({', '.join(ENDINGS)})")
+    return True
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # longer than a name can be, or with a zero byte
+        return False
+
+
 def _looks_like_one(value: Any) -> bool:
-    if isinstance(value, str):
-        return Path(value).suffix.lower() in ENDINGS and Path(value).is_file()
     if isinstance(value, ndarray):
         return value.dtype == np.uint8 and value.ndim in (2, 3)
     return isinstance(value, Path | Kept) or hasattr(value, "getbands")

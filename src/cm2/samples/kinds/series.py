@@ -6,12 +6,14 @@ import warnings
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from cm2.core.records import Padded
-from cm2.samples.kinds.base import Column, Inputs, Learned, entries, register, some
+from cm2.samples import tables
+from cm2.samples.kinds.base import Column, Inputs, Learned, Listed, entries, register, some
 from cm2.samples.kinds.table import standardised
 from cm2.samples.ragged import Ragged
 from cm2.samples.scaling import Columns, distinct_gaps, scaler
@@ -48,7 +50,8 @@ class LearnedSeries(Learned):
     and how many there are.
 
     Attributes:
-        variables_: Number of variables.
+        variables_: Names or number of the variables.
+        step_hours_: Length of a step, if it is known.
         scaler_: What standardises a step.
         gaps_: The variables that have gaps in training, the first of those that are missing in
             the same steps.
@@ -61,7 +64,8 @@ class LearnedSeries(Learned):
         weight: Float[ndarray, " n"] | None = None,
         patients: ndarray | None = None,
     ) -> Self:
-        self.variables_ = int(column.values[0].shape[1])
+        self.variables_ = column.variables
+        self.step_hours_ = column.step_hours
         flat = np.concatenate(column.values)
         lengths = [len(one) for one in column.values]
         by_step = None if weight is None else np.repeat(weight, lengths)
@@ -72,11 +76,14 @@ class LearnedSeries(Learned):
         return self
 
     def check(self, column: Any) -> None:
-        if column.variables not in (None, self.variables_):
-            raise ValueError(
-                f"modality {column.name!r} has {column.variables} variables; "
-                f"the fitted model expects {self.variables_}"
-            )
+        if column.variables is not None:
+            what = f"modality {column.name!r}"
+            tables.check_columns(what, column.variables, self.variables_, noun="variable")
+            if column.step_hours != self.step_hours_:
+                raise ValueError(
+                    f"{what} has steps of {column.step_hours} hours; the fitted model expects "
+                    f"{self.step_hours_}"
+                )
 
     def empty(self, rows: int) -> Column:
         return SeriesColumn("", [None] * rows)
@@ -84,10 +91,10 @@ class LearnedSeries(Learned):
     def features(
         self, column: Any, here: Bool[ndarray, " n"]
     ) -> Float[ndarray, "n feature"] | None:
-        return standardised(self.summary_, column.summaries(self.variables_), here)
+        return standardised(self.summary_, column.summaries(tables.width(self.variables_)), here)
 
     def inputs(self, column: Any, here: Bool[ndarray, " n"]) -> Inputs | None:
-        width = self.variables_ + len(self.gaps_)
+        width = tables.width(self.variables_) + len(self.gaps_)
         nothing = np.zeros((0, width), np.float32)
         steps = [
             self._standardised(one) if known else nothing
@@ -109,19 +116,27 @@ class LearnedSeries(Learned):
 
 
 @register("series")
-class SeriesColumn(Column):
+class SeriesColumn(Listed):
     """One array (step, variable) a sample; ``None``, or one that is all NaN, where it is missing.
 
     Attributes:
         values: The arrays; one without steps where the modality is missing.
-        variables: Their width; None if no sample has the modality.
+        variables: Their names if series are DataFrames, or else how many they are; None if no
+            sample has the modality.
+        step_hours: Length of a step, if it is known.
     """
 
     learned = LearnedSeries
     encoder = {"kind": "series", "width": 32, "layers": 1}
 
-    def __init__(self, name: str, values: Any) -> None:
-        self.name = name
+    def __init__(
+        self,
+        name: str,
+        values: Any,
+        variables: list[str] | None = None,
+        step_hours: float | int | None = None,
+    ) -> None:
+        self.step_hours = step_hours
         cube = isinstance(values, ndarray) and values.ndim == 3
         listed = list(values) if cube else entries(values)
         if listed is None:
@@ -132,15 +147,10 @@ class SeriesColumn(Column):
         arrays = [
             None if one is None else _numbers(name, row, one) for row, one in enumerate(listed)
         ]
-        widths = sorted({one.shape[1] for one in arrays if one is not None})
-        if len(widths) > 1:
-            raise ValueError(
-                f"modality {name!r} has series of {widths} variables; all need as many"
-            )
-        self.variables = widths[0] if widths else None
-        nothing = np.zeros((0, self.variables or 0))
-        self.values = [nothing if one is None or np.isnan(one).all() else one for one in arrays]
-        self.present = np.array([len(one) > 0 for one in self.values], bool)
+        self.variables = variables or _variables(name, listed, arrays)
+        nothing = np.zeros((0, tables.width(self.variables or 0)))
+        kept = [nothing if one is None or np.isnan(one).all() else one for one in arrays]
+        self.keep(name, kept, [len(one) > 0 for one in kept])
 
     @classmethod
     def fits(cls, values: Any) -> bool:
@@ -149,15 +159,12 @@ class SeriesColumn(Column):
         arrays = [np.asarray(one) for one in some(values) if not isinstance(one, str)]
         return bool(arrays) and all(one.ndim == 2 and one.dtype != np.uint8 for one in arrays)
 
-    def take(self, rows: Int[ndarray, " row"]) -> Self:
-        return type(self)(self.name, [self.values[row] for row in rows])
-
     def check(self, here: Bool[ndarray, " n"]) -> None:
         bad = [row for row in np.flatnonzero(here) if np.isinf(self.values[row]).any()]
         if bad:
             raise ValueError(
                 f"modality {self.name!r} has infinite values in {len(bad)} series, the first at "
-                f"row {bad[0]}"
+                f"row {self.rows[bad[0]]}"
             )
 
     def summaries(self, variables: int | None = None) -> Float[ndarray, "n feature"]:
@@ -166,24 +173,43 @@ class SeriesColumn(Column):
         Args:
             variables: How many there are, if no sample can say so.
         """
-        width = self.variables or variables or 0
+        width = tables.width(self.variables or variables or 0)
         return np.stack(
             [_summary(one) if len(one) else np.full(6 * width, np.nan) for one in self.values]
         )
 
 
+def _variables(name: str, given: list[Any], arrays: list[ndarray | None]) -> list[str] | int | None:
+    """The variables that all series have."""
+    widths = sorted({one.shape[1] for one in arrays if one is not None})
+    if len(widths) > 1:
+        raise ValueError(f"modality {name!r} has series of {widths} variables; all need as many")
+    frames = [(row, one) for row, one in enumerate(given) if isinstance(one, pd.DataFrame)]
+    if not frames:
+        return widths[0] if widths else None
+    first, expected = frames[0][0], tables.columns(frames[0][1])
+    for row, frame in frames:
+        what, whose = f"modality {name!r}, row {row}", f"row {first} has"
+        tables.check_columns(what, tables.columns(frame), expected, noun="variable", whose=whose)
+    return expected
+
+
 def _numbers(name: str, row: int, one: Any) -> Float[ndarray, "step variable"]:
     try:
         array = np.asarray(one)
-        array = array if array.dtype == np.float32 else array.astype(np.float64)
-    except (TypeError, ValueError):
-        raise ValueError(f"modality {name!r}: the series of row {row} is not of numbers") from None
+        numbers = array.dtype.kind not in "USO" or array.ndim > 0
+    except ValueError:  # rows of different lengths
+        numbers = False
+    if not numbers:
+        raise ValueError(f"modality {name!r}: the series of row {row} is not of numbers")
     if array.ndim != 2 or not array.shape[1]:
         raise ValueError(
             f"modality {name!r}: a series has the shape (steps, variables), but that of row {row} "
             f"is {array.shape}"
         )
-    return array
+    if array.dtype.kind not in "biuf" and len(array):  # dates would become numbers
+        return tables.numbers(name, one if isinstance(one, pd.DataFrame) else array)
+    return array if array.dtype == np.float32 else array.astype(np.float64, copy=False)
 
 
 def _summary(steps: Float[ndarray, "step variable"]) -> Float[ndarray, " feature"]:
@@ -193,10 +219,8 @@ def _summary(steps: Float[ndarray, "step variable"]) -> Float[ndarray, " feature
     first, last = known.argmax(axis=0), len(steps) - 1 - known[::-1].argmax(axis=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of variables without a value, now NaN
-        parts = [
-            np.nanmin(steps, axis=0),
-            np.nanmax(steps, axis=0),
-            np.nanmean(steps, 0, np.float64),
-        ]
+        least, greatest = np.nanmin(steps, axis=0), np.nanmax(steps, axis=0)
+        # Its sum may be rounded, or overflow.
+        mean = np.nanmean(steps, 0, np.float64).clip(least, greatest)
     ends = [np.where(any_known, steps[at, columns], np.nan) for at in (first, last)]
-    return np.concatenate([*ends, *parts, known.sum(axis=0)])
+    return np.concatenate([*ends, least, greatest, mean, known.sum(axis=0)])

@@ -10,7 +10,7 @@ from numpy import ndarray
 from scipy.sparse import issparse
 
 from cm2.samples import tables
-from cm2.samples.kinds.base import Column, Learned, entries, register
+from cm2.samples.kinds.base import Column, Learned, entries, register, some
 from cm2.samples.scaling import Columns
 
 
@@ -37,7 +37,9 @@ class LearnedTable(Learned):
         return self
 
     def check(self, column: Any) -> None:
-        tables.check_columns(column.name, tables.columns(column.values), self.columns_)
+        if column.present.any():
+            found = tables.columns(column.values)
+            tables.check_columns(f"modality {column.name!r}", found, self.columns_)
 
     def empty(self, rows: int) -> Column:
         return TableColumn("", np.full((rows, tables.width(self.columns_)), np.nan))
@@ -69,7 +71,10 @@ class Numbers(Column):
 
     def __init__(self, name: str, values: Any) -> None:
         self.name = name
-        self.values = tables.as_table(values)
+        try:
+            self.values = tables.as_table(_filled(values))
+        except ValueError:
+            raise ValueError(f"modality {name!r} is no table: its rows differ in length") from None
         tables.check_dimensions(self.values, f"modality {name!r}")
         self._numbers: ndarray | None = None
         self.present = ~self._nan()
@@ -132,9 +137,21 @@ class EmbeddingColumn(Numbers):
 
 
 def _nested(values: Any) -> bool:
-    """Whether entries are rows of one width; lists of different lengths may be documents."""
-    rows = [one for one in values if one is not None]
+    """Whether entries are rows of one width; lists of texts are documents, as many as they are."""
+    rows = some(values)
     listed = all(isinstance(one, list | tuple | ndarray) for one in rows)
     if not rows or not listed or len({len(one) for one in rows}) > 1:
         return False
-    return all(np.ndim(cell) == 0 for one in rows for cell in one)
+    cells = [cell for one in rows for cell in one]
+    texts = all(isinstance(cell, str) for cell in cells)
+    return not texts and all(np.ndim(cell) == 0 for cell in cells)
+
+
+def _filled(values: Any) -> Any:
+    """Rows with NaN in place of ``None``: one column of it where there is no row."""
+    listed = entries(values) or []
+    rows = [one for one in listed if isinstance(one, list | tuple | ndarray)]
+    if len(rows) + listed.count(None) < len(listed) or len(rows) == len(listed):
+        return values
+    gap = [np.nan] * (len(rows[0]) if rows else 1)
+    return [gap if one is None else one for one in listed]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cm2.core.records import Padded
 from cm2.samples import tokens, vocabulary
-from cm2.samples.kinds.base import Column, Inputs, Learned, entries, register, some
+from cm2.samples.kinds.base import Column, Inputs, Learned, Listed, entries, register, some
 from cm2.samples.ragged import NEVER, Ragged
 from cm2.samples.texts import Documents
 
@@ -86,6 +86,13 @@ class LearnedText(Learned):
         if source is not None:
             self.vocabulary_ = tokens.load(source).to_str()
             return self
+        if options.get("template"):
+            raise ValueError(
+                f"encoders.{column.name}: it is not known of which tokenizer an Encoder object "
+                "without weights reads tokens; give its arguments as a section, such as "
+                "{'kind': 'text', 'width': 32}, for which a vocabulary is learned, or one with a "
+                "'tokenizer'"
+            )
         owners = np.arange(len(column)) if patients is None else np.asarray(patients)
         try:
             self.vocabulary_ = column.vocabulary(owners)
@@ -116,7 +123,7 @@ class LearnedText(Learned):
 
 
 @register("text")
-class TextColumn(Column):
+class TextColumn(Listed):
     """A text, or a list of texts, a sample; ``None`` or blank where it is missing.
 
     Attributes:
@@ -128,24 +135,24 @@ class TextColumn(Column):
     encoder = {"kind": "text", "width": 32, "layers": 1, "heads": 2, "tokens": TOKENS}
 
     def __init__(self, name: str, values: Any, kept: Documents | None = None) -> None:
-        self.name = name
         self.kept = kept
         listed = entries(values)
         if listed is None:
             raise ValueError(
                 f"modality {name!r} is to be text, one a sample, but is a {type(values).__name__}"
             )
-        self.values = [_documents(name, row, one) for row, one in enumerate(listed)]
-        self.present = np.array([len(one) > 0 for one in self.values], bool)
+        documents = [_documents(name, row, one) for row, one in enumerate(listed)]
+        self.keep(name, documents, [len(one) > 0 for one in documents])
 
     @classmethod
     def fits(cls, values: Any) -> bool:
-        found = some(values)
-        return bool(found) and all(map(_is_text, found))
+        found = [text for one in some(values) for text in _several(one)]
+        return bool(found) and all(isinstance(text, str) for text in found)
 
     def take(self, rows: Int[ndarray, " row"]) -> Self:
-        kept = None if self.kept is None else self.kept.take(rows)
-        return type(self)(self.name, [self.values[row] for row in rows], kept)
+        part = super().take(rows)
+        part.kept = None if self.kept is None else self.kept.take(rows)
+        return part
 
     def vocabulary(self, patients: ndarray) -> str:
         """A vocabulary learned from these texts, as JSON; see :mod:`cm2.samples.vocabulary`."""
@@ -181,14 +188,14 @@ class TextColumn(Column):
         return found._replace(texts=owners[found.texts]), None
 
 
-def _is_text(value: Any) -> bool:
-    several = isinstance(value, list | tuple) and bool(value)
-    return all(isinstance(one, str) for one in (value if several else [value]))
+def _several(value: Any) -> list[Any]:
+    """The documents of a sample that has some, of which there may be none."""
+    several = isinstance(value, list | tuple) or (isinstance(value, ndarray) and value.ndim > 0)
+    return list(value) if several else [value]
 
 
 def _documents(name: str, row: int, one: Any) -> list[str]:
-    several = isinstance(one, list | tuple)
-    texts = [] if one is None else list(one) if several else [one]
+    texts = [] if one is None else _several(one)
     if not all(isinstance(text, str) for text in texts):
         raise ValueError(f"modality {name!r}: row {row} is no text, nor a list of texts")
     return [text for text in texts if text.strip()]
