@@ -20,8 +20,9 @@ from laws import FLOAT32
 from small_clinical import CASES, encoder, inputs, rows_of, spoiled, tiny_text
 
 kinds = pytest.mark.parametrize("kind", sorted(CASES))
-FREEZABLE = ["codes", "image", "series", "text"]
-SEQUENCES = ["codes", "series", "text"]
+FREEZABLE = ["codes", "image", "series", "text", "transformer"]
+SEQUENCES = ["codes", "series", "text", "transformer"]
+NUMBERS = ["series", "transformer"]
 
 
 def test_every_encoder_has_a_case() -> None:
@@ -83,8 +84,8 @@ def test_padding_changes_nothing(kind: str) -> None:
     """Neither what stands in padding, nor how much of it there is."""
     model, x = encoder(kind).eval(), inputs(kind)
     z = model(x)
-    mask = x.mask.unsqueeze(-1) if kind == "series" else x.mask
-    junk = torch.nan if kind == "series" else 10_000
+    mask = x.mask.unsqueeze(-1) if kind in NUMBERS else x.mask
+    junk = torch.nan if kind in NUMBERS else 10_000
     spoilt = Padded(torch.where(mask, x.values, junk), x.mask)
     assert torch.equal(model(spoilt), z)
     axis = 2 if kind == "text" else 1
@@ -121,7 +122,7 @@ def test_every_real_step_counts(kind: str) -> None:
     for place in x.mask[0].nonzero():
         values = x.values.clone()
         index = (0, *place.tolist())
-        values[index] = values[index] + 1.0 if kind == "series" else values[index] % 10 + 1
+        values[index] = values[index] + 1.0 if kind in NUMBERS else values[index] % 10 + 1
         assert (model(Padded(values, x.mask)) - z)[0].abs().max() > 1e-6
 
 

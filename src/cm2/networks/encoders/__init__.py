@@ -7,6 +7,7 @@ from cm2.networks.encoders.image import Image
 from cm2.networks.encoders.precomputed import Precomputed
 from cm2.networks.encoders.series import Series
 from cm2.networks.encoders.text import Text
+from cm2.networks.encoders.transformer import Transformer
 
 __all__ = [
     "REGISTRY",
@@ -17,6 +18,7 @@ __all__ = [
     "Precomputed",
     "Series",
     "Text",
+    "Transformer",
     "embed_together",
     "register",
 ]

@@ -183,16 +183,22 @@ def stepped(
         mask: Which steps are real.
         hours: One number a row or a step; zeros if ``None``.
     """
-    if hours is None:
-        hours = torch.zeros_like(mask, dtype=torch.get_default_dtype())
+    when = 0.0 if hours is None else each(hours, mask)
+    kept = torch.where(mask.unsqueeze(-1), values, 0.0)
+    return Steps(kept, mask, torch.where(mask, when, torch.zeros_like(values[..., 0])))
+
+
+def each(
+    hours: Float[Tensor, "row ..."], mask: Bool[Tensor, "row step"]
+) -> Float[Tensor, "row step"]:
+    """Returns an hour for each step, of hours by row or by step."""
     when = hours.unsqueeze(1).expand_as(mask) if hours.dim() == 1 else hours
     if when.shape != mask.shape:
         raise ValueError(
             f"hours need one number a row or a step, that is the shape {tuple(mask.shape)}, "
             f"but have {tuple(hours.shape)}"
         )
-    kept = torch.where(mask.unsqueeze(-1), values, 0.0)
-    return Steps(kept, mask, torch.where(mask, when, 0.0))
+    return when
 
 
 def regular(mask: Bool[Tensor, "row step"], apart: float = 1.0) -> Float[Tensor, "row step"]:
