@@ -16,6 +16,7 @@ from cm2.networks.encoders import (
     Series,
     Text,
     Transformer,
+    ViT,
 )
 
 VOCABULARY = 11
@@ -76,6 +77,13 @@ CASES: dict[str, Case] = {
     ),
     "image": Case(
         lambda dim, **o: Image(dim, crop=28, depths=(1,), widths=(8,), dropout=0.0, **o), image
+    ),
+    "vit": Case(
+        lambda dim, **o: ViT(
+            dim,
+            **{"crop": 28, "patch": 14, "width": 8, "layers": 1, "heads": 2, "dropout": 0.0} | o,
+        ),
+        image,
     ),
     "text": Case(tiny_text, text),
     "codes": Case(

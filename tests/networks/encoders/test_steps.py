@@ -10,7 +10,7 @@ from laws import FLOAT32
 from small_clinical import CASES, encoder, inputs, rows_of, spoiled
 
 kinds = pytest.mark.parametrize("kind", sorted(CASES))
-MANY = ("image", "series", "text", "transformer")
+MANY = ("image", "series", "text", "transformer", "vit")
 """Encoders of parts; the others give a row as a whole."""
 
 
@@ -122,6 +122,14 @@ def test_places_of_an_image_are_its_last_map() -> None:
     torch.testing.assert_close(steps.values[:, 1], one, **FLOAT32)
     large = Image(4, widths=(2, 2, 2, 2)).eval()
     assert large.steps(torch.zeros(1, 224, 224, dtype=torch.uint8)).mask.shape == (1, 49)
+
+
+def test_patches_are_the_states_behind_the_class_token() -> None:
+    model, x = encoder("vit").eval(), inputs("vit")
+    states = model.body(pixel_values=model.colour(x)).last_hidden_state
+    assert states.shape == (6, 1 + 4, 8)
+    torch.testing.assert_close(model(x), model.projection(states[:, 0]), **FLOAT32)
+    torch.testing.assert_close(model.steps(x).values, model.projection(states[:, 1:]), **FLOAT32)
 
 
 def test_an_encoder_of_ones_own_has_one_step() -> None:

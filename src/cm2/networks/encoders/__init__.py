@@ -8,6 +8,7 @@ from cm2.networks.encoders.precomputed import Precomputed
 from cm2.networks.encoders.series import Series
 from cm2.networks.encoders.text import Text
 from cm2.networks.encoders.transformer import Transformer
+from cm2.networks.encoders.vit import ViT
 
 __all__ = [
     "REGISTRY",
@@ -19,6 +20,7 @@ __all__ = [
     "Series",
     "Text",
     "Transformer",
+    "ViT",
     "embed_together",
     "register",
 ]
