@@ -51,6 +51,8 @@ class Attention(nn.Module):
         self.key = nn.Linear(context, inner, bias=False)
         self.value = nn.Linear(context, inner, bias=bias)
         self.out = nn.Linear(inner, dim)
+        for part in (self.query, self.key, self.value, self.out):
+            nn.init.xavier_uniform_(part.weight)
 
     def forward(
         self,

@@ -19,6 +19,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "daft": {"bottleneck": 16},
     "drfuse": {},
     "late": {},
+    "lsmt": {"depth": 1, "heads": 2, "latents": 3, "readings": 1},
     "medfuse": {"width": 16},
     "mmtm": {},
     "unified": {},
