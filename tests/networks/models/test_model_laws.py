@@ -18,6 +18,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "cm2": {"imputation": "mean", "components": 2, "width": 8, "hide": 0.0},
     "daft": {"bottleneck": 16},
     "drfuse": {},
+    "interleaved": {"layers": 1, "heads": 2, "points": 4, "waves": 8},
     "late": {},
     "lsmt": {"depth": 1, "heads": 2, "latents": 3, "readings": 1},
     "medfuse": {"width": 16},

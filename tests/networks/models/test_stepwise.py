@@ -14,7 +14,10 @@ from cm2.networks.models import Late, Model
 from laws import FLOAT32
 from small_clinical import clinical_batch, encoder
 
-OPTIONS = {"lsmt": {"depth": 1, "heads": 2, "latents": 3, "readings": 1}}
+OPTIONS = {
+    "interleaved": {"layers": 1, "heads": 2, "points": 4, "waves": 8},
+    "lsmt": {"depth": 1, "heads": 2, "latents": 3, "readings": 1},
+}
 names = pytest.mark.parametrize("name", sorted(OPTIONS))
 CLINICAL = ("series", "image", "text")
 
@@ -129,3 +132,7 @@ def test_mistakes_are_named() -> None:
     encoders = {"a": encoder("dense", 8)}
     with pytest.raises(ValueError, match=r"at least 1 and horizon positive, .* 0\.0"):
         models.LSMT(encoders, 2, horizon=0.0)
+    with pytest.raises(ValueError, match=r"at least 1 and horizon positive, .* 8, 0 and"):
+        models.Interleaved(encoders, 2, points=0)
+    with pytest.raises(ValueError, match="waves must be a multiple of heads, 8, but is 12"):
+        models.Interleaved(encoders, 2, waves=12)

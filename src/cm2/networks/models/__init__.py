@@ -5,6 +5,7 @@ from cm2.networks.models.cm2 import CM2
 from cm2.networks.models.daft import DAFT
 from cm2.networks.models.drfuse import DrFuse
 from cm2.networks.models.embedding import embed
+from cm2.networks.models.interleaved import Interleaved
 from cm2.networks.models.late import Late
 from cm2.networks.models.lsmt import LSMT
 from cm2.networks.models.medfuse import MedFuse
@@ -19,6 +20,7 @@ __all__ = [
     "MMTM",
     "REGISTRY",
     "DrFuse",
+    "Interleaved",
     "Late",
     "MedFuse",
     "Model",
