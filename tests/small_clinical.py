@@ -7,7 +7,17 @@ import torch
 from torch import Tensor
 
 from cm2.core.records import Batch, Padded
-from cm2.networks.encoders import CodeBag, Dense, Encoder, Image, Precomputed, Series, Text
+from cm2.networks.encoders import (
+    CodeBag,
+    Dense,
+    Encoder,
+    Image,
+    Precomputed,
+    Series,
+    Text,
+    Transformer,
+    ViT,
+)
 
 VOCABULARY = 11
 
@@ -59,8 +69,21 @@ CASES: dict[str, Case] = {
     "dense": Case(lambda dim: Dense(5, dim, width=8, dropout=0.0), table),
     "precomputed": Case(lambda dim: Precomputed(5, dim), table),
     "series": Case(lambda dim, **o: Series(dim, features=5, width=8, dropout=0.0, **o), series),
+    "transformer": Case(
+        lambda dim, **o: Transformer(
+            dim, **{"features": 5, "width": 8, "layers": 1, "heads": 2, "dropout": 0.0} | o
+        ),
+        series,
+    ),
     "image": Case(
         lambda dim, **o: Image(dim, crop=28, depths=(1,), widths=(8,), dropout=0.0, **o), image
+    ),
+    "vit": Case(
+        lambda dim, **o: ViT(
+            dim,
+            **{"crop": 28, "patch": 14, "width": 8, "layers": 1, "heads": 2, "dropout": 0.0} | o,
+        ),
+        image,
     ),
     "text": Case(tiny_text, text),
     "codes": Case(

@@ -100,6 +100,20 @@ class Padded(NamedTuple):
     mask: Bool[Tensor, "batch ..."]
 
 
+class Steps(NamedTuple):
+    """What an encoder makes of the parts of each sample, before it makes one embedding of them.
+
+    Attributes:
+        values: An embedding of every step, zeros where there is none.
+        mask: Which steps are real.
+        hours: When a step is from; zeros where that is not known or there is none.
+    """
+
+    values: Float[Tensor, "batch step dim"]
+    mask: Bool[Tensor, "batch step"]
+    hours: Float[Tensor, "batch step"]
+
+
 class Events(NamedTuple):
     """Measurements as they were made, one after the other, padded to one length.
 

@@ -13,15 +13,26 @@ import torch
 
 from cm2.core.records import Padded
 from cm2.networks import encoders
-from cm2.networks.encoders import CodeBag, Encoder, Image, Precomputed, Series, Text, pretrained
+from cm2.networks.encoders import (
+    CodeBag,
+    Encoder,
+    Image,
+    Precomputed,
+    Series,
+    Text,
+    ViT,
+    pretrained,
+)
 from cm2.networks.encoders.sections import build
 from cm2.networks.models import encode_present
 from laws import FLOAT32
 from small_clinical import CASES, encoder, inputs, rows_of, spoiled, tiny_text
 
 kinds = pytest.mark.parametrize("kind", sorted(CASES))
-FREEZABLE = ["codes", "image", "series", "text"]
-SEQUENCES = ["codes", "series", "text"]
+FREEZABLE = ["codes", "image", "series", "text", "transformer", "vit"]
+SEQUENCES = ["codes", "series", "text", "transformer"]
+IMAGES = ["image", "vit"]
+NUMBERS = ["series", "transformer"]
 
 
 def test_every_encoder_has_a_case() -> None:
@@ -83,8 +94,8 @@ def test_padding_changes_nothing(kind: str) -> None:
     """Neither what stands in padding, nor how much of it there is."""
     model, x = encoder(kind).eval(), inputs(kind)
     z = model(x)
-    mask = x.mask.unsqueeze(-1) if kind == "series" else x.mask
-    junk = torch.nan if kind == "series" else 10_000
+    mask = x.mask.unsqueeze(-1) if kind in NUMBERS else x.mask
+    junk = torch.nan if kind in NUMBERS else 10_000
     spoilt = Padded(torch.where(mask, x.values, junk), x.mask)
     assert torch.equal(model(spoilt), z)
     axis = 2 if kind == "text" else 1
@@ -121,7 +132,7 @@ def test_every_real_step_counts(kind: str) -> None:
     for place in x.mask[0].nonzero():
         values = x.values.clone()
         index = (0, *place.tolist())
-        values[index] = values[index] + 1.0 if kind == "series" else values[index] % 10 + 1
+        values[index] = values[index] + 1.0 if kind in NUMBERS else values[index] % 10 + 1
         assert (model(Padded(values, x.mask)) - z)[0].abs().max() > 1e-6
 
 
@@ -173,8 +184,9 @@ def test_bfloat16(kind: str) -> None:
     z.sum().backward()
 
 
-def test_image_in_evaluation_is_the_middle() -> None:
-    model, x = encoder("image").eval(), inputs("image")
+@pytest.mark.parametrize("kind", IMAGES)
+def test_image_in_evaluation_is_the_middle(kind: str) -> None:
+    model, x = encoder(kind).eval(), inputs(kind)
     edge = x.clone()
     edge[:, :2], edge[:, :, :4], edge[:, -2:], edge[:, :, -4:] = 0, 0, 0, 0
     assert torch.equal(model(edge), model(x))
@@ -248,22 +260,30 @@ def bodies() -> dict[str, Any]:
         "resnet": package.ResNetConfig(
             embedding_size=4, hidden_sizes=[8], depths=[1], layer_type="bottleneck"
         ),
+        "vit": package.ViTConfig(
+            hidden_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=8,
+            image_size=14,
+            patch_size=7,
+        ),
     }
 
 
 @pytest.mark.usefixtures("offline")
-@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "resnet"])
+@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "resnet", "vit"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_an_encoder_is_built_again_when_its_weights_are_gone(
     name: str, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of its architecture alone: no folder, no hub, and the very numbers."""
-    kind = "image" if name == "resnet" else "text"
+    kind = {"resnet": "image", "vit": "vit"}.get(name, "text")
     folder = tmp_path / "weights"
     torch.manual_seed(0)
     package = pretrained.transformers()
     package.AutoModel.from_config(bodies()[name]).to(dtype).save_pretrained(folder)
-    options = {"crop": 28} if kind == "image" else {"vocabulary": 16}
+    options = {"crop": 28} if kind in IMAGES else {"vocabulary": 16}
     model = encoders.REGISTRY[kind](4, weights=folder, frozen=True, **options).eval()
     shutil.rmtree(folder)
 
@@ -299,6 +319,8 @@ def test_an_architecture_names_nothing_elsewhere(tmp_path: Path) -> None:
         Text(4, architecture=odd | {"model_type": "odd"})
     with pytest.raises(ValueError, match="a ResNet, not BertModel"):
         Image(4, architecture=given)
+    with pytest.raises(ValueError, match="a ViT, not BertModel"):
+        ViT(4, architecture=given)
     with pytest.raises(ValueError, match="which is no text model"):
         Text(4, architecture=encoder("image").section()["architecture"])
     with pytest.raises(ValueError, match="vocabulary of 2000, but that of the architecture has 11"):
@@ -328,19 +350,19 @@ def test_an_encoder_of_ones_own_is_described() -> None:
 
 
 @pytest.mark.usefixtures("offline")
-@pytest.mark.parametrize("kind", ["image", "text"])
+@pytest.mark.parametrize("kind", ["image", "text", "vit"])
 def test_weights_are_read_from_a_folder(kind: str, tmp_path: Path) -> None:
     source = encoder(kind)
     source.body.save_pretrained(tmp_path)
     assert [path.suffix for path in tmp_path.iterdir() if path.suffix != ".json"] == [
         ".safetensors"
     ]
-    options = {"crop": 28} if kind == "image" else {}
+    options = {"crop": 28} if kind in IMAGES else {}
     loaded = encoders.REGISTRY[kind](4, weights=tmp_path, frozen=True, **options)
     for name, value in source.body.state_dict().items():
         assert torch.equal(loaded.body.state_dict()[name], value)
     assert loaded.eval()(inputs(kind)).shape == (6, 4)
-    other = {"image": "text", "text": "image"}[kind]
+    other = {"image": "text", "text": "image", "vit": "text"}[kind]
     with pytest.raises(ValueError, match=r"do not fit|is no text model"):
         encoders.REGISTRY[other](4, weights=tmp_path)
 
@@ -354,10 +376,11 @@ def test_tokens_of_another_tokenizer_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("kind", IMAGES)
 def test_a_hub_name_is_downloaded_and_then_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = encoder("image")
+    source = encoder(kind)
     source.body.save_pretrained(tmp_path)
     asked = []
 
@@ -366,8 +389,8 @@ def test_a_hub_name_is_downloaded_and_then_read(
         return str(tmp_path)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
-    loaded = Image(4, weights="someone/resnet", crop=28)
-    assert asked == [("someone/resnet", ("*.json", "model*.safetensors", "pytorch_model*.bin"))]
+    loaded = encoders.REGISTRY[kind](4, weights="someone/network", crop=28)
+    assert asked == [("someone/network", ("*.json", "model*.safetensors", "pytorch_model*.bin"))]
     assert set(source.body.state_dict()) == set(loaded.body.state_dict())
 
 
@@ -416,9 +439,12 @@ def test_transformers_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_sizes_of_the_paper() -> None:
-    """ResNet-34 has 21,284,672 parameters without its classifier, TinyBERT 14.25 million."""
+    """Without classifiers ResNet-34 has 21,284,672 parameters, ViT-Base 85,798,656."""
     image, text = Image(8), Text(8)
     assert sum(p.numel() for p in image.body.parameters()) == 21_284_672
+    with torch.device("meta"):
+        vit = ViT(8)
+    assert sum(p.numel() for p in vit.body.parameters()) == 85_798_656
     assert 14.2e6 < sum(p.numel() for p in text.body.parameters()) < 14.3e6
     recurrent = Series(8).recurrent
     assert (recurrent.input_size, recurrent.hidden_size, recurrent.num_layers) == (76, 256, 2)
@@ -445,6 +471,8 @@ def test_mistakes_are_named() -> None:
         lambda: CodeBag(4, vocabulary=0),
         lambda: Precomputed(0, 4),
         lambda: Image(4, depths=(1, 1), widths=(8,)),
+        lambda: ViT(4, crop=30, patch=14, width=8, layers=1, heads=2),
+        lambda: ViT(4, width=9, heads=2),
     ):
-        with pytest.raises(ValueError, match=r"at least 1|is 0|each stage"):
+        with pytest.raises(ValueError, match=r"at least 1|is 0|each stage|multiple of"):
             mistake()

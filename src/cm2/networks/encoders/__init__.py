@@ -7,6 +7,8 @@ from cm2.networks.encoders.image import Image
 from cm2.networks.encoders.precomputed import Precomputed
 from cm2.networks.encoders.series import Series
 from cm2.networks.encoders.text import Text
+from cm2.networks.encoders.transformer import Transformer
+from cm2.networks.encoders.vit import ViT
 
 __all__ = [
     "REGISTRY",
@@ -17,6 +19,8 @@ __all__ = [
     "Precomputed",
     "Series",
     "Text",
+    "Transformer",
+    "ViT",
     "embed_together",
     "register",
 ]

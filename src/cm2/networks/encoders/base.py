@@ -3,6 +3,9 @@
 An encoder keeps the arguments it was made of, so that it can say itself as a section of an
 experiment (``Encoder.section``), of which ``sections.build`` makes another of its shape.
 
+What it makes one embedding of it also gives one by one (``Encoder.steps``), to models that attend
+over steps: the states of a series, the patches of an image, the chunks of a text.
+
 An encoder meets only rows in which its modality is present (``models.base.encode_present`` sees to
 that), so what stands in an absent row can reach neither an embedding nor a batch statistic.
 """
@@ -15,12 +18,14 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from cm2.core.errors import InputError
+from cm2.core.records import Steps
 from cm2.core.registry import Registry
 
 
@@ -41,7 +46,12 @@ class Encoder(nn.Module, ABC):
 
     Args:
         dim: Width of the embedding, the same for all modalities of a model.
+
+    Attributes:
+        timed: Whether the steps follow each other in time, so that their hours tell them apart.
     """
+
+    timed: ClassVar[bool] = False
 
     _given: tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -62,6 +72,21 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, x: Any) -> Float[Tensor, "row dim"]:
         """Embeds the rows in which the modality is present."""
+
+    def steps(self, x: Any, hours: Float[Tensor, "row ..."] | None = None) -> Steps:
+        """Embeds the parts of each row; by default the row as a whole, as its one step.
+
+        Args:
+            x: As ``forward`` reads it.
+            hours: When a row or each of its steps is from, as in ``Batch.hours``; if ``None``, what
+                the encoder knows of it.
+        """
+        z = self(x).unsqueeze(1)
+        return stepped(z, torch.ones(z.shape[:2], dtype=torch.bool, device=z.device), hours)
+
+    def unpooled(self) -> Self:
+        """Drops parameters that serve to pool steps alone, for a model that reads the steps."""
+        return self
 
     def architecture(self) -> dict[str, Any]:
         """Arguments that stand for files read while it was made; by default, none were."""
@@ -152,6 +177,42 @@ def embed_together(
         parts = family.together([encoders[i] for i in places], [inputs[i] for i in places])
         embedded.update(zip(places, parts, strict=True))
     return [embedded[place] for place in range(len(encoders))]
+
+
+def stepped(
+    values: Float[Tensor, "row step dim"],
+    mask: Bool[Tensor, "row step"],
+    hours: Float[Tensor, "row ..."] | None,
+) -> Steps:
+    """Puts steps together, with zeros where there is none.
+
+    Args:
+        values: An embedding of each step, anything where there is none.
+        mask: Which steps are real.
+        hours: One number a row or a step; zeros if ``None``.
+    """
+    when = 0.0 if hours is None else each(hours, mask)
+    kept = torch.where(mask.unsqueeze(-1), values, 0.0)
+    return Steps(kept, mask, torch.where(mask, when, torch.zeros_like(values[..., 0])))
+
+
+def each(
+    hours: Float[Tensor, "row ..."], mask: Bool[Tensor, "row step"]
+) -> Float[Tensor, "row step"]:
+    """Returns an hour for each step, of hours by row or by step."""
+    when = hours.unsqueeze(1).expand_as(mask) if hours.dim() == 1 else hours
+    if when.shape != mask.shape:
+        raise ValueError(
+            f"hours need one number a row or a step, that is the shape {tuple(mask.shape)}, "
+            f"but have {tuple(hours.shape)}"
+        )
+    return when
+
+
+def regular(mask: Bool[Tensor, "row step"], apart: float = 1.0) -> Float[Tensor, "row step"]:
+    """The hours of steps that follow each other at one distance, the first of them at zero."""
+    order = torch.arange(mask.shape[1], device=mask.device)
+    return (order * apart).to(torch.get_default_dtype()).expand_as(mask)
 
 
 def check_codes(codes: Int[Tensor, ...], mask: Bool[Tensor, ...], size: int) -> None:

@@ -6,37 +6,26 @@ https://arxiv.org/abs/1512.03385.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from cm2.core.records import Steps
 from cm2.networks.encoders import pretrained
-from cm2.networks.encoders.base import Encoder, register
+from cm2.networks.encoders.base import register
+from cm2.networks.encoders.pixels import Pixels, places
 from cm2.networks.encoders.projection import Projection
-
-MEAN = (0.485, 0.456, 0.406)
-"""Mean of each colour over ImageNet, with which its weights were trained."""
-DEVIATION = (0.229, 0.224, 0.225)
-"""Standard deviation of each colour over ImageNet."""
-
-ROTATION = 10.0
-"""Largest angle in degrees by which training turns an image; it is never mirrored, since the heart
-is on the left."""
-BRIGHTNESS = 0.2
-"""Largest relative change of brightness in training."""
 
 
 @register("image")
-class Image(Encoder):
+class Image(Pixels):
     """A ResNet (34 layers by default), average pooling, and the projection.
 
     Training sees crops at random places, slightly rotated, darker or brighter; evaluation the
-    middle. Batch normalisation meets the rows that have an image, and no others.
+    middle. Batch normalisation meets the rows that have an image, and no others. Its steps are the
+    places of the last map, 7 x 7 of a crop of 224, row by row.
 
     Args:
         dim: Width of the embedding.
@@ -57,9 +46,6 @@ class Image(Encoder):
         torch.Size([3, 4])
     """
 
-    mean: Tensor
-    deviation: Tensor
-
     def __init__(
         self,
         dim: int,
@@ -72,7 +58,7 @@ class Image(Encoder):
         dropout: float = 0.1,
         frozen: bool = False,
     ) -> None:
-        super().__init__(dim)
+        super().__init__(dim, crop)
         package = pretrained.transformers()
         pretrained.one_of(weights, architecture)
         if architecture is not None:
@@ -97,9 +83,6 @@ class Image(Encoder):
         else:
             body = pretrained.load(package.ResNetModel, weights)
         self.body: nn.Module = body
-        self.crop = crop
-        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("deviation", torch.tensor(DEVIATION).view(3, 1, 1), persistent=False)
         self.projection = Projection(int(body.config.hidden_sizes[-1]), dim, dropout)
         if frozen:
             self.freeze()
@@ -110,39 +93,15 @@ class Image(Encoder):
 
     def forward(self, x: UInt8[Tensor, "row height width"]) -> Float[Tensor, "row dim"]:
         """Embeds grey images of 256 levels."""
-        if x.dim() != 3 or min(x.shape[1:]) < self.crop:
-            raise ValueError(
-                f"images need the shape (rows, height, width), each side at least {self.crop}, "
-                f"but have {tuple(x.shape)}"
-            )
-        grey = x.to(self.mean.dtype).unsqueeze(1) / 255
-        grey = self.augmented(grey) if self.training else self.middle(grey)
-        colour = (grey - self.mean) / self.deviation  # three channels, each of them the grey one
-        pooled: Tensor = self.body(pixel_values=colour).pooler_output
+        pooled: Tensor = self.body(pixel_values=self.colour(x)).pooler_output
         out: Tensor = self.projection(pooled.flatten(1))
         return out
 
-    def middle(self, grey: Float[Tensor, "row 1 height width"]) -> Float[Tensor, "row 1 side side"]:
-        """Crops the middle."""
-        top, left = ((side - self.crop) // 2 for side in grey.shape[-2:])
-        return grey[..., top : top + self.crop, left : left + self.crop]
-
-    def augmented(
-        self, grey: Float[Tensor, "row 1 height width"]
-    ) -> Float[Tensor, "row 1 side side"]:
-        """Crops at random, with a small rotation and change of brightness; all rows at once."""
-        rows = len(grey)
-        free = 2 * torch.rand(4, rows, dtype=grey.dtype, device=grey.device) - 1
-        angle = free[0] * math.radians(ROTATION)
-        cosine, sine = angle.cos(), angle.sin()
-        tall, wide = (self.crop / side for side in grey.shape[-2:])
-        place = torch.stack(
-            [
-                torch.stack([wide * cosine, -wide * sine, free[1] * (1 - wide)], dim=-1),
-                torch.stack([tall * sine, tall * cosine, free[2] * (1 - tall)], dim=-1),
-            ],
-            dim=1,
-        )
-        grid = F.affine_grid(place, [rows, 1, self.crop, self.crop], align_corners=False)
-        crop = F.grid_sample(grey, grid, padding_mode="border", align_corners=False)
-        return (crop * (1 + BRIGHTNESS * free[3]).view(-1, 1, 1, 1)).clamp(0, 1)
+    def steps(
+        self,
+        x: UInt8[Tensor, "row height width"],
+        hours: Float[Tensor, "row ..."] | None = None,
+    ) -> Steps:
+        """Embeds each place of the last map; all have the image's hour."""
+        features: Tensor = self.body(pixel_values=self.colour(x)).last_hidden_state
+        return places(self.projection(features.flatten(2).mT), hours)

@@ -46,7 +46,7 @@ class Projection(nn.Module):
         self.linear = nn.Linear(features, dim)
         self.bounded = Ball()
 
-    def forward(self, features: Float[Tensor, "row feature"]) -> Float[Tensor, "row dim"]:
+    def forward(self, features: Float[Tensor, "*row feature"]) -> Float[Tensor, "*row dim"]:
         """Returns the embedding, in single precision also where features have half of it."""
         out: Tensor = self.linear(self.dropout(features))
         if out.dtype in (torch.bfloat16, torch.float16):

@@ -8,15 +8,15 @@ classification, equations 8 to 10, https://aclanthology.org/N16-1174.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from cm2.core.records import Padded
+from cm2.core.records import Padded, Steps
 from cm2.networks.encoders import pretrained
-from cm2.networks.encoders.base import Encoder, check_codes, register
+from cm2.networks.encoders.base import Encoder, check_codes, register, regular, stepped
 from cm2.networks.encoders.projection import Projection
 
 POOLINGS = ("attention", "mean")
@@ -33,7 +33,7 @@ class Text(Encoder):
 
     A chunk is the mean of its real tokens' last states. A document is the mean of its chunks, or
     their mean weighted by attention; one without any chunk is zeros. Chunks of padding are not
-    computed.
+    computed. Its steps are its chunks.
 
     Args:
         dim: Width of the embedding.
@@ -58,6 +58,8 @@ class Text(Encoder):
         >>> encoder(notes).shape
         torch.Size([2, 4])
     """
+
+    timed: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -120,6 +122,29 @@ class Text(Encoder):
 
     def forward(self, x: Padded) -> Float[Tensor, "row dim"]:
         """Embeds token numbers with their masks."""
+        states, real = self.documents(x)
+        share = (real / real.sum(dim=1, keepdim=True).clamp_min(1)).to(states.dtype)
+        if self.score is not None:
+            score = self.score(states).squeeze(-1).masked_fill(~real, -torch.inf)
+            some = real.any(dim=1, keepdim=True)
+            share = torch.where(some, score, 0.0).softmax(dim=1) * some
+        out: Tensor = self.projection(torch.einsum("bc,bcf->bf", share.to(states.dtype), states))
+        return out
+
+    def steps(self, x: Padded, hours: Float[Tensor, "row ..."] | None = None) -> Steps:
+        """Embeds each chunk; its hour is its number where no hours are given."""
+        states, real = self.documents(x)
+        return stepped(self.projection(states), real, regular(real) if hours is None else hours)
+
+    def unpooled(self) -> Self:
+        """Drops the attention over chunks; their mean is left to pool by."""
+        self.score = None
+        return self
+
+    def documents(
+        self, x: Padded
+    ) -> tuple[Float[Tensor, "row chunk feature"], Bool[Tensor, "row chunk"]]:
+        """Returns a state of each chunk, zeros where there is none, and which chunks are real."""
         ids, mask = x
         if ids.dim() != 3 or mask.shape != ids.shape:
             raise ValueError(
@@ -133,16 +158,8 @@ class Text(Encoder):
         check_codes(ids, mask, self.vocabulary)
         real = mask.any(dim=-1)
         chunks = self.chunks(ids[real], mask[real])
-        states = chunks.new_zeros(*real.shape, chunks.shape[-1]).masked_scatter(
-            real.unsqueeze(-1), chunks
-        )
-        share = (real / real.sum(dim=1, keepdim=True).clamp_min(1)).to(states.dtype)
-        if self.score is not None:
-            score = self.score(states).squeeze(-1).masked_fill(~real, -torch.inf)
-            some = real.any(dim=1, keepdim=True)
-            share = torch.where(some, score, 0.0).softmax(dim=1) * some
-        out: Tensor = self.projection(torch.einsum("bc,bcf->bf", share.to(states.dtype), states))
-        return out
+        states = chunks.new_zeros(*real.shape, chunks.shape[-1])
+        return states.masked_scatter(real.unsqueeze(-1), chunks), real
 
     def chunks(
         self, ids: Int[Tensor, "chunk token"], mask: Bool[Tensor, "chunk token"]

@@ -5,7 +5,9 @@ from cm2.networks.models.cm2 import CM2
 from cm2.networks.models.daft import DAFT
 from cm2.networks.models.drfuse import DrFuse
 from cm2.networks.models.embedding import embed
+from cm2.networks.models.interleaved import Interleaved
 from cm2.networks.models.late import Late
+from cm2.networks.models.lsmt import LSMT
 from cm2.networks.models.medfuse import MedFuse
 from cm2.networks.models.mmtm import MMTM
 from cm2.networks.models.unified import Unified
@@ -14,9 +16,11 @@ from cm2.networks.models.unimodal import Unimodal
 __all__ = [
     "CM2",
     "DAFT",
+    "LSMT",
     "MMTM",
     "REGISTRY",
     "DrFuse",
+    "Interleaved",
     "Late",
     "MedFuse",
     "Model",

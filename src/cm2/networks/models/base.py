@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
-from cm2.core.records import Batch, Output
+from cm2.core.records import Batch, Output, Steps
 from cm2.core.registry import Registry
 from cm2.networks.encoders import Encoder, embed_together
 
@@ -55,6 +55,11 @@ class Model(nn.Module, ABC):
         self._encoders = nn.ModuleList(encoders.values())
         self.register_buffer("exclusive", torch.tensor(labels > 1))
 
+    def unpool(self) -> None:
+        """Leaves encoders without what only pools steps, for a model that reads nothing else."""
+        for encoder in self.encoders.values():
+            encoder.unpooled()
+
     @property
     def encoders(self) -> dict[str, Encoder]:
         """The encoder of each modality."""
@@ -62,12 +67,21 @@ class Model(nn.Module, ABC):
 
     def raw(self, batch: Batch) -> Float[Tensor, "batch modality dim"]:
         """Returns the encoders' output where a modality is present, zeros elsewhere."""
+        self._check(batch)
+        return encode_present(self.encoders, batch.inputs, batch.present)
+
+    def steps(self, batch: Batch) -> list[Steps]:
+        """Returns the steps of each modality; a row has none of a modality that it lacks."""
+        self._check(batch)
+        return encode_steps(self.encoders, batch.inputs, batch.present, batch.hours or {})
+
+    def _check(self, batch: Batch) -> None:
+        """Raises unless the batch says of each modality who has it."""
         if batch.present.shape[-1] != len(self.modalities):
             raise ValueError(
                 f"present needs a column for each of {list(self.modalities)}, "
                 f"but has {batch.present.shape[-1]}"
             )
-        return encode_present(self.encoders, batch.inputs, batch.present)
 
     @abstractmethod
     def forward(self, batch: Batch) -> Output:
@@ -185,3 +199,36 @@ def encode_present(
     values = torch.cat([single(z) for z in observed])
     z = values.new_zeros(size * len(encoders), dim)
     return z.index_copy(0, row * len(encoders) + modality, values).view(size, len(encoders), dim)
+
+
+def encode_steps(
+    encoders: Mapping[str, Encoder],
+    inputs: Mapping[str, Any],
+    present: Bool[Tensor, "batch modality"],
+    hours: Mapping[str, Float[Tensor, "batch ..."]],
+) -> list[Steps]:
+    """Embeds the steps of what is present, as ``encode_present`` embeds the whole.
+
+    Every modality has room for one step at least, real or not, so that there is something to read.
+    """
+    found = []
+    for column, (name, encoder) in enumerate(encoders.items()):
+        rows = present[:, column].nonzero().squeeze(1)
+        if len(rows) == 0:
+            z = torch.zeros(len(present), 1, encoder.dim, device=present.device)
+            found.append(Steps(z, torch.zeros_like(z[..., 0], dtype=torch.bool), z[..., 0]))
+            continue
+        when = hours[name][rows] if name in hours else None
+        steps = encoder.steps(select(inputs[name], rows), when)
+        parts = (single(steps.values), steps.mask, steps.hours)
+        found.append(Steps(*(_among(part, rows, len(present)) for part in parts)))
+    return found
+
+
+def _among(
+    part: Shaped[Tensor, "row ..."], rows: Shaped[Tensor, " row"], size: int
+) -> Shaped[Tensor, "batch ..."]:
+    """Rows at their places in a batch, zeros elsewhere, with one step at least."""
+    if part.shape[1] == 0:
+        return part.new_zeros(size, 1, *part.shape[2:])
+    return part.new_zeros(size, *part.shape[1:]).index_copy(0, rows, part)
