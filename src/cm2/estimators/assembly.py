@@ -122,4 +122,4 @@ def build(given: Mapping[str, Any], seed: int, blocks: Blocks, held: Held | None
     folds = given["n_networks"] * -(-3 // given["n_networks"])
     pooled = given["head"] == "pooled"
     head = Pool(heads, folds=folds, random_state=seed) if pooled else heads[given["head"]]
-    return Presence(head, seed) if given["presence"] else head
+    return Presence(head, folds, seed) if given["presence"] else head

@@ -24,8 +24,6 @@ from cm2.samples.targets import row_weights
 STRENGTH = 10.0
 """Rows of the common rate with which each class's rate of presence is shrunk."""
 
-FOLDS = 3
-
 MOST = 2.0
 """Largest exponent of p(O | y)."""
 
@@ -39,6 +37,8 @@ class Presence(Head):
 
     Args:
         head: The head.
+        folds: Number of folds for out-of-fold predictions; a multiple of the head's networks, if it
+            has several, so that each of them is trained and leaves out as many rows.
         random_state: Seed of the folds.
 
     Attributes:
@@ -47,8 +47,9 @@ class Presence(Head):
         gamma_: The exponent.
     """
 
-    def __init__(self, head: Head, random_state: int = 0) -> None:
+    def __init__(self, head: Head, folds: int = 3, random_state: int = 0) -> None:
         self.head = head
+        self.folds = folds
         self.random_state = random_state
 
     def fit(
@@ -60,7 +61,7 @@ class Presence(Head):
     ) -> Self:
         """Fits the head, the rates, and how far they are believed."""
         weight = row_weights(sample_weight, len(y))
-        folds = stratified_folds(y, FOLDS, self.random_state, groups)
+        folds = stratified_folds(y, self.folds, self.random_state, groups)
         self.head_ = clone(self.head)
         log_proba = self.head_.cross_fit(blocks, y, weight, folds, groups)
 
