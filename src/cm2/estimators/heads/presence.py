@@ -52,6 +52,15 @@ class Presence(Head):
         self.folds = folds
         self.random_state = random_state
 
+    def check(
+        self,
+        y: Int[ndarray, " n"],
+        groups: ndarray | None = None,
+        folds: Int[ndarray, " n"] | None = None,
+    ) -> None:
+        """Refuses what the head refuses, on folds of this one's own."""
+        self.head.check(y, groups, self._folds(y, groups))
+
     def fit(
         self,
         blocks: Blocks,
@@ -61,7 +70,8 @@ class Presence(Head):
     ) -> Self:
         """Fits the head, the rates, and how far they are believed."""
         weight = row_weights(sample_weight, len(y))
-        folds = stratified_folds(y, self.folds, self.random_state, groups)
+        self.check(y, groups)
+        folds = self._folds(y, groups)
         self.head_ = clone(self.head)
         log_proba = self.head_.cross_fit(blocks, y, weight, folds, groups)
 
@@ -86,6 +96,9 @@ class Presence(Head):
         check_is_fitted(self, "head_")
         shift = self.gamma_ * log_presence(self.log_rate_, blocks.present)
         return np.asarray(log_softmax(self.head_.predict_log_proba(blocks) + shift, axis=1))
+
+    def _folds(self, y: Int[ndarray, " n"], groups: ndarray | None) -> Int[ndarray, " n"]:
+        return stratified_folds(y, self.folds, self.random_state, groups)
 
 
 def log_rates(
