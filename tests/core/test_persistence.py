@@ -40,6 +40,21 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return model.save(tmp_path_factory.mktemp("saved") / "model.cm2")
 
 
+def test_a_file_is_deflated_and_one_that_is_not_can_be_read(saved: Path, tmp_path: Path) -> None:
+    """Trees are alike, so that their descriptions and numbers deflate to far less than a half."""
+    with zipfile.ZipFile(saved) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    assert saved.stat().st_size < sum(map(len, contents.values())) / 2
+    stored = tmp_path / "stored.cm2"
+    with zipfile.ZipFile(stored, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    assert stored.stat().st_size > 2 * saved.stat().st_size
+    X, _ = samples(40, seed=1)
+    before, after = (CM2Classifier.load(path).predict_proba(X) for path in (stored, saved))
+    np.testing.assert_array_equal(before, after)
+
+
 @pytest.mark.parametrize("head", ["experts", "joint", "fusion", "pooled"])
 def test_a_loaded_model_predicts_the_same_to_the_bit(head: str, tmp_path: Path) -> None:
     X, y = samples()

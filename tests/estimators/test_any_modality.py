@@ -162,7 +162,7 @@ def test_heads_on_embeddings_never_see_rows_of_their_network(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     trained, fitted = [], []
-    train, cross_fit = Fusion._train, JointHead.cross_fit
+    train, fit = Fusion._train, JointHead.fit
 
     def watched_train(self: Fusion, blocks: Any, y: Any, *rest: Any) -> Any:
         trained.append(set(rest[2].tolist()))
@@ -171,10 +171,10 @@ def test_heads_on_embeddings_never_see_rows_of_their_network(
     def watched_fit(self: JointHead, blocks: Any, *rest: Any) -> Any:
         assert blocks.values["xray"].shape == (len(blocks.present), 4)
         fitted.append(blocks.values["number"][:, 0])
-        return cross_fit(self, blocks, *rest)
+        return fit(self, blocks, *rest)
 
     monkeypatch.setattr(Fusion, "_train", watched_train)
-    monkeypatch.setattr(JointHead, "cross_fit", watched_fit)
+    monkeypatch.setattr(JointHead, "fit", watched_fit)
     numbers = np.linspace(-1.0, 1.0, ROWS)[:, None]
     data = {"number": numbers, "xray": X["xray"]}
     encoders = {"xray": TINY["xray"]}

@@ -88,7 +88,7 @@ def save(estimator: Any, path: str | Path) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
-        skops.io.dump(estimator, part)
+        skops.io.dump(estimator, part, compression=zipfile.ZIP_DEFLATED)
         with zipfile.ZipFile(part, "a") as archive:
             archive.writestr(_HEADER, json.dumps({"format": _FORMAT, "cm2": version("cm2")}))
     return path

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from jaxtyping import Float, Int
+from numpy import ndarray
 
 from cm2 import copulas, couplings
 from cm2.core import persistence
 from cm2.estimators.heads import Embedded, Experts, Fusion, Head, JointHead, Pool, Presence
 from cm2.estimators.heads.base import Held
+from cm2.estimators.heads.embedded import LEAST_NETWORKS
 from cm2.estimators.heads.fusion import ACCELERATORS
 from cm2.networks import fusions, imputers, models
 from cm2.networks.models import objectives, posteriors
@@ -65,6 +69,15 @@ def check_sizes(given: Mapping[str, Any], blocks: Blocks) -> None:
             )
 
 
+def count_networks(given: Mapping[str, Any], blocks: Blocks) -> int:
+    """How many networks the folds have to suit."""
+    if given["head"] == "fusion":
+        return given["n_networks"]
+    if blocks.unread:  # the other heads read what a network makes of rows that it did not see
+        return max(given["n_networks"], LEAST_NETWORKS)
+    return given["n_networks"] if given["head"] == "pooled" else 1
+
+
 def imputation(given: Mapping[str, Any]) -> str:
     """The imputer's name; a mean without a closed form would take 64 draws in each step."""
     if given["imputation"] != "auto":
@@ -83,6 +96,7 @@ def build(given: Mapping[str, Any], seed: int, blocks: Blocks, held: Held | None
         blocks: The training samples.
         held: Those that stop the training of networks.
     """
+    networks = count_networks(given, blocks)
     fusion = Fusion(
         copula=given["copula"],
         components=given["n_components"],
@@ -93,7 +107,7 @@ def build(given: Mapping[str, Any], seed: int, blocks: Blocks, held: Held | None
         fusion=given["fusion"],
         posterior=given["posterior"],
         objective=given["objective"],
-        folds=given["n_networks"],
+        folds=networks,
         max_epochs=given["max_epochs"],
         patience=given["patience"],
         lr=given["learning_rate"],
@@ -119,7 +133,26 @@ def build(given: Mapping[str, Any], seed: int, blocks: Blocks, held: Held | None
         for name in ("joint", "experts"):
             heads[name] = Embedded(heads[name], fusion, seed)
     # At least three folds, and equally many for each network.
-    folds = given["n_networks"] * -(-3 // given["n_networks"])
+    folds = networks * -(-3 // networks)
     pooled = given["head"] == "pooled"
     head = Pool(heads, folds=folds, random_state=seed) if pooled else heads[given["head"]]
-    return Presence(head, seed) if given["presence"] else head
+    return Presence(head, folds, seed) if given["presence"] else head
+
+
+def fitted(
+    heads: Sequence[Head],
+    blocks: Blocks,
+    parts: Sequence[tuple[Int[ndarray, " n"], Float[ndarray, " n"]]],
+    groups: ndarray | None,
+) -> list[Head]:
+    """Fits a head for each label, after all of them have been checked.
+
+    Args:
+        heads: The heads.
+        blocks: The training samples.
+        parts: Codes and weights of each label.
+        groups: The patient of each sample, if some have several.
+    """
+    for head, (codes, _) in zip(heads, parts, strict=True):
+        head.check(codes, groups)
+    return [head.fit(blocks, *part, groups) for head, part in zip(heads, parts, strict=True)]

@@ -63,7 +63,8 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         posterior: Encoder posterior, ``"point"`` or ``"gaussian"``.
         objective: ``"alignment"`` or ``"elbo"``.
         n_networks: Networks of the fusion head; each is trained without one fold, and all are
-            averaged.
+            averaged. With texts or images the other heads learn from what a network did not see,
+            so that at least two are trained; a pool's heads share them.
         max_epochs: Largest number of passes over the training data.
         patience: Epochs without improvement on validation rows before training stops.
         learning_rate: Of AdamW.
@@ -204,7 +205,8 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.modalities_ = list(self.reader_.names_)
         assembly.check_sizes(self.get_params(deep=False), blocks)
         if groups is not None:
-            held_out = self.head == "pooled" or (self.head == "fusion" and self.n_networks > 1)
+            held_out = self.presence or self.head == "pooled"
+            held_out = held_out or (self.head == "fusion" and self.n_networks > 1)
             targets.check_patients(groups, 3 if held_out else 2, f"head={self.head!r}")
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         build = partial(assembly.build, self.get_params(deep=False), seed, blocks)
@@ -212,14 +214,13 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.head_: Head | list[Head]
         if codes.ndim == 1:
             self.prior_ = class_prior(codes, weight, len(self.classes_))
-            self.head_ = build(held).fit(blocks, codes, weight, groups)
+            self.head_ = assembly.fitted([build(held)], blocks, [(codes, weight)], groups)[0]
         else:
             parts = [(label, self._weighted(weight, label)) for label in codes.T]
             self.prior_ = np.stack([class_prior(label, share, 2) for label, share in parts])
-            self.head_ = [
-                build(held and held._replace(y=held.y[:, k])).fit(blocks, *part, groups)
-                for k, part in enumerate(parts)
-            ]
+            labels = codes.T if held is None else held.y.T
+            heads = [build(held and held._replace(y=label)) for label in labels]
+            self.head_ = assembly.fitted(heads, blocks, parts, groups)
         return self
 
     def predict_proba(self, X: Any, *, present: Any = None) -> Float[ndarray, "n label"]:

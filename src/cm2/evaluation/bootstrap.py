@@ -21,6 +21,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
+from cm2.samples.targets import check_known
+
 LEVEL = 0.95
 FEW = 20
 """Patients with an outcome below which an interval has a note."""
@@ -58,7 +60,7 @@ def numbered(groups: ndarray | None, rows: int) -> Int[ndarray, " n"]:
     """The patient of each row as a number from 0; each row is one where no groups are given.
 
     Raises:
-        ValueError: If there is not one group a row.
+        ValueError: If there is not one group a row, or one is missing.
     """
     if groups is None:
         return np.arange(rows)
@@ -66,6 +68,7 @@ def numbered(groups: ndarray | None, rows: int) -> Int[ndarray, " n"]:
         raise ValueError(
             f"groups should have one entry for each of {rows} rows, not shape {np.shape(groups)}"
         )
+    check_known(groups)
     return np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64)
 
 

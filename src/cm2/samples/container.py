@@ -17,7 +17,7 @@ from jaxtyping import Bool
 from numpy import ndarray
 
 from cm2.core.errors import InputError
-from cm2.samples import opened, selection, tables
+from cm2.samples import opened, selection, tables, targets
 from cm2.samples.folder import Folder
 from cm2.samples.kinds import column, kind_of
 
@@ -86,6 +86,7 @@ class Samples:
         self._check_rows(parts)
         self.ids = self._told("ids", ids)
         self.groups = self._told("groups", groups)
+        targets.check_known(() if groups is None else groups)
         self.y = self._told("y", y)
 
     @classmethod

@@ -89,7 +89,21 @@ def checked_groups(groups: Any, rows: int) -> ndarray:
     checked = np.asarray(groups)
     if checked.shape != (rows,):
         raise ValueError(f"groups must have shape ({rows},), got {checked.shape}")
+    check_known(groups)
     return checked
+
+
+def check_known(groups: Any) -> None:
+    """Refuses rows whose patient is missing: NaN, None or NaT.
+
+    As they were given: an array of texts would have the text "nan" for a missing one.
+    """
+    missing = np.flatnonzero(pd.isna(pd.Series(groups)))
+    if len(missing):
+        raise ValueError(
+            f"groups has {len(missing)} missing values, first at row {missing[0]}: it must name "
+            "the patient of each row, a number of its own where that is not known"
+        )
 
 
 def check_patients(groups: ndarray, least: int, who: str) -> None:

@@ -1,13 +1,16 @@
 """What presence says: Bayes' rule by hand, no say where it says nothing, and the fault it mends."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from cm2 import CM2Classifier
+from cm2.estimators.heads import Fusion
 from cm2.estimators.heads.presence import log_presence, log_rates
+from cm2.networks.models import Model
 
 
 def noise(
@@ -64,3 +67,22 @@ def test_the_pool_takes_it_too(small_models: None) -> None:
     model = CM2Classifier(presence=True, **options).fit(X, y)
     assert model.predict_spread(X).shape == (300, 2)
     assert model.embed(X).shape[:2] == (300, 2)
+
+
+@pytest.mark.parametrize("networks", [2, 4, 5])
+def test_it_trains_as_many_networks_as_asked_for_on_equal_parts(
+    networks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def remembered(
+        self: Fusion, blocks: Any, y: Any, weight: Any, groups: Any, rows: Any, *_: Any
+    ) -> Model:
+        seen.append(len(rows))
+        return self._network(0).eval()
+
+    monkeypatch.setattr(Fusion, "_train", remembered)
+    X, y = noise(60, 4, (0.3, 0.9))
+    options = {"head": "fusion", "embedding_dim": 2, "random_state": 0}
+    CM2Classifier(presence=True, n_networks=networks, **options).fit(X, y)
+    assert seen == [60 - 60 // networks] * networks

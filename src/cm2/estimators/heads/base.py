@@ -72,6 +72,24 @@ class Head(BaseEstimator, ABC):  # type: ignore[misc]
         Rows of one group (one patient, say) stay together wherever the head divides its rows.
         """
 
+    def check(
+        self,
+        y: Int[ndarray, " n"],
+        groups: ndarray | None = None,
+        folds: Int[ndarray, " n"] | None = None,
+    ) -> None:
+        """Refuses, before anything is trained, rows from which this head could not learn.
+
+        Args:
+            y: Class codes.
+            groups: As in :meth:`fit`.
+            folds: Of :meth:`cross_fit`, if that is to come and not :meth:`fit`.
+
+        Raises:
+            ValueError: With the least number that would do.
+        """
+        return
+
     @abstractmethod
     def predict_log_proba(self, blocks: Blocks) -> Float[ndarray, "n label"]:
         """Log probabilities of the classes, normalised in each row."""

@@ -65,6 +65,16 @@ class Pool(Head):
         state.pop("log_proba_", None)
         return state
 
+    def check(
+        self,
+        y: Int[ndarray, " n"],
+        groups: ndarray | None = None,
+        folds: Int[ndarray, " n"] | None = None,
+    ) -> None:
+        """Refuses what one of the heads refuses, on the pool's own folds."""
+        for head in self.heads.values():
+            head.check(y, groups, self._folds(y, groups))
+
     def fit(
         self,
         blocks: Blocks,
@@ -86,7 +96,8 @@ class Pool(Head):
         kept = np.flatnonzero(weight > 0)
         blocks, y, weight = blocks.take(kept), y[kept], weight[kept]
         groups = None if groups is None else np.asarray(groups)[kept]
-        folds = stratified_folds(y, self.folds, self.random_state, groups)
+        self.check(y, groups)
+        folds = self._folds(y, groups)
         self.heads_ = {name: clone(head) for name, head in self.heads.items()}
         for head in self.heads_.values():  # networks are trained once for all that use them
             if isinstance(head, Embedded):
@@ -124,6 +135,9 @@ class Pool(Head):
         """Log probabilities of the pool."""
         each = np.stack([head.predict_log_proba(blocks) for head in self.heads_.values()])
         return pool(each, np.array(list(self.weights_.values())), self.scale_)
+
+    def _folds(self, y: Int[ndarray, " n"], groups: ndarray | None) -> Int[ndarray, " n"]:
+        return stratified_folds(y, self.folds, self.random_state, groups)
 
 
 def pool(

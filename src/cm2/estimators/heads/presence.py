@@ -24,8 +24,6 @@ from cm2.samples.targets import row_weights
 STRENGTH = 10.0
 """Rows of the common rate with which each class's rate of presence is shrunk."""
 
-FOLDS = 3
-
 MOST = 2.0
 """Largest exponent of p(O | y)."""
 
@@ -39,6 +37,8 @@ class Presence(Head):
 
     Args:
         head: The head.
+        folds: Number of folds for out-of-fold predictions; a multiple of the head's networks, if it
+            has several, so that each of them is trained and leaves out as many rows.
         random_state: Seed of the folds.
 
     Attributes:
@@ -47,9 +47,19 @@ class Presence(Head):
         gamma_: The exponent.
     """
 
-    def __init__(self, head: Head, random_state: int = 0) -> None:
+    def __init__(self, head: Head, folds: int = 3, random_state: int = 0) -> None:
         self.head = head
+        self.folds = folds
         self.random_state = random_state
+
+    def check(
+        self,
+        y: Int[ndarray, " n"],
+        groups: ndarray | None = None,
+        folds: Int[ndarray, " n"] | None = None,
+    ) -> None:
+        """Refuses what the head refuses, on folds of this one's own."""
+        self.head.check(y, groups, self._folds(y, groups))
 
     def fit(
         self,
@@ -60,7 +70,8 @@ class Presence(Head):
     ) -> Self:
         """Fits the head, the rates, and how far they are believed."""
         weight = row_weights(sample_weight, len(y))
-        folds = stratified_folds(y, FOLDS, self.random_state, groups)
+        self.check(y, groups)
+        folds = self._folds(y, groups)
         self.head_ = clone(self.head)
         log_proba = self.head_.cross_fit(blocks, y, weight, folds, groups)
 
@@ -85,6 +96,9 @@ class Presence(Head):
         check_is_fitted(self, "head_")
         shift = self.gamma_ * log_presence(self.log_rate_, blocks.present)
         return np.asarray(log_softmax(self.head_.predict_log_proba(blocks) + shift, axis=1))
+
+    def _folds(self, y: Int[ndarray, " n"], groups: ndarray | None) -> Int[ndarray, " n"]:
+        return stratified_folds(y, self.folds, self.random_state, groups)
 
 
 def log_rates(

@@ -130,7 +130,7 @@ class EventColumn(Listed):
     """
 
     learned = LearnedEvents
-    encoder = {"kind": "events"}
+    encoder = {"kind": "transformer", "width": 32, "layers": 1, "heads": 2}
 
     def __init__(self, name: str, values: Any, names: Sequence[str] | None = None) -> None:
         listed = entries(values)

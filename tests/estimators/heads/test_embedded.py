@@ -1,0 +1,104 @@
+"""Heads on embeddings: how many networks they take, and how few rows they accept."""
+
+from typing import Any, Self
+
+import numpy as np
+import pytest
+
+from cm2 import CM2Classifier
+from cm2.estimators.heads import Experts, Fusion
+from cm2.estimators.heads.base import FLOOR
+
+TINY = {"xray": {"kind": "image", "depths": [1], "widths": [2]}}
+
+
+def data(rows: int) -> tuple[dict[str, Any], np.ndarray]:
+    """A table that tells the class, and a picture that all rows but some have."""
+    y = np.arange(rows) % 2
+    table = np.random.default_rng(0).normal(size=(rows, 2)) + y[:, None]
+    grey = np.arange(rows, dtype=np.uint8)[:, None, None] * np.ones((8, 8), np.uint8)
+    return {"labs": table, "xray": [None if k % 5 == 4 else one for k, one in enumerate(grey)]}, y
+
+
+def model(head: str, networks: int, **options: Any) -> CM2Classifier:
+    small = {"embedding_dim": 2, "max_epochs": 1, "random_state": 0, "device": "cpu"}
+    return CM2Classifier(head=head, n_networks=networks, encoders=TINY, **small | options)
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rows of each network; none is trained, what starts at random is as good here."""
+    seen: list[int] = []
+
+    def untrained(self: Fusion, *data: Any) -> Any:
+        seen.append(len(data[4]))
+        return self._network(data[5]).eval()
+
+    monkeypatch.setattr(Fusion, "_train", untrained)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("head", "asked", "networks"), [("pooled", 1, 2), ("pooled", 3, 3), ("joint", 1, 2)]
+)
+def test_the_members_of_a_pool_share_the_networks(
+    head: str, asked: int, networks: int, trained: list[int], small_models: None
+) -> None:
+    X, y = data(24)
+    fitted = model(head, asked).fit(X, y)
+    assert trained == [24 - 24 // networks] * networks
+    assert fitted.predict_proba(X).shape == (24, 2)
+
+
+def test_a_head_alone_is_fitted_once_a_network(
+    trained: list[int], small_models: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits, fit = [], Experts.fit
+
+    def counted(self: Experts, blocks: Any, *rest: Any) -> Self:
+        fits.append(len(blocks.present))
+        return fit(self, blocks, *rest)
+
+    monkeypatch.setattr(Experts, "fit", counted)
+    X, y = data(24)
+    model("experts", 3).fit(X, y)
+    assert fits == [8] * 3
+
+
+@pytest.mark.parametrize(
+    ("head", "presence", "patients"),
+    [
+        ("pooled", False, 6),
+        ("joint", False, 4),
+        ("experts", False, 4),
+        ("experts", True, 6),
+    ],
+)
+def test_few_patients_work_or_are_refused_before_any_training(
+    head: str, presence: bool, patients: int, trained: list[int], small_models: None
+) -> None:
+    """Every patient has rows of both classes, so that two networks can have equally many."""
+    X, y = data(6 * patients)
+    groups = np.arange(len(y)) // 6
+    fitted = model(head, 2, presence=presence).fit(X, y, groups=groups)
+    assert (fitted.predict_log_proba(X) > FLOOR).all()
+    trained.clear()
+    fewer = slice(6 * (patients - 1))
+    X = {name: values[fewer] for name, values in X.items()}
+    with pytest.raises(ValueError, match=f"at least {patients} patients, 2 with each of 2 classes"):
+        model(head, 2, presence=presence).fit(X, y[fewer], groups=groups[fewer])
+    assert not trained
+
+
+@pytest.mark.parametrize(("head", "labels"), [("pooled", 1), ("joint", 2), ("experts", 1)])
+def test_a_rare_class_works_or_is_refused_before_any_training(
+    head: str, labels: int, trained: list[int], small_models: None
+) -> None:
+    X, y = data(24)
+    rare = (np.arange(24) < 3).astype(int)
+    target = rare if labels == 1 else np.stack([y, rare], axis=1)
+    model(head, 3).fit(X, target).predict_proba(X)
+    trained.clear()
+    with pytest.raises(ValueError, match=r"at least 8 samples, 4 with each of 2 classes, or fewer"):
+        model(head, 4).fit(X, target)
+    assert not trained
