@@ -192,8 +192,8 @@ class EventColumn(Listed):
 
 def _place(known: Sequence[str], names: Sequence[str]) -> Int[ndarray, " name"]:
     """Where names stand among those that are known; -1 for others."""
-    found = pd.Index(known, dtype=object).get_indexer(pd.Index(names, dtype=object))
-    return np.asarray(found)
+    place = {name: number for number, name in enumerate(known)}
+    return np.array([place.get(name, -1) for name in names], np.int64)
 
 
 def _checked(name: str, row: int, one: Any) -> pd.DataFrame:
