@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-__all__ = ["kept", "luck"]
+__all__ = ["hidden", "kept", "luck"]
 
 
 def luck(stays: Int[ndarray, " stay"], name: str, seed: int) -> Float[ndarray, " stay"]:
@@ -56,3 +56,20 @@ def kept(
     left = chance >= rate
     left[np.arange(len(stays)), spared] = True
     return left & has
+
+
+def hidden(
+    present: Bool[ndarray, "n modality"], rate: float | int, rng: np.random.Generator
+) -> Bool[ndarray, "n modality"]:
+    """What is left when each modality of each sample is hidden with probability ``rate``.
+
+    At least one stays: where all would be hidden, one, drawn evenly, is kept. A modality that was
+    missing before stays missing, and is not the one that is kept.
+    """
+    if not 0 <= rate < 1:
+        raise ValueError(f"rate should be in [0, 1), got {rate}")
+    luck = np.where(present, rng.random(present.shape), -1.0)
+    keep = luck >= rate
+    rows, luckiest = np.arange(len(keep)), np.argmax(luck, axis=1)
+    keep[rows, luckiest] = present[rows, luckiest]
+    return keep & present

@@ -51,6 +51,15 @@ class Blocks(NamedTuple):
             self.encoders,
         )
 
+    def hidden(self, present: Bool[ndarray, "n modality"]) -> Blocks:
+        """The rows with some of their modalities only."""
+        values = {
+            name: np.where(present[:, [column]], self.values[name], np.float32(0))
+            for column, name in enumerate(self.names)
+            if name in self.values
+        }
+        return self._replace(values=values, present=present)
+
     @property
     def names(self) -> list[str]:
         """The modalities."""

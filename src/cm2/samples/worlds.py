@@ -13,6 +13,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
+from cm2.core.removal import hidden
+
 WORLDS = ("shared", "independent", "xor", "cross-rank")
 MODALITIES = ("a", "b", "c", "d")
 
@@ -85,14 +87,8 @@ def remove(
         >>> float(np.isnan(remove(X, 0.5)["a"][:, 0]).mean().round(1))
         0.5
     """
-    if not 0 <= rate < 1:
-        raise ValueError(f"rate should be in [0, 1), got {rate}")
-    rng = np.random.default_rng(seed)
     there = np.stack([~np.isnan(block).all(axis=1) for block in X.values()], axis=1)
-    luck = np.where(there, rng.random(there.shape), -1.0)
-    keep = luck >= rate
-    luckiest = np.argmax(luck, axis=1)
-    keep[np.arange(len(keep)), luckiest] = there[np.arange(len(keep)), luckiest]
+    keep = hidden(there, rate, np.random.default_rng(seed))
     return {
         name: np.where(keep[:, [i]], block, np.nan) for i, (name, block) in enumerate(X.items())
     }

@@ -1,6 +1,7 @@
 """Prediction heads of the estimator: each turns blocks of modalities into class probabilities."""
 
 from cm2.estimators.heads.base import REGISTRY, Head, register
+from cm2.estimators.heads.early import Boosting, Linear
 from cm2.estimators.heads.embedded import Embedded
 from cm2.estimators.heads.experts import Experts
 from cm2.estimators.heads.fusion import Fusion
@@ -10,11 +11,13 @@ from cm2.estimators.heads.presence import Presence
 
 __all__ = [
     "REGISTRY",
+    "Boosting",
     "Embedded",
     "Experts",
     "Fusion",
     "Head",
     "JointHead",
+    "Linear",
     "Pool",
     "Presence",
     "register",

@@ -7,7 +7,7 @@ it sees standardised blocks and integer class codes, never the user's tables.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self, TypeGuard
 
 import numpy as np
@@ -101,7 +101,8 @@ class Head(BaseEstimator, ABC):  # type: ignore[misc]
         sample_weight: Float[ndarray, " n"] | None,
         folds: Int[ndarray, " n"],
         groups: ndarray | None = None,
-    ) -> Float[ndarray, "n label"]:
+        views: Sequence[Bool[ndarray, "n modality"]] = (),
+    ) -> Float[ndarray, "view n label"]:
         """Log probabilities of each row by a head that was fitted without the row's fold.
 
         Refits a clone once a fold and leaves this head as it is. A head that has such
@@ -113,19 +114,26 @@ class Head(BaseEstimator, ABC):  # type: ignore[misc]
             sample_weight: Weight of each row; None for ones.
             folds: The number of the fold in which each row is held out.
             groups: As in :meth:`fit`.
+            views: What else of the rows is shown to the head in predicting, after the rows as they
+                are: some of the modalities that each has.
+
+        Returns:
+            The rows as they are, and each view.
         """
         weight = row_weights(sample_weight, len(y))
-        log_proba = np.full((len(y), int(y.max()) + 1), FLOOR)
+        shown = [blocks, *map(blocks.hidden, views)]
+        log_proba = np.full((len(shown), len(y), int(y.max()) + 1), FLOOR)
         for fold in np.unique(folds):
             train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
             seen, codes = np.unique(y[train], return_inverse=True)
             if len(seen) < 2:
-                log_proba[np.ix_(test, seen)] = 0.0
+                log_proba[:, test[:, None], seen] = 0.0
                 continue
             head = clone(self).fit(
                 blocks.take(train), codes, weight[train], None if groups is None else groups[train]
             )
-            log_proba[np.ix_(test, seen)] = head.predict_log_proba(blocks.take(test))
+            for view, rows in enumerate(shown):
+                log_proba[view, test[:, None], seen] = head.predict_log_proba(rows.take(test))
         return log_proba
 
     def cross_fit(
@@ -135,12 +143,13 @@ class Head(BaseEstimator, ABC):  # type: ignore[misc]
         sample_weight: Float[ndarray, " n"] | None,
         folds: Int[ndarray, " n"],
         groups: ndarray | None = None,
-    ) -> Float[ndarray, "n label"]:
+        views: Sequence[Bool[ndarray, "n modality"]] = (),
+    ) -> Float[ndarray, "view n label"]:
         """Fits this head on all rows and returns its out-of-fold log probabilities.
 
         A head that can share work between the two overrides this method.
         """
-        log_proba = self.out_of_fold(blocks, y, sample_weight, folds, groups)
+        log_proba = self.out_of_fold(blocks, y, sample_weight, folds, groups, views)
         self.fit(blocks, y, sample_weight, groups)
         return log_proba
 

@@ -7,11 +7,11 @@ and what these heads say is averaged.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy.special import log_softmax
 from sklearn.base import clone
@@ -124,18 +124,20 @@ class Embedded(Head):
         sample_weight: Float[ndarray, " n"] | None,
         folds: Int[ndarray, " n"],
         groups: ndarray | None = None,
-    ) -> Float[ndarray, "n label"]:
+        views: Sequence[Bool[ndarray, "n modality"]] = (),
+    ) -> Float[ndarray, "view n label"]:
         """Fits, and predicts each row by a network and a head that did not see it.
 
         Network k and its head predict the rows of fold k part by part: the network saw none of
         them, and the head of a part was fitted on the others.
         """
         self.check(y, groups, folds)
-        log_proba = np.full((len(y), int(y.max()) + 1), FLOOR)
+        log_proba = np.full((1 + len(views), len(y), int(y.max()) + 1), FLOOR)
         for part in self._parts(blocks, y, sample_weight, folds, groups):
             inner = stratified_folds(part.y, PARTS, self.random_state, part.groups)
-            log_proba[np.ix_(part.rows, part.seen)] = part.head.cross_fit(
-                part.blocks, part.y, part.weight, inner, part.groups
+            shown = [view[part.rows] for view in views]
+            log_proba[:, part.rows[:, None], part.seen] = part.head.cross_fit(
+                part.blocks, part.y, part.weight, inner, part.groups, shown
             )
         return log_proba
 

@@ -6,12 +6,13 @@ the head predicts new rows with the average of all networks: one training serves
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from joblib import Parallel, delayed
 from numpy import ndarray
 from sklearn.base import clone
@@ -180,14 +181,15 @@ class Fusion(Head):
         sample_weight: Float[ndarray, " n"] | None,
         folds: Int[ndarray, " n"],
         groups: ndarray | None = None,
-    ) -> Float[ndarray, "n label"]:
+        views: Sequence[Bool[ndarray, "n modality"]] = (),
+    ) -> Float[ndarray, "view n label"]:
         """Trains one network a fold, predicts the fold with it, and keeps the networks.
 
         If there are more folds than networks, folds are merged; a multiple of their number keeps
         the parts equal.
         """
         if self.folds == 1:
-            return super().cross_fit(blocks, y, sample_weight, folds, groups)
+            return super().cross_fit(blocks, y, sample_weight, folds, groups, views)
         weight = row_weights(sample_weight, len(y))
         numbers = self.numbers(folds)
         self._prepare(blocks, y)
@@ -197,10 +199,12 @@ class Fusion(Head):
             )
             for number in range(numbers.max() + 1)
         )
-        log_proba = np.full((len(y), int(y.max()) + 1), FLOOR)
+        shown = [blocks, *map(blocks.hidden, views)]
+        log_proba = np.full((len(shown), len(y), int(y.max()) + 1), FLOOR)
         for number, network in enumerate(self.networks_):
             outside = np.flatnonzero(numbers == number)
-            log_proba[outside] = self._log_average([network], blocks.take(outside))
+            for view, rows in enumerate(shown):
+                log_proba[view, outside] = self._log_average([network], rows.take(outside))
         return log_proba
 
     def numbers(self, folds: Int[ndarray, " n"]) -> Int[ndarray, " n"]:
@@ -215,11 +219,12 @@ class Fusion(Head):
         sample_weight: Float[ndarray, " n"] | None,
         folds: Int[ndarray, " n"],
         groups: ndarray | None = None,
-    ) -> Float[ndarray, "n label"]:
+        views: Sequence[Bool[ndarray, "n modality"]] = (),
+    ) -> Float[ndarray, "view n label"]:
         """Trains one network a fold and predicts the fold with it; this head stays as it is."""
         count = len(np.unique(folds)) if self.folds == 1 else self.folds
         head: Self = clone(self).set_params(folds=count)
-        return head.cross_fit(blocks, y, sample_weight, folds, groups)
+        return head.cross_fit(blocks, y, sample_weight, folds, groups, views)
 
     def embed(self, blocks: Blocks, number: int = 0) -> Float[ndarray, "n modality dim"]:
         """Embeddings by one of the networks, zeros where a modality is absent.

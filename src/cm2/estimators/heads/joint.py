@@ -8,11 +8,11 @@ classes' own; the law of deviations is shared (linear) or each class has its own
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
@@ -179,9 +179,10 @@ class JointHead(Head):
         sample_weight: Float[ndarray, " n"] | None,
         folds: Int[ndarray, " n"],
         groups: ndarray | None = None,
-    ) -> Float[ndarray, "n label"]:
+        views: Sequence[Bool[ndarray, "n modality"]] = (),
+    ) -> Float[ndarray, "view n label"]:
         """Fits on all rows; the folds that choose the setting give the out-of-fold predictions."""
-        return self._fit(blocks, y, row_weights(sample_weight, len(y)), folds, groups)
+        return self._fit(blocks, y, row_weights(sample_weight, len(y)), folds, groups, views)
 
     def predict_log_proba(self, blocks: Blocks) -> Float[ndarray, "n label"]:
         """Log probabilities of the classes."""
@@ -203,7 +204,8 @@ class JointHead(Head):
         weight: Float[ndarray, " n"],
         folds: Int[ndarray, " n"],
         groups: ndarray | None,
-    ) -> Float[ndarray, "n label"]:
+        views: Sequence[Bool[ndarray, "n modality"]] = (),
+    ) -> Float[ndarray, "view n label"]:
         """Fits everything and returns out-of-fold log probabilities."""
         self.prior_ = class_prior(y, weight, int(y.max()) + 1)
         rows = np.random.default_rng(self.random_state).permutation(len(y))[:SELECTION]
@@ -212,9 +214,13 @@ class JointHead(Head):
         z = {"components": self.projection_.transform(blocks)}
         z["scores"] = self.projection_.scores(z["components"], blocks.present)
 
-        def held_out(setting: Setting, rows: Int[ndarray, " row"]) -> Float[ndarray, "row label"]:
+        def held_out(
+            setting: Setting,
+            rows: Int[ndarray, " row"],
+            shown: Sequence[Bool[ndarray, "n modality"]] = (blocks.present,),
+        ) -> Float[ndarray, "view row label"]:
             """Log densities of some rows by laws without their fold."""
-            density = np.zeros((len(rows), len(self.prior_)))
+            density = np.zeros((len(shown), len(rows), len(self.prior_)))
             part, here = z[setting.margin][rows][:, :, : setting.dim], blocks.present[rows]
             codes, share, fold = y[rows], weight[rows], folds[rows]
             for number in np.unique(fold):
@@ -222,23 +228,25 @@ class JointHead(Head):
                 laws = self._laws(setting).fit(
                     part[train], here[train], codes[train], share[train], len(self.prior_)
                 )
-                density[test] = laws.log_density(part[test], here[test])
+                for view, mask in enumerate(shown):
+                    seen = mask[rows][test]
+                    density[view, test] = laws.log_density(part[test] * seen[..., None], seen)
             return density
 
         search = Search(weight[rows], None if groups is None else groups[rows])
         rarest = int(np.bincount(y[rows]).min())
         for setting in self._settings(search, rarest):
-            density = held_out(setting, rows)
+            density = held_out(setting, rows)[0]
             beta = self._confidence(density, y[rows], weight[rows])
             log_proba = self._posterior(density, beta)
             search.add(setting, -log_proba[np.arange(len(rows)), y[rows]], density)
         chosen = search.best
         self.dim_, self.margin_, self.pooling_, self.strength_ = chosen
         self.tried_ = [one._asdict() | {"loss": loss} for one, loss in search.losses.items()]
-        density = search.density
-        if len(rows) < len(y):
-            density = held_out(chosen, np.arange(len(y)))
-        self.beta_ = self._confidence(density, y, weight)
+        density = search.density[None]
+        if views or len(rows) < len(y):
+            density = held_out(chosen, np.arange(len(y)), (blocks.present, *views))
+        self.beta_ = self._confidence(density[0], y, weight)
         part = z[chosen.margin][:, :, : chosen.dim]
         self.laws_ = self._laws(chosen).fit(part, blocks.present, y, weight, len(self.prior_))
         return self._posterior(density, self.beta_)

@@ -73,7 +73,7 @@ class Presence(Head):
         self.check(y, groups)
         folds = self._folds(y, groups)
         self.head_ = clone(self.head)
-        log_proba = self.head_.cross_fit(blocks, y, weight, folds, groups)
+        log_proba = self.head_.cross_fit(blocks, y, weight, folds, groups)[0]
 
         def shift(train: Bool[ndarray, " n"], test: Bool[ndarray, " n"]) -> ndarray:
             seen = log_rates(blocks.present[train], y[train], weight[train], log_proba.shape[1])
