@@ -1,22 +1,25 @@
 """The log-linear pool of heads: a weighted geometric mean of their probabilities.
 
-Weights and confidence are fitted on out-of-fold predictions of the training data and shrunk to
-equal weights and confidence one. Log-linear pooling: Genest and Zidek (1986), "Combining
-probability distributions"; see the design page, "Prediction heads".
+What a head is worth depends on what is missing, so weights and confidence are functions of the
+share of modalities that a row lacks. They are fitted on out-of-fold predictions of the training
+rows, as they are and with further modalities hidden, and shrunk to equal weights and confidence
+one. Log-linear pooling: Genest and Zidek (1986), "Combining probability distributions"; see the
+design page, "Prediction heads".
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Self
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 from sklearn.base import clone
 
+from cm2.core.removal import hidden
 from cm2.estimators.heads.base import FLOOR, Head, stratified_folds
 from cm2.estimators.heads.embedded import Embedded
 from cm2.estimators.heads.fusion import Fusion
@@ -25,14 +28,47 @@ from cm2.samples.targets import row_weights
 
 WEIGHT_VARIANCE = 4.0
 SCALE_VARIANCE = 0.25
+SLOPE_VARIANCE = 1.0
+
+RATES = (0.3, 0.6)
+"""Rates at which modalities are hidden in the views, beside the rows as they are."""
+
+LEAST = 0.05
+"""A head of less weight on average is left out: it does not pay for its predictions."""
+
+
+class Weights(NamedTuple):
+    """Weights and confidence as functions of the share missing, in deviations from its mean.
+
+    Attributes:
+        level: Logarithms of the heads' weights at the mean share, less what they have in common.
+        slope: How they change by a deviation of it.
+        scale: Logarithm of the confidence at the mean share, and how it changes.
+        center: The mean share missing.
+        width: Its standard deviation; infinite if it is always the same.
+    """
+
+    level: Float[ndarray, " head"]
+    slope: Float[ndarray, " head"]
+    scale: Float[ndarray, " 2"]
+    center: float
+    width: float
+
+    def at(self, missing: Float[ndarray, " n"]) -> tuple[ndarray, ndarray]:
+        """Weights, which sum to one, and confidence of rows that lack such shares."""
+        apart = (missing - self.center) / self.width
+        weights = softmax(self.level + apart[:, None] * self.slope, axis=1)
+        return weights, np.exp(self.scale[0] + self.scale[1] * apart)
 
 
 class Pool(Head):
-    r"""Heads pooled as :math:`\log p = e^s \sum_k w_k \log p_k` plus what normalises it.
+    r"""Heads pooled as :math:`\log p = e^{s} \sum_k w_k \log p_k` plus what normalises it.
 
-    The weights are :math:`w_k \propto a_k e^{t_k}` with :math:`a_k` given in advance. What is
-    minimised is the out-of-fold log loss, summed, plus
-    :math:`\sum_k t_k^2 / (2 \cdot 4) + s^2 / (2 \cdot 0.25)`.
+    The weights are :math:`w_k \propto a_k e^{t_k + u_k f}` and :math:`s = s_0 + s_1 f`, with
+    :math:`a_k` given in advance and :math:`f` the share of modalities that a row lacks, in standard
+    deviations from its mean. What is minimised is the out-of-fold log loss, summed over rows and
+    averaged over views of them, plus :math:`\sum_k t_k^2 / (2 \cdot 4) + \sum_k u_k^2 / 2
+    + (s_0^2 + s_1^2) / (2 \cdot 0.25)`. A head whose weight is under .05 on average is left out.
 
     Args:
         heads: The heads by name. They stay unfitted: clones are fitted.
@@ -41,10 +77,12 @@ class Pool(Head):
         random_state: Seed of the folds.
 
     Attributes:
-        heads_: The heads fitted on all rows.
-        weights_: The weight of each head; they sum to one.
-        scale_: The common exponent.
-        log_proba_: Out-of-fold log probabilities of each head; not saved, as it has a row a sample.
+        heads_: The heads fitted on all rows, without those that are left out.
+        pooled_: Weights and confidence as functions of what is missing.
+        weights_: The weight of each head on average over the training rows and their views, zero
+            for those left out; they sum to one.
+        log_proba_: Out-of-fold log probabilities of each head, of the rows as they are and of each
+            view; not saved, as it has a row a sample.
     """
 
     def __init__(
@@ -102,15 +140,35 @@ class Pool(Head):
         for head in self.heads_.values():  # networks are trained once for all that use them
             if isinstance(head, Embedded):
                 head.fusion = next(h for h in self.heads_.values() if isinstance(h, Fusion))
+        rng = np.random.default_rng(self.random_state)
+        views = [hidden(blocks.present, rate, rng) for rate in RATES]
         self.log_proba_ = {
-            name: head.cross_fit(blocks, y, weight, folds, groups)
+            name: head.cross_fit(blocks, y, weight, folds, groups, views)
             for name, head in self.heads_.items()
         }
-        stacked = np.stack(list(self.log_proba_.values()))
-        prior = np.array([1.0 if self.prior is None else self.prior[name] for name in self.heads_])
-        weights, self.scale_ = fit_weights(stacked, y, weight, prior)
-        self.weights_ = dict(zip(self.heads_, weights.tolist(), strict=True))
+        self._weigh(y, weight, np.stack([_missing(p) for p in (blocks.present, *views)]))
         return self
+
+    def _weigh(
+        self,
+        y: Int[ndarray, " n"],
+        weight: Float[ndarray, " n"],
+        missing: Float[ndarray, "view n"],
+    ) -> None:
+        """Fits weights, and once more without the heads that are not worth theirs."""
+        self.weights_ = dict.fromkeys(self.heads_, 0.0)
+        while True:
+            stacked = np.stack([self.log_proba_[name] for name in self.heads_])
+            prior = [1.0 if self.prior is None else self.prior[name] for name in self.heads_]
+            self.pooled_ = fit_weights(stacked, y, weight, np.array(prior), missing)
+            each, _ = self.pooled_.at(missing.ravel())
+            mean = np.average(each, axis=0, weights=np.tile(weight, len(missing)))
+            worth = mean >= min(LEAST, mean.max())
+            if worth.all():
+                self.weights_.update(zip(self.heads_, mean.tolist(), strict=True))
+                return
+            pairs = zip(self.heads_.items(), worth, strict=True)
+            self.heads_ = {name: head for (name, head), kept in pairs if kept}
 
     def cross_fit(
         self,
@@ -119,64 +177,94 @@ class Pool(Head):
         sample_weight: Float[ndarray, " n"] | None,
         folds: Int[ndarray, " n"],
         groups: ndarray | None = None,
-    ) -> Float[ndarray, "n label"]:
+        views: Sequence[Bool[ndarray, "n modality"]] = (),
+    ) -> Float[ndarray, "view n label"]:
         """Fits the pool, and pools what its heads said of rows that they had not seen.
 
         Its few weights have seen these rows; a pool a fold would cost as much again each time.
+
+        Raises:
+            ValueError: If views are asked for: the pool has its own.
         """
+        if len(views):
+            raise ValueError("a pool predicts held-out rows as they are, and no views of them")
         weight = row_weights(sample_weight, len(y))
         self.fit(blocks, y, weight, groups)
-        each = np.stack(list(self.log_proba_.values()))
-        log_proba = np.zeros((len(y), each.shape[2]))
-        log_proba[weight > 0] = pool(each, np.array(list(self.weights_.values())), self.scale_)
+        kept = weight > 0
+        each = np.stack([self.log_proba_[name][0] for name in self.heads_])
+        log_proba = np.zeros((1, len(y), each.shape[2]))
+        log_proba[0, kept] = pool(each, *self.pooled_.at(_missing(blocks.present[kept])))
         return log_proba
 
     def predict_log_proba(self, blocks: Blocks) -> Float[ndarray, "n label"]:
         """Log probabilities of the pool."""
         each = np.stack([head.predict_log_proba(blocks) for head in self.heads_.values()])
-        return pool(each, np.array(list(self.weights_.values())), self.scale_)
+        return pool(each, *self.pooled_.at(_missing(blocks.present)))
 
     def _folds(self, y: Int[ndarray, " n"], groups: ndarray | None) -> Int[ndarray, " n"]:
         return stratified_folds(y, self.folds, self.random_state, groups)
 
 
+def _missing(present: Bool[ndarray, "n modality"]) -> Float[ndarray, " n"]:
+    """The share of the modalities that each row lacks."""
+    return 1.0 - present.mean(axis=1)
+
+
 def pool(
-    log_proba: Float[ndarray, "head n label"], weights: Float[ndarray, " head"], scale: float
+    log_proba: Float[ndarray, "head n label"],
+    weights: Float[ndarray, "n head"],
+    scale: Float[ndarray, " n"],
 ) -> Float[ndarray, "n label"]:
-    """The normalised weighted geometric mean, to the power ``scale``."""
-    mean = np.tensordot(weights, np.maximum(log_proba, FLOOR), axes=1)
-    return np.asarray(log_softmax(scale * mean, axis=1))
+    """The normalised weighted geometric mean of each row, to the power of its ``scale``."""
+    mean = np.einsum("nk,knc->nc", weights, np.maximum(log_proba, FLOOR))
+    return np.asarray(log_softmax(scale[:, None] * mean, axis=1))
 
 
 def fit_weights(
-    log_proba: Float[ndarray, "head n label"],
+    log_proba: Float[ndarray, "head view n label"],
     y: Int[ndarray, " n"],
     sample_weight: Float[ndarray, " n"],
     prior: Float[ndarray, " head"],
-) -> tuple[Float[ndarray, " head"], float]:
-    """Weights and scale of the pool that minimise its penalised log loss."""
+    missing: Float[ndarray, "view n"],
+) -> Weights:
+    """Weights and confidence that minimise the penalised log loss of the pool.
+
+    Args:
+        log_proba: What each head says of each row in each view, held out.
+        y: Class codes.
+        sample_weight: Of each row.
+        prior: Weights of the heads in advance.
+        missing: Share of modalities that each row lacks in each view.
+    """
     if (prior < 0).any() or prior.sum() <= 0:
         raise ValueError(f"prior weights should not be negative, nor all zero; got {prior}")
-    log_proba = np.maximum(log_proba, FLOOR)
-    sample_weight = sample_weight / sample_weight.mean()
+    heads, views, _, labels = log_proba.shape
+    flat = np.maximum(log_proba, FLOOR).reshape(heads, -1, labels)
+    share = np.tile(sample_weight / sample_weight.mean(), views) / views
     with np.errstate(divide="ignore"):
         log_prior = np.log(prior)
-    target = np.eye(log_proba.shape[2])[y]
+    target = np.tile(np.eye(labels)[y], (views, 1))
+    width = float(missing.std())
+    start = Weights(log_prior, log_prior, np.zeros(2), float(missing.mean()), width or np.inf)
+    apart = (missing.ravel() - start.center) / start.width
+
+    def unpacked(free: Float[ndarray, " free"]) -> Weights:
+        t, u = free[:heads], free[heads : 2 * heads]
+        return start._replace(level=log_prior + t, slope=u, scale=free[2 * heads :])
+
+    variance = np.repeat([WEIGHT_VARIANCE, SLOPE_VARIANCE, SCALE_VARIANCE], [heads, heads, 2])
 
     def objective(free: Float[ndarray, " free"]) -> tuple[float, Float[ndarray, " free"]]:
-        t, s = free[:-1], free[-1]
-        weights, scale = softmax(log_prior + t), np.exp(s)
-        mean = np.tensordot(weights, log_proba, axes=1)
-        fitted = log_softmax(scale * mean, axis=1)
-        slope = sample_weight[:, None] * (np.exp(fitted) - target) * scale
-        by_weight = np.einsum("nc,knc->k", slope, log_proba)
-        gradient = np.append(
-            weights * (by_weight - weights @ by_weight) + t / WEIGHT_VARIANCE,
-            (slope * mean).sum() + s / SCALE_VARIANCE,
-        )
-        loss = -sample_weight @ fitted[np.arange(len(y)), y]
-        penalty = t @ t / (2 * WEIGHT_VARIANCE) + s**2 / (2 * SCALE_VARIANCE)
-        return float(loss + penalty), gradient
+        weights, scale = unpacked(free).at(missing.ravel())
+        mean = np.einsum("nk,knc->nc", weights, flat)
+        fitted = log_softmax(scale[:, None] * mean, axis=1)
+        slope = (share * scale)[:, None] * (np.exp(fitted) - target)
+        by_head = np.einsum("nc,knc->nk", slope, flat)
+        by_level = weights * (by_head - (weights * by_head).sum(axis=1, keepdims=True))
+        by_scale = (slope * mean).sum(axis=1)
+        gradient = [by_level.sum(axis=0), apart @ by_level, [by_scale.sum(), apart @ by_scale]]
+        loss = -float(share @ (fitted * target).sum(axis=1)) + float(free**2 @ (0.5 / variance))
+        return loss, np.concatenate(gradient) + free / variance
 
-    found = minimize(objective, np.zeros(len(log_proba) + 1), jac=True, method="L-BFGS-B").x
-    return softmax(log_prior + found[:-1]), float(np.exp(found[-1]))
+    free = np.zeros(2 * heads + 2)
+    return unpacked(minimize(objective, free, jac=True, method="L-BFGS-B").x)
