@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from cm2 import copulas, couplings
-from cm2.core import persistence
 from cm2.estimators.heads import Embedded, Experts, Fusion, Head, JointHead, Pool, Presence
 from cm2.estimators.heads.base import Held
 from cm2.estimators.heads.fusion import ACCELERATORS
@@ -74,7 +74,9 @@ def imputation(given: Mapping[str, Any]) -> str:
     return "conditional-mean" if closed else "conditional"
 
 
-def build(given: Mapping[str, Any], seed: int, blocks: Blocks, held: Held | None) -> Head:
+def build(
+    given: Mapping[str, Any], seed: int, blocks: Blocks, held: Held | None, part: str = ""
+) -> Head:
     """The head that the arguments name, unfitted, for samples of these modalities.
 
     Args:
@@ -82,7 +84,9 @@ def build(given: Mapping[str, Any], seed: int, blocks: Blocks, held: Held | None
         seed: Of everything random.
         blocks: The training samples.
         held: Those that stop the training of networks.
+        part: Folder of its logs within ``run_dir``, if there are several heads.
     """
+    run_dir = None if given["run_dir"] is None else str(Path(given["run_dir"]) / part)
     fusion = Fusion(
         copula=given["copula"],
         components=given["n_components"],
@@ -99,7 +103,7 @@ def build(given: Mapping[str, Any], seed: int, blocks: Blocks, held: Held | None
         lr=given["learning_rate"],
         batch_size=given["batch_size"],
         seed=seed,
-        run_dir=persistence.plain(given["run_dir"]),
+        run_dir=run_dir,
         progress=given["verbose"],
         network=given["network"],
         encoders=given["encoders"],
