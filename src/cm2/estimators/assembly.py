@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float, Int
 from numpy import ndarray
 
 from cm2 import copulas, couplings
-from cm2.core import persistence
 from cm2.estimators.heads import Embedded, Experts, Fusion, Head, JointHead, Pool, Presence
 from cm2.estimators.heads.base import Held
 from cm2.estimators.heads.embedded import LEAST_NETWORKS
@@ -87,7 +87,9 @@ def imputation(given: Mapping[str, Any]) -> str:
     return "conditional-mean" if closed else "conditional"
 
 
-def build(given: Mapping[str, Any], seed: int, blocks: Blocks, held: Held | None) -> Head:
+def build(
+    given: Mapping[str, Any], seed: int, blocks: Blocks, held: Held | None, part: str = ""
+) -> Head:
     """The head that the arguments name, unfitted, for samples of these modalities.
 
     Args:
@@ -95,8 +97,10 @@ def build(given: Mapping[str, Any], seed: int, blocks: Blocks, held: Held | None
         seed: Of everything random.
         blocks: The training samples.
         held: Those that stop the training of networks.
+        part: Folder of its logs within ``run_dir``, if there are several heads.
     """
     networks = count_networks(given, blocks)
+    run_dir = None if given["run_dir"] is None else str(Path(given["run_dir"]) / part)
     fusion = Fusion(
         copula=given["copula"],
         components=given["n_components"],
@@ -113,7 +117,7 @@ def build(given: Mapping[str, Any], seed: int, blocks: Blocks, held: Held | None
         lr=given["learning_rate"],
         batch_size=given["batch_size"],
         seed=seed,
-        run_dir=persistence.plain(given["run_dir"]),
+        run_dir=run_dir,
         progress=given["verbose"],
         network=given["network"],
         encoders=given["encoders"],

@@ -50,7 +50,7 @@ def reading(encoders: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
                 f"{', '.join(sorted(ENCODERS))}; but is {what}"
             )
         sections.encoder(section["kind"])  # an unknown kind raises an error that lists the known
-        found[name] = {key: section[key] for key in READ if key in section}
+        found[name] = dict(section)
     return found
 
 

@@ -6,6 +6,7 @@ the head predicts new rows with the average of all networks: one training serves
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -219,6 +220,8 @@ class Fusion(Head):
         """Trains one network a fold and predicts the fold with it; this head stays as it is."""
         count = len(np.unique(folds)) if self.folds == 1 else self.folds
         head: Self = clone(self).set_params(folds=count)
+        if self.run_dir is not None:  # the networks that are kept have the folder for themselves
+            head.run_dir = str(Path(self.run_dir) / "held_out")
         return head.cross_fit(blocks, y, sample_weight, folds, groups)
 
     def embed(self, blocks: Blocks, number: int = 0) -> Float[ndarray, "n modality dim"]:
@@ -252,10 +255,7 @@ class Fusion(Head):
 
         Without ``draws`` they are filled in once, as for a prediction.
         """
-        self._check()
-        network = self.networks_[0]
-        if not isinstance(network, CM2):
-            raise ValueError(f"the network {self.network!r} imputes nothing")
+        network = self._imputing()[0]
         with torch.no_grad():
             parts = [
                 network.complete(batch, draws or 1, sampled=draws is not None)
@@ -352,8 +352,15 @@ class Fusion(Head):
 
         Zero where nothing is missing.
         """
+        return self._average(self._imputing(), blocks, "spread")
+
+    def _imputing(self) -> list[CM2]:
+        """The networks, if they draw what is missing."""
         self._check()
-        return self._average(self.networks_, blocks, "spread")
+        networks = [network for network in self.networks_ if isinstance(network, CM2)]
+        if not networks:
+            raise ValueError(f"the network {self.network!r} imputes nothing")
+        return networks
 
     def _log_average(self, networks: list[Model], blocks: Blocks) -> Float[ndarray, "n label"]:
         """Log of the probabilities averaged over some networks."""
@@ -362,7 +369,7 @@ class Fusion(Head):
         return out
 
     def _average(
-        self, networks: list[Model], blocks: Blocks, what: Literal["mean", "spread"]
+        self, networks: Sequence[Model], blocks: Blocks, what: Literal["mean", "spread"]
     ) -> Float[ndarray, "n label"]:
         """What the networks predict, averaged over them."""
         options: dict[str, Any] = {"sampled": what == "spread"} if self.network == "cm2" else {}
