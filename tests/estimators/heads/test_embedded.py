@@ -102,3 +102,15 @@ def test_a_rare_class_works_or_is_refused_before_any_training(
     with pytest.raises(ValueError, match=r"at least 8 samples, 4 with each of 2 classes, or fewer"):
         model(head, 4).fit(X, target)
     assert not trained
+
+
+def test_the_first_network_s_experts_choose_for_the_others(
+    trained: list[int], small_models: None
+) -> None:
+    X, y = data(48)
+    fitted = model("pooled", 2).fit(X, y)
+    first, second = fitted.head_.heads_["experts"].heads_
+    for name, expert in first.experts_.items():
+        assert second.experts_[name].kinds == (expert.chosen_ or expert.kinds)
+        if "linear" in expert.chosen_:
+            assert second.experts_[name].penalties == (expert.penalty_,)
