@@ -53,6 +53,7 @@ class Experts(Head):
         experts_: The expert of each modality.
         gaussian_: Class-conditional law of the scores.
         strength_: The chosen strength.
+        losses_: Log loss of each strength that was tried.
         beta_: The exponent of the likelihood.
     """
 
@@ -167,22 +168,35 @@ class Experts(Head):
         folds: Int[ndarray, " n"],
         sizes: tuple[int, ...],
     ) -> Float[ndarray, "n label"]:
-        """Sets the strength of lowest held-out log loss; returns its held-out log densities."""
+        """Sets the strength of lowest held-out log loss; returns its held-out log densities.
+
+        From independence on strengths become weaker, up to the first that is no better.
+        """
         independent = self.copula == "independence"
         strengths = (float("inf"),) if independent else sorted(self.strengths, reverse=True)
-        density = np.zeros((len(strengths), len(y), len(self.prior_)))
-        for fold in np.unique(folds):
-            train, test = folds != fold, folds == fold
-            last: BlockGaussian | None = None
-            data = BlockGaussian(sizes).statistics(
+        parts = [(folds != fold, folds == fold) for fold in np.unique(folds)]
+        data = [
+            BlockGaussian(sizes).statistics(
                 scores[train], present[train], y[train], weight[train], len(self.prior_)
             )
-            for i, strength in enumerate(strengths):
-                last = self._gaussian(sizes, strength, weight[train]).fit_statistics(data, last)
-                density[i, test] = last.log_density(scores[test], present[test])
-        self.losses_ = {s: self._loss(density[i], y, weight, 1.0) for i, s in enumerate(strengths)}
-        self.strength_ = min(self.losses_, key=lambda s: self.losses_[s])
-        return density[strengths.index(self.strength_)]
+            for train, _ in parts
+        ]
+        last: list[BlockGaussian | None] = [None] * len(parts)
+        self.losses_: dict[float, float] = {}
+        best = np.zeros((len(y), len(self.prior_)))
+        for strength in strengths:
+            density = np.zeros_like(best)
+            for k, (train, test) in enumerate(parts):
+                law = self._gaussian(sizes, strength, weight[train])
+                last[k] = law.fit_statistics(data[k], last[k])
+                density[test] = law.log_density(scores[test], present[test])
+            loss = self._loss(density, y, weight, 1.0)
+            better = loss < min(self.losses_.values(), default=np.inf)
+            self.losses_[strength] = loss
+            if not better:
+                break
+            self.strength_, best = strength, density
+        return best
 
     def _calibrate(
         self,

@@ -6,6 +6,8 @@ tenth of the time.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float, Float32, Int, Int32
 from numpy import ndarray
