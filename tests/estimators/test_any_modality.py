@@ -14,6 +14,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from cm2 import CM2Classifier, Samples
 from cm2.estimators.heads import Fusion, JointHead, fusion
 from cm2.networks.encoders import Dense
+from cm2.samples.kinds import TableColumn
 
 ROWS = 96
 RNG = np.random.default_rng(0)
@@ -208,6 +209,24 @@ def test_validation_samples_stop_training_and_nothing_else(
     assert again.head_.heads_["fusion"].held is None
     with pytest.raises(ValueError, match=r"classes that no training sample has: \[2\]"):
         model.fit(S[:60], validation=Samples(few, y=np.full(ROWS, 2)))
+
+
+def test_rows_are_copied_once_to_learn_from_and_again_only_if_some_are_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken: list[int] = []
+    take = TableColumn.take
+
+    def counted(self: TableColumn, rows: Any) -> TableColumn:
+        taken.append(len(rows))
+        return take(self, rows)
+
+    monkeypatch.setattr(TableColumn, "take", counted)
+    labs, y = np.arange(8.0)[:, None], np.arange(8) % 2
+    CM2Classifier(head="joint").fit({"labs": labs}, y)
+    assert taken == [8]
+    CM2Classifier(head="joint").fit({"labs": labs}, y, np.array([0.0, *[1.0] * 7]))
+    assert taken == [8, 7, 7]
 
 
 def test_samples_can_be_cross_validated_and_searched() -> None:

@@ -203,7 +203,8 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         weight = self._weighted(weight[kept], codes)
         if groups is not None:
             groups = targets.checked_groups(groups, rows)[kept]
-        blocks = self.reader_.fit_blocks(X, present, kept, weight, groups)
+        some = kept if len(kept) < rows else None  # all of them need no copy
+        blocks = self.reader_.fit_blocks(X, present, some, weight, groups)
         self.modalities_ = list(self.reader_.names_)
         params = self.get_params(deep=False)
         assembly.check_sizes(params, blocks)
