@@ -17,6 +17,7 @@ from cm2.estimators.heads.encoding import reading
 from cm2.networks.encoders import Dense, Text
 from cm2.samples import vocabulary
 from cm2.samples.inputs import Reader
+from cm2.samples.kinds import TableColumn
 
 ROWS = 96
 RNG = np.random.default_rng(0)
@@ -247,6 +248,24 @@ def test_validation_of_another_form_is_refused_before_training(
         classifier(head="joint", encoders=None).fit(
             {"labs": np.nan_to_num(X["labs"])}, labels, validation=validation
         )
+
+
+def test_rows_are_copied_once_to_learn_from_and_again_only_if_some_are_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken: list[int] = []
+    take = TableColumn.take
+
+    def counted(self: TableColumn, rows: Any) -> TableColumn:
+        taken.append(len(rows))
+        return take(self, rows)
+
+    monkeypatch.setattr(TableColumn, "take", counted)
+    labs, y = np.arange(8.0)[:, None], np.arange(8) % 2
+    CM2Classifier(head="joint").fit({"labs": labs}, y)
+    assert taken == [8]
+    CM2Classifier(head="joint").fit({"labs": labs}, y, np.array([0.0, *[1.0] * 7]))
+    assert taken == [8, 7, 7]
 
 
 def test_samples_can_be_cross_validated_and_searched() -> None:

@@ -171,6 +171,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Time grows with rows, modalities and networks; of the experts also with the number of
         classes. Several labels are fitted one after the other, so it grows with their number too.
+        The log says how many there are before any is fitted, as a warning where it will take long.
 
         Args:
             X: Modalities, or one array with the columns of ``modalities``.
@@ -202,15 +203,18 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         weight = self._weighted(weight[kept], codes)
         if groups is not None:
             groups = targets.checked_groups(groups, rows)[kept]
-        blocks = self.reader_.fit_blocks(X, present, kept, weight, groups)
+        some = kept if len(kept) < rows else None  # all of them need no copy
+        blocks = self.reader_.fit_blocks(X, present, some, weight, groups)
         self.modalities_ = list(self.reader_.names_)
-        assembly.check_sizes(self.get_params(deep=False), blocks)
+        params = self.get_params(deep=False)
+        assembly.check_sizes(params, blocks)
         if groups is not None:
             held_out = self.presence or self.head == "pooled"
             held_out = held_out or (self.head == "fusion" and self.n_networks > 1)
             targets.check_patients(groups, 3 if held_out else 2, f"head={self.head!r}")
+        assembly.announce(params, blocks, len(self.classes_), codes.size // len(codes))
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        build = partial(assembly.build, self.get_params(deep=False), seed, blocks)
+        build = partial(assembly.build, params, seed, blocks)
         held = None if validation is None else self._held(validation, codes.shape[1:])
         self.head_: Head | list[Head]
         if codes.ndim == 1:
