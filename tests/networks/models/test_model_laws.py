@@ -306,6 +306,31 @@ def test_medfuse_reads_what_is_there() -> None:
     torch.testing.assert_close(model(batch).logits, model.classifier(state))
 
 
+def test_medfuse_reads_a_learned_vector_for_what_is_missing() -> None:
+    """Of the modality's own, and a complete row is read as without any."""
+    kinds = ("dense", "precomputed", "codes")
+    encoders = {kind: encoder(kind, 8) for kind in kinds}
+    model = models.MedFuse(encoders, 3, width=16, missing="learned", dropout=0.0).eval()
+    batch = clinical_batch(kinds, 3)
+    batch.present[:] = torch.tensor([[True, False, True], [True, True, True], [False] * 3])
+    z = model.raw(batch)
+    steps = [z[:, 0], *(f(z[:, i]) for i, f in enumerate(model.projections, start=1))]
+    for row, column in ((0, 1), (2, 0), (2, 1), (2, 2)):
+        steps[column] = steps[column].clone()
+        steps[column][row] = model.filler[column]
+    state = model.recurrent(torch.stack(steps, dim=1))[0][:, -1]
+    logits = model(batch).logits
+    torch.testing.assert_close(logits, model.classifier(state))
+    logits.square().sum().backward()
+    assert model.filler.grad.any(dim=1).all()
+    plain = models.MedFuse(encoders, 3, width=16, dropout=0.0).eval()
+    state = {name: value for name, value in model.state_dict().items() if name != "filler"}
+    plain.load_state_dict(state)
+    torch.testing.assert_close(plain(batch).logits[1], logits[1])
+    with pytest.raises(ValueError, match="missing must be one of"):
+        models.MedFuse(encoders, 3, missing="zero")
+
+
 def test_drfuse_pools_and_penalises_as_in_its_source() -> None:
     """The two-modality formulas of the published code, in its own form."""
     model = build("drfuse", ("dense", "precomputed"))
