@@ -276,7 +276,7 @@ def test_samples_can_be_cross_validated_and_searched() -> None:
     assert found.score(S) == found.score(X, Y) == (found.predict(X) == Y).mean()
 
 
-@pytest.mark.parametrize("network", ["medfuse", "daft", "unified"])
+@pytest.mark.parametrize("network", ["medfuse", "daft", "unified", "lsmt", "interleaved"])
 def test_rivals_go_the_same_road(network: str, tmp_path: Path) -> None:
     model = classifier(head="fusion", network=network, n_networks=1, max_epochs=1).fit(X, Y)
     proba = model.predict_proba(X)
