@@ -60,7 +60,7 @@ def batches(blocks: Blocks) -> DataLoader[Batch]:
     return loader(ArrayDataset(blocks.raw, blocks.present), size)
 
 
-def start(section: Any, dim: int, shape: Mapping[str, int]) -> Encoder:
+def start(section: Any, dim: int, shape: Mapping[str, Any]) -> Encoder:
     """An encoder at the start of its training.
 
     Args:
