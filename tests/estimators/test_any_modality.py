@@ -17,6 +17,7 @@ from cm2.estimators.heads.encoding import reading
 from cm2.networks.encoders import Dense, Text
 from cm2.samples import vocabulary
 from cm2.samples.inputs import Reader
+from cm2.samples.kinds import TableColumn
 
 ROWS = 96
 RNG = np.random.default_rng(0)
@@ -213,21 +214,77 @@ def test_validation_samples_stop_training_and_nothing_else(
         model.fit(S[:60], validation=Samples(few, y=np.full(ROWS, 2)))
 
 
+@pytest.mark.parametrize(
+    ("labels", "validation", "message"),
+    [
+        (Y, {"labs": X["labs"]}, r"validation must be Samples\(X, y=y\), but is of type dict"),
+        (Y, Samples({"labs": X["labs"]}), "validation has no y"),
+        (
+            Y,
+            Samples({"labs": X["labs"]}, y=np.where(Y, 1.0, np.nan)),
+            "validation: Input y contains NaN",
+        ),
+        (
+            Y,
+            Samples({"labs": X["labs"]}, y=np.eye(2)[Y]),
+            r"validation has y of shape \(96, 2\), but that of training is \(n,\)",
+        ),
+        (
+            np.eye(2)[Y],
+            Samples({"labs": X["labs"]}, y=Y),
+            r"validation has y of shape \(96,\), but that of training is \(n, 2\)",
+        ),
+        (
+            np.eye(2)[Y],
+            Samples({"labs": X["labs"]}, y=np.eye(3)[Y]),
+            r"validation has y of shape \(96, 3\), but that of training is \(n, 2\)",
+        ),
+    ],
+)
+def test_validation_of_another_form_is_refused_before_training(
+    labels: Any, validation: Any, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        classifier(head="joint", encoders=None).fit(
+            {"labs": np.nan_to_num(X["labs"])}, labels, validation=validation
+        )
+
+
+def test_rows_are_copied_once_to_learn_from_and_again_only_if_some_are_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken: list[int] = []
+    take = TableColumn.take
+
+    def counted(self: TableColumn, rows: Any) -> TableColumn:
+        taken.append(len(rows))
+        return take(self, rows)
+
+    monkeypatch.setattr(TableColumn, "take", counted)
+    labs, y = np.arange(8.0)[:, None], np.arange(8) % 2
+    CM2Classifier(head="joint").fit({"labs": labs}, y)
+    assert taken == [8]
+    CM2Classifier(head="joint").fit({"labs": labs}, y, np.array([0.0, *[1.0] * 7]))
+    assert taken == [8, 7, 7]
+
+
 def test_samples_can_be_cross_validated_and_searched() -> None:
     model = classifier(head="fusion", n_networks=1, max_epochs=1)
-    assert cross_val_score(model, S, Y, cv=2).shape == (2,)
-    found = GridSearchCV(model, {"embedding_dim": [3, 4]}, cv=2).fit(S, Y)
-    assert found.best_estimator_.predict(S).shape == (ROWS,)
+    assert (cross_val_score(model, S, cv=2) >= 0).all()  # by the outcomes of the samples
+    found = GridSearchCV(model, {"embedding_dim": [3, 4]}, cv=2).fit(S, Y).best_estimator_
+    assert found.predict(S).shape == (ROWS,)
+    assert found.score(S) == found.score(X, Y) == (found.predict(X) == Y).mean()
 
 
-@pytest.mark.parametrize("network", ["medfuse", "daft", "unified"])
+@pytest.mark.parametrize("network", ["medfuse", "daft", "unified", "lsmt", "interleaved"])
 def test_rivals_go_the_same_road(network: str, tmp_path: Path) -> None:
     model = classifier(head="fusion", network=network, n_networks=1, max_epochs=1).fit(X, Y)
     proba = model.predict_proba(X)
     again = CM2Classifier.load(model.save(tmp_path / "model.cm2"))
     np.testing.assert_array_equal(again.predict_proba(X), proba)
-    with pytest.raises(ValueError, match=f"the network {network!r} imputes nothing"):
-        model.impute(X)
+    for drawn in (model.impute, model.predict_spread):
+        with pytest.raises(ValueError, match=f"the network {network!r} imputes nothing"):
+            drawn(X)
 
 
 def test_an_encoder_object_is_a_template(tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ CHECKED = [
     model("experts"),
     model("joint", copula="independence", modalities={"first": [0], "rest": slice(1, None)}),
     model("fusion", **TRAINED),
+    model("pooled", **TRAINED | {"n_networks": 2}),
 ]
 LEARNING = {
     "check_classifiers_train",
@@ -99,6 +100,16 @@ OF_HEADS = LEARNING | {
 """What a head can break. The other checks are of how arguments are read, which the classifier does
 before there is a head; the quickest head stands for all of them."""
 
+OF_POOL = {
+    "check_estimators_pickle",
+    "check_fit2d_1feature",
+    "check_fit2d_1sample",
+    "check_fit_idempotent",
+    "check_methods_sample_order_invariance",
+    "check_methods_subset_invariance",
+}
+"""What pooling can break; in the others a pool's heads are met one by one, and in less time."""
+
 NOT_APPLICABLE = {
     "check_array_api_input",
     "check_classifiers_multilabel_output_format_decision_function",
@@ -112,9 +123,10 @@ def checks() -> Iterator[Any]:
     All of them for the first; for the others, those of heads.
     """
     for estimator in CHECKED:
+        chosen = OF_POOL if estimator.head == "pooled" else OF_HEADS
         for _, check in estimator_checks_generator(estimator):
             name = check.func.__name__
-            if name in NOT_APPLICABLE or (estimator is not CHECKED[0] and name not in OF_HEADS):
+            if name in NOT_APPLICABLE or (estimator is not CHECKED[0] and name not in chosen):
                 continue
             reason = expected_failures(estimator).get(name)
             marks = [] if reason is None else [pytest.mark.xfail(reason=reason, strict=True)]
@@ -125,7 +137,10 @@ def checks() -> Iterator[Any]:
 def test_scikit_learn_checks(
     estimator: CM2Classifier, check: partial[None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if estimator.head == "fusion":  # networks compute in float32, one rounding of which is 1e-7
+    if estimator.head in (
+        "fusion",
+        "pooled",
+    ):  # networks compute in float32, one rounding of which is 1e-7
 
         def loose(actual: Any, desired: Any, rtol: float = 0.0, **options: Any) -> None:
             np.testing.assert_allclose(actual, desired, rtol=max(rtol, 1e-5), **options)

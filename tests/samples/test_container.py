@@ -95,6 +95,13 @@ def test_trap_names_of_files_never_become_texts(
     assert "patient-77" not in str(caught.value)
     assert Samples({"m": given}, kinds={"m": "text"}).kinds == {"m": "text"}
     assert Samples({"m": given}, kinds={"m": "image"}).kinds == {"m": "image"}
+    with pytest.raises(ValueError, match=r"in row|strings name files"):
+        Samples({"m": [None if one is None else [one] for one in given]})
+
+
+def test_lists_of_images_are_no_documents(paths: list[str | None]) -> None:
+    with pytest.raises(ValueError, match="lists of image files, but may have one image each"):
+        Samples({"m": [None if path is None else [path, path] for path in paths]})
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,8 @@ class Output(NamedTuple):
     Attributes:
         logits: Scores of the labels.
         penalties: Named terms that the learner adds to the task's loss, each with its weight.
-        logits_by_modality: Scores of each encoder's own class head (deep supervision).
+        logits_by_modality: Scores of each encoder's own class head (deep supervision), and by any
+            other name those of a part that modalities share.
     """
 
     logits: Float[Tensor, "batch label"]

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float, Int
 from numpy import ndarray
 
 from cm2 import copulas, couplings
-from cm2.core import persistence
-from cm2.estimators.heads import Embedded, Experts, Fusion, Head, JointHead, Pool, Presence
+from cm2.estimators.heads import (
+    Boosting,
+    Embedded,
+    Experts,
+    Fusion,
+    Head,
+    JointHead,
+    Linear,
+    Pool,
+    Presence,
+)
 from cm2.estimators.heads.base import Held
 from cm2.estimators.heads.embedded import LEAST_NETWORKS
 from cm2.estimators.heads.fusion import ACCELERATORS
@@ -18,7 +29,15 @@ from cm2.networks import fusions, imputers, models
 from cm2.networks.models import objectives, posteriors
 from cm2.samples.inputs import Blocks
 
-HEADS = ("fusion", "joint", "experts")
+HEADS = ("linear", "boosting", "joint", "experts", "fusion")
+FOLDS = 3
+"""The least number for out-of-fold predictions; there are equally many for each network."""
+
+MANY = 10
+"""Labels, networks, or classes of experts, above which fitting takes long."""
+
+LOG = logging.getLogger(__name__)
+
 COUNTS = (
     "rank",
     "n_components",
@@ -70,12 +89,37 @@ def check_sizes(given: Mapping[str, Any], blocks: Blocks) -> None:
 
 
 def count_networks(given: Mapping[str, Any], blocks: Blocks) -> int:
-    """How many networks the folds have to suit."""
+    """How many networks a head averages."""
     if given["head"] == "fusion":
         return given["n_networks"]
     if blocks.unread:  # the other heads read what a network makes of rows that it did not see
         return max(given["n_networks"], LEAST_NETWORKS)
-    return given["n_networks"] if given["head"] == "pooled" else 1
+    return given["n_networks"] if given["head"] == "pooled" else 0
+
+
+def announce(given: Mapping[str, Any], blocks: Blocks, classes: int, labels: int) -> None:
+    """Says in the log what is to be fitted; as a warning, where that will take long."""
+    networks = count_networks(given, blocks)
+    if networks == 1 and (given["head"] == "pooled" or given["presence"]):
+        networks += FOLDS  # without a fold each, for predictions of rows not seen
+    slow = [f"{labels} labels, fitted one after the other"] if labels > MANY else []
+    if classes > MANY and given["head"] in ("pooled", "experts"):
+        slow.append(f"experts of {classes} classes")
+    if labels * networks > MANY:
+        slow.append(f"{labels * networks} networks")
+    LOG.log(
+        logging.WARNING if slow else logging.INFO,
+        "head=%r, %d samples of %d modalities: %d labels, %d classes, %d networks of at most %d "
+        "epochs%s",
+        given["head"],
+        len(blocks.present),
+        len(blocks.names),
+        labels,
+        classes,
+        labels * networks,
+        given["max_epochs"],
+        f"; this takes long: {', '.join(slow)}" if slow else "",
+    )
 
 
 def imputation(given: Mapping[str, Any]) -> str:
@@ -87,7 +131,9 @@ def imputation(given: Mapping[str, Any]) -> str:
     return "conditional-mean" if closed else "conditional"
 
 
-def build(given: Mapping[str, Any], seed: int, blocks: Blocks, held: Held | None) -> Head:
+def build(
+    given: Mapping[str, Any], seed: int, blocks: Blocks, held: Held | None, part: str = ""
+) -> Head:
     """The head that the arguments name, unfitted, for samples of these modalities.
 
     Args:
@@ -95,8 +141,10 @@ def build(given: Mapping[str, Any], seed: int, blocks: Blocks, held: Held | None
         seed: Of everything random.
         blocks: The training samples.
         held: Those that stop the training of networks.
+        part: Folder of its logs within ``run_dir``, if there are several heads.
     """
-    networks = count_networks(given, blocks)
+    networks = max(count_networks(given, blocks), 1)
+    run_dir = None if given["run_dir"] is None else str(Path(given["run_dir"]) / part)
     fusion = Fusion(
         copula=given["copula"],
         components=given["n_components"],
@@ -113,7 +161,7 @@ def build(given: Mapping[str, Any], seed: int, blocks: Blocks, held: Held | None
         lr=given["learning_rate"],
         batch_size=given["batch_size"],
         seed=seed,
-        run_dir=persistence.plain(given["run_dir"]),
+        run_dir=run_dir,
         progress=given["verbose"],
         network=given["network"],
         encoders=given["encoders"],
@@ -125,17 +173,18 @@ def build(given: Mapping[str, Any], seed: int, blocks: Blocks, held: Held | None
         copula=given["copula"], coupling=given["coupling"], rank=given["rank"], random_state=seed
     )
     heads: dict[str, Head] = {
-        "fusion": fusion,
+        "linear": Linear(random_state=seed),
+        "boosting": Boosting(random_state=seed),
         "joint": joint,
         "experts": Experts(copula=given["copula"], random_state=seed),
+        "fusion": fusion,
     }
-    if blocks.unread:  # these heads read numbers: networks have to make some first
-        for name in ("joint", "experts"):
+    if blocks.unread:  # the other heads read numbers: networks have to make some first
+        for name in HEADS[:-1]:
             heads[name] = Embedded(heads[name], fusion, seed)
-    # At least three folds, and equally many for each network.
-    folds = networks * -(-3 // networks)
+    folds = networks * -(-FOLDS // networks)
     pooled = given["head"] == "pooled"
-    head = Pool(heads, folds=folds, random_state=seed) if pooled else heads[given["head"]]
+    head = heads[given["head"]] if not pooled else Pool(heads, None, folds, seed, given["n_jobs"])
     return Presence(head, folds, seed) if given["presence"] else head
 
 

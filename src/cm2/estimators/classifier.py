@@ -79,7 +79,8 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             reasons as in training.
         device: Where networks are trained: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         n_jobs: Networks that are trained side by side, in processes.
-        run_dir: Folder for training logs; nothing is written without one.
+        run_dir: Folder for training logs, with a folder for each network; of several labels, with
+            one for each label. Nothing is written without one.
         verbose: Whether to show progress.
         random_state: Seed; the same seed gives the same result on the same machine.
 
@@ -164,12 +165,13 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         *,
         present: Any = None,
         groups: Any = None,
-        validation: Samples | None = None,
+        validation: Any = None,
     ) -> Self:
         """Trains on samples and their labels.
 
         Time grows with rows, modalities and networks; of the experts also with the number of
         classes. Several labels are fitted one after the other, so it grows with their number too.
+        The log says how many there are before any is fitted, as a warning where it will take long.
 
         Args:
             X: Modalities, or one array with the columns of ``modalities``.
@@ -201,16 +203,19 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         weight = self._weighted(weight[kept], codes)
         if groups is not None:
             groups = targets.checked_groups(groups, rows)[kept]
-        blocks = self.reader_.fit_blocks(X, present, kept, weight, groups)
+        some = kept if len(kept) < rows else None  # all of them need no copy
+        blocks = self.reader_.fit_blocks(X, present, some, weight, groups)
         self.modalities_ = list(self.reader_.names_)
-        assembly.check_sizes(self.get_params(deep=False), blocks)
+        params = self.get_params(deep=False)
+        assembly.check_sizes(params, blocks)
         if groups is not None:
             held_out = self.presence or self.head == "pooled"
             held_out = held_out or (self.head == "fusion" and self.n_networks > 1)
             targets.check_patients(groups, 3 if held_out else 2, f"head={self.head!r}")
+        assembly.announce(params, blocks, len(self.classes_), codes.size // len(codes))
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        build = partial(assembly.build, self.get_params(deep=False), seed, blocks)
-        held = None if validation is None else self._held(validation)
+        build = partial(assembly.build, params, seed, blocks)
+        held = None if validation is None else self._held(validation, codes.shape[1:])
         self.head_: Head | list[Head]
         if codes.ndim == 1:
             self.prior_ = class_prior(codes, weight, len(self.classes_))
@@ -218,8 +223,10 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         else:
             parts = [(label, self._weighted(weight, label)) for label in codes.T]
             self.prior_ = np.stack([class_prior(label, share, 2) for label, share in parts])
-            labels = codes.T if held is None else held.y.T
-            heads = [build(held and held._replace(y=label)) for label in labels]
+            heads = [
+                build(held and held._replace(y=held.y[:, k]), f"label_{k}")
+                for k in range(len(parts))
+            ]
             self.head_ = assembly.fitted(heads, blocks, parts, groups)
         return self
 
@@ -248,7 +255,8 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         no network is asked then.
 
         Raises:
-            ValueError: If the head does not impute (``"joint"`` and ``"experts"`` need not).
+            ValueError: If the head does not impute (``"joint"`` and ``"experts"`` need not), or its
+                network does not (only ``"cm2"`` does).
         """
         blocks = self._blocks(X, present)
         heads = self.head_ if isinstance(self.head_, list) else [self.head_]
@@ -265,8 +273,12 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return (proba > 0.5).astype(np.int64)
         return np.asarray(self.classes_[proba.argmax(axis=1)])
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Accuracy (of all labels of a sample together, for multilabel targets)."""
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Accuracy (of all labels of a sample together, for multilabel targets).
+
+        Labels are those of ``Samples`` if not given.
+        """
+        y = X.y if y is None and isinstance(X, Samples) else y
         return float(accuracy_score(y, self.predict(X), sample_weight=sample_weight))
 
     def embed(self, X: Any, *, present: Any = None) -> Float[ndarray, "n modality dim"]:
@@ -343,18 +355,17 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._check_array(X, reset=False)
         return self.reader_.blocks(X, present)
 
-    def _held(self, validation: Samples) -> Held:
+    def _held(self, validation: Any, labels: tuple[int, ...]) -> Held:
         """The samples that stop training, as the heads see them."""
-        labels = targets.checked_labels(validation.y, len(validation))
-        unknown = sorted(set(np.unique(labels).tolist()) - set(self.classes_.tolist()))
-        if unknown:
-            raise ValueError(f"validation has classes that no training sample has: {unknown}")
-        codes = labels if labels.ndim == 2 else np.searchsorted(self.classes_, labels)
+        if not isinstance(validation, Samples):
+            found = type(validation).__name__
+            raise ValueError(f"validation must be Samples(X, y=y), but is of type {found}")
+        codes = targets.known_codes(validation.y, len(validation), self.classes_, labels)
         blocks = self.reader_.blocks(validation)
         known = np.flatnonzero(blocks.present.any(axis=1))
         if not len(known):
             raise ValueError("validation has no sample with a modality")
-        return Held(blocks.take(known), codes[known].astype(np.int64))
+        return Held(blocks.take(known), codes[known])
 
     def _weighted(self, weight: Float[ndarray, " n"], codes: ndarray) -> Float[ndarray, " n"]:
         """Weights of samples, those of their classes among them if they have but one."""
@@ -366,7 +377,8 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _network_head(self, head: Head) -> Fusion:
         """The head with networks."""
         head = head.head_ if isinstance(head, Presence) else head
-        head = head.heads_["fusion"] if isinstance(head, Pool) else head
+        if isinstance(head, Pool):
+            head = (head.heads_ | head.left_out_)["fusion"]
         head = head.fusion_ if isinstance(head, Embedded) else head
         if not isinstance(head, Fusion):
             raise ValueError(

@@ -84,7 +84,7 @@ class Experiment:
 
 
 KEYS = ("name", "data", "dim", "encoders", "model", "training", "seed", "head")
-FROM_DATA = ("features", "vocabulary")
+FROM_DATA = ("features", "vocabulary", "hours_per_step")
 """Arguments of encoders that are read off the data where a file does not give them."""
 
 

@@ -104,10 +104,11 @@ class Classifier:
             raise InputError(f"{root}: {error}") from error
 
     def predictions(self, asked: Stays) -> Predictions:
-        """Predicts; the spread is that of a pool's networks, and zero for the other heads."""
+        """Predicts; the spread is that of a pool's networks if they impute, and else zero."""
         probability = self.model.predict_proba(asked.samples)
         spread = np.zeros_like(probability)
-        if self.experiment.head["kind"] == "pooled":
+        experiment = self.experiment
+        if experiment.head["kind"] == "pooled" and experiment.model["kind"] == "cm2":
             spread = self.model.predict_spread(asked.samples)
         if not asked.labels:
             probability, spread = (self._of_all(one, asked) for one in (probability, spread))

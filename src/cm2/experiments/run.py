@@ -123,7 +123,7 @@ def train(experiment: Experiment, out: Path, *, resume: bool = False) -> dict[st
 
 def build(
     experiment: Experiment,
-    shape: Mapping[str, Mapping[str, int]],
+    shape: Mapping[str, Mapping[str, Any]],
     classes: int,
     labels: Sequence[str] = (),
     described: Mapping[str, Mapping[str, Any]] | None = None,

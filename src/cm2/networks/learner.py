@@ -136,9 +136,15 @@ class Learner(lightning.LightningModule):
         return terms
 
     def auxiliary(self, output: Output, batch: Batch, target: Tensor) -> Tensor:
-        """Averages the losses of each modality's own head over the samples that have it."""
-        logits = torch.stack([output.logits_by_modality[m] for m in self.model.modalities])
-        weight = batch.present.T.to(logits.dtype)
+        """Averages the losses of each modality's own head over the samples that have it.
+
+        A head of what modalities share counts where a sample has any.
+        """
+        logits = torch.stack(list(output.logits_by_modality.values()))
+        columns = dict(zip(self.model.modalities, batch.present.T, strict=True))
+        some = batch.present.any(dim=1)
+        there = torch.stack([columns.get(name, some) for name in output.logits_by_modality])
+        weight = there.to(logits.dtype)
         if batch.weight is not None:
             weight = weight * batch.weight
         loss = self.task.loss(logits, target.expand(len(logits), *target.shape))

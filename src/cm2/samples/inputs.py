@@ -76,7 +76,7 @@ class Blocks(NamedTuple):
         return {n: self.inputs[n] if n in self.inputs else self.values[n] for n in self.names}
 
     @property
-    def shapes(self) -> dict[str, dict[str, int]]:
+    def shapes(self) -> dict[str, dict[str, Any]]:
         """Arguments of each modality's encoder that follow from the data."""
         return {
             name: read.shape if isinstance(read, Inputs) else {"features": read.shape[1]}

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 from scipy.sparse import issparse
 from sklearn.preprocessing import LabelEncoder
@@ -53,6 +53,39 @@ def encoded(labels: ndarray) -> tuple[ndarray, ndarray]:
     codes = np.asarray(encoder.fit_transform(labels))
     check_classes(encoder.classes_, "the labels")
     return codes, encoder.classes_
+
+
+def known_codes(
+    y: Any, rows: int, classes: ndarray, labels: tuple[int, ...]
+) -> Int[ndarray, n * label]:
+    """Codes of the labels of validation samples, which are those of a training.
+
+    Args:
+        y: What was given as their labels.
+        rows: How many samples there are.
+        classes: Of the training.
+        labels: How many labels a sample had there, in a tuple; an empty one for a class.
+
+    Raises:
+        ValueError: If the labels are not as in training.
+    """
+    if y is None:
+        raise ValueError("validation has no y: give Samples(X, y=y)")
+    try:
+        found = checked_labels(y, rows)
+    except ValueError as error:
+        raise ValueError(f"validation: {error}") from error
+    if found.shape[1:] != labels:
+        wanted = ("n", *map(str, labels))
+        raise ValueError(
+            f"validation has y of shape {found.shape}, but that of training is "
+            f"({', '.join(wanted)}{'' if labels else ','})"
+        )
+    unknown = sorted(set(np.unique(found).tolist()) - set(classes.tolist()))
+    if unknown:
+        raise ValueError(f"validation has classes that no training sample has: {unknown}")
+    codes = found if found.ndim == 2 else np.searchsorted(classes, found)
+    return codes.astype(np.int64)
 
 
 def check_classes(labels: ndarray, whose: str) -> None:

@@ -83,7 +83,8 @@ def test_values_come_back_as_they_were(made: Path) -> None:
     # Numbers of float32, scaled in float64.
     np.testing.assert_allclose(found, wanted, atol=1e-5)
     there = batch.present[:, 1].numpy()
-    assert (batch.inputs["image"].numpy()[there] == given["image"][rows[there]]).all()
+    middle = given["image"][rows[there], 1:-1]  # of eight rows of six pixels
+    assert (batch.inputs["image"].numpy()[there] == middle).all()
     gaps = batch.inputs["gaps"].values
     # Two channels, and a mark for the one with gaps; a gap takes the value before it.
     assert gaps.shape == (len(rows), 5, 3)

@@ -22,7 +22,7 @@ def data(rows: int) -> tuple[dict[str, Any], np.ndarray]:
 
 def model(head: str, networks: int, **options: Any) -> CM2Classifier:
     small = {"embedding_dim": 2, "max_epochs": 1, "random_state": 0, "device": "cpu"}
-    return CM2Classifier(head=head, n_networks=networks, encoders=TINY, **small | options)
+    return CM2Classifier(head=head, n_networks=networks, **small | {"encoders": TINY} | options)
 
 
 @pytest.fixture
@@ -102,3 +102,55 @@ def test_a_rare_class_works_or_is_refused_before_any_training(
     with pytest.raises(ValueError, match=r"at least 8 samples, 4 with each of 2 classes, or fewer"):
         model(head, 4).fit(X, target)
     assert not trained
+
+
+def test_the_first_network_s_experts_choose_for_the_others(
+    trained: list[int], small_models: None
+) -> None:
+    X, y = data(48)
+    fitted = model("pooled", 2).fit(X, y)
+    first, second = fitted.head_.heads_["experts"].heads_
+    for name, expert in first.experts_.items():
+        assert second.experts_[name].kinds == (expert.chosen_ or expert.kinds)
+        if "linear" in expert.chosen_:
+            assert second.experts_[name].penalties == (expert.penalty_,)
+
+
+@pytest.mark.parametrize(
+    ("head", "asked", "presence", "labels"),
+    [
+        ("fusion", 3, False, 4),
+        ("fusion", 1, True, 1),
+        ("pooled", 1, False, 1),
+        ("joint", 2, True, 1),
+    ],
+)
+@pytest.mark.parametrize("pictures", [True, False])
+def test_the_log_says_beforehand_how_many_networks_are_trained(
+    head: str,
+    asked: int,
+    presence: bool,
+    labels: int,
+    pictures: bool,
+    trained: list[int],
+    small_models: None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    X, y = data(24)
+    options = {} if pictures else {"encoders": None}
+    X = X if pictures else {"labs": X["labs"]}
+    target = y if labels == 1 else np.stack([y] * labels, axis=1)
+    with caplog.at_level("INFO", logger="cm2"):
+        model(head, asked, presence=presence, **options).fit(X, target)
+    (said,) = [one for one in caplog.records if one.name == "cm2.estimators.assembly"]
+    counts = f"{labels} labels, 2 classes, {len(trained)} networks of at most 1 epochs"
+    assert f"head='{head}', 24 samples of {len(X)} modalities: {counts}" in said.getMessage()
+    assert said.levelname == ("WARNING" if len(trained) > 10 else "INFO")
+
+
+def test_many_classes_of_experts_are_a_warning(
+    small_models: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    X, _ = data(24)
+    model("experts", 1, encoders=None).fit({"labs": X["labs"]}, np.arange(24) % 12)
+    assert "this takes long: experts of 12 classes" in caplog.text

@@ -244,7 +244,9 @@ def test_trap_experts_are_judged_on_other_patients() -> None:
     new = log_loss(y[test], np.exp(head.predict_log_proba(blocks.take(test))))
     assert head.losses_[head.strength_] == pytest.approx(new, abs=0.2)
     assert new < 0.85
-    expert = head.experts_["a"]
+    expert, known = Expert(("forest",)), patient[train]
+    folds = stratified_folds(y[train], 5, 0, known)
+    expert.cross_fit(values["a"][train], y[train], np.ones(320), folds, 2, known)
     by_forest = expert.fitted_["forest"].model.predict_proba(values["a"][test])
     mixed = 0.99 * by_forest + 0.01 * expert.prior_
     assert expert.loss_["forest"] == pytest.approx(log_loss(y[test], mixed), rel=0.3)

@@ -16,8 +16,8 @@ def compare(module, *given):
     module.compile(backend="eager")
     torch.testing.assert_close(module(*given), before)
 
-for kind in clinical.CASES:
-    compare(clinical.encoder(kind).eval(), clinical.inputs(kind))
+for kind in small_clinical.CASES:
+    compare(small_clinical.encoder(kind).eval(), small_clinical.inputs(kind))
 z, present = torch.randn(5, 3, 4), torch.rand(5, 3) < 0.5
 for name in fusions.REGISTRY:
     compare(fusions.REGISTRY[name](3, 4, width=8).eval(), z, present)

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from cm2.core.records import Batch
 from cm2.networks import models
+from cm2.networks.learner import Learner
 from cm2.networks.models import Model
-from cm2.networks.models.drfuse import DrFuse
+from cm2.networks.models.drfuse import POOLED, DrFuse
 from cm2.networks.tasks import Binary, Multiclass
 from laws import FLOAT32
 from small_clinical import clinical_batch, encoder, rows_of, spoiled
@@ -306,6 +307,31 @@ def test_medfuse_reads_what_is_there() -> None:
     torch.testing.assert_close(model(batch).logits, model.classifier(state))
 
 
+def test_medfuse_reads_a_learned_vector_for_what_is_missing() -> None:
+    """Of the modality's own, and a complete row is read as without any."""
+    kinds = ("dense", "precomputed", "codes")
+    encoders = {kind: encoder(kind, 8) for kind in kinds}
+    model = models.MedFuse(encoders, 3, width=16, missing="learned", dropout=0.0).eval()
+    batch = clinical_batch(kinds, 3)
+    batch.present[:] = torch.tensor([[True, False, True], [True, True, True], [False] * 3])
+    z = model.raw(batch)
+    steps = [z[:, 0], *(f(z[:, i]) for i, f in enumerate(model.projections, start=1))]
+    for row, column in ((0, 1), (2, 0), (2, 1), (2, 2)):
+        steps[column] = steps[column].clone()
+        steps[column][row] = model.filler[column]
+    state = model.recurrent(torch.stack(steps, dim=1))[0][:, -1]
+    logits = model(batch).logits
+    torch.testing.assert_close(logits, model.classifier(state))
+    logits.square().sum().backward()
+    assert model.filler.grad.any(dim=1).all()
+    plain = models.MedFuse(encoders, 3, width=16, dropout=0.0).eval()
+    state = {name: value for name, value in model.state_dict().items() if name != "filler"}
+    plain.load_state_dict(state)
+    torch.testing.assert_close(plain(batch).logits[1], logits[1])
+    with pytest.raises(ValueError, match="missing must be one of"):
+        models.MedFuse(encoders, 3, missing="zero")
+
+
 def test_drfuse_pools_and_penalises_as_in_its_source() -> None:
     """The two-modality formulas of the published code, in its own form."""
     model = build("drfuse", ("dense", "precomputed"))
@@ -320,6 +346,64 @@ def test_drfuse_pools_and_penalises_as_in_its_source() -> None:
     cosine = torch.cosine_similarity(shared, distinct, dim=-1).abs()
     torch.testing.assert_close(found["distinct"], cosine[present].mean())
     assert isinstance(model, DrFuse)
+
+
+def test_drfuse_ranks_attention_as_in_its_source() -> None:
+    """The three terms of the published training, for pairs only; classes share a row's loss."""
+    kinds = ("dense", "precomputed")
+    model, batch = build("drfuse", kinds), clinical_batch(kinds, 20)
+    batch.present[:, 0] = True
+    model.exclusive.fill_(False)
+    target = torch.randint(2, (20, 3), generator=torch.Generator().manual_seed(1)).float()
+    attention: list[Tensor] = []
+    attend = model.attend
+
+    def spy(*given: Tensor) -> Any:
+        attention.append(attend(*given)[1])
+        return attend(*given)
+
+    model.attend = spy  # type: ignore[method-assign]
+    output = model(batch._replace(target=target))
+    first, second, shared = attention[0].unbind(dim=1)
+    one, other, pooled = (
+        torch.nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        for logits in output.logits_by_modality.values()
+    )
+    pairs = batch.present.all(dim=1, keepdim=True)
+    expected = []
+    for left, right, of_left, of_right in (
+        (second, first, other, one),
+        (shared, first, pooled, one),
+        (shared, second, pooled, other),
+    ):
+        sign = 2 * (of_left < of_right).float() - 1
+        term = pairs * torch.nn.functional.margin_ranking_loss(left, right, sign, reduction="none")
+        expected.append(term.sum() / max(1, int((term > 0).sum())))
+    torch.testing.assert_close(output.penalties["ranking"], sum(expected) / 3)
+    assert output.penalties["ranking"] > 0
+    assert "ranking" not in model(batch._replace(target=None)).penalties
+    half = models.DrFuse({kind: encoder(kind, 8) for kind in kinds}, 3, ranking=0.5, dropout=0.0)
+    half.load_state_dict(model.state_dict())
+    found = half(batch._replace(target=target)).penalties["ranking"]
+    torch.testing.assert_close(2 * found, output.penalties["ranking"])
+
+
+def test_a_part_that_modalities_share_is_learned_where_any_is_there() -> None:
+    kinds = ("dense", "precomputed")
+    model, batch = build("drfuse", kinds), clinical_batch(kinds, 6)
+    batch.present[5] = False
+    task = Multiclass(3)
+    output = model(batch)
+    weights = [*batch.present.T, batch.present.any(dim=1)]
+    assert list(output.logits_by_modality) == [*kinds, POOLED]
+    expected = [
+        task.loss(logits, batch.target)[there].mean()
+        for logits, there in zip(output.logits_by_modality.values(), weights, strict=True)
+    ]
+    found = Learner(model, task).auxiliary(output, batch, batch.target)
+    torch.testing.assert_close(found, torch.stack(expected).mean())
+    with pytest.raises(ValueError, match="DrFuse calls what modalities share 'shared part'"):
+        models.DrFuse({POOLED: encoder("dense")}, 2)
 
 
 def test_mistakes_are_named() -> None:

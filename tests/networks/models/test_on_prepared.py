@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from cm2.networks.encoders import Encoder, Precomputed, Series, Text
-from cm2.networks.models import CM2, DrFuse, embed
+from cm2.networks.encoders import Encoder, Precomputed, Series, Text, Transformer
+from cm2.networks.models import CM2, LSMT, DrFuse, Interleaved, embed
 from cm2.networks.tasks import Binary
 from cm2.samples import embeddings
 from cm2.samples.prepared import Prepared
@@ -30,7 +30,7 @@ def build(data: Prepared) -> dict[str, Encoder]:
     }
 
 
-@pytest.mark.parametrize("family", [CM2, DrFuse])
+@pytest.mark.parametrize("family", [CM2, DrFuse, LSMT, Interleaved])
 def test_a_step_on_series_images_and_reports(root: Path, family: type) -> None:
     data = Prepared(root, modalities=["series", "cxr", "report"], tokens=16)
     model = family(build(data), 1)
@@ -45,6 +45,27 @@ def test_a_step_on_series_images_and_reports(root: Path, family: type) -> None:
         optimizer.step()
         assert loss.isfinite()
     assert model.predict(batch, 2).mean.isfinite().all()
+
+
+def test_measurements_at_their_hours(root: Path) -> None:
+    """The Transformer takes events as they come; their hours reach a model that reads steps."""
+    data = Prepared(root, modalities=["events", "report"], tokens=16)
+    torch.manual_seed(0)
+    shape, options = data.shape, {"width": 8, "layers": 1, "heads": 2}
+    encoders = {
+        "events": Transformer(4, **options, **shape["events"]),
+        "report": Text(4, tokens=16, **options, **shape["report"]),
+    }
+    model = Interleaved(encoders, 1, layers=1, heads=2, points=4, waves=4).eval()
+    batch = data[range(12)]
+    logits = model(batch).logits
+    events, report = (steps.hours for steps in model.steps(batch))
+    there = batch.inputs["events"].mask
+    assert torch.equal(events[there], batch.inputs["events"].hour[there])
+    assert torch.equal(report, batch.hours["report"])
+    x = batch.inputs["events"]
+    moved = model(batch._replace(inputs={**batch.inputs, "events": x._replace(hour=x.hour / 2)}))
+    assert (moved.logits - logits).abs().max() > 1e-5
 
 
 def test_precomputed_embeddings_stand_in_for_an_encoder(root: Path) -> None:

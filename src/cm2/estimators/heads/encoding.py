@@ -50,7 +50,7 @@ def reading(encoders: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
                 f"{', '.join(sorted(ENCODERS))}; but is {what}"
             )
         sections.encoder(section["kind"])  # an unknown kind raises an error that lists the known
-        found[name] = {key: section[key] for key in READ if key in section}
+        found[name] = dict(section)
     return found
 
 
@@ -60,7 +60,7 @@ def batches(blocks: Blocks) -> DataLoader[Batch]:
     return loader(ArrayDataset(blocks.raw, blocks.present), size)
 
 
-def start(section: Any, dim: int, shape: Mapping[str, int]) -> Encoder:
+def start(section: Any, dim: int, shape: Mapping[str, Any]) -> Encoder:
     """An encoder at the start of its training.
 
     Args:

@@ -8,22 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int
 from joblib import Parallel, delayed
 from numpy import ndarray
 from sklearn.base import clone
-from sklearn.utils.validation import check_is_fitted
 
 from cm2.core.numerics import seeded
-from cm2.core.persistence import load_module_arrays, module_arrays, plain
-from cm2.estimators.heads.base import FLOOR, Head, Held, register, stratified_folds
-from cm2.estimators.heads.encoding import batches, start, try_encoder
+from cm2.estimators.heads.base import Held, register, stratified_folds
+from cm2.estimators.heads.encoding import start, try_encoder
+from cm2.estimators.heads.networks import Networks
 from cm2.networks import models
-from cm2.networks.models import CM2, Model
+from cm2.networks.models import Model
 from cm2.networks.tasks import Multiclass
 from cm2.networks.training import VALIDATION_ROWS, train
 from cm2.samples.batches import ArrayDataset
@@ -33,12 +31,25 @@ from cm2.samples.targets import row_weights
 INNER_FOLDS = 6
 """One part of this many of a network's rows is kept for early stopping."""
 
+OF_CM2 = (
+    "copula",
+    "components",
+    "coupling",
+    "rank",
+    "imputation",
+    "fusion",
+    "posterior",
+    "objective",
+    "hide",
+)
+"""Arguments that the paper's network knows, and rivals do not."""
+
 ACCELERATORS = {"auto": "auto", "cpu": "cpu", "cuda": "gpu"}
 """Lightning's names of devices."""
 
 
 @register("fusion")
-class Fusion(Head):
+class Fusion(Networks):
     """Averages CM2 networks that are each trained without one fold of the rows.
 
     Early stopping looks at the rows that are held for it, or else at a stratified part of a
@@ -74,7 +85,7 @@ class Fusion(Head):
         n_jobs: Networks that are trained side by side, in processes.
     """
 
-    networks_: list[Model]
+    begun_: bool = False
 
     def __init__(
         self,
@@ -131,24 +142,6 @@ class Fusion(Head):
         self.device = device
         self.n_jobs = n_jobs
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Networks as arrays and as what they are built of, for safe files."""
-        state = dict(super().__getstate__())
-        state["encoders"] = plain(self.encoders)
-        if "networks_" in state:
-            encoders = self.networks_[0].encoders
-            state["sections_"] = {name: encoder.section() for name, encoder in encoders.items()}
-            state["networks_"] = [module_arrays(network) for network in self.networks_]
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Rebuilds the networks from arrays."""
-        super().__setstate__(state)
-        if "networks_" in state:
-            self.networks_ = [
-                load_module_arrays(self._network(0), arrays).eval() for arrays in state["networks_"]
-            ]
-
     def fit(
         self,
         blocks: Blocks,
@@ -169,11 +162,6 @@ class Fusion(Head):
             self.cross_fit(blocks, y, sample_weight, folds, groups)
         return self
 
-    def predict_log_proba(self, blocks: Blocks) -> Float[ndarray, "n label"]:
-        """Log of the probabilities averaged over networks and imputations."""
-        self._check()
-        return self._log_average(self.networks_, blocks)
-
     def cross_fit(
         self,
         blocks: Blocks,
@@ -193,19 +181,38 @@ class Fusion(Head):
         weight = row_weights(sample_weight, len(y))
         numbers = self.numbers(folds)
         self._prepare(blocks, y)
-        self.networks_ = Parallel(n_jobs=self.n_jobs)(
+        begun = self.networks_ if self.begun_ else []
+        self.begun_ = False
+        self.networks_ = begun + Parallel(n_jobs=self.n_jobs)(
             delayed(self._train)(
                 blocks, y, weight, groups, np.flatnonzero(numbers != number), number, self.held
             )
-            for number in range(numbers.max() + 1)
+            for number in range(len(begun), numbers.max() + 1)
         )
-        shown = [blocks, *map(blocks.hidden, views)]
-        log_proba = np.full((len(shown), len(y), int(y.max()) + 1), FLOOR)
-        for number, network in enumerate(self.networks_):
-            outside = np.flatnonzero(numbers == number)
-            for view, rows in enumerate(shown):
-                log_proba[view, outside] = self._log_average([network], rows.take(outside))
-        return log_proba
+        return self._held_out(blocks, int(y.max()) + 1, numbers, views)
+
+    def begin(
+        self,
+        blocks: Blocks,
+        y: Int[ndarray, " n"],
+        sample_weight: Float[ndarray, " n"] | None,
+        folds: Int[ndarray, " n"],
+        groups: ndarray | None = None,
+        views: Sequence[Bool[ndarray, "n modality"]] = (),
+    ) -> tuple[Int[ndarray, " row"], Float[ndarray, "view row label"]]:
+        """Trains the first network; :meth:`cross_fit` with the same rows trains the others.
+
+        Returns:
+            The rows that it did not see, and what it says of them.
+        """
+        numbers = np.minimum(self.numbers(folds), 1)
+        inside = np.flatnonzero(numbers)
+        self._prepare(blocks, y)
+        weight = row_weights(sample_weight, len(y))
+        self.networks_ = [self._train(blocks, y, weight, groups, inside, 0, self.held)]
+        self.begun_ = True
+        outside = np.flatnonzero(numbers == 0)
+        return outside, self._held_out(blocks, int(y.max()) + 1, numbers, views)[:, outside]
 
     def numbers(self, folds: Int[ndarray, " n"]) -> Int[ndarray, " n"]:
         """Which network does not see each row in training."""
@@ -224,50 +231,9 @@ class Fusion(Head):
         """Trains one network a fold and predicts the fold with it; this head stays as it is."""
         count = len(np.unique(folds)) if self.folds == 1 else self.folds
         head: Self = clone(self).set_params(folds=count)
+        if self.run_dir is not None:  # the networks that are kept have the folder for themselves
+            head.run_dir = str(Path(self.run_dir) / "held_out")
         return head.cross_fit(blocks, y, sample_weight, folds, groups, views)
-
-    def embed(self, blocks: Blocks, number: int = 0) -> Float[ndarray, "n modality dim"]:
-        """Embeddings by one of the networks, zeros where a modality is absent.
-
-        Each network has its own space, so embeddings are not averaged.
-        """
-        self._check()
-        network = self.networks_[number]
-        with torch.no_grad():
-            parts = [
-                network.embed(batch) if isinstance(network, CM2) else network.raw(batch)
-                for batch in batches(blocks)
-            ]
-        out: Float[ndarray, "n modality dim"] = torch.cat(parts).numpy()
-        return out
-
-    def embedded(self, blocks: Blocks, number: int) -> Blocks:
-        """The blocks with embeddings by one of the networks where only an encoder can read."""
-        z = self.embed(blocks, number)
-        values = {
-            name: blocks.values[name] if name in blocks.values else z[:, column]
-            for column, name in enumerate(blocks.names)
-        }
-        return Blocks(values, blocks.present)
-
-    def impute(
-        self, blocks: Blocks, draws: int | None = None
-    ) -> Float[ndarray, "draw n modality dim"]:
-        """Embeddings by the first network with missing ones drawn, ``draws`` times.
-
-        Without ``draws`` they are filled in once, as for a prediction.
-        """
-        self._check()
-        network = self.networks_[0]
-        if not isinstance(network, CM2):
-            raise ValueError(f"the network {self.network!r} imputes nothing")
-        with torch.no_grad():
-            parts = [
-                network.complete(batch, draws or 1, sampled=draws is not None)
-                for batch in batches(blocks)
-            ]
-        out: Float[ndarray, "draw n modality dim"] = torch.cat(parts, dim=1).numpy()
-        return out
 
     def _train(
         self,
@@ -328,62 +294,15 @@ class Fusion(Head):
             try_encoder(self.sections_[name], self.embedding_dim, blocks, name, self.seed)
 
     def _network(self, seed: int) -> Model:
-        """Builds a network at the start of its training."""
+        """A network at the start of its training."""
         with seeded(seed):
             encoders = {
                 name: start(section, self.embedding_dim, self.shapes_[name])
                 for name, section in self.sections_.items()
             }
-            if self.network != "cm2":
-                rival: Any = models.REGISTRY[self.network]
-                other: Model = rival(encoders, self.labels_)
-                return other
-            return CM2(
-                encoders,
-                self.labels_,
-                copula=self.copula,
-                components=self.components,
-                coupling=self.coupling,
-                rank=self.rank,
-                imputation=self.imputation,
-                fusion=self.fusion,
-                posterior=self.posterior,
-                objective=self.objective,
-                hide=self.hide,
+            options = {name: getattr(self, name) for name in OF_CM2}
+            architecture: Any = models.REGISTRY[self.network]
+            made: Model = architecture(
+                encoders, self.labels_, **(options if self.network == "cm2" else {})
             )
-
-    def spread(self, blocks: Blocks) -> Float[ndarray, "n label"]:
-        """Standard deviation of the class probabilities over draws, averaged over networks.
-
-        Zero where nothing is missing.
-        """
-        self._check()
-        return self._average(self.networks_, blocks, "spread")
-
-    def _log_average(self, networks: list[Model], blocks: Blocks) -> Float[ndarray, "n label"]:
-        """Log of the probabilities averaged over some networks."""
-        mean = np.maximum(self._average(networks, blocks, "mean"), np.exp(FLOOR))
-        out: Float[ndarray, "n label"] = np.log(mean / mean.sum(axis=1, keepdims=True))
-        return out
-
-    def _average(
-        self, networks: list[Model], blocks: Blocks, what: Literal["mean", "spread"]
-    ) -> Float[ndarray, "n label"]:
-        """What the networks predict, averaged over them."""
-        options: dict[str, Any] = {"sampled": what == "spread"} if self.network == "cm2" else {}
-        with seeded(self.seed):
-            parts = [
-                torch.stack(
-                    [
-                        getattr(net.predict(batch, self.imputations, **options), what)
-                        for net in networks
-                    ]
-                )
-                for batch in batches(blocks)
-            ]
-        average: Float[ndarray, "n label"] = torch.cat(parts, dim=1).mean(dim=0).double().numpy()
-        return average
-
-    def _check(self) -> None:
-        """Raises if the head has not been fitted."""
-        check_is_fitted(self, "networks_")
+            return made

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from joblib import Parallel, delayed
 from numpy import ndarray
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
@@ -60,6 +61,13 @@ class Weights(NamedTuple):
         weights = softmax(self.level + apart[:, None] * self.slope, axis=1)
         return weights, np.exp(self.scale[0] + self.scale[1] * apart)
 
+    def mean(
+        self, missing: Float[ndarray, "view n"], weight: Float[ndarray, " n"]
+    ) -> Float[ndarray, " head"]:
+        """Mean weights over rows and their views."""
+        each, _ = self.at(missing.ravel())
+        return np.asarray(np.average(each, axis=0, weights=np.tile(weight, len(missing))))
+
 
 class Pool(Head):
     r"""Heads pooled as :math:`\log p = e^{s} \sum_k w_k \log p_k` plus what normalises it.
@@ -75,9 +83,11 @@ class Pool(Head):
         prior: The weight :math:`a_k` of each head in advance; None for equal weights.
         folds: Number of folds for out-of-fold predictions.
         random_state: Seed of the folds.
+        n_jobs: Heads that are fitted side by side, in processes.
 
     Attributes:
         heads_: The heads fitted on all rows, without those that are left out.
+        left_out_: Those, fitted; of networks the first, if it was not worth more.
         pooled_: Weights and confidence as functions of what is missing.
         weights_: The weight of each head on average over the training rows and their views, zero
             for those left out; they sum to one.
@@ -91,11 +101,13 @@ class Pool(Head):
         prior: Mapping[str, float] | None = None,
         folds: int = 3,
         random_state: int = 0,
+        n_jobs: int | None = None,
     ) -> None:
         self.heads = heads
         self.prior = prior
         self.folds = folds
         self.random_state = random_state
+        self.n_jobs = n_jobs
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the predictions for training rows: a saved model holds nothing of a patient."""
@@ -137,17 +149,53 @@ class Pool(Head):
         self.check(y, groups)
         folds = self._folds(y, groups)
         self.heads_ = {name: clone(head) for name, head in self.heads.items()}
+        self.left_out_: dict[str, Head] = {}
+        self.log_proba_: dict[str, Float[ndarray, "view n label"]] = {}
         for head in self.heads_.values():  # networks are trained once for all that use them
             if isinstance(head, Embedded):
                 head.fusion = next(h for h in self.heads_.values() if isinstance(h, Fusion))
         rng = np.random.default_rng(self.random_state)
         views = [hidden(blocks.present, rate, rng) for rate in RATES]
-        self.log_proba_ = {
-            name: head.cross_fit(blocks, y, weight, folds, groups, views)
-            for name, head in self.heads_.items()
-        }
-        self._weigh(y, weight, np.stack([_missing(p) for p in (blocks.present, *views)]))
+        missing = np.stack([_missing(mask) for mask in (blocks.present, *views)])
+        given = (blocks, y, weight, folds, groups, views)
+        self._cross_fit(given, missing)
+        self._weigh(y, weight, missing)
         return self
+
+    def _cross_fit(self, given: tuple[Any, ...], missing: Float[ndarray, "view n"]) -> None:
+        """Fits the heads and notes what they say of rows held out.
+
+        Of networks that no other head reads the first is trained alone, and the others only if it
+        has a weight beside the other heads.
+        """
+        read = any(isinstance(head, Embedded) for head in self.heads_.values())
+        last = [n for n, head in self.heads_.items() if isinstance(head, Fusion) and not read]
+        first = [name for name in self.heads_ if name not in last]
+        if read:  # networks before the heads that read them
+            first.sort(key=lambda name: not isinstance(self.heads_[name], Fusion))
+        jobs = None if read else self.n_jobs
+        found = Parallel(n_jobs=jobs)(delayed(_fitted)(self.heads_[n], given) for n in first)
+        for name, (head, said) in zip(first, found, strict=True):
+            self.heads_[name], self.log_proba_[name] = head, said
+        for name in last:
+            if not first or self._is_worth(name, first, given, missing):
+                self.log_proba_[name] = self.heads_[name].cross_fit(*given)
+            else:
+                self.left_out_[name] = self.heads_.pop(name)
+
+    def _is_worth(
+        self, name: str, others: list[str], given: tuple[Any, ...], missing: ndarray
+    ) -> bool:
+        """Whether the first network has a weight beside other heads, on what it did not see."""
+        head: Any = self.heads_[name]
+        rows, said = head.begin(*given)
+        y, weight, lacking = given[1][rows], given[2][rows], missing[:, rows]
+        stacked = np.stack([*(self.log_proba_[other][:, rows] for other in others), said])
+        found = fit_weights(stacked, y, weight, self._prior([*others, name]), lacking)
+        return bool(found.mean(lacking, weight)[-1] >= LEAST)
+
+    def _prior(self, names: list[str]) -> Float[ndarray, " head"]:
+        return np.array([1.0 if self.prior is None else self.prior[name] for name in names])
 
     def _weigh(
         self,
@@ -156,19 +204,19 @@ class Pool(Head):
         missing: Float[ndarray, "view n"],
     ) -> None:
         """Fits weights, and once more without the heads that are not worth theirs."""
-        self.weights_ = dict.fromkeys(self.heads_, 0.0)
+        self.weights_ = dict.fromkeys(self.heads, 0.0)
         while True:
             stacked = np.stack([self.log_proba_[name] for name in self.heads_])
-            prior = [1.0 if self.prior is None else self.prior[name] for name in self.heads_]
-            self.pooled_ = fit_weights(stacked, y, weight, np.array(prior), missing)
-            each, _ = self.pooled_.at(missing.ravel())
-            mean = np.average(each, axis=0, weights=np.tile(weight, len(missing)))
+            prior = self._prior(list(self.heads_))
+            self.pooled_ = fit_weights(stacked, y, weight, prior, missing)
+            mean = self.pooled_.mean(missing, weight)
             worth = mean >= min(LEAST, mean.max())
             if worth.all():
                 self.weights_.update(zip(self.heads_, mean.tolist(), strict=True))
                 return
-            pairs = zip(self.heads_.items(), worth, strict=True)
-            self.heads_ = {name: head for (name, head), kept in pairs if kept}
+            for name, kept in zip(list(self.heads_), worth, strict=True):
+                if not kept:
+                    self.left_out_[name] = self.heads_.pop(name)
 
     def cross_fit(
         self,
@@ -203,6 +251,12 @@ class Pool(Head):
 
     def _folds(self, y: Int[ndarray, " n"], groups: ndarray | None) -> Int[ndarray, " n"]:
         return stratified_folds(y, self.folds, self.random_state, groups)
+
+
+def _fitted(head: Head, given: tuple[Any, ...]) -> tuple[Head, Float[ndarray, "view n label"]]:
+    """A head, fitted, and what it says of rows held out."""
+    said = head.cross_fit(*given)
+    return head, said
 
 
 def _missing(present: Bool[ndarray, "n modality"]) -> Float[ndarray, " n"]:

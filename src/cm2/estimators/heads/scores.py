@@ -19,10 +19,12 @@ from sklearn.linear_model import LogisticRegression
 
 from cm2.estimators.heads import held_out
 from cm2.estimators.heads.base import class_prior, repeats
+from cm2.estimators.heads.forest import Forest
 
 KINDS = ("linear", "forest")
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Inverse strengths of the ridge penalty that logistic regression tries."""
+TREES = 200
 
 
 class Fitted(NamedTuple):
@@ -39,20 +41,40 @@ class Expert:
     Args:
         kinds: Which classifiers compete, of "linear" and "forest".
         seed: Of the forest.
+        penalties: Which compete in logistic regression; ``PENALTIES`` if there are none.
+        trees: Of the forest.
 
     Attributes:
         chosen_: The kinds whose log probabilities are averaged; empty if rows of fewer than two
             classes have the modality, and then the expert says the prior.
         loss_: Cross-validated log loss of each competitor.
+        penalty_: The penalty of logistic regression, if it competed.
+        fitted_: The classifiers chosen.
         prior_: Class frequencies among the rows seen.
     """
 
-    def __init__(self, kinds: tuple[str, ...] = KINDS, seed: int = 0) -> None:
+    def __init__(
+        self,
+        kinds: tuple[str, ...] = KINDS,
+        seed: int = 0,
+        penalties: tuple[float, ...] = (),
+        trees: int = TREES,
+    ) -> None:
         unknown = set(kinds) - set(KINDS)
         if unknown or not kinds:
             raise ValueError(f"experts should be some of {KINDS}, got {kinds}")
         self.kinds = kinds
         self.seed = seed
+        self.penalties = penalties
+        self.trees = trees
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Arguments of an expert that is to choose as this one did."""
+        if not self.chosen_:
+            return {}
+        penalties = (self.penalty_,) if "linear" in self.chosen_ else ()
+        return {"kinds": self.chosen_, "penalties": penalties}
 
     def cross_fit(
         self,
@@ -91,6 +113,7 @@ class Expert:
         self.loss_ = {k: held_out.log_loss(p, y, weight) for k, p in found.items()}
         best = min(self.loss_, key=lambda kind: self.loss_[kind])
         self.chosen_ = tuple(best.split("+"))
+        self.fitted_ = {kind: self.fitted_[kind] for kind in self.chosen_}
         return found[best]
 
     def predict_log_proba(self, x: Float[ndarray, "n feature"]) -> Float[ndarray, "n label"]:
@@ -115,10 +138,10 @@ class Expert:
         """Out-of-fold log probabilities at the best penalty, which is refitted on all rows."""
         judged = (
             (c, _log(held_out.out_of_fold(_ridge(c).fit, x, y, weight, folds, self.prior_)))
-            for c in PENALTIES
+            for c in self.penalties or PENALTIES
         )
-        chosen, best = held_out.lowest(judged, lambda p: held_out.log_loss(p, y, weight))
-        model = _ridge(chosen).fit(x, y, weight)
+        self.penalty_, best = held_out.lowest(judged, lambda p: held_out.log_loss(p, y, weight))
+        model = _ridge(self.penalty_).fit(x, y, weight)
         self.fitted_["linear"] = Fitted(model, model.classes_, 0.0)
         return best
 
@@ -131,7 +154,7 @@ class Expert:
     ) -> Float[ndarray, "n label"]:
         """Out-of-fold log probabilities, out-of-bag ones without folds; refitted on all rows."""
         forest = RandomForestClassifier(
-            200, min_samples_leaf=5, oob_score=folds is None, random_state=self.seed
+            self.trees, min_samples_leaf=5, oob_score=folds is None, random_state=self.seed
         )
         if folds is None:
             model, votes = held_out.out_of_bag(
@@ -147,8 +170,8 @@ class Expert:
                 self.prior_,
                 held_out.FOREST_MIX,
             )
-            model = held_out.forget(forest.fit(x, y, weight))
-        self.fitted_["forest"] = Fitted(model, model.classes_, held_out.FOREST_MIX)
+            model = forest.fit(x, y, weight)
+        self.fitted_["forest"] = Fitted(Forest(model), model.classes_, held_out.FOREST_MIX)
         return _log(votes)
 
     def _log_proba(

@@ -14,7 +14,7 @@ __all__ = ["arguments", "build", "encoder"]
 
 
 def build(
-    section: Mapping[str, Any], dim: int | None = None, shape: Mapping[str, int] | None = None
+    section: Mapping[str, Any], dim: int | None = None, shape: Mapping[str, Any] | None = None
 ) -> Encoder:
     """Builds an encoder, at the start of its training.
 

@@ -7,6 +7,7 @@ https://arxiv.org/abs/2403.06197.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 
@@ -19,6 +20,9 @@ from cm2.core.records import Batch, Output
 from cm2.networks.encoders import Encoder
 from cm2.networks.models.base import Model, register, shown
 
+POOLED = "shared part"
+"""Name under which the pooled shared part's own logits stand beside those of modalities."""
+
 
 @register("drfuse")
 class DrFuse(Model):
@@ -26,19 +30,21 @@ class DrFuse(Model):
 
     Shared parts h_m are pooled over what is present as :math:`\mathrm{logit}` of the mean of
     :math:`\sigma(h_m)`. Penalties: the Jensen-Shannon divergence between the :math:`\sigma(h_m)` of
-    two modalities (``shared``), and the size of the cosine between a modality's two parts
-    (``distinct``). Each label has its own key: the attention of label c to the distinct parts that
-    are present and to the pooled shared part gives the feature from which label c is predicted.
+    two modalities (``shared``), the size of the cosine between a modality's two parts
+    (``distinct``), and attention that prefers the part whose own classifier is worse (``ranking``).
+    Each label has its own key: the attention of label c to the distinct parts that are present and
+    to the pooled shared part gives the feature from which label c is predicted. The pooled part has
+    a classifier of its own too, as a distinct part has.
 
     Simplified: two linear maps of one embedding take the place of two networks a modality, so that
-    encoders stay exchangeable, and the losses of the shared part's own classifier and of the
-    ranking of attention weights are left out: a model here has no part in the task's loss. Beyond
-    the source: any number of modalities, any of them absent.
+    encoders stay exchangeable. Where classes exclude each other, all labels of a row have one loss
+    to rank by. Beyond the source: any number of modalities, any of them absent.
 
     Args:
         encoders: Encoder of each modality, all of one ``dim``.
         labels: Number of logits.
-        disentangle: Weight of both penalties; 1 in the source.
+        disentangle: Weight of the penalties ``shared`` and ``distinct``; 1 in the source.
+        ranking: Weight of the penalty ``ranking``, which needs a target; 1 in the source.
         dropout: Probability of dropping a coordinate of an embedding.
 
     Example:
@@ -55,10 +61,14 @@ class DrFuse(Model):
         labels: int,
         *,
         disentangle: float = 1.0,
+        ranking: float = 1.0,
         dropout: float = 0.1,
     ) -> None:
         super().__init__(encoders, labels)
+        if POOLED in encoders:
+            raise ValueError(f"DrFuse calls what modalities share {POOLED!r}; name yours otherwise")
         self.disentangle = disentangle
+        self.ranking = ranking
         self.dropout = nn.Dropout(dropout)
         self.shared = nn.ModuleList(nn.Linear(self.dim, self.dim) for _ in encoders)
         self.distinct = nn.ModuleList(nn.Linear(self.dim, self.dim) for _ in encoders)
@@ -66,11 +76,12 @@ class DrFuse(Model):
             nn.Linear(self.dim, self.dim), nn.ReLU(), nn.Linear(self.dim, self.dim)
         )
         self.classifiers = nn.ModuleList(nn.Linear(self.dim, labels) for _ in encoders)
+        self.pooled = nn.Linear(self.dim, labels)
         self.attention = nn.Linear(self.dim, (2 + labels) * self.dim)
         self.final = nn.Linear(self.dim, labels)
 
     def forward(self, batch: Batch) -> Output:
-        """Returns logits, both penalties, and logits of each modality's distinct part."""
+        """Returns logits, penalties, and logits of each distinct part and of the pooled one."""
         z: Tensor = self.dropout(self.raw(batch))
         there = shown(batch.present)
         shared = self.common(torch.stack([f(z[:, i]) for i, f in enumerate(self.shared)], dim=1))
@@ -80,23 +91,26 @@ class DrFuse(Model):
         pooled = up.logsumexp(dim=1) - down.logsumexp(dim=1)
         parts = torch.cat([distinct, pooled.unsqueeze(1)], dim=1)
         votes = [head(distinct[:, i]) for i, head in enumerate(self.classifiers)]
-        return Output(
-            self.attend(parts, F.pad(there, (0, 1), value=True)),
-            self.penalties(shared.float(), distinct.float(), batch.present),
-            dict(zip(self.modalities, votes, strict=True)),
-        )
+        votes.append(self.pooled(pooled))
+        logits, attention = self.attend(parts, F.pad(there, (0, 1), value=True))
+        penalties = self.penalties(shared.float(), distinct.float(), batch.present)
+        if batch.target is not None:
+            losses = part_losses(torch.stack(votes, dim=1).detach().float(), batch.target)
+            penalties["ranking"] = self.ranking * ranked(attention.float(), losses, batch.present)
+        return Output(logits, penalties, dict(zip((*self.modalities, POOLED), votes, strict=True)))
 
     def attend(
         self, parts: Float[Tensor, "batch part dim"], there: Bool[Tensor, "batch part"]
-    ) -> Float[Tensor, "batch label"]:
-        """Predicts each label from the parts to which its key attends."""
+    ) -> tuple[Float[Tensor, "batch label"], Float[Tensor, "batch part label"]]:
+        """Predicts each label from the parts to which its key attends, and says to which."""
         query, value, *keys = self.attention(parts).chunk(2 + self.labels, dim=-1)
         share = there.unsqueeze(-1).to(query.dtype)
         mean = (query * share).sum(dim=1) / share.sum(dim=1)
-        score = torch.einsum("bd,bpcd->bcp", mean, torch.stack(keys, dim=2)) / math.sqrt(self.dim)
-        attention = score.masked_fill(~there.unsqueeze(1), -torch.inf).softmax(dim=-1)
-        features = torch.einsum("bcp,bpd->bcd", attention, value)
-        return torch.einsum("bcd,cd->bc", features, self.final.weight) + self.final.bias
+        score = torch.einsum("bd,bpcd->bpc", mean, torch.stack(keys, dim=2)) / math.sqrt(self.dim)
+        attention = score.masked_fill(~there.unsqueeze(-1), -torch.inf).softmax(dim=1)
+        features = torch.einsum("bpc,bpd->bcd", attention, value)
+        logits = torch.einsum("bcd,cd->bc", features, self.final.weight) + self.final.bias
+        return logits, attention
 
     def penalties(
         self,
@@ -117,3 +131,44 @@ class DrFuse(Model):
             "shared": self.disentangle * (gap * pairs).sum() / pairs.sum().clamp_min(1),
             "distinct": self.disentangle * (cosine * present).sum() / present.sum().clamp_min(1),
         }
+
+
+def part_losses(
+    votes: Float[Tensor, "batch part label"], target: Tensor
+) -> Float[Tensor, "batch part label"]:
+    """The loss of each part's own classifier for each label.
+
+    Args:
+        votes: Logits.
+        target: Zeros and ones of each label, or a number of classes that exclude each other.
+    """
+    labels = votes.shape[-1]
+    if labels > 1 and target.numel() == len(votes):
+        code = target.reshape(-1, 1, 1).long().expand(*votes.shape[:2], 1)
+        return -votes.log_softmax(dim=-1).gather(-1, code).expand_as(votes)
+    truth = target.reshape(-1, 1, labels).to(votes.dtype).expand_as(votes)
+    return F.binary_cross_entropy_with_logits(votes, truth, reduction="none")
+
+
+def ranked(
+    attention: Float[Tensor, "batch part label"],
+    losses: Float[Tensor, "batch part label"],
+    present: Bool[Tensor, "batch modality"],
+) -> Float[Tensor, ""]:
+    """How far attention prefers the worse of two parts, averaged over pairs of parts.
+
+    Of each pair it is the mean over the rows and labels in which the order is wrong. A distinct
+    part counts where its modality is present, the pooled one (the last) beside it where another
+    is too.
+    """
+    several = present & (present.sum(dim=1, keepdim=True) > 1)
+    terms = [attention.sum() * 0.0]
+    for first, second in itertools.combinations(range(attention.shape[1]), 2):
+        both = several[:, first]
+        if second < present.shape[1]:
+            both = both & several[:, second]
+        better = torch.where(losses[:, first] < losses[:, second], 1.0, -1.0)
+        gap = better * (attention[:, second] - attention[:, first])
+        wrong = gap.clamp_min(0) * both.unsqueeze(-1)
+        terms.append(wrong.sum() / (wrong > 0).sum().clamp_min(1))
+    return torch.stack(terms).sum() / max(len(terms) - 1, 1)

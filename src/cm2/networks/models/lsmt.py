@@ -38,11 +38,12 @@ class LSMT(Model):
     are not in time, such as the patches of an image, are tokens as they are. What is missing has no
     tokens, and nothing is imputed. Beyond the source: any number of modalities.
 
-    Unlike the source: the Perceiver reads what an encoder makes of a series, not the series itself,
-    and all widths are ``dim``. Hours have their place in ``horizon``; the source spreads the steps
-    of a series evenly, whatever their number. Tokens are numbered within their modality and carry a
-    learned vector that says which it is; the source numbers them through, and doubles each of them
-    by adding it to its sum with the number's waves. What is missing is zeros as input there.
+    Unlike the source: the Perceiver reads what an encoder makes of a series, on one scale, and not
+    the standardised series itself; all widths are ``dim``. Hours have their place in ``horizon``;
+    the source spreads the steps of a series evenly, whatever their number. Tokens are numbered
+    within their modality and carry a learned vector that says which it is; the source numbers them
+    through, and doubles each of them by adding it to its sum with the number's waves. What is
+    missing is zeros as input there.
 
     Args:
         encoders: Encoder of each modality, all of one ``dim``; what only pools their steps is
@@ -146,6 +147,7 @@ class Perceiver(nn.Module):
     ) -> None:
         super().__init__()
         self.horizon = horizon
+        self.before = nn.LayerNorm(dim)
         self.latents = nn.Parameter(torch.randn(latents, dim))
         told = dim + 2 * BANDS + 1
         blocks = [
@@ -160,7 +162,8 @@ class Perceiver(nn.Module):
 
     def forward(self, steps: Steps) -> Read:
         """Returns what the vectors have read, of rows that have a step."""
-        told = torch.cat([steps.values, self.waves(steps.hours).to(steps.values)], dim=-1)
+        values = self.before(steps.values)
+        told = torch.cat([values, self.waves(steps.hours).to(values)], dim=-1)
         x = self.latents.expand(len(told), -1, -1)
         some = steps.mask.any(dim=1, keepdim=True).expand(-1, x.shape[1])
         for reading, thinking in zip(self.reading, self.thinking, strict=True):

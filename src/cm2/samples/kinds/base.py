@@ -104,7 +104,7 @@ class Inputs(ABC):
         shape: Arguments of an encoder that follow from the data, such as ``features``.
     """
 
-    shape: dict[str, int]
+    shape: dict[str, Any]
 
     @abstractmethod
     def take(self, rows: Int[ndarray, " batch"]) -> Any:

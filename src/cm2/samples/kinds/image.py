@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -13,13 +12,9 @@ from numpy import ndarray
 from torch import Tensor
 
 from cm2.core.errors import InputError
-from cm2.samples.kinds.base import Column, Inputs, Learned, Listed, entries, register, some
+from cm2.samples.kinds import paths
+from cm2.samples.kinds.base import Column, Inputs, Learned, Listed, entries, register
 from cm2.samples.ragged import NEVER
-
-ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
-
-FILE = re.compile(r"\.\w{2,8}$")
-"""How names of files end, and sentences do not: only such strings are looked for on the disk."""
 
 TRIAL = 8
 """Side of the squares as which pictures are read to find out whether they can be."""
@@ -165,12 +160,13 @@ class ImageColumn(Listed):
     def fits(cls, values: Any) -> bool:
         if isinstance(values, ndarray) and values.ndim > 2:
             return values.dtype == np.uint8
-        listed = entries(values) or []
-        texts = {row: one for row, one in enumerate(listed) if isinstance(one, str)}
-        others = [one for one in some(values) if not isinstance(one, str)]
-        if not (texts or others) or not all(map(_looks_like_one, others)):
+        listed = enumerate(entries(values) or [])
+        there = [(row, one) for row, one in listed if one is not None]
+        texts = [(row, one) for row, one in there if isinstance(one, str)]
+        others = [one for _, one in there if not isinstance(one, str)]
+        if not there or not all(map(_looks_like_one, others)):
             return False
-        return not texts or _are_files(texts)
+        return not texts or paths.are_images(texts)
 
     def check(self, here: Bool[ndarray, " n"]) -> None:
         for row in np.flatnonzero(here).tolist():
@@ -210,35 +206,6 @@ def _size(one: Any) -> tuple[int, ...] | None:
     if isinstance(one, Kept):
         return one.stack.shape
     return one.shape[:2] if isinstance(one, ndarray) else None
-
-
-def _are_files(texts: dict[int, str]) -> bool:
-    """Whether texts, by row, name image files.
-
-    Raises:
-        ValueError: If only some name files, or look so: a vocabulary would be learned of paths.
-    """
-    pictures = all(text.lower().endswith(ENDINGS) for text in texts.values())
-    there = [bool(FILE.search(text[-9:])) and _is_file(text) for text in texts.values()]
-    if not (pictures or any(there)):
-        return False
-    lost = [row for row, exists in zip(texts, there, strict=True) if not exists]
-    if lost:
-        raise ValueError(
-            f"{len(lost)} of {len(texts)} strings name no file that exists, the first in row "
-            f"{lost[0]}, where strings look like names of files; correct them, and give None where "
-            "there is no image"
-        )
-    if not pictures:
-        raise ValueError(f"strings name files, but not all end like images ({', '.join(ENDINGS)})")
-    return True
-
-
-def _is_file(text: str) -> bool:
-    try:
-        return Path(text).is_file()
-    except (OSError, ValueError):  # longer than a name can be, or with a zero byte
-        return False
 
 
 def _looks_like_one(value: Any) -> bool:

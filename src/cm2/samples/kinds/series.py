@@ -24,12 +24,12 @@ class Steps(Inputs):
 
     Args:
         steps: All sequences.
-        features: Width of a step.
+        shape: ``features`` of a step, and ``hours_per_step`` where it is known.
         rows: Which of them these are.
     """
 
-    def __init__(self, steps: Ragged, features: int, rows: Int[ndarray, " row"]) -> None:
-        self.shape = {"features": features}
+    def __init__(self, steps: Ragged, shape: dict[str, Any], rows: Int[ndarray, " row"]) -> None:
+        self.shape = shape
         self._steps = steps
         self._rows = np.append(rows, -1)
 
@@ -38,7 +38,7 @@ class Steps(Inputs):
         return Padded(torch.from_numpy(values), torch.from_numpy(mask))
 
     def select(self, rows: Int[ndarray, " row"]) -> Steps:
-        return Steps(self._steps, self.shape["features"], self._rows[rows])
+        return Steps(self._steps, self.shape, self._rows[rows])
 
 
 class LearnedSeries(Learned):
@@ -102,7 +102,10 @@ class LearnedSeries(Learned):
         ]
         lengths = np.array([len(one) for one in steps], np.int64)
         ragged = Ragged(np.concatenate([nothing, *steps]), lengths)
-        return Steps(ragged, width, np.arange(len(steps)))
+        shape: dict[str, Any] = {"features": width}
+        if self.step_hours_ is not None:
+            shape["hours_per_step"] = float(self.step_hours_)
+        return Steps(ragged, shape, np.arange(len(steps)))
 
     def _standardised(
         self, steps: Float[ndarray, "step variable"]

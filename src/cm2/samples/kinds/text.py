@@ -13,7 +13,8 @@ from torch import Tensor
 
 from cm2.core.records import Padded
 from cm2.samples import tokens, vocabulary
-from cm2.samples.kinds.base import Column, Inputs, Learned, Listed, entries, register, some
+from cm2.samples.kinds import paths
+from cm2.samples.kinds.base import Column, Inputs, Learned, Listed, entries, register
 from cm2.samples.ragged import NEVER, Ragged
 from cm2.samples.texts import Documents
 
@@ -146,8 +147,13 @@ class TextColumn(Listed):
 
     @classmethod
     def fits(cls, values: Any) -> bool:
-        found = [text for one in some(values) for text in _several(one)]
-        return bool(found) and all(isinstance(text, str) for text in found)
+        listed = enumerate(entries(values) or [])
+        found = [(row, text) for row, one in listed if one is not None for text in _several(one)]
+        if not found or not all(isinstance(text, str) for _, text in found):
+            return False
+        if paths.are_images(found):
+            raise ValueError("samples have lists of image files, but may have one image each")
+        return True
 
     def take(self, rows: Int[ndarray, " row"]) -> Self:
         part = super().take(rows)
