@@ -76,7 +76,10 @@ CASES: dict[str, Case] = {
         series,
     ),
     "image": Case(
-        lambda dim, **o: Image(dim, crop=28, depths=(1,), widths=(8,), dropout=0.0, **o), image
+        lambda dim, **o: Image(
+            dim, **{"crop": 28, "depths": (1,), "widths": (8,), "dropout": 0.0} | o
+        ),
+        image,
     ),
     "vit": Case(
         lambda dim, **o: ViT(

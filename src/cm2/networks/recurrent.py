@@ -19,6 +19,24 @@ class LSTM(nn.LSTM):
         torch.Size([2, 5, 4])
     """
 
+    def layer(self, number: int, input: Tensor) -> Tensor:
+        """Returns the states of one layer, given those of the layer below.
+
+        Args:
+            number: Which of the layers, from zero.
+            input: What enters it, ``(row, step, feature)``; there may be no step.
+        """
+        if input.shape[1] == 0:
+            return input.new_zeros(*input.shape[:2], self.hidden_size)
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        weights = [getattr(self, f"{name}_l{number}") for name in names]
+        with torch.autocast(input.device.type, enabled=False):
+            given = input.to(weights[0].dtype)
+            start = given.new_zeros(1, len(given), self.hidden_size)
+            options = (True, 1, 0.0, self.training, False, True)
+            states: Tensor = torch.lstm(given, (start, start), weights, *options)[0]
+        return states
+
     def forward(  # type: ignore[override]
         self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:

@@ -17,7 +17,7 @@ import inspect
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
@@ -27,6 +27,10 @@ from torch import Tensor, nn
 from cm2.core.errors import InputError
 from cm2.core.records import Steps
 from cm2.core.registry import Registry
+
+Staged = Generator[tuple[Tensor, Tensor], Tensor, Tensor]
+"""Yields features (row, place, width) and which places are real, is sent what goes on in their
+place, and returns embeddings."""
 
 
 def _noting(init: Callable[..., None]) -> Callable[..., None]:
@@ -83,6 +87,20 @@ class Encoder(nn.Module, ABC):
         """
         z = self(x).unsqueeze(1)
         return stepped(z, torch.ones(z.shape[:2], dtype=torch.bool, device=z.device), hours)
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """Width of the features after each stage of ``staged``; by default, of the embedding."""
+        return (self.dim,)
+
+    def staged(self, x: Any) -> Staged:
+        """Embeds in stages, between which a model may change the features.
+
+        By default the one stage is the whole encoder, and the embedding its one place.
+        """
+        z = self(x).unsqueeze(1)
+        changed = yield z, torch.ones(z.shape[:2], dtype=torch.bool, device=z.device)
+        return changed.squeeze(1)
 
     def unpooled(self) -> Self:
         """Drops parameters that serve to pool steps alone, for a model that reads the steps."""

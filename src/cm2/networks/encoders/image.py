@@ -9,12 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from cm2.core.records import Steps
 from cm2.networks.encoders import pretrained
-from cm2.networks.encoders.base import register
+from cm2.networks.encoders.base import Staged, register
 from cm2.networks.encoders.pixels import Pixels, places
 from cm2.networks.encoders.projection import Projection
 
@@ -95,6 +96,24 @@ class Image(Pixels):
         """Embeds grey images of 256 levels."""
         pooled: Tensor = self.body(pixel_values=self.colour(x)).pooler_output
         out: Tensor = self.projection(pooled.flatten(1))
+        return out
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """Number of channels after each stage of the ResNet."""
+        body: Any = self.body
+        return tuple(body.config.hidden_sizes)
+
+    def staged(self, x: UInt8[Tensor, "row height width"]) -> Staged:
+        """Embeds in the stages of the ResNet, whose places are those of the map."""
+        body: Any = self.body
+        state: Tensor = body.embedder(self.colour(x))
+        for stage in body.encoder.stages:
+            state = stage(state)
+            flat = state.flatten(2).mT
+            changed = yield flat, torch.ones(flat.shape[:2], dtype=torch.bool, device=x.device)
+            state = changed.mT.reshape(state.shape)
+        out: Tensor = self.projection(body.pooler(state).flatten(1))
         return out
 
     def steps(

@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cm2.core.records import Padded, Steps
 from cm2.networks import recurrent
-from cm2.networks.encoders.base import Encoder, register, regular, stepped
+from cm2.networks.encoders.base import Encoder, Staged, register, regular, stepped
 from cm2.networks.encoders.projection import Projection
 
 
@@ -72,13 +73,34 @@ class Series(Encoder):
 
     def forward(self, x: Padded) -> Float[Tensor, "row dim"]:
         """Embeds series with their masks."""
-        states = self.states(x)
-        rows, steps = x.mask.shape
+        return self.last(self.states(x), x.mask)
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """Width of the state, after each layer."""
+        return (self.recurrent.hidden_size,) * self.recurrent.num_layers
+
+    def staged(self, x: Padded) -> Staged:
+        """Embeds in the layers of the LSTM, whose places are the steps."""
+        values, mask = check_series(x, self.features)
+        state = torch.where(mask.unsqueeze(-1), values, 0.0)
+        for number in range(self.recurrent.num_layers):
+            if number > 0:
+                state = F.dropout(state, self.recurrent.dropout, self.training)
+            state = self.recurrent.layer(number, state)
+            state = yield state, mask
+        return self.last(state, mask)
+
+    def last(
+        self, states: Float[Tensor, "row step width"], mask: Bool[Tensor, "row step"]
+    ) -> Float[Tensor, "row dim"]:
+        """Embeds the state at the last real step."""
+        rows, steps = mask.shape
         if steps == 0:
             state = states.new_zeros(rows, states.shape[-1])
         else:
-            order = torch.arange(1, steps + 1, device=x.mask.device)
-            last = (x.mask * order).amax(dim=1)  # zero where there is no step
+            order = torch.arange(1, steps + 1, device=mask.device)
+            last = (mask * order).amax(dim=1)  # zero where there is no step
             index = (last - 1).clamp_min(0).view(-1, 1, 1).expand(-1, 1, states.shape[-1])
             state = states.gather(1, index).squeeze(1) * (last > 0).unsqueeze(-1)
         out: Tensor = self.projection(state)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cm2.core.records import Padded, Steps
 from cm2.networks.encoders import pretrained
-from cm2.networks.encoders.base import Encoder, check_codes, register, regular, stepped
+from cm2.networks.encoders.base import Encoder, Staged, check_codes, register, regular, stepped
 from cm2.networks.encoders.projection import Projection
 
 POOLINGS = ("attention", "mean")
@@ -122,7 +122,23 @@ class Text(Encoder):
 
     def forward(self, x: Padded) -> Float[Tensor, "row dim"]:
         """Embeds token numbers with their masks."""
+        return self.pooled(*self.documents(x))
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """Width of the chunks' states; there is one stage, the language model."""
+        return (self.width,)
+
+    def staged(self, x: Padded) -> Staged:
+        """Embeds in one stage, whose places are the chunks."""
         states, real = self.documents(x)
+        changed = yield states, real
+        return self.pooled(changed, real)
+
+    def pooled(
+        self, states: Float[Tensor, "row chunk feature"], real: Bool[Tensor, "row chunk"]
+    ) -> Float[Tensor, "row dim"]:
+        """Embeds documents, given the states of their chunks."""
         share = (real / real.sum(dim=1, keepdim=True).clamp_min(1)).to(states.dtype)
         if self.score is not None:
             score = self.score(states).squeeze(-1).masked_fill(~real, -torch.inf)

@@ -15,7 +15,15 @@ from torch import Tensor, nn
 
 from cm2.core.records import Events, Padded, Steps
 from cm2.networks.attention import Block, hidden, sinusoids
-from cm2.networks.encoders.base import Encoder, check_codes, each, register, regular, stepped
+from cm2.networks.encoders.base import (
+    Encoder,
+    Staged,
+    check_codes,
+    each,
+    register,
+    regular,
+    stepped,
+)
 from cm2.networks.encoders.projection import Projection
 from cm2.networks.encoders.series import check_hours, check_series
 
@@ -153,8 +161,26 @@ class Transformer(Encoder):
 
     def forward(self, x: Padded | Events) -> Float[Tensor, "row dim"]:
         """Embeds series, or measurements."""
-        states = self.states(x, self.hours(x))
-        share = x.mask / x.mask.sum(dim=1, keepdim=True).clamp_min(1)
+        return self.pooled(self.states(x, self.hours(x)), x.mask)
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """Width of a state, after each layer."""
+        return (self.width,) * len(self.blocks)
+
+    def staged(self, x: Padded | Events) -> Staged:
+        """Embeds in the layers of the Transformer, whose places are the steps."""
+        state = self.read_at(x, self.hours(x))
+        for block in self.blocks:
+            state = state if state.shape[1] == 0 else block(state, x.mask)
+            state = yield state, x.mask
+        return self.pooled(self.after(state), x.mask)
+
+    def pooled(
+        self, states: Float[Tensor, "row step width"], mask: Bool[Tensor, "row step"]
+    ) -> Float[Tensor, "row dim"]:
+        """Embeds the mean of the real states."""
+        share = mask / mask.sum(dim=1, keepdim=True).clamp_min(1)
         out: Tensor = self.projection(torch.einsum("bs,bsf->bf", share.to(states), states))
         return out
 
@@ -177,12 +203,17 @@ class Transformer(Encoder):
         self, x: Padded | Events, hours: Float[Tensor, "row step"]
     ) -> Float[Tensor, "row step width"]:
         """Returns the state of each step, of padding too."""
-        mask: Bool[Tensor, "row step"] = x.mask
-        state: Tensor = self.read(x)
-        if mask.shape[1] == 0:
+        state = self.read_at(x, hours)
+        if state.shape[1] == 0:
             return state
-        state = state + sinusoids(torch.where(mask, hours, 0.0), self.width)
         for block in self.blocks:
-            state = block(state, mask)
+            state = block(state, x.mask)
         out: Tensor = self.after(state)
+        return out
+
+    def read_at(
+        self, x: Padded | Events, hours: Float[Tensor, "row step"]
+    ) -> Float[Tensor, "row step width"]:
+        """Returns what enters the first layer: steps, told apart by their hours."""
+        out: Tensor = self.read(x) + sinusoids(torch.where(x.mask, hours, 0.0), self.width)
         return out

@@ -9,12 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from cm2.core.records import Steps
 from cm2.networks.encoders import pretrained
-from cm2.networks.encoders.base import register
+from cm2.networks.encoders.base import Staged, register
 from cm2.networks.encoders.pixels import Pixels, places
 from cm2.networks.encoders.projection import Projection
 
@@ -121,6 +122,18 @@ class ViT(Pixels):
     ) -> Steps:
         """Embeds each patch; all have the image's hour."""
         return places(self.projection(self.states(x)[:, 1:]), hours)
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """Width of the last states; there is one stage, the whole network."""
+        return (self.projection.linear.in_features,)
+
+    def staged(self, x: UInt8[Tensor, "row height width"]) -> Staged:
+        """Embeds in one stage, whose places are the class token and the patches."""
+        states = self.states(x)
+        changed = yield states, torch.ones(states.shape[:2], dtype=torch.bool, device=x.device)
+        out: Tensor = self.projection(changed[:, 0])
+        return out
 
     def states(self, x: UInt8[Tensor, "row height width"]) -> Float[Tensor, "row token feature"]:
         """Returns the last state of the class token and of each patch."""

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from cm2.core.records import Batch, Output
 from cm2.networks.encoders import Encoder
-from cm2.networks.models.base import Model, register
+from cm2.networks.models.base import Model, encode_present, register
+from cm2.networks.models.staged import Run, check_place
 
 
 @register("daft")
@@ -25,15 +28,18 @@ class DAFT(Model):
     Modalities that are absent are zeros there. W_1 and W_2 have no intercept, as in the source,
     so that a row without any modality gets the classifier's intercept.
 
-    Simplified: the source places the map inside the main modality's network, before its last
-    block; here it stands on the embedding, so that encoders stay exchangeable. Beyond the source:
-    more than one conditioning modality, and any of them absent, the main one included.
+    With ``place="inside"`` the map stands in the main modality's encoder, before its last stage, as
+    in the source: it reads the mean of the main features over places beside the others' embeddings,
+    and maps channels. With ``"embeddings"``, which is simpler, it stands on the embedding. Beyond
+    the source: more than one conditioning modality, and any of them absent, the main one included.
+    Inside, a row without the main modality gets the classifier's intercept.
 
     Args:
         encoders: Encoder of each modality, all of one ``dim``; the first is the main one.
         labels: Number of logits.
         bottleneck: Width of the hidden layer; a seventh of all embeddings' if ``None``, as in the
             source, but at least 4.
+        place: ``"embeddings"`` or ``"inside"``.
         dropout: Probability of dropping a coordinate of the mapped embedding.
 
     Example:
@@ -51,23 +57,43 @@ class DAFT(Model):
         labels: int,
         *,
         bottleneck: int | None = None,
+        place: str = "embeddings",
         dropout: float = 0.1,
     ) -> None:
         super().__init__(encoders, labels)
-        together = self.dim * len(encoders)
+        self.place = check_place(place)
+        stages = next(iter(encoders.values())).stages
+        self.stage = max(len(stages) - 2, 0)
+        main = self.dim if place == "embeddings" else stages[self.stage]
+        together = main + self.dim * (len(encoders) - 1)
         width = max(4, together // 7) if bottleneck is None else bottleneck
         if width < 1:
             raise ValueError(f"bottleneck must be at least 1, but is {width}")
         self.auxiliary = nn.Sequential(
             nn.Linear(together, width, bias=False),
             nn.ReLU(),
-            nn.Linear(width, 2 * self.dim, bias=False),
+            nn.Linear(width, 2 * main, bias=False),
         )
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(self.dim, labels))
 
     def forward(self, batch: Batch) -> Output:
         """Returns logits of the mapped embedding of the first modality."""
+        if self.place == "inside":
+            return Output(self.classifier(self.inside(batch)), {}, {})
         z = self.raw(batch)
         maps: Tensor = self.auxiliary(z.flatten(1))
         scale, shift = maps.chunk(2, dim=-1)
         return Output(self.classifier(scale * z[:, 0] + shift), {}, {})
+
+    def inside(self, batch: Batch) -> Float[Tensor, "batch dim"]:
+        """Returns the main embedding, whose features have been mapped on the way."""
+        (name, encoder), *others = self.encoders.items()
+        run = Run(encoder, name, batch, 0, self.stage)
+        parts = [run.mean()]
+        if others:
+            parts.append(
+                encode_present(dict(others), batch.inputs, batch.present[:, 1:]).flatten(1)
+            )
+        maps: Tensor = self.auxiliary(torch.cat(parts, dim=1))
+        run.go(*maps.chunk(2, dim=-1))
+        return run.finish()

@@ -6,14 +6,16 @@ equations 2 to 6, https://arxiv.org/abs/1911.08670.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from cm2.core.records import Batch, Output
 from cm2.networks.encoders import Encoder
 from cm2.networks.models.base import Model, average, register
+from cm2.networks.models.staged import Run, check_place, shared_stages
 
 
 @register("mmtm")
@@ -26,14 +28,17 @@ class MMTM(Model):
     Modalities that are absent are zeros in the squeeze. Each modality has a linear classifier on
     its excited embedding; their logits are averaged over what is present.
 
-    Simplified: the source places such modules between layers inside the networks of all
-    modalities; here one stands on their embeddings, where spatial squeezing has nothing to do, so
-    that encoders stay exchangeable. Beyond the source: any number of modalities, some absent.
+    With ``place="inside"`` such modules stand between the layers of the encoders, as in the source:
+    one after each of the last stages (``Encoder.staged``), as many as all encoders have, such as
+    those of a ResNet and the layers of an LSTM. They squeeze the mean over places, and excite
+    channels. With ``"embeddings"``, which is simpler, one stands on the embeddings. Beyond the
+    source: any number of modalities, some absent.
 
     Args:
         encoders: Encoder of each modality, all of one ``dim``.
         labels: Number of logits.
         ratio: Width of all embeddings together over that of the squeeze; 4 in the source.
+        place: ``"embeddings"`` or ``"inside"``.
         dropout: Probability of dropping a coordinate of an excited embedding.
 
     Example:
@@ -50,22 +55,65 @@ class MMTM(Model):
         labels: int,
         *,
         ratio: float = 4.0,
+        place: str = "embeddings",
         dropout: float = 0.1,
     ) -> None:
         super().__init__(encoders, labels)
         together = self.dim * len(encoders)
         if not 0 < ratio <= together:
             raise ValueError(f"ratio must be positive and at most {together}, but is {ratio}")
-        self.squeeze = nn.Sequential(nn.Linear(together, int(together / ratio)), nn.ReLU())
-        self.excite = nn.Linear(int(together / ratio), together)
+        inside = check_place(place) == "inside"
+        if not inside:
+            self.squeeze = nn.Sequential(nn.Linear(together, int(together / ratio)), nn.ReLU())
+            self.excite = nn.Linear(int(together / ratio), together)
+        self.transfers = nn.ModuleList(
+            Transfer(widths, ratio) for widths in (shared_stages(encoders) if inside else ())
+        )
         self.dropout = nn.Dropout(dropout)
         self.classifiers = nn.ModuleList(nn.Linear(self.dim, labels) for _ in encoders)
 
     def forward(self, batch: Batch) -> Output:
         """Returns the average logits, and those of each modality."""
-        z = self.raw(batch)
-        gates: Tensor = 2 * self.excite(self.squeeze(z.flatten(1))).sigmoid()
-        excited = self.dropout(z * gates.view_as(z))
+        z = self.excited(batch) if len(self.transfers) == 0 else self.inside(batch)
+        excited = self.dropout(z)
         votes = [head(excited[:, column]) for column, head in enumerate(self.classifiers)]
         logits = average(torch.stack(votes, dim=1), batch.present)
         return Output(logits, {}, dict(zip(self.modalities, votes, strict=True)))
+
+    def excited(self, batch: Batch) -> Float[Tensor, "batch modality dim"]:
+        """Returns embeddings that have been excited."""
+        z = self.raw(batch)
+        gates: Tensor = 2 * self.excite(self.squeeze(z.flatten(1))).sigmoid()
+        return z * gates.view_as(z)
+
+    def inside(self, batch: Batch) -> Float[Tensor, "batch modality dim"]:
+        """Returns embeddings by encoders whose features have been excited on the way."""
+        runs = [
+            Run(encoder, name, batch, column, len(encoder.stages) - len(self.transfers))
+            for column, (name, encoder) in enumerate(self.encoders.items())
+        ]
+        for transfer in self.transfers:
+            for run, gate in zip(runs, transfer([run.mean() for run in runs]), strict=True):
+                run.go(gate)
+        return torch.stack([run.finish() for run in runs], dim=1)
+
+
+class Transfer(nn.Module):
+    """Gates of the channels of all modalities, given what each has on average.
+
+    Args:
+        widths: Number of channels of each modality.
+        ratio: That of all together over the width of the squeeze.
+    """
+
+    def __init__(self, widths: Sequence[int], ratio: float) -> None:
+        super().__init__()
+        self.widths = list(widths)
+        inner = max(1, int(sum(widths) / ratio))
+        self.squeeze = nn.Sequential(nn.Linear(sum(widths), inner), nn.ReLU())
+        self.excite = nn.Linear(inner, sum(widths))
+
+    def forward(self, means: Sequence[Float[Tensor, "batch ..."]]) -> tuple[Tensor, ...]:
+        """Returns a gate between zero and two for each channel."""
+        gates: Tensor = 2 * self.excite(self.squeeze(torch.cat(list(means), dim=1))).sigmoid()
+        return gates.split(self.widths, dim=1)
