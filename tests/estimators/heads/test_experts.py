@@ -147,7 +147,7 @@ def test_out_of_fold_predictions_do_not_see_the_row() -> None:
     noise = {m: rng.standard_normal((400, 30)).astype(np.float32) for m in "ab"}
     blocks = Blocks(noise, np.ones((400, 2), dtype=bool))
     head = Experts()
-    held_out = head.out_of_fold(blocks, y, None, np.arange(400) % 5)
+    [held_out] = head.out_of_fold(blocks, y, None, np.arange(400) % 5)
     assert not hasattr(head, "gaussian_")
     # Pure noise: an honest AUROC is 1/2 with a standard error of .029; in sample it is near one.
     assert roc_auc_score(y, held_out[:, 1]) < 0.5 + 4 * 0.029
@@ -218,7 +218,7 @@ def test_nothing_is_learned_from_noise_out_of_fold(monkeypatch: pytest.MonkeyPat
         )
         y = rng.permutation(np.arange(80) % 2)
         head = Experts(experts=("linear",), strengths=(0.1,), folds=3, random_state=seed)
-        held_out = head.cross_fit(blocks, y, None, stratified_folds(y, 3, seed))
+        [held_out] = head.cross_fit(blocks, y, None, stratified_folds(y, 3, seed))
         areas.append(roc_auc_score(y, held_out[:, 1]))
     # The AUROC of 40 against 40 noise scores has a standard deviation of .065, so their mean of
     # .021; four of these. With the Gaussians fitted to experts that saw the fold it is .640.

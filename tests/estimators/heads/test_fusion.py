@@ -56,9 +56,9 @@ def test_out_of_fold_predictions_come_from_networks_that_never_saw_the_row() -> 
     data, y = blocks(200)
     folds = stratified_folds(y, 2, 0)
     head = Fusion(**FAST | {"max_epochs": 2})
-    first = head.cross_fit(data, y, None, folds)
+    [first] = head.cross_fit(data, y, None, folds)
     turned = np.where(folds == 0, 1 - y, y)
-    other = head.cross_fit(data, turned, None, folds)
+    [other] = head.cross_fit(data, turned, None, folds)
     np.testing.assert_array_equal(first[folds == 0], other[folds == 0])
     assert np.abs(first[folds == 1] - other[folds == 1]).max() > 1e-3
 

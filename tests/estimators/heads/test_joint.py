@@ -206,9 +206,9 @@ def test_out_of_fold_predictions_do_not_see_the_fold() -> None:
     data, y = scalars(200, 0)
     folds = stratified_folds(y, 2, 0)
     head = JointHead("gaussian", poolings=(1.0,))  # nothing is chosen by the labels
-    first = head.cross_fit(data, y, None, folds)
+    [first] = head.cross_fit(data, y, None, folds)
     beta = head.beta_
-    turned = head.cross_fit(data, np.where(folds == 0, 1 - y, y), None, folds)
+    [turned] = head.cross_fit(data, np.where(folds == 0, 1 - y, y), None, folds)
     inside = folds == 0
 
     def log_odds(log_proba: np.ndarray) -> np.ndarray:

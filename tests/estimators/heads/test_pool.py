@@ -70,6 +70,15 @@ def world(n: int = 500, seed: int = 0) -> tuple[Blocks, np.ndarray]:
     return Blocks(blocks, np.ones((n, 3), dtype=bool)), y
 
 
+def fitted(
+    log_proba: np.ndarray, y: np.ndarray, prior: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights and confidence of each row where as much is missing in all of them."""
+    prior = np.ones(len(log_proba)) if prior is None else prior
+    missing = np.zeros((1, len(y)))
+    return fit_weights(log_proba[:, None], y, np.ones(len(y)), prior, missing).at(missing[0])
+
+
 def loss(log_proba: np.ndarray, y: np.ndarray) -> float:
     return float(-log_proba[np.arange(len(y)), y].sum())
 
@@ -79,10 +88,11 @@ def test_a_pool_of_one_is_that_head_up_to_scale() -> None:
     pooled = Pool({"only": Reader()}).fit(blocks, y)
     assert pooled.weights_ == {"only": 1.0}
     odds = np.diff(pooled.predict_log_proba(blocks), axis=1)[:, 0]
-    head = pooled.scale_ * blocks.values["good"][:, 0].astype(float)
+    _, scale = pooled.pooled_.at(np.zeros(len(y)))
+    head = scale * blocks.values["good"][:, 0].astype(float)
     np.testing.assert_allclose(odds, head, rtol=1e-9, atol=1e-9)
     # The column is the true log odds, so there is nothing to rescale; sd of the estimate is .1.
-    assert pooled.scale_ == pytest.approx(1.0, abs=0.4)
+    assert scale[0] == pytest.approx(1.0, abs=0.4)
 
 
 def test_a_good_head_outweighs_noise() -> None:
@@ -94,7 +104,9 @@ def test_a_good_head_outweighs_noise() -> None:
 
 def test_an_overconfident_head_is_tempered() -> None:
     blocks, y = world(2000)
-    assert Pool({"loud": Reader(factor=4.0)}).fit(blocks, y).scale_ == pytest.approx(0.25, rel=0.2)
+    pooled = Pool({"loud": Reader(factor=4.0)}).fit(blocks, y)
+    # Where its column is hidden the head says nothing, and no confidence can change that.
+    assert pooled.pooled_.at(np.zeros(1))[1][0] == pytest.approx(0.25, rel=0.2)
 
 
 def test_the_penalised_optimum_beats_every_single_head() -> None:
@@ -102,23 +114,23 @@ def test_the_penalised_optimum_beats_every_single_head() -> None:
     y = rng.integers(0, 3, 400)
     truth = 2 * np.eye(3)[y]
     log_proba = log_softmax(truth + 1.5 * rng.standard_normal((3, 400, 3)), axis=2)
-    weights, scale = fit_weights(log_proba, y, np.ones(400), np.ones(3))
+    weights, scale = fitted(log_proba, y)
     pooled = loss(pool(log_proba, weights, scale), y)
     assert pooled < min(loss(head, y) for head in log_proba)
-    assert pooled <= loss(pool(log_proba, np.full(3, 1 / 3), 1.0), y)
+    assert pooled <= loss(pool(log_proba, np.full((400, 3), 1 / 3), np.ones(400)), y)
 
 
 def test_no_nearby_weights_have_a_lower_penalised_loss() -> None:
     rng = np.random.default_rng(1)
     y = rng.integers(0, 2, 300)
     log_proba = log_softmax(np.eye(2)[y] + rng.standard_normal((2, 300, 2)), axis=2)
-    weights, scale = fit_weights(log_proba, y, np.ones(300), np.ones(2))
+    weights, scale = (one[0] for one in fitted(log_proba, y))
 
     def penalised(w: float, s: float) -> float:
         # With two heads the smallest t that gives the weights is +- half of their log ratio.
         t = 0.5 * np.log(w / (1 - w))
-        fitted = pool(log_proba, np.array([w, 1 - w]), np.exp(s))
-        return loss(fitted, y) + 2 * t**2 / 8 + s**2 / 0.5
+        pooled = pool(log_proba, np.tile([w, 1 - w], (300, 1)), np.full(300, np.exp(s)))
+        return loss(pooled, y) + 2 * t**2 / 8 + s**2 / 0.5
 
     best = penalised(weights[0], np.log(scale))
     for step in (-0.02, 0.02):
@@ -132,22 +144,67 @@ def test_no_nearby_weights_have_a_lower_penalised_loss() -> None:
 def test_few_rows_leave_equal_weights() -> None:
     rng = np.random.default_rng(2)
     log_proba = log_softmax(rng.standard_normal((2, 4, 2)), axis=2)
-    weights, scale = fit_weights(log_proba, np.array([0, 1, 0, 1]), np.ones(4), np.ones(2))
+    weights, scale = fitted(log_proba, np.array([0, 1, 0, 1]))
     assert np.abs(weights - 0.5).max() < 0.25
-    assert 0.5 < scale < 1.5
+    assert (np.abs(scale - 1) < 0.5).all()
 
 
 def test_prior_weights_multiply() -> None:
     rng = np.random.default_rng(3)
     log_proba = np.repeat(log_softmax(rng.standard_normal((1, 50, 2)), axis=2), 2, axis=0)
-    weights, _ = fit_weights(log_proba, rng.integers(0, 2, 50), np.ones(50), np.array([3.0, 1.0]))
-    np.testing.assert_allclose(weights, [0.75, 0.25], atol=1e-4)
+    weights, _ = fitted(log_proba, rng.integers(0, 2, 50), np.array([3.0, 1.0]))
+    np.testing.assert_allclose(weights[0], [0.75, 0.25], atol=1e-4)
+
+
+def test_the_gradient_of_weights_and_confidence_is_that_of_differences() -> None:
+    """At the optimum of views that differ in what is missing, no direction goes down."""
+    rng = np.random.default_rng(4)
+    y = rng.integers(0, 3, 200)
+    log_proba = log_softmax(np.eye(3)[y] + rng.standard_normal((2, 3, 200, 3)), axis=3)
+    missing = rng.random((3, 200))
+    found = fit_weights(log_proba, y, np.ones(200), np.ones(2), missing)
+
+    def penalised(free: np.ndarray) -> float:
+        moved = found._replace(level=free[:2], slope=free[2:4], scale=free[4:])
+        views = [pool(log_proba[:, v], *moved.at(missing[v])) for v in range(3)]
+        fit = np.mean([loss(one, y) for one in views])
+        return float(
+            fit + free[:2] @ free[:2] / 8 + free[2:4] @ free[2:4] / 2 + 2 * free[4:] @ free[4:]
+        )
+
+    best = np.concatenate([found.level, found.slope, found.scale])
+    for step in np.concatenate([np.eye(6), -np.eye(6)]) * 0.02:
+        assert penalised(best + step) > penalised(best)
+
+
+def test_a_head_that_is_good_where_little_is_missing_has_its_weight_there() -> None:
+    rng = np.random.default_rng(5)
+    y = rng.integers(0, 2, 2000)
+    missing = np.tile(rng.random(2000), (1, 1))
+    sure = np.eye(2)[y] * 3 + rng.standard_normal((2000, 2))
+    noise = rng.standard_normal((2000, 2))
+    whole = missing[0, :, None] < 0.5
+    heads = np.stack([np.where(whole, sure, noise), np.where(whole, noise, sure)])
+    found = fit_weights(log_softmax(heads, axis=2)[:, None], y, np.ones(2000), np.ones(2), missing)
+    weights, _ = found.at(np.array([0.05, 0.95]))
+    assert weights[0, 0] > 0.9
+    assert weights[1, 1] > 0.9
+
+
+def test_a_head_that_does_not_pay_is_left_out() -> None:
+    blocks, y = world(2000)
+    pooled = Pool({"good": Reader("good"), "noise": Reader("noise", factor=0.0)}).fit(blocks, y)
+    assert list(pooled.heads_) == ["good", "noise"], "what says nothing does no harm"
+    pooled = Pool({"good": Reader("good"), "noise": Reader("noise", factor=4.0)}).fit(blocks, y)
+    assert list(pooled.heads_) == ["good"]
+    assert list(pooled.left_out_) == ["noise"]
+    assert pooled.weights_ == {"good": 1.0, "noise": 0.0}
 
 
 def test_weights_are_fitted_on_rows_that_a_head_has_not_seen() -> None:
     blocks, y = world()
     pooled = Pool({"memory": Memory(), "good": Reader("good")}).fit(blocks, y)
-    np.testing.assert_allclose(pooled.log_proba_["memory"], np.log(0.5))
+    np.testing.assert_allclose(pooled.log_proba_["memory"][0], np.log(0.5))
     assert pooled.weights_["good"] > 0.5
 
 
@@ -168,7 +225,7 @@ def test_a_row_of_weight_zero_is_as_if_dropped() -> None:
     weighted = Pool(heads).fit(blocks, y, weight)
     dropped = Pool(heads).fit(blocks.take(kept), y[kept])
     assert weighted.weights_ == dropped.weights_
-    assert weighted.scale_ == dropped.scale_
+    np.testing.assert_array_equal(weighted.pooled_.scale, dropped.pooled_.scale)
 
 
 def test_groups_are_held_out_together() -> None:
@@ -176,7 +233,7 @@ def test_groups_are_held_out_together() -> None:
     folds = stratified_folds(np.arange(200) % 2, 5, 0, groups)
     assert all(len(np.unique(folds[groups == g])) == 1 for g in range(40))
     blocks, y = world(200)
-    assert Pool({"good": Reader()}).fit(blocks, y, groups=groups).scale_ > 0
+    assert Pool({"good": Reader()}).fit(blocks, y, groups=groups).weights_ == {"good": 1.0}
 
 
 def test_folds_are_stratified_even_for_rare_classes() -> None:
@@ -193,7 +250,7 @@ def test_a_class_missing_from_a_fold_s_training_rows() -> None:
     y = y.copy()
     y[0] = 2
     head = Experts(experts=("linear",))
-    held_out = Head.out_of_fold(head, blocks, y, None, np.arange(60) % 5)
+    [held_out] = Head.out_of_fold(head, blocks, y, None, np.arange(60) % 5)
     assert held_out.shape == (60, 3)
     assert np.isfinite(held_out).all()
 

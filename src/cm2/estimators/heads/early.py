@@ -71,8 +71,8 @@ class Early(Head):
 
     @abstractmethod
     def _predict(
-        self, train: Part, tests: Sequence[Float[ndarray, "row feature"]]
-    ) -> Mapping[Any, list[Float[ndarray, "row label"]]]:
+        self, train: Part, tests: Sequence[Float[ndarray, "_ feature"]]
+    ) -> Mapping[Any, list[Float[ndarray, "_ label"]]]:
         """For each setting the probabilities of the tests' rows by a model of the first rows."""
 
     @abstractmethod
@@ -178,8 +178,8 @@ class Linear(Early):
         return np.concatenate([*parts, present], axis=1, dtype=np.float64)
 
     def _predict(
-        self, train: Part, tests: Sequence[Float[ndarray, "row feature"]]
-    ) -> Mapping[Any, list[Float[ndarray, "row label"]]]:
+        self, train: Part, tests: Sequence[Float[ndarray, "_ feature"]]
+    ) -> Mapping[Any, list[Float[ndarray, "_ label"]]]:
         found, before = {}, None
         for strength in STRENGTHS[::-1]:  # each starts from the one of a stronger penalty
             model = before = self._fitted(strength, train, before)
@@ -207,10 +207,10 @@ class Boosting(Early):
         return np.concatenate(parts, axis=1, dtype=np.float32)
 
     def _predict(
-        self, train: Part, tests: Sequence[Float[ndarray, "row feature"]]
-    ) -> Mapping[Any, list[Float[ndarray, "row label"]]]:
+        self, train: Part, tests: Sequence[Float[ndarray, "_ feature"]]
+    ) -> Mapping[Any, list[Float[ndarray, "_ label"]]]:
         model = self._fitted(max(STAGES), train)
-        found: dict[Any, list[Float[ndarray, "row label"]]] = {stage: [] for stage in STAGES}
+        found: dict[Any, list[Float[ndarray, "_ label"]]] = {stage: [] for stage in STAGES}
         for x in tests:
             for stage, proba in enumerate(model.staged_predict_proba(x), start=1):
                 if stage in found:

@@ -140,6 +140,17 @@ class Pool(Head):
             sample_weight: Weight of each row.
             groups: Rows of one group (one patient, say) are held out together.
         """
+        return self._fit(blocks, y, sample_weight, groups, ())
+
+    def _fit(
+        self,
+        blocks: Blocks,
+        y: Int[ndarray, " n"],
+        sample_weight: Float[ndarray, " n"] | None,
+        groups: ndarray | None,
+        more: Sequence[Bool[ndarray, "n modality"]],
+    ) -> Self:
+        """Fits; the heads are asked for more views than those by which they are weighed."""
         if not self.heads:
             raise ValueError("a pool needs at least one head, got none")
         weight = row_weights(sample_weight, len(y))
@@ -157,7 +168,7 @@ class Pool(Head):
         rng = np.random.default_rng(self.random_state)
         views = [hidden(blocks.present, rate, rng) for rate in RATES]
         missing = np.stack([_missing(mask) for mask in (blocks.present, *views)])
-        given = (blocks, y, weight, folds, groups, views)
+        given = (blocks, y, weight, folds, groups, [*views, *(view[kept] for view in more)])
         self._cross_fit(given, missing)
         self._weigh(y, weight, missing)
         return self
@@ -166,7 +177,7 @@ class Pool(Head):
         """Fits the heads and notes what they say of rows held out.
 
         Of networks that no other head reads the first is trained alone, and the others only if it
-        has a weight beside the other heads.
+        makes the pool of the other heads better.
         """
         read = any(isinstance(head, Embedded) for head in self.heads_.values())
         last = [n for n, head in self.heads_.items() if isinstance(head, Fusion) and not read]
@@ -186,13 +197,24 @@ class Pool(Head):
     def _is_worth(
         self, name: str, others: list[str], given: tuple[Any, ...], missing: ndarray
     ) -> bool:
-        """Whether the first network has a weight beside other heads, on what it did not see."""
+        """Whether the first network makes the pool of the others better, where it did not see.
+
+        By more than one standard error of the paired difference: a network costs more than they do.
+        """
         head: Any = self.heads_[name]
         rows, said = head.begin(*given)
         y, weight, lacking = given[1][rows], given[2][rows], missing[:, rows]
-        stacked = np.stack([*(self.log_proba_[other][:, rows] for other in others), said])
-        found = fit_weights(stacked, y, weight, self._prior([*others, name]), lacking)
-        return bool(found.mean(lacking, weight)[-1] >= LEAST)
+        known = np.stack([self.log_proba_[other][: len(missing), rows] for other in others])
+        both = np.concatenate([known, said[None, : len(missing)]])
+        one, two = (
+            _losses(each, fit_weights(each, y, weight, self._prior(names), lacking), y, lacking)
+            for each, names in ((known, others), (both, [*others, name]))
+        )
+        gain, share = one - two, weight / weight.sum()
+        mean = float(share @ gain)
+        groups = rows if given[4] is None else np.unique(given[4][rows], return_inverse=True)[1]
+        error = np.bincount(groups, share * (gain - mean))
+        return bool(mean > np.sqrt(error @ error))
 
     def _prior(self, names: list[str]) -> Float[ndarray, " head"]:
         return np.array([1.0 if self.prior is None else self.prior[name] for name in names])
@@ -206,7 +228,7 @@ class Pool(Head):
         """Fits weights, and once more without the heads that are not worth theirs."""
         self.weights_ = dict.fromkeys(self.heads, 0.0)
         while True:
-            stacked = np.stack([self.log_proba_[name] for name in self.heads_])
+            stacked = np.stack([self.log_proba_[n][: len(missing)] for n in self.heads_])
             prior = self._prior(list(self.heads_))
             self.pooled_ = fit_weights(stacked, y, weight, prior, missing)
             mean = self.pooled_.mean(missing, weight)
@@ -230,19 +252,16 @@ class Pool(Head):
         """Fits the pool, and pools what its heads said of rows that they had not seen.
 
         Its few weights have seen these rows; a pool a fold would cost as much again each time.
-
-        Raises:
-            ValueError: If views are asked for: the pool has its own.
         """
-        if len(views):
-            raise ValueError("a pool predicts held-out rows as they are, and no views of them")
         weight = row_weights(sample_weight, len(y))
-        self.fit(blocks, y, weight, groups)
-        kept = weight > 0
-        each = np.stack([self.log_proba_[name][0] for name in self.heads_])
-        log_proba = np.zeros((1, len(y), each.shape[2]))
-        log_proba[0, kept] = pool(each, *self.pooled_.at(_missing(blocks.present[kept])))
-        return log_proba
+        self._fit(blocks, y, weight, groups, views)
+        kept = np.flatnonzero(weight > 0)
+        asked = [0, *range(1 + len(RATES), 1 + len(RATES) + len(views))]
+        out = np.zeros((len(asked), len(y), int(y.max()) + 1))
+        for place, (view, mask) in enumerate(zip(asked, [blocks.present, *views], strict=True)):
+            each = np.stack([self.log_proba_[name][view] for name in self.heads_])
+            out[place, kept] = pool(each, *self.pooled_.at(_missing(mask[kept])))
+        return out
 
     def predict_log_proba(self, blocks: Blocks) -> Float[ndarray, "n label"]:
         """Log probabilities of the pool."""
@@ -272,6 +291,19 @@ def pool(
     """The normalised weighted geometric mean of each row, to the power of its ``scale``."""
     mean = np.einsum("nk,knc->nc", weights, np.maximum(log_proba, FLOOR))
     return np.asarray(log_softmax(scale[:, None] * mean, axis=1))
+
+
+def _losses(
+    log_proba: Float[ndarray, "head view n label"],
+    weights: Weights,
+    y: Int[ndarray, " n"],
+    missing: Float[ndarray, "view n"],
+) -> Float[ndarray, " n"]:
+    """The log loss of each row, averaged over its views."""
+    pooled = [
+        pool(log_proba[:, view], *weights.at(lacking)) for view, lacking in enumerate(missing)
+    ]
+    return -np.mean(pooled, axis=0)[np.arange(len(y)), y]
 
 
 def fit_weights(
