@@ -52,6 +52,9 @@ def read(folder: Path, letter: str) -> Stays:
 
 RATES = (0.0, 0.3, 0.6)
 METHODS = {
+    "CM2 pool": ("pooled", "factor"),
+    "CM2 linear": ("linear", "factor"),
+    "CM2 boosting": ("boosting", "factor"),
     "CM2 joint": ("joint", "factor"),
     "CM2 joint, by coordinate": ("joint", "gaussian"),
     "CM2 joint, independence": ("joint", "independence"),

@@ -113,6 +113,19 @@ class Experts(Head):
         half = clone(self).set_params(trees=-(-self.trees // 2))
         return super(Experts, half).out_of_fold(blocks, y, sample_weight, folds, groups, views)
 
+    def cross_fit(
+        self,
+        blocks: Blocks,
+        y: Int[ndarray, " n"],
+        sample_weight: Float[ndarray, " n"] | None,
+        folds: Int[ndarray, " n"],
+        groups: ndarray | None = None,
+        views: Sequence[Bool[ndarray, "n modality"]] = (),
+    ) -> Float[ndarray, "view n label"]:
+        """Fits on all rows, which choose the kinds of experts once for all folds."""
+        self.fit(blocks, y, sample_weight, groups)
+        return self.settled().out_of_fold(blocks, y, sample_weight, folds, groups, views)
+
     def predict_log_proba(self, blocks: Blocks) -> Float[ndarray, "n label"]:
         """Log posterior given the modalities present; the prior where there is none."""
         scores = np.zeros((len(blocks.present), len(self.gaussian_.block)))

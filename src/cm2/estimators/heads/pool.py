@@ -22,14 +22,20 @@ from sklearn.base import clone
 
 from cm2.core.removal import hidden
 from cm2.estimators.heads.base import FLOOR, Head, stratified_folds
+from cm2.estimators.heads.early import Boosting
 from cm2.estimators.heads.embedded import Embedded
+from cm2.estimators.heads.experts import Experts
 from cm2.estimators.heads.fusion import Fusion
+from cm2.estimators.heads.joint import JointHead
 from cm2.samples.inputs import Blocks
 from cm2.samples.targets import row_weights
 
 WEIGHT_VARIANCE = 4.0
 SCALE_VARIANCE = 0.25
 SLOPE_VARIANCE = 1.0
+
+COSTS = {Fusion: 4, Experts: 3, JointHead: 2, Boosting: 1}
+"""Order of fitting: what takes longest first, and networks before what reads them."""
 
 RATES = (0.3, 0.6)
 """Rates at which modalities are hidden in the views, beside the rows as they are."""
@@ -182,27 +188,34 @@ class Pool(Head):
         read = any(isinstance(head, Embedded) for head in self.heads_.values())
         last = [n for n, head in self.heads_.items() if isinstance(head, Fusion) and not read]
         first = [name for name in self.heads_ if name not in last]
-        if read:  # networks before the heads that read them
-            first.sort(key=lambda name: not isinstance(self.heads_[name], Fusion))
-        jobs = None if read else self.n_jobs
-        found = Parallel(n_jobs=jobs)(delayed(_fitted)(self.heads_[n], given) for n in first)
-        for name, (head, said) in zip(first, found, strict=True):
-            self.heads_[name], self.log_proba_[name] = head, said
+        jobs = [*((n, "cross_fit") for n in first), *((n, "begin") for n in last if first)]
+        jobs.sort(key=lambda job: -COSTS.get(type(self.heads_[job[0]]), 0))
+        found = Parallel(n_jobs=None if read else self.n_jobs)(
+            delayed(_fitted)(self.heads_[name], step, given) for name, step in jobs
+        )
+        begun = {}
+        for (name, step), (head, said) in zip(jobs, found, strict=True):
+            self.heads_[name] = head
+            (begun if step == "begin" else self.log_proba_)[name] = said
         for name in last:
-            if not first or self._is_worth(name, first, given, missing):
+            if not first or self._is_worth(name, first, begun[name], given, missing):
                 self.log_proba_[name] = self.heads_[name].cross_fit(*given)
             else:
                 self.left_out_[name] = self.heads_.pop(name)
 
     def _is_worth(
-        self, name: str, others: list[str], given: tuple[Any, ...], missing: ndarray
+        self,
+        name: str,
+        others: list[str],
+        begun: tuple[ndarray, ndarray],
+        given: tuple[Any, ...],
+        missing: Float[ndarray, "view n"],
     ) -> bool:
         """Whether the first network makes the pool of the others better, where it did not see.
 
         By more than one standard error of the paired difference: a network costs more than they do.
         """
-        head: Any = self.heads_[name]
-        rows, said = head.begin(*given)
+        rows, said = begun
         y, weight, lacking = given[1][rows], given[2][rows], missing[:, rows]
         known = np.stack([self.log_proba_[other][: len(missing), rows] for other in others])
         both = np.concatenate([known, said[None, : len(missing)]])
@@ -272,9 +285,9 @@ class Pool(Head):
         return stratified_folds(y, self.folds, self.random_state, groups)
 
 
-def _fitted(head: Head, given: tuple[Any, ...]) -> tuple[Head, Float[ndarray, "view n label"]]:
-    """A head, fitted, and what it says of rows held out."""
-    said = head.cross_fit(*given)
+def _fitted(head: Any, step: str, given: tuple[Any, ...]) -> tuple[Any, Any]:
+    """A head, fitted by ``cross_fit`` or begun by ``begin``, and what that returns."""
+    said = getattr(head, step)(*given)
     return head, said
 
 
