@@ -203,7 +203,10 @@ def test_several_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"head": "poled"}, "head must be one of fusion, pooled, joint, experts, but is 'poled'"),
+        (
+            {"head": "poled"},
+            "head must be one of fusion, pooled, joint, experts, linear, boosting, but is 'poled'",
+        ),
         ({"head": {"kind": "joint", "n_netwroks": 2}}, "did you mean head.n_networks?"),
         ({"head": {"kind": "fusion", "n_networks": 2}}, "unknown key head.n_networks"),
         ({"training": {"weight_decay": 0.0}}, "unknown key training.weight_decay.*head pooled"),

@@ -54,7 +54,8 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         n_imputations: Draws over which predictions are averaged if the imputation draws, and
             from which :meth:`predict_spread` comes.
         head: ``"pooled"``, or one head alone: ``"fusion"`` (the paper's network), ``"joint"``
-            (Bayes' rule with class-conditional joints) or ``"experts"`` (a copula of experts).
+            (Bayes' rule with class-conditional joints), ``"experts"`` (a copula of experts),
+            ``"linear"`` or ``"boosting"`` (all features together).
         rank: Factors of ``copula="factor"`` in the joint head, where there are too many coordinates
             for a full covariance.
         modalities: Columns of each modality when ``X`` is one array: slices, positions or names.
@@ -78,7 +79,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             as held-out rows bear it out; for data in which modalities are missing for the same
             reasons as in training.
         device: Where networks are trained: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-        n_jobs: Networks that are trained side by side, in processes.
+        n_jobs: Heads, or networks of one, that are fitted side by side, in processes.
         run_dir: Folder for training logs, with a folder for each network; of several labels, with
             one for each label. Nothing is written without one.
         verbose: Whether to show progress.

@@ -18,7 +18,7 @@ __all__ = ["HEAD", "KINDS", "MODEL", "NETWORK", "TRAINING", "classifier", "defau
 NETWORK = "fusion"
 """The head that is one network, trained as in the paper; the others are those of a classifier."""
 
-KINDS = (NETWORK, "pooled", "joint", "experts")
+KINDS = (NETWORK, "pooled", "joint", "experts", "linear", "boosting")
 
 HEAD = {
     key: key for key in ("n_networks", "n_imputations", "rank", "class_weight", "n_jobs")
