@@ -34,7 +34,7 @@ WEIGHT_VARIANCE = 4.0
 SCALE_VARIANCE = 0.25
 SLOPE_VARIANCE = 1.0
 
-COSTS = {Fusion: 4, Experts: 3, JointHead: 2, Boosting: 1}
+COSTS: dict[type, int] = {Fusion: 4, Experts: 3, JointHead: 2, Boosting: 1}
 """Order of fitting: what takes longest first, and networks before what reads them."""
 
 RATES = (0.3, 0.6)
@@ -193,7 +193,7 @@ class Pool(Head):
         found = Parallel(n_jobs=None if read else self.n_jobs)(
             delayed(_fitted)(self.heads_[name], step, given) for name, step in jobs
         )
-        begun = {}
+        begun: dict[str, Any] = {}
         for (name, step), (head, said) in zip(jobs, found, strict=True):
             self.heads_[name] = head
             (begun if step == "begin" else self.log_proba_)[name] = said
