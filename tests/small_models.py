@@ -25,5 +25,5 @@ def shrink(patch: pytest.MonkeyPatch) -> None:
         return HistGradientBoostingClassifier(**options | {"max_iter": ROUNDS})
 
     patch.setattr("cm2.estimators.tuning.HistGradientBoostingClassifier", boosting)
-    patch.setattr("cm2.estimators.heads.early.STAGES", (ROUNDS,))
+    patch.setattr("cm2.estimators.heads.early.ROUNDS", (ROUNDS, ROUNDS))
     patch.setattr("cm2.estimators.heads.early.STRENGTHS", (0.07,))

@@ -14,7 +14,7 @@ BOTH = pytest.mark.parametrize("head", [Linear(), Boosting()], ids=["linear", "b
 @pytest.fixture(autouse=True)
 def few_trees(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is tested does not depend on how many there are."""
-    monkeypatch.setattr(early, "STAGES", (20, 40))
+    monkeypatch.setattr(early, "ROUNDS", (40, 40))
 
 
 def world(n: int = 400, labels: int = 2, seed: int = 0) -> tuple[Blocks, np.ndarray]:
@@ -130,3 +130,17 @@ def test_copies_are_fewer_where_rows_are_many() -> None:
     shares = [1 - mask.mean() for mask in masks]
     assert shares == sorted(shares)
     assert len(head._masks(many)) == early.COPIES[0]
+
+
+def test_rounds_are_fewer_and_steps_larger_where_data_are_large(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(early, "ROUNDS", (4, 16))
+    small, large = Boosting(), Boosting()
+    blocks, y = world(200)
+    small.fit(blocks, y)
+    monkeypatch.setattr(early, "CELLS", 200 * 7 * 4 / 2)
+    large.fit(blocks, y)
+    assert (small.rounds_, large.rounds_) == (16, 8)
+    rates = [head.model_.learning_rate for head in (small, large)]
+    assert rates[1] == pytest.approx(2 * rates[0])

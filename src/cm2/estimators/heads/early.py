@@ -36,8 +36,14 @@ ROWS = 30_000
 STRENGTHS = (1.0, 0.3, 0.07, 0.02, 0.005)
 """Candidates for the inverse penalty of the linear model, by a row's whole weight."""
 
-STAGES = (15, 30, 45, 70, 100, 140)
-"""Candidates for the number of trees a class."""
+STAGES = (0.1, 0.2, 0.33, 0.5, 0.7, 1.0)
+"""Candidates for the number of rounds of boosting, as shares of the largest."""
+
+ROUNDS = (40, 140)
+"""Least and largest number of rounds, the learning rate being the inverse of .09 of them."""
+
+CELLS, TREES = 8_000_000, 600
+"""Numbers in all copies, times trees a round, and trees in all, beyond which rounds are fewer."""
 
 MIX = 1e-3
 """Share of the class frequencies in the probabilities of boosting, which would reach zero."""
@@ -197,7 +203,32 @@ class Linear(Early):
 
 @register("boosting")
 class Boosting(Early):
-    """Gradient boosting of small trees, for which what is absent is missing."""
+    """Gradient boosting of small trees, for which what is absent is missing.
+
+    Where rows, columns or classes are many there are fewer rounds of larger steps.
+
+    Attributes:
+        rounds_: The largest number of rounds.
+    """
+
+    def cross_fit(
+        self,
+        blocks: Blocks,
+        y: Int[ndarray, " n"],
+        sample_weight: Float[ndarray, " n"] | None,
+        folds: Int[ndarray, " n"],
+        groups: ndarray | None = None,
+        views: Sequence[Bool[ndarray, "n modality"]] = (),
+    ) -> Float[ndarray, "view n label"]:
+        """As any early fusion, with as many rounds as the size of the data allows."""
+        classes = len(np.unique(y))
+        trees = 1 if classes <= 2 else classes
+        width = sum(values.shape[1] for values in blocks.values.values())
+        cells = len(self._masks(blocks.present)) * len(y) * width * trees
+        least, most = ROUNDS
+        fewer = min(most * CELLS / max(cells, 1), TREES / trees)
+        self.rounds_ = int(np.clip(fewer, least, most))
+        return super().cross_fit(blocks, y, sample_weight, folds, groups, views)
 
     def _features(
         self, blocks: Blocks, present: Bool[ndarray, "n modality"]
@@ -210,19 +241,23 @@ class Boosting(Early):
         self, train: Part, tests: Sequence[Float[ndarray, "_ feature"]]
     ) -> Mapping[Any, list[Float[ndarray, "_ label"]]]:
         model = self._fitted(max(STAGES), train)
-        found: dict[Any, list[Float[ndarray, "_ label"]]] = {stage: [] for stage in STAGES}
+        found: dict[Any, list[Float[ndarray, "_ label"]]] = {share: [] for share in STAGES}
+        shares = {self._rounds(share): share for share in STAGES}
         for x in tests:
             for stage, proba in enumerate(model.staged_predict_proba(x), start=1):
-                if stage in found:
-                    found[stage].append(self._complete(proba, model.classes_))
+                if stage in shares:
+                    found[shares[stage]].append(self._complete(proba, model.classes_))
         return found
+
+    def _rounds(self, share: float) -> int:
+        return max(1, round(share * self.rounds_))
 
     def _fitted(self, setting: Any, train: Part) -> Any:
         # Early stopping would give up on interactions, whose first splits gain nothing.
         model = HistGradientBoostingClassifier(
-            learning_rate=0.08,
+            learning_rate=1 / (0.09 * self.rounds_),
             max_leaf_nodes=8,
-            max_iter=setting,
+            max_iter=self._rounds(setting),
             l2_regularization=1.0,
             min_samples_leaf=60,
             early_stopping=False,
