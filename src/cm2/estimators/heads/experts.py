@@ -7,8 +7,7 @@ independent scores it is naive Bayes over experts. See the design page, "Predict
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -47,7 +46,6 @@ class Experts(Head):
         folds: Number of folds of the inner cross-validation.
         random_state: Seed of folds and forests.
         trees: Of each forest.
-        settings: Of modalities whose expert is not to choose anew, :attr:`Expert.settings`.
 
     Attributes:
         experts_: The expert of each modality.
@@ -65,7 +63,6 @@ class Experts(Head):
         folds: int = 5,
         random_state: int = 0,
         trees: int = TREES,
-        settings: Mapping[str, dict[str, Any]] | None = None,
     ) -> None:
         self.copula = copula
         self.experts = experts
@@ -73,7 +70,6 @@ class Experts(Head):
         self.folds = folds
         self.random_state = random_state
         self.trees = trees
-        self.settings = settings
 
     def fit(
         self,
@@ -94,11 +90,6 @@ class Experts(Head):
         folds = stratified_folds(y[kept], self.folds, self.random_state, groups)
         self._fit(blocks.take(kept), y[kept], weight[kept], folds, int(y.max()) + 1, groups)
         return self
-
-    def settled(self) -> Self:
-        """An unfitted head whose experts are of the kinds, and of the penalties, of this one's."""
-        settings = {name: expert.settings for name, expert in self.experts_.items()}
-        return clone(self).set_params(settings=settings)
 
     def out_of_fold(
         self,
@@ -136,8 +127,7 @@ class Experts(Head):
         self.experts_: dict[str, Expert] = {}
         for m, name in enumerate(blocks.values):
             rows = blocks.present[:, m]
-            own = {"kinds": self.experts} | (self.settings or {}).get(name, {})
-            expert = Expert(**own, seed=self.random_state, trees=self.trees)
+            expert = Expert(self.experts, self.random_state, self.trees)
             held_out = expert.cross_fit(
                 _floats(blocks, name, rows),
                 y[rows],
