@@ -104,18 +104,6 @@ def test_a_rare_class_works_or_is_refused_before_any_training(
     assert not trained
 
 
-def test_the_first_network_s_experts_choose_for_the_others(
-    trained: list[int], small_models: None
-) -> None:
-    X, y = data(48)
-    fitted = model("pooled", 2).fit(X, y)
-    first, second = fitted.head_.heads_["experts"].heads_
-    for name, expert in first.experts_.items():
-        assert second.experts_[name].kinds == (expert.chosen_ or expert.kinds)
-        if "linear" in expert.chosen_:
-            assert second.experts_[name].penalties == (expert.penalty_,)
-
-
 @pytest.mark.parametrize(
     ("head", "asked", "presence", "labels"),
     [

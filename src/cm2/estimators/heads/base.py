@@ -94,13 +94,6 @@ class Head(BaseEstimator, ABC):  # type: ignore[misc]
     def predict_log_proba(self, blocks: Blocks) -> Float[ndarray, "n label"]:
         """Log probabilities of the classes, normalised in each row."""
 
-    def settled(self) -> Self:
-        """An unfitted head that keeps this one's choices, for more rows of the same kind.
-
-        As far as choosing is much of the work.
-        """
-        return clone(self)
-
     def out_of_fold(
         self,
         blocks: Blocks,

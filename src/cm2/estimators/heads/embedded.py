@@ -54,8 +54,7 @@ class Embedded(Head):
     """A head of each network, averaged by log probability.
 
     Tables, and series by their summaries, enter as they are; what only an encoder can read enters
-    as its embedding. With k networks a head learns from a k-th of the rows. The first head chooses
-    its settings, as far as that takes long, and the others take them over.
+    as its embedding. With k networks a head learns from a k-th of the rows.
 
     Args:
         head: The head, of which each network gets a clone.
@@ -177,7 +176,6 @@ class Embedded(Head):
             embedded = self.fusion_.embedded(blocks.take(rows), number)
             seen, codes = np.unique(y[rows], return_inverse=True)
             owners = None if groups is None else groups[rows]
-            # What the first head chose, it chose by rows that no later one is judged by.
-            self.heads_.append(self.heads_[0].settled() if self.heads_ else clone(self.head))
+            self.heads_.append(clone(self.head))
             self.seen_.append(seen.tolist())
             yield Part(self.heads_[-1], rows, seen, embedded, codes, weight[rows], owners)

@@ -7,8 +7,8 @@ independent scores it is naive Bayes over experts. See the design page, "Predict
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -47,7 +47,6 @@ class Experts(Head):
         folds: Number of folds of the inner cross-validation.
         random_state: Seed of folds and forests.
         trees: Of each forest.
-        settings: Of modalities whose expert is not to choose anew, :attr:`Expert.settings`.
 
     Attributes:
         experts_: The expert of each modality.
@@ -65,7 +64,6 @@ class Experts(Head):
         folds: int = 5,
         random_state: int = 0,
         trees: int = TREES,
-        settings: Mapping[str, dict[str, Any]] | None = None,
     ) -> None:
         self.copula = copula
         self.experts = experts
@@ -73,7 +71,6 @@ class Experts(Head):
         self.folds = folds
         self.random_state = random_state
         self.trees = trees
-        self.settings = settings
 
     def fit(
         self,
@@ -95,11 +92,6 @@ class Experts(Head):
         self._fit(blocks.take(kept), y[kept], weight[kept], folds, int(y.max()) + 1, groups)
         return self
 
-    def settled(self) -> Self:
-        """An unfitted head whose experts are of the kinds, and of the penalties, of this one's."""
-        settings = {name: expert.settings for name, expert in self.experts_.items()}
-        return clone(self).set_params(settings=settings)
-
     def out_of_fold(
         self,
         blocks: Blocks,
@@ -112,19 +104,6 @@ class Experts(Head):
         """As any head's, with half of the trees: that costs their log loss a thousandth or two."""
         half = clone(self).set_params(trees=-(-self.trees // 2))
         return super(Experts, half).out_of_fold(blocks, y, sample_weight, folds, groups, views)
-
-    def cross_fit(
-        self,
-        blocks: Blocks,
-        y: Int[ndarray, " n"],
-        sample_weight: Float[ndarray, " n"] | None,
-        folds: Int[ndarray, " n"],
-        groups: ndarray | None = None,
-        views: Sequence[Bool[ndarray, "n modality"]] = (),
-    ) -> Float[ndarray, "view n label"]:
-        """Fits on all rows, which choose the kinds of experts once for all folds."""
-        self.fit(blocks, y, sample_weight, groups)
-        return self.settled().out_of_fold(blocks, y, sample_weight, folds, groups, views)
 
     def predict_log_proba(self, blocks: Blocks) -> Float[ndarray, "n label"]:
         """Log posterior given the modalities present; the prior where there is none."""
@@ -150,8 +129,7 @@ class Experts(Head):
         self.experts_: dict[str, Expert] = {}
         for m, name in enumerate(blocks.values):
             rows = blocks.present[:, m]
-            own = {"kinds": self.experts} | (self.settings or {}).get(name, {})
-            expert = Expert(**own, seed=self.random_state, trees=self.trees)
+            expert = Expert(self.experts, self.random_state, self.trees)
             held_out = expert.cross_fit(
                 _floats(blocks, name, rows),
                 y[rows],

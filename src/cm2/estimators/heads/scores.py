@@ -41,14 +41,12 @@ class Expert:
     Args:
         kinds: Which classifiers compete, of "linear" and "forest".
         seed: Of the forest.
-        penalties: Which compete in logistic regression; ``PENALTIES`` if there are none.
         trees: Of the forest.
 
     Attributes:
         chosen_: The kinds whose log probabilities are averaged; empty if rows of fewer than two
             classes have the modality, and then the expert says the prior.
         loss_: Cross-validated log loss of each competitor.
-        penalty_: The penalty of logistic regression, if it competed.
         fitted_: The classifiers chosen.
         prior_: Class frequencies among the rows seen.
     """
@@ -57,7 +55,6 @@ class Expert:
         self,
         kinds: tuple[str, ...] = KINDS,
         seed: int = 0,
-        penalties: tuple[float, ...] = (),
         trees: int = TREES,
     ) -> None:
         unknown = set(kinds) - set(KINDS)
@@ -65,16 +62,7 @@ class Expert:
             raise ValueError(f"experts should be some of {KINDS}, got {kinds}")
         self.kinds = kinds
         self.seed = seed
-        self.penalties = penalties
         self.trees = trees
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Arguments of an expert that is to choose as this one did."""
-        if not self.chosen_:
-            return {}
-        penalties = (self.penalty_,) if "linear" in self.chosen_ else ()
-        return {"kinds": self.chosen_, "penalties": penalties}
 
     def cross_fit(
         self,
@@ -138,10 +126,10 @@ class Expert:
         """Out-of-fold log probabilities at the best penalty, which is refitted on all rows."""
         judged = (
             (c, _log(held_out.out_of_fold(_ridge(c).fit, x, y, weight, folds, self.prior_)))
-            for c in self.penalties or PENALTIES
+            for c in PENALTIES
         )
-        self.penalty_, best = held_out.lowest(judged, lambda p: held_out.log_loss(p, y, weight))
-        model = _ridge(self.penalty_).fit(x, y, weight)
+        chosen, best = held_out.lowest(judged, lambda p: held_out.log_loss(p, y, weight))
+        model = _ridge(chosen).fit(x, y, weight)
         self.fitted_["linear"] = Fitted(model, model.classes_, 0.0)
         return best
 
