@@ -463,9 +463,9 @@ def test_only_the_point_that_is_best_on_validation_data_is_tested(
     monkeypatch.setattr(sweep.subprocess, "run", here)
     path, out = write(tmp_path, **TABLE), tmp_path / "s"
     grid = tmp_path / "points.yaml"
-    grid.write_text("grid:\n  model.kind: [late, unified, mmtm]\n  training.lr: [1.0e-3]\n")
+    grid.write_text("grid:\n  model.kind: [late, unified, mmtm]\n")
     command = ["sweep", str(path), "--variants", str(grid), "--seeds", "2", "--out", str(out)]
-    command += ["--set", "training.max_epochs=1"]
+    command += ["--grid", "training.lr=0.001", "--set", "training.max_epochs=1"]
     assert cli.main([*command, "--select", "validation:auroc", "--points", "2"]) == 0
     points = pd.read_csv(out / "points.csv")
     runs = {run: json.loads((run / "validation.json").read_text()) for run in out.glob("*/seed_?")}

@@ -144,11 +144,11 @@ def sweep(
         raise InputError(f"a sweep needs at least one process, but processes is {processes}")
     chosen = {"as given": []} if variants is None else sweeps.read_variants(variants)
     if grid:
-        points = sweeps.grid(grid)
+        made = sweeps.grid(grid)
         chosen = (
-            points
+            made
             if variants is None
-            else {f"{a} {b}": [*chosen[a], *points[b]] for a in chosen for b in points}
+            else {f"{a} {b}": [*chosen[a], *made[b]] for a in chosen for b in made}
         )
     if points is not None:
         chosen = selection.some(chosen, points)

@@ -65,7 +65,7 @@ def delong(
     patient = bootstrap.numbered(groups, len(target))
     if target.all() or not target.any():
         return Compared(np.nan, np.nan, np.nan)
-    gap, parts = 0.0, {True: 0.0, False: 0.0}
+    gap, parts = 0.0, {outcome: np.zeros((target == outcome).sum()) for outcome in (True, False)}
     for sign, scores in ((1, first), (-1, second)):
         for score in scores:
             area, placed = placements(target, score)

@@ -42,9 +42,7 @@ def parse(select: str) -> str:
     return measure
 
 
-def some(
-    variants: Mapping[str, Sequence[str]], points: int, seed: int = 0
-) -> dict[str, Sequence[str]]:
+def some(variants: Mapping[str, list[str]], points: int, seed: int = 0) -> dict[str, list[str]]:
     """Draws so many variants, in their order; a larger number keeps those of a smaller one.
 
     Raises:

@@ -51,8 +51,9 @@ def table(cell: Cell, *, replicates: int = 1000) -> Table | None:
     for rival in rivals:
         seeds = [seed for seed in runs[own] if seed in runs[rival]]
         if seeds:
-            pair = [[runs[label][seed] for seed in seeds] for label in (own, rival)]
-            rows += [{"method": rival, **row} for row in _compared(*pair, counts, patient)]
+            ours, theirs = ([runs[label][seed] for seed in seeds] for label in (own, rival))
+            compared = _compared(ours, theirs, counts, patient)
+            rows += [{"method": rival, **row} for row in compared]
     if not rows:
         return None
     return Table(f"{cell.title}: {own} against each rival", pd.DataFrame(rows))
@@ -72,9 +73,8 @@ def _compared(
     target = own[0].predictions.target
     scores = [[run.predictions.probability for run in runs] for runs in (own, rival)]
     drawn = [[metrics.replicate(target, each, counts, patient) for each in one] for one in scores]
-    tested = significance.delong(
-        target == 1, *(np.stack([each[:, 1] for each in one]) for one in scores), patient
-    )
+    first, second = (np.stack([each[:, 1] for each in one]) for one in scores)
+    tested = significance.delong(target == 1, first, second, patient)
     rows = []
     for name, shown in MEASURES.items():
         means = [np.mean([one[name] for one in each], axis=0) for each in drawn]
