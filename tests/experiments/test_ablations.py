@@ -7,13 +7,13 @@ import pytest
 import yaml
 
 from cm2 import copulas, couplings
-from cm2.experiments import config, run, sweep
+from cm2.experiments import config, results, run, sweep
 from cm2.networks import fusions, imputers, models
 from cm2.networks.models import objectives, posteriors
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-NAMED = {"backbones"}
-"""Those that are for data with certain modalities."""
+NAMED = {"backbones", "paper-components", "paper-grid", "text-and-code"}
+"""Those that are for certain experiments."""
 FILES = sorted(path for path in (CONFIGS / "ablations").glob("*.yaml") if path.stem not in NAMED)
 SHAPE = {name: {"features": 3} for name in ("first", "second", "third")}
 
@@ -67,6 +67,40 @@ def test_every_method_stands_on_every_pair_of_encoders() -> None:
     methods = set(models.REGISTRY) - {"late", "unimodal"}
     assert len(variants) == 32
     assert found == set(product(("series", "transformer"), ("image", "vit"), methods))
+
+
+def variants_of(name: str, experiment: Path) -> dict[str, config.Experiment]:
+    """The variants of a file as experiments."""
+    variants = sweep.read_variants(CONFIGS / "ablations" / f"{name}.yaml")
+    jobs = sweep.plan(experiment, variants, Path("out"), seeds=1)
+    return {job.variant: config.load(experiment, job.overrides) for job in jobs}
+
+
+def test_the_components_of_table_5_are_removed_one_by_one() -> None:
+    """Seven rows; each differs from the full method of its setting in one key alone."""
+    experiment = CONFIGS / "reference" / "mimic4" / "mortality-partial.yaml"
+    found = variants_of("paper-components", experiment)
+    changes = {
+        "without copula": ("training.weights.likelihood", 0.0),
+        "without sampling": ("model.imputation", "zero"),
+        "without fusion": ("model.fusion", "beside"),
+    }
+    for label, each in found.items():
+        setting, row = label.split(", ")
+        assert each.data["setting"] == {"partial": "partial", "matched": "paired"}[setting]
+        own, full = results.flat(each), results.flat(found[f"{setting}, full"])
+        wanted = dict([changes[row]]) if row in changes else {}
+        assert {key: own[key] for key in own if own[key] != full[key]} == wanted
+    rows = [label.split(", ")[1] for label in found]
+    assert sorted(rows) == sorted([*changes, "full", "without copula", "without fusion", "full"])
+
+
+def test_text_and_code_differ_in_draws_and_weights() -> None:
+    found = variants_of("text-and-code", CONFIGS / "reference/mimic4/mortality-partial.yaml")
+    each = {label: (e.model["mixing"], e.model["through"]) for label, e in found.items()}
+    assert set(each.values()) == set(product(("constant", "network"), (False, True)))
+    assert each["code"] == ("constant", False)
+    assert each["text"] == ("network", True)
 
 
 @pytest.mark.parametrize(

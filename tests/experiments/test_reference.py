@@ -11,10 +11,12 @@ import yaml
 from cm2 import cli
 from cm2.clinical.synthesize import World, synthesize
 from cm2.experiments import config, run
+from cm2.networks.encoders.sections import arguments
+from cm2.networks.models import CM2
 from tiny_experiments import CONFIGS, tiny
 
 REFERENCE = CONFIGS / "reference"
-EXPERIMENTS = sorted(path.relative_to(REFERENCE) for path in REFERENCE.rglob("*.yaml"))
+EXPERIMENTS = sorted(path.relative_to(REFERENCE) for path in REFERENCE.glob("*/*.yaml"))
 HERE = {
     "mimic-iii-1.4": "mimic3",
     "mimic3-benchmarks": "mimic3/lists",
@@ -107,6 +109,26 @@ def test_the_protocol_is_that_of_the_paper(name: Path) -> None:
     if "report" in experiment.data["modalities"]:
         assert given["--sections"] == "impression,findings,last_paragraph,comparison"
         assert {"--reports", "--images"} <= set(given)
+
+
+def test_the_method_is_written_out() -> None:
+    """No option of the model is left to a default, and each is as the paper or its code has it."""
+    tree = yaml.safe_load((CONFIGS / "published.yaml").read_text())
+    options = set(arguments(CM2)) - {"encoders", "labels", "seed"}
+    assert set(tree["model"]) == options | {"kind"}
+    for name in EXPERIMENTS:
+        model, training = (
+            config.load(REFERENCE / name).model,
+            config.load(REFERENCE / name).training,
+        )
+        wanted = {
+            "objective": "likelihood", "copula": "frank", "components": 3, "fusion": "lstm",
+            "imputation": "marginal", "hide": 0.0, "auxiliary": False, "classifier": "linear",
+            "normalize": True, "shared": True,
+        }  # fmt: skip
+        assert wanted.items() <= model.items()
+        assert training["weights"] == {"likelihood": 1e-6}
+        assert (training["monitor"], training["patience"]) == ("val_auroc", 15)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS, ids=str)

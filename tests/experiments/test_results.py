@@ -1,20 +1,19 @@
 """Tables of runs: every number against an independent computation, and who is compared to whom."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from scipy import stats
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
 from cm2.core.errors import InputError
 from cm2.evaluation import bootstrap, summary
-from cm2.experiments import config, results, sweep
 from cm2.experiments import report as page
+from cm2.experiments import results, sweep
 from cm2.experiments.predictions import Predictions
+from fake_runs import PATIENT, TARGET, fake
 
 REPLICATES = 200
 INDEPENDENT = {
@@ -23,40 +22,6 @@ INDEPENDENT = {
     "Brier": brier_score_loss,
     "log loss": log_loss,
 }
-TARGET = np.random.default_rng(7).integers(0, 2, 90)
-PATIENT = np.arange(90) % 45
-
-
-def fake(
-    folder: Path,
-    seed: int = 0,
-    *,
-    kind: str = "cm2",
-    skill: float = 1.0,
-    target: np.ndarray = TARGET,
-    overrides: tuple[str, ...] = (),
-) -> Path:
-    """A finished run without training: noisy probabilities of a given skill."""
-    folder.mkdir(parents=True)
-    tree = {
-        "name": "Fake",
-        "data": {"root": "x", "modalities": ["a", "b"]},
-        "encoders": {"a": {"kind": "dense"}, "b": {"kind": "dense"}},
-        "model": {"kind": kind},
-    }
-    source = folder.parent / f"{folder.name}.source"
-    source.write_text(yaml.safe_dump(tree), encoding="utf-8")
-    experiment = config.load(source, [f"seed={seed}", *overrides])
-    (folder / "config.yaml").write_text(experiment.dump(), encoding="utf-8")
-    facts = {"data": {"checksum": "c", "shape": {"a": {}, "b": {}}, "classes": 2}}
-    (folder / "environment.json").write_text(json.dumps(facts), encoding="utf-8")
-    rng = np.random.default_rng([seed, len(kind), int(100 * skill)])
-    p = 1 / (1 + np.exp(-(skill * (target - 0.5) + rng.normal(size=len(target)))))
-    probability = np.stack([1 - p, p], axis=1)
-    present = np.ones((len(target), 2), bool)
-    found = Predictions(target, probability, np.zeros_like(probability), present, PATIENT)
-    found.save(folder / "test.npz")
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -456,6 +456,37 @@ def test_a_sweep_runs_all_and_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     assert times == [(job.folder / "best.ckpt").stat().st_mtime_ns for job in jobs]
 
 
+def test_only_the_point_that_is_best_on_validation_data_is_tested(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the same sweep without a selection tests the others, and trains none again."""
+    monkeypatch.setattr(sweep.subprocess, "run", here)
+    path, out = write(tmp_path, **TABLE), tmp_path / "s"
+    grid = tmp_path / "points.yaml"
+    grid.write_text("grid:\n  model.kind: [late, unified, mmtm]\n")
+    command = ["sweep", str(path), "--variants", str(grid), "--seeds", "2", "--out", str(out)]
+    command += ["--grid", "training.lr=0.001", "--set", "training.max_epochs=1"]
+    assert cli.main([*command, "--select", "validation:auroc", "--points", "2"]) == 0
+    points = pd.read_csv(out / "points.csv")
+    runs = {run: json.loads((run / "validation.json").read_text()) for run in out.glob("*/seed_?")}
+    found: dict[str, list[float]] = {}
+    for folder, result in runs.items():
+        found.setdefault(folder.parent.name, []).append(result["measures"]["auroc"][0])
+    means = {name.replace("_", " ", 1): np.mean(values) for name, values in found.items()}
+    assert dict(zip(points["variant"], points["value"], strict=True)) == pytest.approx(means)
+    assert points["value"].is_monotonic_decreasing
+    assert len(points) == 2
+    tested = {path.parent.parent.name for path in out.glob("*/seed_?/test.json")}
+    assert tested == {points["variant"][0].replace(" ", "_")}
+    table = pd.read_csv(out / "table.csv")
+    assert set(table["method"]) == {points["variant"][0]}
+
+    weights = {run: (run / "best.ckpt").stat().st_mtime_ns for run in runs}
+    assert cli.main(command) == 0
+    assert len(list(out.glob("*/seed_?/test.json"))) == 6
+    assert weights == {run: (run / "best.ckpt").stat().st_mtime_ns for run in runs}
+
+
 def test_mistakes_in_a_sweep_come_before_any_run(tmp_path: Path) -> None:
     path = write(tmp_path, **TABLE)
     with pytest.raises(InputError, match=r"unknown key model\.copla"):

@@ -1,6 +1,7 @@
 """Training: what is restored, logged, left alone, and said when a loss is not finite."""
 
 import inspect
+import math
 import os
 from pathlib import Path
 
@@ -226,12 +227,38 @@ def test_trap_training_knows_no_test_data() -> None:
     """No hook or step of Lightning's test loop, and no test set among the arguments."""
     assert not [name for name in vars(learner.Learner) if "test" in name or "predict" in name]
     arguments = inspect.signature(training.train).parameters
-    sets = [name for name, value in arguments.items() if "Samples" in str(value.annotation)]
+    sets = [name for name, value in arguments.items() if "Rows" in str(value.annotation)]
     assert sets == ["training", "validation"]
     assert not [name for name in arguments if "test" in name]
 
 
+@pytest.mark.parametrize("epoch", [0, 2, 100])
+def test_the_temperature_is_that_of_the_paper_up_to_a_factor(
+    epoch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The paper divides the task's loss by what the likelihood is multiplied with here."""
+    monkeypatch.setattr(learner.Learner, "current_epoch", epoch)
+    options = {"objective": "likelihood", "imputation": "zero", "auxiliary": False, "hide": 0.0}
+    factor = max(math.exp(-0.5 * epoch), 0.001)
+    found = []
+    for divided in (False, True):
+        model, batch = network(**options), small_data(20)
+        weights = {"likelihood": 0.1}
+        one = learner.Learner(model, Multiclass(3), weights=weights, temperature=0.5)
+        if divided:
+            terms = one.terms(batch[slice(None)])
+            loss = factor * (terms["task"] / factor + 0.1 * terms["likelihood"])
+        else:
+            loss = one.training_step(batch[slice(None)], 0)
+        loss.backward()
+        parts = [value.grad for value in model.parameters() if value.grad is not None]
+        found.append(torch.cat([part.flatten() for part in parts]))
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-6)  # sums in another order
+
+
 def test_mistakes_are_named() -> None:
+    with pytest.raises(ValueError, match="temperature is a rate, not negative, but is -1"):
+        learner.Learner(network(), Multiclass(3), temperature=-1.0)
     source = small_data(10)
     bare = ArrayDataset(source.inputs, source.present)
     with pytest.raises(ValueError, match="the training data need samples and a target"):

@@ -16,8 +16,8 @@ import torch
 
 from cm2.networks import training
 from cm2.networks.learner import Learner
-from cm2.networks.models import CM2
-from cm2.networks.tasks import Multiclass
+from cm2.networks.models import CM2, Prediction
+from cm2.networks.tasks import Binary, Multiclass
 from cm2.samples.batches import ArrayDataset
 from small_networks import FAST, network, small_data
 
@@ -186,3 +186,44 @@ def test_each_epoch_has_a_line_in_the_log(caplog: pytest.LogCaptureFixture, tmp_
     assert f"epoch 3 of 3: training loss {log['train_loss'].iloc[-1]:.4f}" in last
     best = f"best {log['val_loss'].min():.4f} in epoch {int(log['val_loss'].argmin()) + 1}"
     assert f"validation loss {log['val_loss'].iloc[-1]:.4f}, {best}; at most 0 s left" in last
+
+
+def scripted(scores: list[torch.Tensor], monitor: str) -> dict[str, Any]:
+    """A network's state after a training whose validation predictions are given, epoch by epoch."""
+    model, calls = network(labels=1), iter(scores)
+    source, validation = small_data(40), small_data(4, seed=1)
+    data = [
+        ArrayDataset(part.inputs, part.present, (torch.arange(len(part)) % 2).float())
+        for part in (source, validation)
+    ]
+    model.predict = lambda *_: Prediction(next(calls)[:, None], torch.zeros(4, 1))  # type: ignore[method-assign]
+    options = FAST | {"max_epochs": len(scores), "monitor": monitor}
+    training.train(model, Binary(), *data, **options)
+    return model.state_dict()
+
+
+def test_the_epoch_is_chosen_by_what_is_monitored() -> None:
+    """The first epoch ranks all pairs and its probabilities are far off; the second one errs."""
+    ranked, near = torch.tensor([0.01, 0.04, 0.02, 0.03]), torch.tensor([0.3, 0.7, 0.6, 0.55])
+    first = scripted([ranked], "val_loss")
+    both = {monitor: scripted([ranked, near], monitor) for monitor in ("val_loss", "val_auroc")}
+    weight = "classifier.2.weight"
+    assert torch.equal(both["val_auroc"][weight], first[weight])
+    assert not torch.equal(both["val_loss"][weight], first[weight])
+
+
+def test_early_stopping_waits_for_a_better_auroc(tmp_path: Path) -> None:
+    """The validation loss falls in every epoch, the AUROC never rises."""
+    run(tmp_path, monitor="val_auroc", patience=2, max_epochs=20, lr=1e-9)
+    log = pd.read_csv(tmp_path / "metrics.csv")
+    assert len(log) < 20
+    assert log["val_auroc"].between(0, 1).all()
+    state = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert training.finished(state, 20, 2)
+
+
+def test_validation_of_one_outcome_cannot_be_ranked() -> None:
+    source = small_data(20)
+    one = ArrayDataset(source.inputs, source.present, torch.zeros(20, dtype=torch.long))
+    with pytest.raises(ValueError, match="monitor='val_auroc' needs both outcomes"):
+        training.train(network(), Multiclass(3), source, one, monitor="val_auroc", **FAST)

@@ -21,6 +21,7 @@ def train(
     overrides: Sequence[str] = (),
     out: Path | None = None,
     resume: bool = False,
+    split: Literal["test", "validation"] = "test",
 ) -> None:
     """Trains the model of an experiment's YAML file, and tests it once.
 
@@ -30,12 +31,14 @@ def train(
             repeated.
         out: Folder of the run; runs/ and the path of the file below configs/ if not given.
         resume: Go on where an interrupted run stopped.
+        split: What the trained model is measured on; validation for a run that is to be selected
+            first, and not tested.
     """
     from cm2.experiments import config, run
 
     chosen = config.load(experiment, overrides)
     with _heard():
-        result = run.train(chosen, out or _folder(experiment), resume=resume)
+        result = run.train(chosen, out or _folder(experiment), resume=resume, split=split)
     if result:
         _show(result)
 
@@ -106,6 +109,8 @@ def sweep(
     seeds: int = 3,
     out: Path | None = None,
     processes: int = 1,
+    select: str | None = None,
+    points: int | None = None,
     overrides: Sequence[str] = (),
 ) -> int:
     """Runs variants of an experiment over seeds, and puts all runs into one table.
@@ -120,6 +125,10 @@ def sweep(
         seeds: Runs of each variant, with seeds from that of the experiment on.
         out: Folder of all runs and of table.csv; runs/ and the names of the files if not given.
         processes: Runs side by side; they share the cores.
+        select: Test only the variant that is best on validation data, as in `--select
+            validation:auroc`, and write the validation figure of each to points.csv.
+        points: Run so many of the variants, drawn at random but always alike; a larger number
+            goes on with those of a smaller one.
         overrides: Another value for a key in all runs; may be repeated.
     """
     from rich.console import Console
@@ -127,19 +136,22 @@ def sweep(
 
     from cm2.evaluation import report as pages
     from cm2.experiments import report as page
-    from cm2.experiments import results
+    from cm2.experiments import results, selection
     from cm2.experiments import sweep as sweeps
 
+    measure = None if select is None else selection.parse(select)
     if processes < 1:
         raise InputError(f"a sweep needs at least one process, but processes is {processes}")
     chosen = {"as given": []} if variants is None else sweeps.read_variants(variants)
     if grid:
-        points = sweeps.grid(grid)
+        made = sweeps.grid(grid)
         chosen = (
-            points
+            made
             if variants is None
-            else {f"{a} {b}": [*chosen[a], *points[b]] for a in chosen for b in points}
+            else {f"{a} {b}": [*chosen[a], *made[b]] for a in chosen for b in made}
         )
+    if points is not None:
+        chosen = selection.some(chosen, points)
     name = "sweep" if variants is None else variants.stem
     folder = out or _folder(experiment).with_name(f"{experiment.stem}-{name}")
     jobs = sweeps.plan(experiment, chosen, folder, seeds=seeds, overrides=overrides)
@@ -153,8 +165,18 @@ def sweep(
         console.print(f"{number} {escape(job.variant)}, seed {job.seed}: {state}", soft_wrap=True)
 
     results.write_labels(folder, jobs)
-    failed = sweeps.run(experiment, jobs, processes=processes, report=tell)
+    split = "test" if measure is None else selection.SPLIT
+    failed = sweeps.run(experiment, jobs, processes=processes, split=split, report=tell)
+    for job in failed:
+        console.print(f"Failed: {job.folder.with_suffix('.log')}", soft_wrap=True)
     good = [job.folder for job in jobs if job not in failed]
+    if measure is not None:
+        found = selection.measured(jobs, measure)
+        selection.write(found, folder / "points.csv")
+        console.print(f"Points: {folder / 'points.csv'}", soft_wrap=True)
+        winner = selection.best(found)
+        console.print(f"Selected by {select}, and tested: {escape(winner)}", soft_wrap=True)
+        good = selection.test([job for job in jobs if job.variant == winner])
     if good:
         cells = results.cells(results.find(good)[0])
         table = results.tables(cells)
@@ -162,8 +184,6 @@ def sweep(
         for one in page.main(cells, table):
             console.print(pages.rich_table(one))
         console.print(f"Table: {folder / 'table.csv'}", soft_wrap=True)
-    for job in failed:
-        console.print(f"Failed: {job.folder.with_suffix('.log')}", soft_wrap=True)
     return 1 if failed else 0
 
 

@@ -22,6 +22,7 @@ from cm2.core.numerics import seeded
 from cm2.core.records import Base, Unit
 from cm2.core.registry import Registry
 from cm2.couplings.points import fixed_points
+from cm2.couplings.rebuilt import in_double, of_rows
 from cm2.marginals import GaussianMixture
 
 _MEAN_DRAWS = 64
@@ -34,7 +35,7 @@ class Joint(Distribution, ABC):
 
     Args:
         copula: Of M coordinates, or of M vectors; its batch shape is the coupling's.
-        marginals: M mixtures over d coordinates.
+        marginals: M mixtures over d coordinates, or as many for each row of a batch.
     """
 
     has_rsample = False
@@ -44,7 +45,7 @@ class Joint(Distribution, ABC):
     arg_constraints: Any = {}
 
     def __init__(self, copula: Copula, marginals: GaussianMixture) -> None:
-        (modalities,) = marginals.batch_shape
+        modalities = marginals.batch_shape[-1]
         coupled, dim = copula.dim // copula.block, marginals.event_shape[0]
         if coupled != modalities:
             raise ValueError(
@@ -181,7 +182,7 @@ class Joint(Distribution, ABC):
 
     def _draw_marginal(self, z: Tensor, present: Tensor, base: Base | None) -> Tensor:
         if base is None:
-            return self.marginals.sample(z.shape[:1])
+            return self.marginals.expand(z.shape[:-1]).sample()
         return self.marginals.from_uniform(base.coordinate)
 
     def mean_complete(
@@ -210,7 +211,7 @@ class Joint(Distribution, ABC):
         return self._filled(value, present, lambda law, *rows: law._conditional_mean(*rows[:2]))
 
     def _conditional_mean(self, z: Tensor, present: Tensor) -> Tensor:
-        law, base = self._double(), self.base_points()
+        law, base = in_double(self), self.base_points()
         base, z = base.map(Tensor.double), z.double()
         modalities, components = self.marginals.logits.shape
         size = _MEAN_DRAWS * self.event_shape.numel() * max(modalities, components)
@@ -291,9 +292,9 @@ class Joint(Distribution, ABC):
         z, present = self._prepare(value, present)
         batch, event = z.shape[:-2], z.shape[-2:]
         incomplete = (~present.all(-1)).reshape(-1).nonzero().squeeze(-1)
-        law, lead = self, Size()
+        law, lead = of_rows(self, incomplete), Size()
         if base is not None:
-            law = self._double()
+            law = in_double(law)
             base, lead = self._base_of_rows(base, batch, incomplete)
         if len(incomplete) == 0:
             return value.expand(*lead, *value.shape)
@@ -302,14 +303,6 @@ class Joint(Distribution, ABC):
         drawn = draw(law, seen, there[incomplete], base).to(z.dtype)
         filled = rows.expand(*lead, *rows.shape).index_copy(len(lead), incomplete, drawn)
         return torch.where(present[..., None], value, filled.view(*lead, *z.shape))
-
-    def _double(self) -> Joint:
-        """The same law in double precision."""
-        given, copula = self.marginals, self.copula
-        logits, loc, scale = (part.double() for part in (given.logits, given.loc, given.scale))
-        if copula.parameters:
-            copula = copula._like({name: v.double() for name, v in copula.parameters.items()})
-        return type(self)(copula, GaussianMixture(logits, loc, scale, validate_args=False))
 
     def _base_of_rows(self, base: Base, batch: Size, rows: Tensor) -> tuple[Base, Size]:
         """Base points of some of the rows of a flattened batch, and the shape that leads them.

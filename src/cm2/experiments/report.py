@@ -14,7 +14,7 @@ import pandas as pd
 from cm2.evaluation import report
 from cm2.evaluation.report import Picture, Section, Table
 from cm2.experiments import figures as drawings
-from cm2.experiments import results
+from cm2.experiments import results, significance
 from cm2.experiments.results import Cell, Run
 
 __all__ = ["differences", "labels", "main", "measures", "notes", "write"]
@@ -148,12 +148,15 @@ def write(
     figures, left_out = drawings.draw(cells, table)
     pictures = [Picture(one.caption, one.figure) for one in figures]
     shown = main(cells, table)
+    tests = [significance.table(cell, replicates=replicates) for cell in cells]
+    tested = [one for one in tests if one is not None]
     data = [part for cell in _studies(cells) for part in _cohort(cell)]
     settings = [_settings(cell) for cell in cells]
     remarks = [f"{unfinished} unfinished runs are left out."] if unfinished else []
     remarks += notes(cells, table)
     sections = [
         Section("Results", [*METHOD, *remarks], shown),
+        *([Section("Significance", significance.TEXT, tested)] if tested else []),
         Section(
             "Figures",
             [f"Not drawn: {name}, {reason}." for name, reason in left_out.items()],
@@ -169,7 +172,7 @@ def write(
     ]
     folder = path.with_name(f"{path.stem}-tables")
     path.parent.mkdir(parents=True, exist_ok=True)
-    report.write_tables(folder, [*shown, *data, *settings])
+    report.write_tables(folder, [*shown, *tested, *data, *settings])
     table.to_csv(folder / "results.csv", index=False)
     experiments = len({cell.title for cell in cells})
     lead = f"{len(runs)} runs of {experiments} experiment{'' if experiments == 1 else 's'}."

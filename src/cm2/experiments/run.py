@@ -1,4 +1,4 @@
-"""One experiment in one folder: trained, then tested once.
+"""One experiment in one folder: trained, then tested once, or measured on validation data.
 
 A run's folder holds ``config.yaml`` (every default written out; ``cm2 train`` takes it),
 ``environment.json`` (versions, counts, the data's checksum, what each encoder is built of),
@@ -55,17 +55,20 @@ __all__ = [
 EVALUATIONS = "evaluations"
 
 
-def train(experiment: Experiment, out: Path, *, resume: bool = False) -> dict[str, Any]:
-    """Trains a model, keeps its best epoch, and tests it once.
+def train(
+    experiment: Experiment, out: Path, *, resume: bool = False, split: str = "test"
+) -> dict[str, Any]:
+    """Trains a model, keeps its best epoch, and measures it once.
 
     Args:
         experiment: What to run.
         out: Folder of the run.
         resume: Whether to go on where an interrupted run of the same experiment stopped. A
-            finished run is left as it is.
+            finished run is left as it is, but measured if it was not on this split.
+        split: ``"test"``, or ``"validation"`` for a run that may be selected and tested later.
 
     Returns:
-        What ``test.json`` holds.
+        What ``test.json`` or ``validation.json`` holds.
 
     Raises:
         InputError: If the folder holds something else, or the data do not fit.
@@ -76,12 +79,16 @@ def train(experiment: Experiment, out: Path, *, resume: bool = False) -> dict[st
     if first:
         folder.check(experiment, out, resume)
     # An unfinished run may have been evaluated, but has a state to go on from.
-    if resume and (out / "test.json").exists() and not (out / "last.ckpt").exists():
-        found: dict[str, Any] = json.loads((out / "test.json").read_text(encoding="utf-8"))
-        return found
+    if resume and not (out / "last.ckpt").exists():
+        if (out / f"{split}.json").exists():
+            text = (out / f"{split}.json").read_text(encoding="utf-8")
+            found: dict[str, Any] = json.loads(text)
+            return found
+        if any((out / f"{other}.json").exists() for other in ("test", "validation")):
+            return evaluate(out, split=split)
     if experiment.head["kind"] != heads.NETWORK:
         fitted.train(experiment, out)
-        return evaluate(out)
+        return evaluate(out, split=split)
     parts = {"train": data(out, experiment, "train")}
     known = parts["train"].learned
     parts["validation"] = data(out, experiment, "validation", learned=known)
@@ -116,7 +123,7 @@ def train(experiment: Experiment, out: Path, *, resume: bool = False) -> dict[st
     )
     if not first:
         return {}
-    result = evaluate(out)
+    result = evaluate(out, split=split)
     (out / "last.ckpt").unlink(missing_ok=True)
     return result
 

@@ -44,6 +44,9 @@ class Job(NamedTuple):
 def read_variants(path: Path) -> dict[str, list[str]]:
     """Reads a YAML file of variants: labels, and below each the keys it sets.
 
+    A file of the one key ``grid`` has below it keys and a list of values for each, and gives all
+    combinations.
+
     Raises:
         InputError: If the file is not of that form.
     """
@@ -55,6 +58,11 @@ def read_variants(path: Path) -> dict[str, list[str]]:
         isinstance(keys, dict) or keys is None for keys in tree.values()
     ):
         raise InputError(f"{path}: labels with keys and values below them were expected")
+    if list(tree) == ["grid"]:
+        axes = tree["grid"] or {}
+        if not axes or not all(isinstance(values, list) and values for values in axes.values()):
+            raise InputError(f"{path}: a grid has keys and a list of values for each")
+        return _product({key: [_text(value) for value in values] for key, values in axes.items()})
     return {str(label): _overrides(keys or {}) for label, keys in tree.items()}
 
 
@@ -65,7 +73,7 @@ def grid(axes: Sequence[str]) -> dict[str, list[str]]:
         >>> list(grid(["model.components=1,2", "model.fusion=lstm"]))
         ['components=1 fusion=lstm', 'components=2 fusion=lstm']
     """
-    parts = []
+    parts: dict[str, list[str]] = {}
     for axis in axes:
         key, separator, values = axis.partition("=")
         if not separator or not values:
@@ -73,12 +81,18 @@ def grid(axes: Sequence[str]) -> dict[str, list[str]]:
                 f"an axis is KEY=VALUE,VALUE, such as model.components=1,2, not {axis!r}"
             )
         # A comma inside brackets belongs to a value that is a list.
-        parts.append([(key, value) for value in re.split(r",(?![^\[]*\])", values)])
+        parts[key] = re.split(r",(?![^\[]*\])", values)
+    return _product(parts)
+
+
+def _product(axes: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """All combinations of values, each named by the last part of its keys."""
+    points = (dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values()))
     return {
-        " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in point): [
-            f"{key}={value}" for key, value in point
+        " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in point.items()): [
+            f"{key}={value}" for key, value in point.items()
         ]
-        for point in itertools.product(*parts)
+        for point in points
     }
 
 
@@ -116,6 +130,7 @@ def run(
     jobs: Sequence[Job],
     *,
     processes: int = 1,
+    split: str = "test",
     report: Callable[[Job, bool], None] = lambda job, good: None,
 ) -> list[Job]:
     """Runs all jobs that are not finished, and returns those that failed.
@@ -124,6 +139,7 @@ def run(
         experiment: The YAML file.
         jobs: What to run.
         processes: Runs side by side; they share the cores.
+        split: What each is measured on: ``"test"`` or ``"validation"``.
         report: Called as each run ends.
     """
     threads = max(1, (os.cpu_count() or 1) // processes)
@@ -132,6 +148,7 @@ def run(
     def work(job: Job) -> bool:
         job.folder.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "cm2.cli", "train", str(experiment), "--resume"]
+        command += [] if split == "test" else ["--split", split]
         command += ["--out", str(job.folder)]
         command += [part for override in job.overrides for part in ("--set", override)]
         with job.folder.with_suffix(".log").open("w", encoding="utf-8") as log:
@@ -146,5 +163,9 @@ def run(
 
 
 def _overrides(keys: Mapping[str, Any]) -> list[str]:
-    flow = {key: yaml.safe_dump(value, default_flow_style=True) for key, value in keys.items()}
-    return [f"{key}={text.removesuffix('...' + chr(10)).strip()}" for key, text in flow.items()]
+    return [f"{key}={_text(value)}" for key, value in keys.items()]
+
+
+def _text(value: Any) -> str:
+    """A value in YAML, on one line."""
+    return yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()

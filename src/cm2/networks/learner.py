@@ -1,6 +1,7 @@
 """What a step of training does: the Lightning module for every model.
 
-The validation loss is that of the task only; the joint has its own terms. Each step draws from a
+The validation loss is that of the task only, and so is the AUROC that may stand in its place; the
+joint has its own terms. Each step draws from a
 seed of its own, so that a run that was interrupted goes on as if it had not been. No test data ever
 come here.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 import numpy as np
@@ -18,13 +19,25 @@ from torch import Tensor, nn
 
 from cm2.core.records import Batch, Output
 from cm2.networks.models import Model
+from cm2.networks.ranking import Ranking
 from cm2.networks.tasks import Task
 
-WEIGHTS: dict[str, float] = {"joint_nll": 1.0, "alignment": 0.1, "kl": 0.1, "auxiliary": 0.5}
+WEIGHTS: dict[str, float] = {
+    "joint_nll": 1.0,
+    "alignment": 0.1,
+    "kl": 0.1,
+    "auxiliary": 0.5,
+    "likelihood": 1e-6,
+}
 """Weights of the penalties; a term that is not named counts once."""
 
 LARGEST = 1e8
 """A term of the loss beyond this size means that training has run away."""
+
+COLDEST = 1e-3
+"""The least that the weight of the likelihood falls to, as a share of what it begins with."""
+
+Monitor = Literal["val_loss", "val_auroc"]
 
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
 
@@ -56,6 +69,10 @@ class Learner(lightning.LightningModule):
         warmup: Epochs until the second start.
         diagnose: Whether to compute the model's diagnostics on validation data for the log.
         seed: What the draws of every step (dropout, hiding, imputation) are derived from.
+        temperature: By what rate an epoch the weight of ``likelihood`` falls, down to
+            ``COLDEST``. The paper divides the loss of the task by that factor instead; the two
+            differ by a factor of the whole loss, which Adam does not see.
+        monitor: ``"val_auroc"`` computes the AUROC of the validation samples too.
     """
 
     def __init__(
@@ -73,8 +90,12 @@ class Learner(lightning.LightningModule):
         warmup: int = 2,
         diagnose: bool = False,
         seed: int = 0,
+        temperature: float = 0.0,
+        monitor: Monitor = "val_loss",
     ) -> None:
         super().__init__()
+        if temperature < 0:
+            raise ValueError(f"temperature is a rate, not negative, but is {temperature}")
         if optimizer not in OPTIMIZERS:
             raise ValueError(f"unknown optimizer {optimizer!r}; there are {sorted(OPTIMIZERS)}")
         unknown = set(weights or ()) - set(WEIGHTS)
@@ -93,6 +114,8 @@ class Learner(lightning.LightningModule):
         self.warmup = warmup
         self.diagnose = diagnose
         self.seed = seed
+        self.temperature = temperature
+        self._ranking = Ranking(task) if monitor == "val_auroc" else None
         self._training = Totals()
         self._validation = Totals()
         self._diagnostics: dict[str, list[float]] = {}
@@ -160,12 +183,19 @@ class Learner(lightning.LightningModule):
             if not self.model.broken_terms(batch):
                 raise
             raise FloatingPointError(self.blame({}, batch)) from error
-        loss = torch.stack([self.weights.get(name, 1.0) * term for name, term in terms.items()])
+        loss = torch.stack([self.weight(name) * term for name, term in terms.items()])
         total = loss.sum()
         if not loss.detach().abs().max().item() <= LARGEST:
             raise FloatingPointError(self.blame(terms, batch))
         self._training.add({**terms, "loss": total})
         return total
+
+    def weight(self, name: str) -> float:
+        """Returns the weight of a term of the loss in this epoch."""
+        weight = self.weights.get(name, 1.0)
+        if name == "likelihood":
+            weight *= max(math.exp(-self.temperature * self.current_epoch), COLDEST)
+        return weight
 
     def _step_seed(self, batch_idx: int) -> int:
         """A seed for each step of each epoch and process, far from all others."""
@@ -175,11 +205,10 @@ class Learner(lightning.LightningModule):
     @torch.no_grad()
     def blame(self, terms: Mapping[str, Tensor], batch: Batch) -> str:
         """Says which term of the loss is wrong, where, and which part of the model is behind it."""
-        weight = self.weights
         wrong = {
             name: float(term)
             for name, term in terms.items()
-            if not abs(weight.get(name, 1.0) * float(term)) <= LARGEST
+            if not abs(self.weight(name) * float(term)) <= LARGEST
         }
         finite = bool(wrong) and all(math.isfinite(value) for value in wrong.values())
         what = f"is out of range (beyond {LARGEST:g})" if finite else "is not finite"
@@ -207,6 +236,8 @@ class Learner(lightning.LightningModule):
         loss = self.task.loss(self.task.logits(mean), batch.target)
         weight = torch.ones_like(loss) if batch.weight is None else batch.weight
         self._validation.add({"loss": (loss * weight).sum(), "weight": weight.sum()})
+        if self._ranking is not None:
+            self._ranking.add(mean, batch.target, weight)
         for name, value in diagnostics.items():
             self._diagnostics.setdefault(name, []).append(value)
 
@@ -230,6 +261,8 @@ class Learner(lightning.LightningModule):
             )
             for name, value in self._training.means().items()
         }
+        if self._ranking is not None:
+            means["val_auroc"] = self._ranking.auroc()
         self.log_dict({"val_loss": loss, **training, **means})
 
 

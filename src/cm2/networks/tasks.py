@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from torch.nn import functional
 
@@ -44,6 +44,10 @@ class Task(ABC):
     @abstractmethod
     def logits(self, probability: Float[Tensor, "*batch label"]) -> Float[Tensor, "*batch label"]:
         """Returns finite logits that stand for probabilities, such as averaged ones."""
+
+    def outcomes(self, target: Shaped[Tensor, " ..."]) -> Bool[Tensor, "batch label"]:
+        """Returns what came true, a column a logit."""
+        return target.reshape(-1, self.labels) == 1
 
 
 REGISTRY: Registry[Task] = Registry("task")
@@ -135,6 +139,11 @@ class Multiclass(Task):
     def logits(self, probability: Float[Tensor, "*batch label"]) -> Float[Tensor, "*batch label"]:
         """Returns log probabilities."""
         return probability.clamp_min(torch.finfo(probability.dtype).tiny).log()
+
+    def outcomes(self, target: Shaped[Tensor, " ..."]) -> Bool[Tensor, "batch label"]:
+        """Returns for each class whether it is the sample's."""
+        classes = torch.arange(self.labels, device=target.device)
+        return target.reshape(-1, 1) == classes
 
 
 @register("multilabel")

@@ -1,7 +1,7 @@
 """Running the training of any model: seeds, callbacks, devices, and going on after an interruption.
 
-Early stopping and the choice of the epoch look at the validation loss of the task only. No test
-data ever come here.
+Early stopping and the choice of the epoch look at the validation loss of the task only, or its
+validation AUROC. No test data ever come here.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ from cm2.core.numerics import ALONE
 from cm2.core.progress import Progress
 from cm2.core.records import Batch
 from cm2.networks.encoders import Encoder
-from cm2.networks.learner import Learner
+from cm2.networks.learner import Learner, Monitor
 from cm2.networks.models import Model
+from cm2.networks.ranking import check_ranked
 from cm2.networks.tasks import Task
 from cm2.samples.batches import Rows, loader, share
 
@@ -192,6 +193,8 @@ def train(
     weight_decay: float = 1e-2,
     clip: float = 1.0,
     draws: int = 3,
+    temperature: float = 0.0,
+    monitor: Monitor = "val_loss",
     accumulate: int = 1,
     precision: Literal["32", "bf16"] = "32",
     devices: int = 1,
@@ -213,7 +216,7 @@ def train(
         training: What it learns from.
         validation: What early stopping and the choice of the epoch look at.
         max_epochs: Largest number of passes over the training data.
-        patience: Epochs without a better validation loss before training stops.
+        patience: Epochs without a better value of ``monitor`` before training stops.
         lr: Learning rate of the network.
         batch_size: Samples in a training batch, over all devices.
         validation_batch_size: Samples in a validation batch.
@@ -223,6 +226,9 @@ def train(
         weight_decay: Decay of the network's parameters.
         clip: Largest norm of the gradient of a group of parameters.
         draws: Imputations of each incomplete validation sample.
+        temperature: By what rate an epoch the weight of the objective ``likelihood`` falls.
+        monitor: What early stopping and the choice of the epoch look at: the least ``"val_loss"``
+            or the largest ``"val_auroc"``, averaged over classes or labels.
         accumulate: Batches whose gradients are averaged before a step.
         precision: ``"bf16"`` computes networks in bfloat16; the joint stays in float32.
         devices: Devices, or processes on a CPU, that train side by side.
@@ -239,13 +245,16 @@ def train(
 
     Raises:
         FloatingPointError: If a loss is not finite; the message names the term.
-        ValueError: If there are no training or no validation samples.
+        ValueError: If there are no training or no validation samples, or validation samples of one
+            outcome only where ``monitor`` ranks them.
     """
     for name, data in (("training", training), ("validation", validation)):
         if len(data) == 0 or data.target is None:
             raise ValueError(f"the {name} data need samples and a target")
     if resume and run_dir is None:
         raise ValueError("a run without a folder cannot be resumed; give run_dir")
+    if monitor == "val_auroc" and validation.target is not None:
+        check_ranked(task, validation.target)
     learner = Learner(
         model,
         task,
@@ -258,6 +267,8 @@ def train(
         start=_start(training, min(START_ROWS, START_BATCHES * batch_size), seed),
         diagnose=run_dir is not None,
         seed=seed,
+        temperature=temperature,
+        monitor=monitor,
     )
     if compiled:
         for part in model.modules():
@@ -273,7 +284,7 @@ def train(
             precision="bf16-mixed" if precision == "bf16" else "32-true",
             max_epochs=max_epochs,
             accumulate_grad_batches=accumulate,
-            callbacks=_callbacks(directory, patience, keep=run_dir is not None),
+            callbacks=_callbacks(directory, patience, monitor, keep=run_dir is not None),
             logger=False,
             default_root_dir=directory,
             use_distributed_sampler=False,
@@ -298,12 +309,14 @@ def _start(training: Rows, rows: int, seed: int) -> Batch:
     return training[order[:rows]]
 
 
-def _callbacks(directory: Path, patience: int, *, keep: bool) -> list[Callback]:
+def _callbacks(directory: Path, patience: int, monitor: Monitor, *, keep: bool) -> list[Callback]:
     """Log, early stopping, the weights of the best epoch and, to be kept, the whole last state."""
+    mode = "max" if monitor == "val_auroc" else "min"
     best = ModelCheckpoint(
         directory,
         filename="best",
-        monitor="val_loss",
+        monitor=monitor,
+        mode=mode,
         save_weights_only=True,
         save_on_train_epoch_end=False,
         enable_version_counter=False,
@@ -312,8 +325,8 @@ def _callbacks(directory: Path, patience: int, *, keep: bool) -> list[Callback]:
         directory, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
     )
     history = History(directory / "metrics.csv" if keep else None)
-    stop = EarlyStopping("val_loss", patience=patience, check_on_train_epoch_end=False)
-    return [history, Progress(), stop, best, *([last] if keep else [])]
+    stop = EarlyStopping(monitor, mode=mode, patience=patience, check_on_train_epoch_end=False)
+    return [history, Progress(monitor), stop, best, *([last] if keep else [])]
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -29,7 +29,11 @@ VARIANTS: list[dict[str, Any]] = [
     {"coupling": "multivariate-cdf", "imputation": "marginal"},
     {"copula": "factor", "rank": 2, "coupling": "shared-components"},
     {"copula": "factor", "rank": 2, "imputation": "conditional-mean"},
-]
+    {
+        "objective": "likelihood", "mixing": "network", "imputation": "marginal", "through": True,
+        "normalize": True, "classifier": "linear", "auxiliary": False, "fusion": "beside",
+    },
+]  # fmt: skip
 variants = pytest.mark.parametrize("options", VARIANTS, ids=str)
 
 

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from cm2.core.numerics import seeded
 from cm2.core.records import Base, Batch, Output
+from cm2.couplings import Joint
 from cm2.couplings.joint import CopulaJoint
 from cm2.networks import fusions, imputers
 from cm2.networks.encoders import Encoder
-from cm2.networks.models import diagnostics, objectives, posteriors
+from cm2.networks.models import classifiers, diagnostics, objectives, posteriors
+from cm2.networks.models import mixing as mixtures
 from cm2.networks.models.auxiliary import Auxiliary
 from cm2.networks.models.base import (
     Model,
@@ -62,12 +66,20 @@ class CM2(Model):
         fusion: Name of a fusion, or one.
         posterior: ``"point"`` or ``"gaussian"``.
         objective: ``"alignment"`` by the copula, ``"elbo"`` (which needs the Gaussian posterior),
-            or for comparison ``"cosine"``, ``"kl"`` or ``"none"`` (see ``cm2.networks.penalties``).
+            ``"likelihood"`` (the paper's as printed, which has no bound), or for comparison
+            ``"cosine"``, ``"kl"`` or ``"none"`` (see ``cm2.networks.penalties``).
         hide: Probability with which training hides a modality that is there from the fusion, so
             that it meets imputed embeddings; at least one modality stays.
         shared: Whether all coordinates share one copula parameter.
         width: Width of the fused vector.
         dropout: Probability of dropping a fused or hidden unit of the classifier.
+        normalize: Whether embeddings are brought to length one first.
+        mixing: Where the mixtures' weights come from: ``"constant"``, learned and the same for all
+            samples, or ``"network"``, which needs ``"likelihood"`` and draws from the marginals.
+        through: Whether training sends gradients through the draws into the joint.
+        marked: Whether the fusion is told which embeddings are imputed.
+        classifier: ``"mlp"`` or ``"linear"``.
+        auxiliary: Whether each encoder has a classifier of its own beside.
         seed: Seed of the parameters' start; ``None`` draws from torch's global state.
 
     Example:
@@ -95,12 +107,18 @@ class CM2(Model):
         shared: bool = False,
         width: int = 32,
         dropout: float = 0.1,
+        normalize: bool = False,
+        mixing: str = "constant",
+        through: bool = False,
+        marked: bool = True,
+        classifier: str = "mlp",
+        auxiliary: bool = True,
         seed: int | None = None,
     ) -> None:
         super().__init__(encoders, labels)
         if not 0 <= hide < 1:
             raise ValueError(f"hide is a probability below one, but is {hide}")
-        self.hide = hide
+        self.hide, self.normalize, self.through, self.marked = hide, normalize, through, marked
         size = (len(self.modalities), self.dim)
         with nullcontext() if seed is None else seeded(seed):
             self.joint = CopulaJoint(*size, copula, components, coupling, rank=rank, shared=shared)
@@ -112,15 +130,11 @@ class CM2(Model):
             self.fusion = (
                 fusions.REGISTRY[fusion](*size, width=width) if isinstance(fusion, str) else fusion
             )
-            self.classifier = nn.Sequential(
-                nn.LayerNorm(self.fusion.dim),
-                nn.Dropout(dropout),
-                nn.Linear(self.fusion.dim, width),
-                nn.GELU(),
-                nn.Dropout(dropout),
-                nn.Linear(width, labels),
+            self.classifier = classifiers.REGISTRY[classifier](
+                self.fusion.dim, labels, width=width, dropout=dropout
             )
-            self.auxiliary = Auxiliary(*size, labels)
+            self.auxiliary = Auxiliary(*size, labels) if auxiliary else None
+            self.mixing = mixtures.REGISTRY[mixing](*size, components)
         if self.imputer.conditions and not self.joint.coupling.is_density:
             raise ValueError(
                 f"the coupling {coupling!r} has no law of what is missing given what is present; "
@@ -128,10 +142,22 @@ class CM2(Model):
             )
         if posterior == "point" and objective == "elbo":
             raise ValueError("objective='elbo' needs posterior='gaussian', but it is 'point'")
+        if self.mixing.by_row and (
+            objective != "likelihood"
+            or self.imputer.conditions
+            or self.joint.coupling.shares_components()
+        ):
+            raise ValueError(
+                f"with mixing={mixing!r} each sample has mixtures of its own, and there is no law "
+                "of what is missing given what is present: use objective='likelihood', an "
+                "imputation that does not condition, and no shared components"
+            )
 
     def encode(self, batch: Batch) -> Encoded:
         """Embeds what is present; zeros elsewhere."""
         z = self.raw(batch)
+        if self.normalize:
+            z = F.normalize(z, dim=-1)
         with single_precision(z):
             encoded: Encoded = self.posterior(z, batch.present)
         return encoded
@@ -139,6 +165,17 @@ class CM2(Model):
     def embed(self, batch: Batch) -> Float[Tensor, "batch modality dim"]:
         """Returns the embeddings of what is present, zeros elsewhere."""
         return self.encode(batch).z
+
+    def law(
+        self,
+        z: Float[Tensor, "batch modality dim"],
+        present: Bool[Tensor, "batch modality"],
+        *,
+        frozen: bool = False,
+    ) -> Joint:
+        """Returns the joint law of samples; of constant parameters if ``frozen``."""
+        law: Joint = self.mixing(self.joint(frozen), z, present, frozen=frozen)
+        return law
 
     def complete(
         self, batch: Batch, draws: int = 1, *, sampled: bool = False
@@ -158,7 +195,9 @@ class CM2(Model):
         *,
         sampled: bool = False,
     ) -> Float[Tensor, "batch modality dim"]:
-        """Fills in what is missing by the joint, which stays as it is.
+        """Fills in what is missing by the joint, whose parameters are constants here.
+
+        In training with ``through`` they are not, and draws are reparameterised.
 
         Args:
             z: Embeddings.
@@ -169,10 +208,13 @@ class CM2(Model):
                 its mean.
         """
         imputer = self.imputer.sampler() if sampled else self.imputer
-        if base is None and imputer.draws and not self.training:
+        through = self.through and self.training
+        if base is None and imputer.draws and (through or not self.training):
             base = self._base(1, len(z))
+            base = base.map(torch.rand_like) if through else base
         with single_precision(z):
-            completed: Tensor = imputer(z, present, self.joint(frozen=True), base)
+            law = self.law(z, present, frozen=not through)
+            completed: Tensor = imputer(z, present, law, base, through=through)
         return completed
 
     def _base(self, draws: int, rows: int) -> Base:
@@ -197,7 +239,8 @@ class CM2(Model):
         self, z: Float[Tensor, "batch modality dim"], present: Bool[Tensor, "batch modality"]
     ) -> Float[Tensor, "batch label"]:
         """Returns logits of completed embeddings."""
-        logits: Tensor = self.classifier(self.fusion(z, present))
+        told = present if self.marked else torch.ones_like(present)
+        logits: Tensor = self.classifier(self.fusion(z, told))
         return logits
 
     def hidden(self, present: Bool[Tensor, "batch modality"]) -> Bool[Tensor, "batch modality"]:
@@ -220,14 +263,17 @@ class CM2(Model):
         if weight is None:
             weight = encoded.z.new_ones(len(encoded.z))
         weight = weight / weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)
+        law = partial(self.law, encoded.z, batch.present)
         with single_precision(encoded.z):
-            penalties = self.objective.penalties(self.joint, encoded, batch.present, weight)
+            penalties = self.objective.penalties(law, encoded, batch.present, weight)
+        alone = {}
+        if self.auxiliary is not None:
+            each = self.auxiliary(encoded.z).unbind(dim=1)
+            alone = dict(zip(self.modalities, each, strict=True))
         return Output(
             logits=self.classify(completed, shown),
             penalties=penalties,
-            logits_by_modality=dict(
-                zip(self.modalities, self.auxiliary(encoded.z).unbind(dim=1), strict=True)
-            ),
+            logits_by_modality=alone,
         )
 
     @torch.no_grad()
@@ -322,7 +368,7 @@ class CM2(Model):
         """Returns the learned dependence and how uniform u is; see ``diagnostics``."""
         z = self.embed(batch)
         with single_precision(z):
-            return diagnostics.dependence(self.joint(), z, batch.present)
+            return diagnostics.dependence(self.law(z, batch.present), z, batch.present)
 
     @torch.no_grad()
     def broken_terms(self, batch: Batch) -> list[str]:
@@ -331,23 +377,8 @@ class CM2(Model):
         self.eval()
         z = self.embed_in_pieces(batch)
         self.train(training)
-        encoders = [
-            f"the embedding of modality {name!r}"
-            for column, name in enumerate(self.modalities)
-            if not bool(z[:, column].isfinite().all())
-        ]
-        if encoders:
-            return encoders
         with single_precision(z):
-            terms = self.joint().log_prob_terms(z, batch.present)
-        marginals = [
-            f"the marginal of modality {name!r}"
-            for column, name in enumerate(self.modalities)
-            if not bool(terms["marginal"][:, column].isfinite().all())
-        ]
-        if not bool(terms["copula"].isfinite().all()):
-            marginals.append("the copula")
-        return marginals
+            return diagnostics.broken(self.law, z, batch.present, self.modalities)
 
     def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """Returns the network, and the joint with a higher rate and no decay."""

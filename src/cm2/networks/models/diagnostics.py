@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -60,3 +62,36 @@ def dependence(
         if constraint.event_dim == 0:
             summary[name] = getattr(joint.copula, name).mean()
     return {name: float(value) for name, value in summary.items()}
+
+
+@torch.no_grad()
+def broken(
+    law: Callable[..., Joint],
+    z: Float[Tensor, "batch modality dim"],
+    present: Bool[Tensor, "batch modality"],
+    modalities: Sequence[str],
+) -> list[str]:
+    """Names encoders whose embeddings are not finite; if there is none, such terms of the joint.
+
+    Args:
+        law: What makes the joint law of embeddings, which refuses those that are not finite.
+        z: Embeddings.
+        present: Which of them are there.
+        modalities: Their names.
+    """
+    encoders = [
+        f"the embedding of modality {name!r}"
+        for column, name in enumerate(modalities)
+        if not bool(z[:, column].isfinite().all())
+    ]
+    if encoders:
+        return encoders
+    terms = law(z, present).log_prob_terms(z, present)
+    marginals = [
+        f"the marginal of modality {name!r}"
+        for column, name in enumerate(modalities)
+        if not bool(terms["marginal"][:, column].isfinite().all())
+    ]
+    if not bool(terms["copula"].isfinite().all()):
+        marginals.append("the copula")
+    return marginals

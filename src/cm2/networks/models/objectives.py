@@ -1,12 +1,14 @@
 """What joins encoders and joint in training: alignment of point embeddings, or the ELBO.
 
 All terms are means over samples and divided by the number of embedding coordinates, so that their
-weights mean the same at every width.
+weights mean the same at every width; but for the paper's own, ``likelihood``, whose weight is in
+the paper's units.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -14,10 +16,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from cm2.core.registry import Registry
+from cm2.couplings import Joint
 from cm2.couplings.joint import CopulaJoint
 from cm2.networks import penalties
 from cm2.networks.models.matching import Matching
 from cm2.networks.models.posteriors import Encoded
+
+Law = Callable[..., Joint]
+"""The joint law of the samples at hand, of constant parameters where it is called with ``frozen``:
+a ``CopulaJoint`` is one."""
 
 
 class Objective(nn.Module, ABC):
@@ -41,7 +48,7 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def penalties(
         self,
-        joint: CopulaJoint,
+        joint: Law,
         encoded: Encoded,
         present: Bool[Tensor, "batch modality"],
         weight: Float[Tensor, " batch"],
@@ -49,7 +56,7 @@ class Objective(nn.Module, ABC):
         """Returns the terms by name.
 
         Args:
-            joint: The joint to be fitted.
+            joint: The joint law to be fitted.
             encoded: Embeddings of what is present.
             present: What was observed, before any was hidden from the classifier.
             weight: Weights of the samples, of sum one.
@@ -61,7 +68,7 @@ register = REGISTRY.register
 
 
 def joint_nll(
-    joint: CopulaJoint,
+    joint: Law,
     encoded: Encoded,
     present: Bool[Tensor, "batch modality"],
     weight: Float[Tensor, " batch"],
@@ -104,7 +111,7 @@ class Alignment(Objective):
 
     def penalties(
         self,
-        joint: CopulaJoint,
+        joint: Law,
         encoded: Encoded,
         present: Bool[Tensor, "batch modality"],
         weight: Float[Tensor, " batch"],
@@ -132,7 +139,7 @@ class ELBO(Objective):
 
     def penalties(
         self,
-        joint: CopulaJoint,
+        joint: Law,
         encoded: Encoded,
         present: Bool[Tensor, "batch modality"],
         weight: Float[Tensor, " batch"],
@@ -148,6 +155,30 @@ class ELBO(Objective):
         return {"kl": (weight * divergence).sum() / coordinates}
 
 
+@register("likelihood")
+class Likelihood(Objective):
+    r"""The paper's objective as printed: the negative log joint, with its gradient into everything.
+
+    ``likelihood`` is :math:`-\log p(z_O)` a sample, not divided by the number of coordinates. It
+    trains encoders, mixtures and copula alike, beside a cross-entropy of weight one and with a
+    weight of 1e-6 to 1e-5 in the paper.
+
+    It is **not bounded**. Encoders that send all samples to a point, and components that shrink
+    onto it, raise a density without end; embeddings of length one (``normalize``) do not change
+    that, and a larger weight or longer training finds it. ``alignment`` is what to use.
+    """
+
+    def penalties(
+        self,
+        joint: Law,
+        encoded: Encoded,
+        present: Bool[Tensor, "batch modality"],
+        weight: Float[Tensor, " batch"],
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Returns ``likelihood``, which has gradients for encoders, mixtures and copula."""
+        return {"likelihood": -(weight * joint().log_prob(encoded.z, present)).sum()}
+
+
 class Replaced(Objective, ABC):
     """The paper's ablations: another alignment, or none, in place of the copula's.
 
@@ -158,7 +189,7 @@ class Replaced(Objective, ABC):
 
     def penalties(
         self,
-        joint: CopulaJoint,
+        joint: Law,
         encoded: Encoded,
         present: Bool[Tensor, "batch modality"],
         weight: Float[Tensor, " batch"],
