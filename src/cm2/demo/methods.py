@@ -27,7 +27,7 @@ CONCATENATED: dict[str, Literal["linear", "boosting"]] = {
     "concat. boosting": "boosting",
 }
 ABOUT = {
-    POOLED: "the estimator's default: fusion, joint and expert heads, pooled",
+    POOLED: "the estimator's default: linear, boosting, joint, expert and network heads, pooled",
     "CM², conditional": "the fusion head alone; missing embeddings drawn given the others",
     "CM², marginal": "the same, drawn without looking at the others, as in the paper",
     "CM², zero-filled": "the same, missing embeddings are zero",

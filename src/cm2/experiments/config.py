@@ -58,7 +58,7 @@ class Experiment:
         training: Arguments of :func:`~cm2.networks.training.train`.
         seed: Of parameters, the order of samples and all draws.
         head: The ``kind`` of what predicts, and arguments: ``"fusion"``, the model itself, or
-            ``"pooled"``, ``"joint"`` or ``"experts"``, heads of
+            ``"pooled"``, ``"joint"``, ``"experts"``, ``"linear"`` or ``"boosting"``, heads of
             :class:`~cm2.estimators.classifier.CM2Classifier`, for which the other sections have
             only what that takes.
     """
