@@ -200,7 +200,7 @@ def test_validation_samples_stop_training_and_nothing_else(
         return train(network, task, training, validation, **options)
 
     monkeypatch.setattr(fusion, "train", watched)
-    model = classifier(head="pooled", max_epochs=1, encoders={"vitals": TINY["vitals"]})
+    model = classifier(head="fusion", max_epochs=1, encoders={"vitals": TINY["vitals"]})
     few = {"labs": X["labs"], "vitals": X["vitals"]}
     learn, stop = (Samples(few, y=Y)[rows] for rows in (slice(60), slice(60, None)))
     known = stop.present.any(axis=1)
@@ -357,7 +357,8 @@ def test_networks_side_by_side_are_those_one_after_the_other() -> None:
         (
             {"encoders": {"xray": {"depths": [1]}}},
             "encoders.xray must be an Encoder or a section .*"
-            "codes, dense, image, precomputed, series, text; but is a section without kind",
+            "codes, dense, image, precomputed, series, text, transformer, vit; but is a section "
+            "without kind",
         ),
         ({"encoders": {"xray": "image"}}, "encoders.xray must be .*; but is 'image'"),
         (

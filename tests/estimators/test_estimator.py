@@ -623,7 +623,10 @@ def test_bad_input_is_refused_before_training(case: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"head": "expert"}, "head must be one of ('pooled', 'fusion', 'joint', 'experts')"),
+        (
+            {"head": "expert"},
+            "head must be one of ('pooled', 'linear', 'boosting', 'joint', 'experts', 'fusion')",
+        ),
         ({"copula": "gumbl"}, "unknown copula 'gumbl'; did you mean 'gumbel'?"),
         ({"coupling": "rosenblat"}, "unknown coupling 'rosenblat'; did you mean 'rosenblatt'?"),
         ({"imputation": "conditioned"}, "unknown imputer 'conditioned'; did you mean"),

@@ -108,4 +108,4 @@ def test_bad_names_and_rates_are_refused() -> None:
     with pytest.raises(ValueError, match="unknown world 'nand'"):
         make_world("nand")
     with pytest.raises(ValueError, match="rate"):
-        remove({}, 1.0)
+        remove({"a": np.zeros((2, 1))}, 1.0)

@@ -28,7 +28,11 @@ from cm2.core.files import replacing
 M = TypeVar("M", bound=nn.Module)
 
 _OWN = ("cm2.estimators.", "cm2.samples.")
-_FOREIGN = {"numpy.dtype", "sklearn.tree._tree.Tree"}
+_FOREIGN = {
+    "numpy.dtype",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.tree._tree.Tree",
+}
 _FORMAT = 4
 _HEADER = "cm2.json"
 

@@ -315,7 +315,7 @@ class JointHead(Head):
 
         return float(np.exp(minimize_scalar(loss, bounds=(-4.0, 1.0), method="bounded").x))
 
-    def _posterior(self, likelihood: ndarray, beta: float) -> Float[ndarray, "n label"]:
+    def _posterior(self, likelihood: ndarray, beta: float) -> Float[ndarray, "*view n label"]:
         return np.asarray(log_softmax(np.log(self.prior_) + beta * likelihood, axis=-1))
 
 

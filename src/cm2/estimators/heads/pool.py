@@ -186,7 +186,8 @@ class Pool(Head):
         makes the pool of the other heads better.
         """
         read = any(isinstance(head, Embedded) for head in self.heads_.values())
-        last = [n for n, head in self.heads_.items() if isinstance(head, Fusion) and not read]
+        several = (n for n, h in self.heads_.items() if isinstance(h, Fusion) and h.folds > 1)
+        last = [] if read else list(several)
         first = [name for name in self.heads_ if name not in last]
         jobs = [*((n, "cross_fit") for n in first), *((n, "begin") for n in last if first)]
         jobs.sort(key=lambda job: -COSTS.get(type(self.heads_[job[0]]), 0))
