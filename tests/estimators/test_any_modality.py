@@ -209,7 +209,7 @@ def test_validation_samples_stop_training_and_nothing_else(
     assert all(part[2] == Y[60:][known].tolist() for part in looked_at)
     assert sum(part[0] for part in looked_at) == learn.present.any(axis=1).sum()
     again = CM2Classifier.load(model.save(tmp_path / "model.cm2"))
-    assert again.head_.heads_["fusion"].held is None
+    assert again.head_.held is None
     with pytest.raises(ValueError, match=r"classes that no training sample has: \[2\]"):
         model.fit(S[:60], validation=Samples(few, y=np.full(ROWS, 2)))
 
