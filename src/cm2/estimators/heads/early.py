@@ -91,6 +91,10 @@ class Early(Head):
     ) -> Float[ndarray, "n feature"]:
         """What the model reads of rows in which so much is present."""
 
+    def _suit(self, rows: int, columns: int) -> None:
+        """Takes note of how large the copies are together; by default that changes nothing."""
+        return
+
     def fit(
         self,
         blocks: Blocks,
@@ -116,6 +120,7 @@ class Early(Head):
         weight = row_weights(sample_weight, len(y))
         self.prior_ = class_prior(y, weight, int(y.max()) + 1)
         masks = self._masks(blocks.present)
+        self._suit(len(masks) * len(y), sum(x.shape[1] for x in blocks.values.values()))
         found: dict[Any, Float[ndarray, "view n label"]] = {}
         losses: dict[Any, float] = {}
         asked = [blocks.present, *views]
@@ -179,8 +184,7 @@ class Linear(Early):
     def _features(
         self, blocks: Blocks, present: Bool[ndarray, "n modality"]
     ) -> Float[ndarray, "n feature"]:
-        there = {name: present[:, [m]] for m, name in enumerate(blocks.names)}
-        parts = [np.where(there[name], values, 0) for name, values in blocks.values.items()]
+        parts = blocks.hidden(present).values.values()
         return np.concatenate([*parts, present], axis=1, dtype=np.float64)
 
     def _predict(
@@ -211,24 +215,12 @@ class Boosting(Early):
         rounds_: The largest number of rounds.
     """
 
-    def cross_fit(
-        self,
-        blocks: Blocks,
-        y: Int[ndarray, " n"],
-        sample_weight: Float[ndarray, " n"] | None,
-        folds: Int[ndarray, " n"],
-        groups: ndarray | None = None,
-        views: Sequence[Bool[ndarray, "n modality"]] = (),
-    ) -> Float[ndarray, "view n label"]:
-        """As any early fusion, with as many rounds as the size of the data allows."""
-        classes = len(np.unique(y))
-        trees = 1 if classes <= 2 else classes
-        width = sum(values.shape[1] for values in blocks.values.values())
-        cells = len(self._masks(blocks.present)) * len(y) * width * trees
+    def _suit(self, rows: int, columns: int) -> None:
+        """Sets the number of rounds that the size of the data allows."""
+        trees = 1 if len(self.prior_) <= 2 else len(self.prior_)
         least, most = ROUNDS
-        fewer = min(most * CELLS / max(cells, 1), TREES / trees)
+        fewer = min(most * CELLS / max(rows * columns * trees, 1), TREES / trees)
         self.rounds_ = int(np.clip(fewer, least, most))
-        return super().cross_fit(blocks, y, sample_weight, folds, groups, views)
 
     def _features(
         self, blocks: Blocks, present: Bool[ndarray, "n modality"]

@@ -92,6 +92,28 @@ def log_loss(
     return float(-np.average(log_proba[np.arange(len(y)), y], weights=weight))
 
 
+def clearly_lower(
+    losses: Float[ndarray, " row"],
+    than: Float[ndarray, " row"],
+    weight: Float[ndarray, " row"],
+    groups: Int[ndarray, " row"],
+) -> bool:
+    """Whether losses are lower by more than one standard error of the paired difference.
+
+    Rows of one group count as one in the standard error: they are right or wrong together.
+
+    Args:
+        losses: Of each row.
+        than: What they are compared with.
+        weight: Of each row; they sum to one.
+        groups: The number of each row's group.
+    """
+    gain = than - losses
+    mean = float(weight @ gain)
+    error = np.bincount(groups, weight * (gain - mean))
+    return bool(mean > np.sqrt(error @ error))
+
+
 def lowest(
     judged: Iterable[tuple[Any, Float[ndarray, "n label"]]],
     loss: Callable[[Float[ndarray, "n label"]], float],

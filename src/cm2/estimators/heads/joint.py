@@ -18,8 +18,10 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from cm2.estimators.heads.base import Head, class_prior, register, stratified_folds
+from cm2.estimators.heads.held_out import clearly_lower
 from cm2.estimators.heads.laws import CopulaLaws, FullLaws, Laws
 from cm2.estimators.heads.projection import Projection
+from cm2.evaluation.bootstrap import numbered
 from cm2.samples.inputs import Blocks
 from cm2.samples.targets import row_weights
 
@@ -82,9 +84,7 @@ class Search:
 
     def __init__(self, weight: Float[ndarray, " row"], groups: ndarray | None = None) -> None:
         self.weight = weight / weight.sum()
-        self.groups = (
-            np.arange(len(weight)) if groups is None else np.unique(groups, return_inverse=True)[1]
-        )
+        self.groups = numbered(groups, len(weight))
         self.losses: dict[Setting, float] = {}
         self.best: Setting
         self.density: Float[ndarray, "row label"]
@@ -98,12 +98,8 @@ class Search:
     ) -> None:
         """Takes note of a setting, the loss of each row, and the densities behind it."""
         self.losses[setting] = float(self.weight @ rows)
-        if self._rows is not None:
-            gain = self._rows - rows
-            mean = float(self.weight @ gain)
-            error = np.bincount(self.groups, self.weight * (gain - mean))
-            if mean <= np.sqrt(error @ error):
-                return
+        if self._rows is not None and not clearly_lower(rows, self._rows, self.weight, self.groups):
+            return
         self.best, self._rows, self.density = setting, rows, density
 
 

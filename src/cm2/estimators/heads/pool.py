@@ -26,7 +26,9 @@ from cm2.estimators.heads.early import Boosting
 from cm2.estimators.heads.embedded import Embedded
 from cm2.estimators.heads.experts import Experts
 from cm2.estimators.heads.fusion import Fusion
+from cm2.estimators.heads.held_out import clearly_lower
 from cm2.estimators.heads.joint import JointHead
+from cm2.evaluation.bootstrap import numbered
 from cm2.samples.inputs import Blocks
 from cm2.samples.targets import row_weights
 
@@ -128,8 +130,14 @@ class Pool(Head):
         folds: Int[ndarray, " n"] | None = None,
     ) -> None:
         """Refuses what one of the heads refuses, on the pool's own folds."""
+        self._checked_folds(y, groups)
+
+    def _checked_folds(self, y: Int[ndarray, " n"], groups: ndarray | None) -> Int[ndarray, " n"]:
+        """The pool's own folds, if each head can learn on them."""
+        folds = stratified_folds(y, self.folds, self.random_state, groups)
         for head in self.heads.values():
-            head.check(y, groups, self._folds(y, groups))
+            head.check(y, groups, folds)
+        return folds
 
     def fit(
         self,
@@ -163,8 +171,7 @@ class Pool(Head):
         kept = np.flatnonzero(weight > 0)
         blocks, y, weight = blocks.take(kept), y[kept], weight[kept]
         groups = None if groups is None else np.asarray(groups)[kept]
-        self.check(y, groups)
-        folds = self._folds(y, groups)
+        folds = self._checked_folds(y, groups)
         self.heads_ = {name: clone(head) for name, head in self.heads.items()}
         self.left_out_: dict[str, Head] = {}
         self.log_proba_: dict[str, Float[ndarray, "view n label"]] = {}
@@ -224,11 +231,8 @@ class Pool(Head):
             _losses(each, fit_weights(each, y, weight, self._prior(names), lacking), y, lacking)
             for each, names in ((known, others), (both, [*others, name]))
         )
-        gain, share = one - two, weight / weight.sum()
-        mean = float(share @ gain)
-        groups = rows if given[4] is None else np.unique(given[4][rows], return_inverse=True)[1]
-        error = np.bincount(groups, share * (gain - mean))
-        return bool(mean > np.sqrt(error @ error))
+        groups = numbered(None if given[4] is None else given[4][rows], len(rows))
+        return clearly_lower(two, one, weight / weight.sum(), groups)
 
     def _prior(self, names: list[str]) -> Float[ndarray, " head"]:
         return np.array([1.0 if self.prior is None else self.prior[name] for name in names])
@@ -281,9 +285,6 @@ class Pool(Head):
         """Log probabilities of the pool."""
         each = np.stack([head.predict_log_proba(blocks) for head in self.heads_.values()])
         return pool(each, *self.pooled_.at(_missing(blocks.present)))
-
-    def _folds(self, y: Int[ndarray, " n"], groups: ndarray | None) -> Int[ndarray, " n"]:
-        return stratified_folds(y, self.folds, self.random_state, groups)
 
 
 def _fitted(head: Any, step: str, given: tuple[Any, ...]) -> tuple[Any, Any]:
