@@ -53,9 +53,7 @@ def kept(
     chance = np.stack([luck(stays, name, seed) for name in names], axis=1)
     chance = np.where(has, chance, -1.0)
     spared = np.zeros(len(stays), np.int64) if removable == "others" else chance.argmax(axis=1)
-    left = chance >= rate
-    left[np.arange(len(stays)), spared] = True
-    return left & has
+    return _left(chance, has, rate, spared)
 
 
 def hidden(
@@ -69,7 +67,16 @@ def hidden(
     if not 0 <= rate < 1:
         raise ValueError(f"rate should be in [0, 1), got {rate}")
     luck = np.where(present, rng.random(present.shape), -1.0)
-    keep = luck >= rate
-    rows, luckiest = np.arange(len(keep)), np.argmax(luck, axis=1)
-    keep[rows, luckiest] = present[rows, luckiest]
-    return keep & present
+    return _left(luck, present, rate, luck.argmax(axis=1))
+
+
+def _left(
+    chance: Float[ndarray, "n modality"],
+    has: Bool[ndarray, "n modality"],
+    rate: float | int,
+    spared: Int[ndarray, " n"],
+) -> Bool[ndarray, "n modality"]:
+    """What has a chance of at least the rate, and in each row one modality that is spared."""
+    left = chance >= rate
+    left[np.arange(len(left)), spared] = True
+    return left & has

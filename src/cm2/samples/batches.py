@@ -82,18 +82,17 @@ class ArrayDataset(Dataset[Batch]):
         index = [rows] if isinstance(rows, int) else rows
         numbers = torch.arange(len(self), device="cpu")[index]
         present = self.present[index]
-        hours = {
-            name: values.hours(torch.where(present[:, column], numbers, -1).numpy())
-            for column, (name, values) in enumerate(self.inputs.items())
-            if isinstance(values, Inputs)
-        }
+        inputs: dict[str, Any] = {}
+        hours = {}
+        for column, (name, values) in enumerate(self.inputs.items()):
+            if not isinstance(values, Inputs):
+                inputs[name] = values[index]
+                continue
+            there = torch.where(present[:, column], numbers, -1).numpy()
+            inputs[name] = values.take(there)
+            hours[name] = values.hours(there)
         return Batch(
-            inputs={
-                name: _absent(values, numbers, present[:, column])
-                if isinstance(values, Inputs)
-                else values[index]
-                for column, (name, values) in enumerate(self.inputs.items())
-            },
+            inputs=inputs,
             present=present,
             target=None if self.target is None else self.target[index],
             weight=None if self.weight is None else self.weight[index],
@@ -110,11 +109,6 @@ class ArrayDataset(Dataset[Batch]):
         }
         target, weight = (None if one is None else one[index] for one in (self.target, self.weight))
         return ArrayDataset(values, self.present[index], target, weight)
-
-
-def _absent(inputs: Inputs, rows: Tensor, present: Tensor) -> Any:
-    """The rows of a modality, nothing of those that lack it."""
-    return inputs.take(torch.where(present, rows, -1).numpy())
 
 
 class Batches(Sampler[Tensor]):
