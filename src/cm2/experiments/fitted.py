@@ -90,18 +90,22 @@ class Classifier:
             split: Which split; ``None`` for all stays.
             root: Other prepared data.
             labelled: Whether stays whose outcome is not known are left out.
+
+        Raises:
+            InputError: If the classifier cannot read them.
         """
         changed: dict[str, Any] = {"modalities": self.model.modalities_}
-        if root is not None:
-            changed["root"] = root
-        return _stays(self.experiment, split, self.facts, labelled=labelled, **changed)
+        return self._open(split, root, labelled=labelled, **changed)
 
-    def check(self, root: Path, asked: Stays) -> None:
-        """Refuses data that the classifier cannot read."""
+    def _open(self, split: str | None, root: Path | None, **changed: Any) -> Stays:
+        """Opens stays that the classifier can read."""
+        place = root or self.experiment.data["root"]
+        stays = _stays(self.experiment, split, self.facts, root=place, **changed)
         try:
-            self.model.reader_.check(asked.samples)
+            self.model.reader_.check(stays.samples)
         except ValueError as error:
-            raise InputError(f"{root}: {error}") from error
+            raise InputError(f"{place}: {error}") from error
+        return stays
 
     def predictions(self, asked: Stays) -> Predictions:
         """Predicts; the spread is that of a pool's networks if they impute, and else zero."""
@@ -129,10 +133,9 @@ class Classifier:
         if modality not in known:
             raise InputError(f"there is no modality {modality!r}; there are {known}")
         # Whatever else they lack, and whatever the experiment removed.
-        whole: dict[str, Any] = {"modalities": [modality], "missing_rate": 0.0, "root": root}
+        whole: dict[str, Any] = {"modalities": [modality], "missing_rate": 0.0}
         whole["embedded"] = [one for one in self.experiment.data["embedded"] if one == modality]
-        stays = _stays(self.experiment, None, self.facts, **whole)
-        self.check(root, stays)
+        stays = self._open(None, root, **whole)
         try:
             z = self.model.embed(stays.samples)
         except ValueError as error:

@@ -20,7 +20,7 @@ from cm2.experiments.config import Experiment
 from cm2.samples.inputs import Reader
 from cm2.samples.prepared import Fitted, Prepared
 
-__all__ = ["begin", "check", "data", "environment", "facts", "same_data", "same_shape", "write"]
+__all__ = ["begin", "check", "data", "environment", "facts", "same_data", "write"]
 
 READER = "reader.cm2"
 """What was learned of each modality from the training stays."""
@@ -147,13 +147,6 @@ def same_data(out: Path, checksum: str) -> None:
         raise InputError(
             f"{out}: the data are not those that the run began with; they have been prepared anew"
         )
-
-
-def same_shape(run: Path, root: Path, asked: Prepared) -> None:
-    """Refuses data that the run's encoders cannot read."""
-    shape = facts(run)["data"]["shape"]
-    if asked.shape != shape:
-        raise InputError(f"{root} has {asked.shape}, but the run was trained on {shape}")
 
 
 def write(path: Path, content: Any) -> None:

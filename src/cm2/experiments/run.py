@@ -213,10 +213,6 @@ class Network:
         """Reads the data of the run, or others; see :func:`.folder.data`."""
         return data(self.run, self.experiment, split, root=root, labelled=labelled)
 
-    def check(self, root: Path, asked: Prepared) -> None:
-        """Refuses data that the encoders cannot read."""
-        folder.same_shape(self.run, root, asked)
-
     def predictions(self, asked: Prepared) -> Predictions:
         """Averages over imputations drawn from the experiment's seed."""
         found = predictions.predict(
@@ -284,7 +280,6 @@ def evaluate(
         place = Path(run) / split
     else:
         asked = kept.data(split, root=root, labelled=True)
-        kept.check(root, asked)
         name = f"{Path(root).resolve().name}-{asked.checksum[:8]}-{split or 'all'}"
         place = Path(run) / EVALUATIONS / name
         place.parent.mkdir(exist_ok=True)
@@ -320,7 +315,6 @@ def predict(
     """
     kept: Any = opened(run)
     asked = kept.data(split, root=root)
-    kept.check(root, asked)
     return asked, kept.predictions(asked)
 
 
