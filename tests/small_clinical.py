@@ -18,8 +18,12 @@ from cm2.networks.encoders import (
     Transformer,
     ViT,
 )
+from cm2.networks.models import Model
 
 VOCABULARY = 11
+
+CLINICAL = ("series", "image", "text")
+"""Kinds of encoders that the modalities of a stay have."""
 
 
 def prefix(rows: int, steps: int, generator: torch.Generator) -> Tensor:
@@ -131,3 +135,23 @@ def clinical_batch(
         present[1] = torch.arange(len(kinds)) == 0
     given = {kind: CASES[kind].inputs(rows, generator) for kind in kinds}
     return Batch(given, present, torch.randint(labels, (rows,), generator=generator))
+
+
+def check_absent_rows(build: Callable[[], Model], loss: Callable[[Model, Batch], Tensor]) -> None:
+    """Whatever stands in rows of absent modalities changes neither loss, gradients nor buffers."""
+    batch = clinical_batch(CLINICAL)
+    dirty = {
+        kind: spoiled(x, ~batch.present[:, column])
+        for column, (kind, x) in enumerate(batch.inputs.items())
+    }
+    results = []
+    for given in (batch.inputs, dirty):
+        model = build()
+        torch.manual_seed(0)
+        value = loss(model, batch._replace(inputs=given))
+        value.backward()
+        grads = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        results.append([value.detach(), *grads, *model.state_dict().values()])
+    for clean, other in zip(*results, strict=True):
+        assert clean.isfinite().all()
+        assert torch.equal(clean, other)

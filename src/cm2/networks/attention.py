@@ -156,6 +156,14 @@ class Block(nn.Module):
         return out
 
 
+def mean_of(
+    values: Float[Tensor, "row step dim"], mask: Bool[Tensor, "row step"]
+) -> Float[Tensor, "row dim"]:
+    """Averages over real steps; zeros for a row that has none."""
+    share = mask.unsqueeze(-1).to(values.dtype)
+    return (values * share).sum(dim=1) / share.sum(dim=1).clamp_min(1)
+
+
 def sinusoids(place: Float[Tensor, "*step"], width: int) -> Float[Tensor, "*step width"]:
     """Waves of many lengths at each place, which may be any number, such as an hour.
 

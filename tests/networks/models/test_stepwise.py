@@ -12,14 +12,13 @@ from cm2.networks.encoders import Encoder
 from cm2.networks.encoders.base import regular, stepped
 from cm2.networks.models import Late, Model
 from laws import FLOAT32
-from small_clinical import clinical_batch, encoder
+from small_clinical import CLINICAL, clinical_batch, encoder
 
 OPTIONS = {
     "interleaved": {"layers": 1, "heads": 2, "points": 4, "waves": 8},
     "lsmt": {"depth": 1, "heads": 2, "latents": 3, "readings": 1},
 }
 names = pytest.mark.parametrize("name", sorted(OPTIONS))
-CLINICAL = ("series", "image", "text")
 
 
 class Each(Encoder):

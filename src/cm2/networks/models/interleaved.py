@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from cm2.core.records import Batch, Output, Steps
-from cm2.networks.attention import Attention, hidden, readable, sinusoids
+from cm2.networks.attention import Attention, hidden, mean_of, readable, sinusoids
 from cm2.networks.encoders import Encoder
 from cm2.networks.models.base import Model, register
 
@@ -242,8 +242,7 @@ class Still(nn.Module):
         self, values: Float[Tensor, "batch step dim"], mask: Bool[Tensor, "batch step"]
     ) -> Float[Tensor, "batch dim"]:
         """Returns the mean of the real steps."""
-        share = mask.unsqueeze(-1).to(values.dtype)
-        return (values * share).sum(dim=1) / share.sum(dim=1).clamp_min(1)
+        return mean_of(values, mask)
 
 
 class Layer(nn.Module):

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cm2.core.records import Batch
+from cm2.networks.attention import mean_of
 from cm2.networks.encoders import Encoder
 from cm2.networks.models.base import select, single
 
@@ -58,10 +59,7 @@ class Run:
         """Averages the features over real places; zeros in rows without the modality."""
         if self._stages is None:
             return torch.zeros(self.size, self._widths[self._number], device=self.rows.device)
-        values, mask = self._at
-        share = mask.unsqueeze(-1).to(values.dtype)
-        mean = (values * share).sum(dim=1) / share.sum(dim=1).clamp_min(1)
-        return self._among(mean)
+        return self._among(mean_of(*self._at))
 
     def go(
         self,
