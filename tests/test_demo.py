@@ -55,7 +55,8 @@ def test_folder_of_tables_is_found_in_a_home(tmp_path):
 
 def test_mortality_splits_by_patient_and_learns_features_on_training_rows(data_home):
     study = Mortality(eicu_folder(None, str(data_home)))
-    assert (len(study.y), study.y.sum()) == (1607, 141)
+    assert (len(study.y), study.y.sum()) == (1292, 103), "the stays of cm2 prepare"
+    assert ("stays kept", 1292) in study.flow
     train, test = study.split(0)
     assert not set(study.groups[train]) & set(study.groups[test])
     blocks = study.blocks(train)

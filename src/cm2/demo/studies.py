@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from abc import ABC, abstractmethod
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -13,12 +13,17 @@ from numpy import ndarray
 from sklearn.model_selection import StratifiedShuffleSplit
 
 from cm2.core.errors import InputError
+from cm2.samples.kinds import TextColumn
+from cm2.samples.stays import Stays
 from cm2.samples.views import digit_views
 
 TEST = 0.3
 """Share of the patients, or images, that are tested on."""
 
 TEST_TO_TRAIN = TEST / (1 - TEST)
+
+READ = ("tabular", "text")
+"""Kinds of modalities that become numbers; a series repeats the vital signs."""
 
 EICU = "eicu-demo"
 """Name of the eICU demo's folder in a folder of data sets."""
@@ -95,49 +100,60 @@ class Digits(Study):
 class Mortality(Study):
     """Death in hospital, predicted from the first 24 hours of an intensive-care stay.
 
+    The stays are those of ``cm2 prepare eicu --hours 24``.
+
     Args:
         folder: The tables of the eICU demo.
     """
 
     def __init__(self, folder: Path) -> None:
-        from cm2.clinical.prepare import eicu
+        from cm2.clinical.prepare.pipeline import Options, prepare
 
-        self._cohort = eicu.in_hospital_mortality(folder, hours=24)
-        self._featurize = functools.partial(eicu.featurize, self._cohort)
+        with TemporaryDirectory() as place:
+            root = Path(place) / "prepared"
+            manifest = prepare("eicu", folder, root, Options(hours=24.0))
+            kinds = {name: one["kind"] for name, one in manifest["modalities"].items()}
+            names = ["static", *(n for n, k in kinds.items() if k in READ and n != "static")]
+            stays = Stays.open(root, modalities=names, removable="any")
+            scores = pd.read_parquet(root / "scores.parquet").set_index("stay_id")
+        self._columns = stays.samples.columns
+        self._present = stays.samples.present
         self.title = "In-hospital mortality after 24 hours of intensive care"
         self.source = f"the eICU demo in {folder.resolve().name}, stays of at least 24 hours"
-        documents = self._cohort.documents
-        self.modalities = tuple(dict.fromkeys([*self._cohort.inputs, *documents]))
-        self.y = self._cohort.target.to_numpy(np.int64)
+        self.modalities = tuple(names)
+        self.y = stays.stays["label"].to_numpy(np.int64)
         self.labels = ("survived", "died")
-        self.groups = pd.factorize(self._cohort.patient)[0].astype(np.int64)
-        self.flow = list(self._cohort.flow)
+        self.groups = pd.factorize(stays.stays["subject_id"])[0].astype(np.int64)
+        self.flow = [(str(step), int(count)) for step, count in manifest["flow"]]
+        self.flow.append(("deaths in hospital", int(self.y.sum())))
         self.score_name = "APACHE IVa"
-        self.score = self._cohort.score.to_numpy(float)
+        self.score = scores.loc[stays.samples.ids, "apache_iva"].to_numpy()
 
     def split(self, seed: int) -> tuple[Int[ndarray, " train"], Int[ndarray, " test"]]:
         """Returns a split by patients, stratified by the outcome."""
         from cm2.clinical.prepare.splits import split
 
-        train, test = split(self._cohort.patient, self._cohort.target, (1 - TEST, TEST), seed=seed)
+        parts = (1 - TEST, TEST)
+        train, test = split(pd.Series(self.groups), pd.Series(self.y), parts, seed=seed)
         return train, test
 
     def blocks(self, train: Int[ndarray, " train"]) -> dict[str, Float[ndarray, "n feature"]]:
         """Returns numbers; documents are vectorised by what training rows contain."""
-        frames = self._featurize(self._cohort.target.index[train])
-        return {name: frames[name].to_numpy(float) for name in self.modalities}
+        from cm2.clinical.prepare.documents import vectorize
+
+        found = {}
+        for name, column in self._columns.items():
+            if isinstance(column, TextColumn):
+                lines = ["\n".join(one) if one else None for one in column.values]
+                documents = pd.Series(lines, name=name)
+                found[name] = vectorize(documents, pd.Index(train)).to_numpy()
+            else:
+                found[name] = np.asarray(column.values, np.float64)
+        return found
 
     def present(self) -> Bool[ndarray, "n modality"]:
         """Returns where a modality has any number or a document."""
-        columns = []
-        for name in self.modalities:
-            there = np.zeros(len(self.y), dtype=bool)
-            if name in self._cohort.inputs:
-                there |= self._cohort.inputs[name].notna().any(axis=1).to_numpy()
-            if name in self._cohort.documents:
-                there |= self._cohort.documents[name].notna().to_numpy()
-            columns.append(there)
-        return np.stack(columns, axis=1)
+        return self._present
 
 
 def eicu_folder(data: Path | None, home: str | None) -> Path | None:
