@@ -17,6 +17,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace
 
+from cm2.cli.benchmark import benchmark
 from cm2.cli.demo import demo
 from cm2.cli.experiments import embed, evaluate, figures, predict, report, sweep, train
 from cm2.cli.prepare import prepare
@@ -27,6 +28,7 @@ __all__ = ["COMMANDS", "main", "parser"]
 
 COMMANDS: dict[str, Callable[..., int | None]] = {
     "demo": demo,
+    "benchmark": benchmark,
     "synthesize": synthesize,
     "prepare": prepare,
     "train": train,
