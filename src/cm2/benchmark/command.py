@@ -41,11 +41,11 @@ def run(
     for name, number in numbers.items():
         if number is not None and not number >= 1:
             raise InputError(f"--{name} should be at least 1, got {number}")
-    known = {name: METHODS[name] for name in asked.methods}
+    compared = {name: METHODS[name] for name in chosen(asked.methods, methods, "methods")}
     settings = Settings(
         open_studies(chosen(asked.studies, only, "only"), places(data)),
         asked.patterns,
-        {name: known[name] for name in chosen(asked.methods, methods, "methods")},
+        compared,
         seeds or asked.seeds,
         epochs,
         limit,

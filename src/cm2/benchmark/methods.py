@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from numpy import ndarray
@@ -12,6 +12,7 @@ from cm2.estimators.baselines import Concatenated, Imputed, LateFusion, Stacking
 from cm2.estimators.classifier import CM2Classifier
 
 
+@runtime_checkable
 class Fits(Protocol):
     """What a method is: a classifier of scikit-learn's that takes a dict of modalities."""
 

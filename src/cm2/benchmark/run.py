@@ -116,8 +116,8 @@ def run(settings: Settings, out: Path, asked: Mapping[str, Any] | None = None) -
         folder.write_outcome(out, name, study)
     every = settings.jobs()
     open_jobs = [job for job in every if folder.load(out, job) is None]
-    # The slowest first, so that no process waits at the end for one that began late.
-    open_jobs.sort(key=lambda job: -seconds(settings, job))
+    # The slowest of a seed first, so that no process waits at the end for one that began late.
+    open_jobs.sort(key=lambda job: (job.seed, -seconds(settings, job)))
     console = Console(stderr=True)
     hours = sum(seconds(settings, job) for job in open_jobs) / settings.processes / 3600
     console.print(

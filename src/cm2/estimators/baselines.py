@@ -26,7 +26,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
 from cm2.estimators.heads.base import class_prior
-from cm2.estimators.tuning import LOWEST, Kind, Tuned, tune
+from cm2.estimators.tuning import LOWEST, Kind, Seen, Tuned, tune
 from cm2.samples.targets import check_patients, checked_groups, row_weights
 
 
@@ -260,10 +260,8 @@ class Imputed(Rival):
     ) -> None:
         x = np.hstack(list(values.values()))
         # Rounds are few and fixed, so that it is not said that they did not converge.
-        chained = IterativeImputer(
-            Ridge(10.0), max_iter=self.rounds, tol=0.0, keep_empty_features=True
-        )
-        self.filled_ = make_pipeline(StandardScaler(), chained)
+        chained = IterativeImputer(Ridge(10.0), max_iter=self.rounds, tol=0.0)
+        self.filled_ = make_pipeline(Seen(), StandardScaler(), chained)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             filled = self.filled_.fit_transform(x)
