@@ -231,7 +231,7 @@ def test_faults_of_tables_are_refused_and_bugs_are_not(monkeypatch, tmp_path):
         (FileNotFoundError("no table"), InputError),
         (ValueError("a bug"), ValueError),
     ):
-        monkeypatch.setitem(STUDIES._classes, "eicu", Mock(side_effect=error))
+        monkeypatch.setattr(STUDIES["eicu"], "__init__", Mock(side_effect=error))
         with pytest.raises(expected, match=str(error)) as caught:
             studies.load(tmp_path)
         assert type(caught.value) is expected
