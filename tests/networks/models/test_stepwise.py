@@ -15,6 +15,7 @@ from laws import FLOAT32
 from small_clinical import CLINICAL, clinical_batch, encoder
 
 OPTIONS = {
+    "healnet": {"depth": 1, "latents": 3, "heads": 2},
     "interleaved": {"layers": 1, "heads": 2, "points": 4, "waves": 8},
     "lsmt": {"depth": 1, "heads": 2, "latents": 3, "readings": 1},
 }

@@ -5,11 +5,14 @@ from cm2.networks.models.cm2 import CM2
 from cm2.networks.models.daft import DAFT
 from cm2.networks.models.drfuse import DrFuse
 from cm2.networks.models.embedding import embed
+from cm2.networks.models.healnet import HEALNet
 from cm2.networks.models.interleaved import Interleaved
 from cm2.networks.models.late import Late
 from cm2.networks.models.lsmt import LSMT
 from cm2.networks.models.medfuse import MedFuse
+from cm2.networks.models.missing_token import MissingToken
 from cm2.networks.models.mmtm import MMTM
+from cm2.networks.models.modality_dropout import ModalityDropout
 from cm2.networks.models.unified import Unified
 from cm2.networks.models.unimodal import Unimodal
 
@@ -20,9 +23,12 @@ __all__ = [
     "MMTM",
     "REGISTRY",
     "DrFuse",
+    "HEALNet",
     "Interleaved",
     "Late",
     "MedFuse",
+    "MissingToken",
+    "ModalityDropout",
     "Model",
     "Prediction",
     "Unified",

@@ -141,6 +141,13 @@ def shown(present: Bool[Tensor, "batch modality"]) -> Bool[Tensor, "batch modali
     return present | ~present.any(dim=-1, keepdim=True)
 
 
+def hide(present: Bool[Tensor, "batch modality"], rate: float) -> Bool[Tensor, "batch modality"]:
+    """Hides present modalities at random; a row that has any keeps at least one."""
+    score = torch.rand(present.shape, device=present.device).masked_fill(~present, -1.0)
+    best = torch.zeros_like(present).scatter(-1, score.argmax(dim=-1, keepdim=True), True)
+    return present & ((score >= rate) | best)
+
+
 def average(
     values: Float[Tensor, "batch modality label"], present: Bool[Tensor, "batch modality"]
 ) -> Float[Tensor, "batch label"]:
