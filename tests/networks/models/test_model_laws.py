@@ -23,6 +23,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "interleaved": {"layers": 1, "heads": 2, "points": 4, "waves": 8},
     "late": {},
     "lsmt": {"depth": 1, "heads": 2, "latents": 3, "readings": 1},
+    "m3care": {"depth": 1, "heads": 2, "reference": 12},
     "medfuse": {"width": 16},
     "missing-token": {"depth": 1, "heads": 2},
     "mmtm": {},
@@ -36,10 +37,12 @@ names = pytest.mark.parametrize("name", NAMES)
 
 
 def build(name: str, kinds: tuple[str, ...], labels: int = 3, dim: int = 8) -> Model:
-    """A model with tiny encoders and without dropout."""
+    """A model with tiny encoders and without dropout, that has met some training rows."""
     encoders = {kind: encoder(kind, dim) for kind in kinds}
     torch.manual_seed(1)
-    return models.REGISTRY[name](encoders, labels, dropout=0.0, **OPTIONS[name])
+    model = models.REGISTRY[name](encoders, labels, dropout=0.0, **OPTIONS[name])
+    model.refer(clinical_batch(kinds, 12, seed=7))
+    return model
 
 
 def total(model: Model, batch: Batch) -> Tensor:
@@ -123,6 +126,7 @@ def test_overfits_eight_rows(name: str) -> None:
         optimizer.zero_grad()
         total(model, batch).backward()
         optimizer.step()
+    model.refer(batch)
     right = model.predict(batch).mean.gather(1, batch.target[:, None])
     assert right.min() > 0.7
 

@@ -6,7 +6,11 @@ import pytest
 import torch
 
 from cm2.networks import models
-from cm2.networks.models import Model
+from cm2.networks.models import Model, m3care
+from cm2.networks.models.reference import Patients
+from cm2.networks.tasks import Multiclass
+from cm2.networks.training import train
+from cm2.samples.batches import ArrayDataset
 from small_clinical import clinical_batch, encoder
 
 KINDS = ("dense", "precomputed", "codes")
@@ -70,3 +74,63 @@ def test_healnet_skips_what_is_missing() -> None:
         assert all(p.grad.isfinite().all() for p in layer[0].parameters())
     with pytest.raises(ValueError, match="depth and latents must be at least 1"):
         build("healnet", latents=0)
+
+
+READERS = ("m3care",)
+"""Rivals that read other patients."""
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_reference_is_what_a_row_is_compared_with(name: str) -> None:
+    """It is made of the first training rows, moves predictions, and can be forgotten."""
+    model, batch = build(name, reference=10).eval(), clinical_batch(KINDS, 16)
+    alone = model.predict(batch).mean
+    model.refer(clinical_batch(KINDS, 30, seed=3))
+    told = model.predict(batch).mean
+    assert ((told - alone).abs().amax(dim=1) > 1e-6).any()
+    other = clinical_batch(KINDS, 10, seed=3)
+    assert torch.equal(model.reference.present, clinical_batch(KINDS, 30, seed=3).present[:10])
+    model.refer(other)
+    torch.testing.assert_close(model.reference.z, model.raw(other))
+    model.refer(clinical_batch(KINDS, 4, seed=3))
+    assert model.reference.present.any(dim=1).sum() == 4
+    model.reference.clear()
+    torch.testing.assert_close(model.predict(batch).mean, alone)
+    with pytest.raises(ValueError, match="a reference has 1 to 512 rows, but reference is 513"):
+        build(name, reference=513)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_training_leaves_a_reference_of_training_rows(name: str) -> None:
+    """Embedded as the encoders of the best epoch do, and never more than there is place for."""
+    batch = clinical_batch(KINDS[:2], 40)
+    data = ArrayDataset(batch.inputs, batch.present, batch.target)
+    model = build(name, KINDS[:2], reference=8)
+    model = train(model, Multiclass(3), data, data, max_epochs=2, batch_size=16)
+    z = model.raw(batch)
+    for kept, there in zip(*model.reference(), strict=True):
+        assert any(
+            torch.equal(there, row) and torch.allclose(kept, mine, atol=1e-5)
+            for row, mine in zip(batch.present, z, strict=True)
+        )
+
+
+def test_m3care_gathers_from_who_has_it() -> None:
+    """From similar patients in proportion to similarity, never from one who lacks it."""
+    model, batch = build("m3care", depth=1, heads=2), clinical_batch(KINDS, 20)
+    rows = Patients(model.raw(batch), batch.present)
+    graph = model.graph(rows, rows)
+    assert not graph.diagonal(dim1=0, dim2=2).any()
+    similar = model.similarity(rows, rows)
+    torch.testing.assert_close(similar.diagonal(), torch.ones(20), rtol=1e-4, atol=1e-4)
+    assert ((similar >= 0) & (similar <= 1.0001)).all()
+    assert not similar[~(batch.present.float() @ batch.present.float().T).bool()].any()
+    least = model.threshold.sigmoid()
+    wanted = torch.where(similar > least, similar, 0.0) * ~torch.eye(20, dtype=torch.bool)
+    for column in range(3):
+        torch.testing.assert_close(graph[:, column], wanted * batch.present[:, column])
+    values = torch.randn(20, 3, 8)
+    told = m3care.mixed(graph, rows, values, values)
+    row, column = (graph.sum(dim=-1) * ~batch.present).nonzero()[0].tolist()
+    share = graph[row, column] / graph[row, column].sum()
+    torch.testing.assert_close(told[row, column], share @ values[:, column])

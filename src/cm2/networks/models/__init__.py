@@ -9,6 +9,7 @@ from cm2.networks.models.healnet import HEALNet
 from cm2.networks.models.interleaved import Interleaved
 from cm2.networks.models.late import Late
 from cm2.networks.models.lsmt import LSMT
+from cm2.networks.models.m3care import M3Care
 from cm2.networks.models.medfuse import MedFuse
 from cm2.networks.models.missing_token import MissingToken
 from cm2.networks.models.mmtm import MMTM
@@ -26,6 +27,7 @@ __all__ = [
     "HEALNet",
     "Interleaved",
     "Late",
+    "M3Care",
     "MedFuse",
     "MissingToken",
     "ModalityDropout",
