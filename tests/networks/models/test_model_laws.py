@@ -28,6 +28,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "missing-token": {"depth": 1, "heads": 2},
     "mmtm": {},
     "modality-dropout": {"rate": 0.0},
+    "shaspec": {"rate": 0.0},
     "unified": {},
     "unimodal": {},
 }

@@ -134,3 +134,26 @@ def test_m3care_gathers_from_who_has_it() -> None:
     row, column = (graph.sum(dim=-1) * ~batch.present).nonzero()[0].tolist()
     share = graph[row, column] / graph[row, column].sum()
     torch.testing.assert_close(told[row, column], share @ values[:, column])
+
+
+def test_shaspec_takes_the_mean_of_what_is_shared_for_what_is_missing() -> None:
+    model, batch = build("shaspec", rate=0.0).eval(), clinical_batch(KINDS, 6)
+    shared, specific = torch.randn(6, 3, 8), torch.randn(6, 3, 8)
+    present = torch.tensor([[True, False, True], [True, True, True], [False] * 3] * 2)
+    fused = model.fuse(shared, specific, present)
+    residual = torch.cat([shared, specific], dim=-1) @ model.compose.weight.T
+    torch.testing.assert_close(fused[present], (shared + residual)[present])
+    torch.testing.assert_close(fused[0, 1], (shared[0, 0] + shared[0, 2]) / 2)
+    penalties = model(batch).penalties
+    z = model.raw(batch)
+    gaps, losses = [], []
+    for row, there in zip(z, batch.present, strict=True):
+        for i in there.nonzero().flatten().tolist():
+            scores = model.domains(model.specific[i](row[i]))
+            losses.append(-scores.log_softmax(0)[i])
+            others = [j for j in there.nonzero().flatten().tolist() if j != i]
+            gaps += [(model.shared(row[i]) - model.shared(row[j])).abs().mean() for j in others]
+    torch.testing.assert_close(penalties["shared"], 0.1 * torch.stack(gaps).mean())
+    torch.testing.assert_close(penalties["domain"], 0.02 * torch.stack(losses).mean())
+    with pytest.raises(ValueError, match="rate is a probability below one"):
+        build("shaspec", rate=-0.1)

@@ -14,6 +14,7 @@ from cm2.networks.models.medfuse import MedFuse
 from cm2.networks.models.missing_token import MissingToken
 from cm2.networks.models.mmtm import MMTM
 from cm2.networks.models.modality_dropout import ModalityDropout
+from cm2.networks.models.shaspec import ShaSpec
 from cm2.networks.models.unified import Unified
 from cm2.networks.models.unimodal import Unimodal
 
@@ -33,6 +34,7 @@ __all__ = [
     "ModalityDropout",
     "Model",
     "Prediction",
+    "ShaSpec",
     "Unified",
     "Unimodal",
     "embed",
