@@ -19,6 +19,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "cm2": {"imputation": "mean", "components": 2, "width": 8, "hide": 0.0},
     "daft": {"bottleneck": 16},
     "drfuse": {},
+    "flex-moe": {"depth": 2, "heads": 2, "experts": 4, "top": 2, "patches": 3},
     "healnet": {"depth": 1, "latents": 3, "heads": 2},
     "interleaved": {"layers": 1, "heads": 2, "points": 4, "waves": 8},
     "late": {},

@@ -157,3 +157,39 @@ def test_shaspec_takes_the_mean_of_what_is_shared_for_what_is_missing() -> None:
     torch.testing.assert_close(penalties["domain"], 0.02 * torch.stack(losses).mean())
     with pytest.raises(ValueError, match="rate is a probability below one"):
         build("shaspec", rate=-0.1)
+
+
+def test_flex_moe_fills_by_combination_and_sends_tokens_to_few_experts() -> None:
+    options = {"heads": 2, "experts": 5, "top": 2, "patches": 2}
+    model, batch = build("flex-moe", **options), clinical_batch(KINDS, 4)
+    batch.present[:] = torch.tensor([[True, True, True], [True, False, True], [False] * 3] * 2)[:4]
+    output = model(batch)
+    output.logits.square().sum().backward()
+    read = {tuple(place) for place in model.bank.grad.any(dim=(2, 3)).nonzero().tolist()}
+    assert read == {(5, 1), (0, 0), (0, 1), (0, 2)}
+    experts = model.layers[0].experts
+    x = torch.randn(40, 8)
+    with torch.no_grad():
+        experts.gate.normal_()
+    for mode in (True, False):
+        experts.train(mode)
+        gates = experts.choose(x).gates
+        assert ((gates > 0).sum(dim=1) == 2).all()
+        torch.testing.assert_close(gates.sum(dim=1), torch.ones(40))
+    code = torch.full((40,), 3)
+    incomplete = torch.zeros(40, dtype=torch.bool)
+    out, _ = experts(x, code, incomplete)
+    mine = sum(gates[:, i : i + 1] * f(x) for i, f in enumerate(experts.experts))
+    torch.testing.assert_close(out, mine)
+    with torch.no_grad():  # a gate that chooses the expert of a row's combination has less to lose
+        experts.gate.zero_()
+        x[:, 0] = 1.0
+        experts.gate[0, 1 + 3 % 4] = 9.0
+        choice = experts.choose(x)
+        lost = [experts.losses(choice, code + other, incomplete) for other in (0, 1)]
+        assert lost[0] < lost[1] - 1.0
+        assert experts.losses(choice, code, ~incomplete) > 1.0  # here one expert does it all
+    with pytest.raises(ValueError, match="below the number of experts, but is 5 of 5"):
+        build("flex-moe", **options | {"top": 5})
+    with pytest.raises(ValueError, match="at most 12 modalities, but there are 13"):
+        models.FlexMoE({str(i): encoder("dense") for i in range(13)}, 2)

@@ -5,6 +5,7 @@ from cm2.networks.models.cm2 import CM2
 from cm2.networks.models.daft import DAFT
 from cm2.networks.models.drfuse import DrFuse
 from cm2.networks.models.embedding import embed
+from cm2.networks.models.flex_moe import FlexMoE
 from cm2.networks.models.healnet import HEALNet
 from cm2.networks.models.interleaved import Interleaved
 from cm2.networks.models.late import Late
@@ -25,6 +26,7 @@ __all__ = [
     "MMTM",
     "REGISTRY",
     "DrFuse",
+    "FlexMoE",
     "HEALNet",
     "Interleaved",
     "Late",
