@@ -29,6 +29,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "missing-token": {"depth": 1, "heads": 2},
     "mmtm": {},
     "modality-dropout": {"rate": 0.0},
+    "muse": {"reference": 12, "agreement": 0.1, "outcome": 0.1},
     "shaspec": {"rate": 0.0},
     "unified": {},
     "unimodal": {},

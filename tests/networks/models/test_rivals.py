@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cm2.networks import models
-from cm2.networks.models import Model, m3care
+from cm2.networks.models import Model, m3care, muse
 from cm2.networks.models.reference import Patients
 from cm2.networks.tasks import Multiclass
 from cm2.networks.training import train
@@ -76,7 +76,7 @@ def test_healnet_skips_what_is_missing() -> None:
         build("healnet", latents=0)
 
 
-READERS = ("m3care",)
+READERS = ("m3care", "muse")
 """Rivals that read other patients."""
 
 
@@ -193,3 +193,36 @@ def test_flex_moe_fills_by_combination_and_sends_tokens_to_few_experts() -> None
         build("flex-moe", **options | {"top": 5})
     with pytest.raises(ValueError, match="at most 12 modalities, but there are 13"):
         models.FlexMoE({str(i): encoder("dense") for i in range(13)}, 2)
+
+
+def test_muse_drops_edges_of_every_second_patient_and_never_all() -> None:
+    torch.manual_seed(0)
+    present = torch.rand(6000, 4) < 0.7
+    left = muse.dropped(present)
+    count, kept = present.sum(dim=1), left.sum(dim=1)
+    assert not (left & ~present).any()
+    assert (kept[count > 0] > 0).all()
+    assert (kept[count < 2] == count[count < 2]).all()
+    several = count > 1
+    share = (kept < count)[several].float().mean()
+    assert abs(share - 0.5) < 4 * 0.5 / several.sum() ** 0.5
+    of_four = kept[(count == 4) & (kept < 4)]
+    for number in (1, 2, 3):
+        assert abs((of_four == number).float().mean() - 1 / 3) < 4 * 0.48 / len(of_four) ** 0.5
+
+
+def test_muse_keeps_both_views_alike() -> None:
+    """Penalties are least where views agree, and where patients of one outcome do."""
+    near, far = torch.eye(8)[:4], torch.eye(8)[[1, 2, 3, 0]]
+    assert muse.agreement(near, near) < 0.01 < 1.0 < muse.agreement(near, far)
+    target = torch.tensor([0, 0, 1, 1])
+    together = torch.eye(8)[target]
+    apart = torch.eye(8)[[0, 1, 0, 1]]
+    assert muse.outcome(together, together, target) < muse.outcome(apart, apart, target)
+    several = torch.tensor([[0, 1], [0, 1], [1, 1], [1, 1]])
+    same = muse.outcome(together, together, several)
+    torch.testing.assert_close(same, muse.outcome(together, together, target))
+    model, batch = build("muse"), clinical_batch(KINDS, 12)
+    assert set(model(batch).penalties) == {"agreement", "outcome"}
+    assert set(model(batch._replace(target=None)).penalties) == {"agreement"}
+    assert model.eval()(batch).penalties == {}

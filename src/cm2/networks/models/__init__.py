@@ -15,6 +15,7 @@ from cm2.networks.models.medfuse import MedFuse
 from cm2.networks.models.missing_token import MissingToken
 from cm2.networks.models.mmtm import MMTM
 from cm2.networks.models.modality_dropout import ModalityDropout
+from cm2.networks.models.muse import MUSE
 from cm2.networks.models.shaspec import ShaSpec
 from cm2.networks.models.unified import Unified
 from cm2.networks.models.unimodal import Unimodal
@@ -24,6 +25,7 @@ __all__ = [
     "DAFT",
     "LSMT",
     "MMTM",
+    "MUSE",
     "REGISTRY",
     "DrFuse",
     "FlexMoE",
