@@ -31,6 +31,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "modality-dropout": {"rate": 0.0},
     "muse": {"reference": 12, "agreement": 0.1, "outcome": 0.1},
     "shaspec": {"rate": 0.0},
+    "smil": {"priors": 3, "width": 16},
     "unified": {},
     "unimodal": {},
 }

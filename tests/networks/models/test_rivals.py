@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from cm2.networks import models
-from cm2.networks.models import Model, m3care, muse
+from cm2.networks.models import Model, m3care, muse, smil
+from cm2.networks.models.base import part_of
 from cm2.networks.models.reference import Patients
 from cm2.networks.tasks import Multiclass
 from cm2.networks.training import train
@@ -226,3 +227,57 @@ def test_muse_keeps_both_views_alike() -> None:
     assert set(model(batch).penalties) == {"agreement", "outcome"}
     assert set(model(batch._replace(target=None)).penalties) == {"agreement"}
     assert model.eval()(batch).penalties == {}
+
+
+def test_smil_sums_priors_that_start_at_clusters() -> None:
+    model, batch = build("smil", priors=4, width=16), clinical_batch(KINDS, 60)
+    model.initialize(batch)
+    model.eval()
+    z = model.raw(batch)
+    known = torch.cat([z.flatten(1), batch.present.float()], dim=1)
+    filled = model.reconstruct(known)
+    for column in range(3):
+        there = z[batch.present[:, column], column]
+        priors = model.priors[column]
+        near = torch.cdist(there, priors).amin(dim=1).mean()
+        assert near < torch.cdist(there, there.mean(dim=0, keepdim=True)).mean()
+        # A weighted mean of priors lies among them, in each coordinate.
+        assert (filled[:, column] <= priors.amax(dim=0) + 1e-5).all()
+        assert (filled[:, column] >= priors.amin(dim=0) - 1e-5).all()
+    few = build("smil", priors=40)
+    before = few.priors.clone()
+    few.initialize(clinical_batch(KINDS, 10))
+    assert torch.equal(few.priors, before)
+    with pytest.raises(ValueError, match="priors and width must be at least 1, but are 0 and 64"):
+        build("smil", priors=0)
+
+
+def test_smil_differentiates_through_an_inner_step() -> None:
+    """The penalty is the loss of the changed layers, and changes with the size of the step."""
+    model, batch = build("smil", priors=4, width=16, alignment=0.5), clinical_batch(KINDS, 30)
+    z, present, target = model.raw(batch).detach(), batch.present, batch.target
+    logits = model.read(z, present, model.weights(), 0.0).logits
+    incomplete, several = ~present.all(dim=1), present.sum(dim=1) > 1
+    losses = []
+    for size in (0.0, 0.2):
+        model.inner = size
+        torch.manual_seed(3)
+        losses.append(model.meta_loss(z, present, logits, target))
+        torch.manual_seed(3)
+        left = part_of(present[several])
+        loss = torch.nn.functional.cross_entropy(logits[incomplete], target[incomplete])
+        steps = torch.autograd.grad(loss, model.weights(), retain_graph=True)
+        pairs = zip(model.weights(), steps, strict=True)
+        changed = smil.Weights(*(w - size * step for w, step in pairs))
+        hidden = model.read(z[several], left, changed, 0.0)
+        whole = model.read(z[several], present[several], changed, 0.0)
+        wanted = torch.nn.functional.cross_entropy(hidden.logits, target[several])
+        for one, other in zip(hidden[:2], whole[:2], strict=True):
+            wanted = wanted + 0.5 * (one - other).square().mean()
+        torch.testing.assert_close(losses[-1], wanted)
+    assert not torch.allclose(*losses)
+    assert "meta" in model(batch).penalties
+    assert model(batch._replace(target=None)).penalties == {}
+    assert model.eval()(batch).penalties == {}
+    alone = batch._replace(present=present & (torch.arange(3) == 0))
+    assert model.train()(alone).penalties["meta"] == 0.0

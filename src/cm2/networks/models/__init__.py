@@ -17,6 +17,7 @@ from cm2.networks.models.mmtm import MMTM
 from cm2.networks.models.modality_dropout import ModalityDropout
 from cm2.networks.models.muse import MUSE
 from cm2.networks.models.shaspec import ShaSpec
+from cm2.networks.models.smil import SMIL
 from cm2.networks.models.unified import Unified
 from cm2.networks.models.unimodal import Unimodal
 
@@ -27,6 +28,7 @@ __all__ = [
     "MMTM",
     "MUSE",
     "REGISTRY",
+    "SMIL",
     "DrFuse",
     "FlexMoE",
     "HEALNet",

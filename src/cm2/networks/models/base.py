@@ -167,6 +167,18 @@ def hide(present: Bool[Tensor, "batch modality"], rate: float) -> Bool[Tensor, "
     return present & ((score >= rate) | best)
 
 
+def part_of(present: Bool[Tensor, "batch modality"]) -> Bool[Tensor, "batch modality"]:
+    """Leaves some of what a row has, never all of two or more, and never nothing.
+
+    How many are left is drawn evenly, from one to one less than there are.
+    """
+    count = present.sum(dim=1, keepdim=True)
+    chance = torch.rand(len(present), 1, device=present.device)
+    left = 1 + (chance * (count - 1)).floor()
+    luck = torch.rand(present.shape, device=present.device).masked_fill(~present, -1.0)
+    return present & (luck.argsort(dim=1, descending=True).argsort(dim=1) < left)
+
+
 def average(
     values: Float[Tensor, "batch modality label"], present: Bool[Tensor, "batch modality"]
 ) -> Float[Tensor, "batch label"]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cm2.core.records import Batch, Output
 from cm2.networks.encoders import Encoder
-from cm2.networks.models.base import Model, register, single_precision
+from cm2.networks.models.base import Model, part_of, register, single_precision
 from cm2.networks.models.reference import MOST, Patients, Reference
 
 SHARPNESS = 1 / 0.07
@@ -151,17 +151,9 @@ def mean(
 
 
 def dropped(present: Bool[Tensor, "row modality"]) -> Bool[Tensor, "row modality"]:
-    """Leaves out edges of every second patient who has two or more, and keeps one of them or more.
-
-    How many are kept is drawn evenly, from one to one less than there are.
-    """
-    count = present.sum(dim=1)
-    chance = torch.rand(2, len(present), device=present.device)
-    some = (chance[0] >= 0.5) & (count > 1)
-    kept = 1 + (chance[1] * (count - 1)).floor().long()
-    luck = torch.rand(present.shape, device=present.device).masked_fill(~present, -1.0)
-    rank = luck.argsort(dim=1, descending=True).argsort(dim=1)
-    return present & (~some.unsqueeze(1) | (rank < kept.unsqueeze(1)))
+    """Leaves out edges of every second patient, but never all that a patient has."""
+    some = torch.rand(len(present), 1, device=present.device) < 0.5
+    return torch.where(some, part_of(present), present)
 
 
 def agreement(
