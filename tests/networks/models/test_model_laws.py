@@ -32,6 +32,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "muse": {"reference": 12, "agreement": 0.1, "outcome": 0.1},
     "shaspec": {"rate": 0.0},
     "smil": {"priors": 3, "width": 16},
+    "umse": {"depth": 2, "heads": 2, "bottlenecks": 2},
     "unified": {},
     "unimodal": {},
 }

@@ -281,3 +281,30 @@ def test_smil_differentiates_through_an_inner_step() -> None:
     assert model.eval()(batch).penalties == {}
     alone = batch._replace(present=present & (torch.arange(3) == 0))
     assert model.train()(alone).penalties["meta"] == 0.0
+
+
+def test_umse_bottlenecks_skip_what_is_missing() -> None:
+    """A row without the middle modality is read as by a network that does not have it."""
+    options = {"depth": 3, "heads": 2, "bottlenecks": 2}
+    model, batch = build("umse", **options).eval(), clinical_batch(KINDS, 5)
+    batch.present[:] = torch.tensor([True, False, True])
+    other = build("umse", (KINDS[0], KINDS[2]), **options).eval()
+    kept = [0, 2]
+    with torch.no_grad():
+        for name in ("which", "tokens", "bottlenecks"):
+            value = getattr(model, name)
+            getattr(other, name).copy_(value if name == "bottlenecks" else value[kept])
+    for mine, theirs in zip(other.layers, model.layers, strict=True):
+        for place, column in enumerate(kept):
+            mine[place].load_state_dict(theirs[column].state_dict())
+    for place, column in enumerate(kept):
+        other.before[place].load_state_dict(model.before[column].state_dict())
+    other.time.load_state_dict(model.time.state_dict())
+    other.classifier.load_state_dict(model.classifier.state_dict())
+    inputs = {KINDS[i]: batch.inputs[KINDS[i]] for i in kept}
+    less = batch._replace(inputs=inputs, present=batch.present[:, kept])
+    torch.testing.assert_close(model(batch).logits, other(less).logits)
+    everything = batch._replace(present=torch.ones_like(batch.present))
+    assert ((model(everything).logits - model(batch).logits).abs().amax(dim=1) > 1e-5).all()
+    with pytest.raises(ValueError, match="depth and bottlenecks must be at least 1"):
+        build("umse", bottlenecks=0)

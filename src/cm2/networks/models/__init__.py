@@ -18,6 +18,7 @@ from cm2.networks.models.modality_dropout import ModalityDropout
 from cm2.networks.models.muse import MUSE
 from cm2.networks.models.shaspec import ShaSpec
 from cm2.networks.models.smil import SMIL
+from cm2.networks.models.umse import UMSE
 from cm2.networks.models.unified import Unified
 from cm2.networks.models.unimodal import Unimodal
 
@@ -29,6 +30,7 @@ __all__ = [
     "MUSE",
     "REGISTRY",
     "SMIL",
+    "UMSE",
     "DrFuse",
     "FlexMoE",
     "HEALNet",
