@@ -14,6 +14,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from cm2 import CM2Classifier, Samples
 from cm2.estimators.heads import Fusion, JointHead, fusion
 from cm2.estimators.heads.encoding import reading
+from cm2.networks import models
 from cm2.networks.encoders import Dense, Text
 from cm2.samples import vocabulary
 from cm2.samples.inputs import Reader
@@ -276,7 +277,7 @@ def test_samples_can_be_cross_validated_and_searched() -> None:
     assert found.score(S) == found.score(X, Y) == (found.predict(X) == Y).mean()
 
 
-@pytest.mark.parametrize("network", ["medfuse", "daft", "unified", "lsmt", "interleaved"])
+@pytest.mark.parametrize("network", sorted(set(models.REGISTRY) - {"cm2"}))
 def test_rivals_go_the_same_road(network: str, tmp_path: Path) -> None:
     model = classifier(head="fusion", network=network, n_networks=1, max_epochs=1).fit(X, Y)
     proba = model.predict_proba(X)
