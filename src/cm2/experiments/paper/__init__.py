@@ -94,6 +94,7 @@ def reproduce(
     plan.check(planned)
     for name in there:
         data.prepare(name, folders, prepared, say)
+    out.mkdir(parents=True, exist_ok=True)
     say(_size(planned))
     costs = cost.of_plan(planned, out / "costs.json", say)
     if costs:
