@@ -357,7 +357,7 @@ def test_the_series_of_the_real_demos(source: str, demo: str, tmp_path: Path) ->
         assert cli.main(words) == 0
     series = ["data.modalities=[series]"]
     found = plan.make(["T3", "T9"], roots, CONFIGS, tmp_path, overrides=series, last=plan.small)
-    assert len(found.jobs) == {"mimic3": 12, "mimic4": 16}[source]
+    assert len(found.jobs) == {"mimic3": 12, "mimic4": 22}[source]
     for one in found.sweeps:
         for job in one.jobs:
             result = run.train(config.load(one.experiment, job.overrides), job.folder)
