@@ -21,6 +21,7 @@ from cm2.cli.benchmark import benchmark
 from cm2.cli.demo import demo
 from cm2.cli.experiments import embed, evaluate, figures, predict, report, sweep, train
 from cm2.cli.prepare import prepare
+from cm2.cli.reproduce import reproduce
 from cm2.cli.synthesize import synthesize
 from cm2.core.errors import InputError
 
@@ -38,7 +39,11 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "sweep": sweep,
     "figures": figures,
     "report": report,
+    "reproduce": reproduce,
 }
+
+GOES_ON = ("sweep", "reproduce")
+"""Commands that run what is not finished when they are given again."""
 
 
 def parser() -> ArgumentParser:
@@ -153,4 +158,4 @@ def _go_on(name: str, words: Sequence[str]) -> str:
     if name == "train":
         more = [] if "--resume" in words else ["--resume"]
         return f"; to go on: {shlex.join(['cm2', *words, *more])}"
-    return "; the same command goes on where it stopped" if name == "sweep" else ""
+    return "; the same command goes on where it stopped" if name in GOES_ON else ""
