@@ -6,6 +6,7 @@ It reads samples of any kinds of modalities, trains the heads and pools them. Se
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -24,6 +25,7 @@ from cm2.core import persistence
 from cm2.estimators import assembly
 from cm2.estimators.heads import Embedded, Fusion, Head, JointHead, Pool, Presence, encoding
 from cm2.estimators.heads.base import Held, class_prior, probabilities
+from cm2.estimators.heads.networks import inside
 from cm2.samples import targets
 from cm2.samples.container import Samples
 from cm2.samples.inputs import Blocks, Groups, Reader
@@ -317,10 +319,24 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         drawn = self._network_head(head).impute(blocks, draws)
         return drawn if draws else np.asarray(drawn[0])
 
-    def save(self, path: str | Path) -> Path:
-        """Writes the fitted model to one file, without any of the training data."""
+    def save(self, path: str | Path, *, reference: bool = True) -> Path:
+        """Writes the fitted model to one file, without any of the training data.
+
+        Args:
+            path: The file.
+            reference: Whether networks that read other patients (``"m3care"``, ``"muse"``) keep
+                theirs, at most 512 embeddings of training rows each, the one exception;
+                ``persistence.facts`` says how many the file has. Without them, such a network
+                predicts each row from itself.
+        """
         check_is_fitted(self, "head_")
-        return persistence.save(self, path)
+        model = self if reference else copy.deepcopy(self)
+        references = [one.reference for one in inside(model.head_) if one.reference is not None]
+        if not reference:
+            for one in references:
+                one.clear()
+        facts = {"training_embeddings": sum(one.rows for one in references)} if references else {}
+        return persistence.save(model, path, facts)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -160,3 +160,15 @@ class Networks(Head):
             for view, rows in enumerate(shown):
                 log_proba[view, outside] = self._log_average([network], rows.take(outside))
         return log_proba
+
+
+def inside(part: Any) -> Iterator[Model]:
+    """Yields the networks of a fitted head and of all heads in it, or of several heads."""
+    if isinstance(part, Networks):
+        yield from part.networks_
+    if isinstance(part, Mapping | list):
+        inner = part.values() if isinstance(part, Mapping) else part
+    else:
+        inner = vars(part).values() if isinstance(part, Head) else ()
+    for one in inner:
+        yield from inside(one)

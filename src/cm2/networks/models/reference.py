@@ -53,6 +53,11 @@ class Reference(nn.Module):
     def __len__(self) -> int:
         return len(self.present)
 
+    @property
+    def rows(self) -> int:
+        """How many rows are not empty."""
+        return int(self.present.any(dim=1).sum())
+
     def fill(self, patients: Patients) -> None:
         """Keeps the first of these rows in place of what was there."""
         self.clear()
