@@ -25,7 +25,7 @@ from cm2.core import persistence
 from cm2.estimators import assembly
 from cm2.estimators.heads import Embedded, Fusion, Head, JointHead, Pool, Presence, encoding
 from cm2.estimators.heads.base import Held, class_prior, probabilities
-from cm2.estimators.heads.networks import inside
+from cm2.estimators.heads.networks import keep_reference
 from cm2.samples import targets
 from cm2.samples.container import Samples
 from cm2.samples.inputs import Blocks, Groups, Reader
@@ -331,12 +331,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self, "head_")
         model = self if reference else copy.deepcopy(self)
-        references = [one.reference for one in inside(model.head_) if one.reference is not None]
-        if not reference:
-            for one in references:
-                one.clear()
-        facts = {"training_embeddings": sum(one.rows for one in references)} if references else {}
-        return persistence.save(model, path, facts)
+        return persistence.save(model, path, keep_reference(model.head_, keep=reference))
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

@@ -164,11 +164,21 @@ class Networks(Head):
 
 def inside(part: Any) -> Iterator[Model]:
     """Yields the networks of a fitted head and of all heads in it, or of several heads."""
-    if isinstance(part, Networks):
-        yield from part.networks_
+    if isinstance(part, Networks):  # a pool keeps its heads as they were given, too, unfitted
+        yield from getattr(part, "networks_", ())
+    inner: list[Any] = []
     if isinstance(part, Mapping | list):
-        inner = part.values() if isinstance(part, Mapping) else part
-    else:
-        inner = vars(part).values() if isinstance(part, Head) else ()
+        inner = list(part.values() if isinstance(part, Mapping) else part)
+    elif isinstance(part, Head):
+        inner = list(vars(part).values())
     for one in inner:
         yield from inside(one)
+
+
+def keep_reference(part: Any, *, keep: bool) -> dict[str, int]:
+    """How many training embeddings the networks of a head read; they are cleared if not kept."""
+    references = [one.reference for one in inside(part) if one.reference is not None]
+    if not keep:
+        for one in references:
+            one.clear()
+    return {"training_embeddings": sum(one.rows for one in references)} if references else {}
