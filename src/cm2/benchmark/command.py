@@ -27,7 +27,7 @@ def run(
     epochs: int = 60,
     limit: float | None = None,
     processes: int = 2,
-    replicates: int = 1000,
+    replicates: int = 4000,
 ) -> Path:
     """Runs a suite, or a part of it, and writes the page; see ``cm2 benchmark --help``.
 

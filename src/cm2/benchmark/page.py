@@ -22,7 +22,7 @@ REPLICATES = 200
 """Bootstrap draws behind the intervals of slopes, each of which is a regression."""
 
 
-def write(out: Path, settings: Settings, jobs: Sequence[Job], replicates: int = 1000) -> Path:
+def write(out: Path, settings: Settings, jobs: Sequence[Job], replicates: int = 4000) -> Path:
     """Writes tables, figures and the page; returns the path of the page.
 
     Args:

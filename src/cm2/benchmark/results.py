@@ -54,7 +54,7 @@ def cells(out: Path, jobs: Sequence[Job]) -> Iterator[Cell]:
 
 
 def summarised(
-    out: Path, settings: Settings, jobs: Sequence[Job], replicates: int = 1000
+    out: Path, settings: Settings, jobs: Sequence[Job], replicates: int = 4000
 ) -> pd.DataFrame:
     """A row a data set, pattern, method and measure; see :func:`.summary.summarise`.
 

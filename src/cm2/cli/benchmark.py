@@ -17,7 +17,7 @@ def benchmark(
     epochs: int = 60,
     limit: float | None = None,
     jobs: int = 2,
-    replicates: int = 1000,
+    replicates: int = 4000,
 ) -> None:
     """Compares CM² with its rivals on open data, under many patterns of missing modalities.
 
