@@ -197,7 +197,9 @@ def test_bad_options_are_refused_before_any_work(tmp_path, monkeypatch):
         ({"only": ["mnist"]}, "--only names 'mnist'; the suite has"),
         ({"methods": ["magic"]}, "--methods names 'magic'"),
         ({"seeds": 0}, "--seeds should be at least 1"),
-        ({"data": ["rosmap"]}, "--data should be NAME=DIR"),
+        ({"data": ["rosmap"]}, "--data takes NAME=DIR with a name of digits, .*, not 'rosmap'"),
+        ({"data": ["rosmop=."]}, "--data takes NAME=DIR with a name of digits, .*, not 'rosmop=.'"),
+        ({"data": ["rosmap=nowhere"]}, "--data rosmap: there is no nowhere"),
         ({"only": ["rosmap"]}, r"no data for rosmap \(folder rosmap\)"),
     ):
         with pytest.raises(InputError, match=message):

@@ -22,7 +22,7 @@ from cm2.benchmark.jobs import Done
 from cm2.benchmark.patterns import Pattern
 from cm2.benchmark.studies import Study
 from cm2.core.errors import InputError
-from cm2.core.files import replacing, to_json, write_text
+from cm2.core.files import open_folder, replacing, to_json, write_text
 
 CONFIG = "config.json"
 
@@ -125,18 +125,13 @@ def begin(out: Path, asked: dict[str, Any], names: Sequence[str]) -> None:
 
     Args:
         out: Where.
-        asked: What decides predictions, and must agree with what the folder holds.
-        names: Entries of an earlier benchmark, beside which nothing else may lie.
+        asked: What the folder says of it.
+        names: Entries in which an earlier benchmark must agree.
 
     Raises:
         InputError: If it holds something else.
     """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out names {out}, which is a file; give a folder")
-    if out.is_dir() and any(out.iterdir()) and not (out / CONFIG).is_file():
-        raise InputError(
-            f"--out names {out}, which is not empty and holds no benchmark; give a new folder"
-        )
+    open_folder(out, lambda folder: (folder / CONFIG).is_file(), "benchmark")
     if (out / CONFIG).is_file():
         found = json.loads((out / CONFIG).read_text(encoding="utf-8"))
         differ = sorted(key for key in names if found.get(key) != asked[key])
@@ -145,5 +140,4 @@ def begin(out: Path, asked: dict[str, Any], names: Sequence[str]) -> None:
                 f"--out names {out}, which holds a benchmark of another {', '.join(differ)}; "
                 "give a new folder"
             )
-    out.mkdir(parents=True, exist_ok=True)
     write_text(out / CONFIG, to_json(asked))
