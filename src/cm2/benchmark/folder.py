@@ -23,6 +23,7 @@ from cm2.benchmark.patterns import Pattern
 from cm2.benchmark.studies import Study
 from cm2.core.errors import InputError
 from cm2.core.files import open_folder, replacing, to_json, write_text
+from cm2.experiments.predictions import anonymous
 
 CONFIG = "config.json"
 
@@ -117,7 +118,7 @@ def write_outcome(out: Path, name: str, study: Study) -> None:
     path = out / "outcomes" / f"{name}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part, part.open("wb") as file:
-        np.savez_compressed(file, y=study.y, groups=study.groups)
+        np.savez_compressed(file, y=study.y, groups=anonymous(study.groups))
 
 
 def begin(out: Path, asked: dict[str, Any], names: Sequence[str]) -> None:
