@@ -47,7 +47,7 @@ WORLDS = ("shared", "independent", "xor", "cross-rank")
 SUITES = {
     "quick": Suite(
         ("physionet2012", "digits", "rosmap", "shared", "cross-rank"),
-        (POOLED, *TABLES, "MedFuse"),
+        (POOLED, *TABLES, "MedFuse", "modality dropout", "M3Care", "ShaSpec"),
         (OBSERVED, Pattern("random", 0.5)),
         3,
     ),
