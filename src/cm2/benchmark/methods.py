@@ -14,6 +14,8 @@ from numpy import ndarray
 
 from cm2.estimators.baselines import Concatenated, Imputed, LateFusion, Stacking
 from cm2.estimators.classifier import CM2Classifier
+from cm2.estimators.copula_imputation import CopulaImputed
+from cm2.estimators.multimodal_vae import MultimodalVAE
 
 
 @runtime_checkable
@@ -214,6 +216,18 @@ METHODS: dict[str, Method] = {
     "late fusion, forests, log": Method(
         lambda budget: LateFusion("forest", "log", random_state=budget.seed),
         "the same, geometric mean",
+        seconds=10,
+    ),
+    "copula-imputed boosting": Method(
+        lambda budget: CopulaImputed(random_state=budget.seed),
+        "gradient boosting on all features, gaps filled by a Gaussian copula of all columns "
+        "(Zhao and Udell 2020)",
+        seconds=20,
+    ),
+    "multimodal VAE": Method(
+        lambda budget: MultimodalVAE(max_epochs=budget.epochs, random_state=budget.seed),
+        "Wu and Goodman 2018: logistic regression on the posterior mean of an autoencoder whose "
+        "experts are multiplied",
         seconds=10,
     ),
     **{
