@@ -58,7 +58,15 @@ SUITES = {
         5,
     ),
     "open": Suite(
-        ("physionet2012-ab", "eicu-hourly", "rosmap-published", "digits", *WORLDS),
+        (
+            "physionet2012-ab",
+            "eicu-hourly",
+            "eicu-regions",
+            "rosmap-published",
+            "digits",
+            *WORLDS,
+            "mimic4-generated",
+        ),
         tuple(METHODS),
         (
             *AT_TEST,
