@@ -226,6 +226,14 @@ def test_every_method_fits_and_predicts(name):
         jobs.run(study(120), METHODS[name], Budget(0, 1), (OBSERVED, TRAINED))
 
 
+@pytest.mark.parametrize("suite", SUITES)
+def test_every_fit_has_a_file_of_its_own(suite):
+    patterns = SUITES[suite].patterns
+    every = Settings({"made": study()}, patterns, methods(), seeds=2).jobs()
+    assert len({place(Path("x"), job) for job in every}) == len(every)
+    assert sum(len(job.patterns) for job in every) == 2 * 3 * len(patterns)
+
+
 def test_a_job_says_what_it_is():
     job = Job("made", "late fusion", 3, (TRAINED,))
     file = Path("x") / "predictions" / "made" / "late-fusion" / "3.random-0.5.npz"

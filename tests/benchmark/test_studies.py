@@ -17,6 +17,7 @@ SIZES = {
     "eicu-hourly": (1293, 2, 9),
     "eicu-regions": (1293, 2, 9),
     "mimic4-generated": (104, 2, 3),
+    "p12": (7989, 2, 37),
     "physionet2012": (4000, 2, 11),
     "physionet2012-ab": (8000, 2, 11),
     "rosmap": (245, 2, 3),
