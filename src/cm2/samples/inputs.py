@@ -20,7 +20,7 @@ from cm2.samples import tables
 from cm2.samples.container import Groups, Samples, samples, unknown
 from cm2.samples.kinds import REGISTRY, Column, Inputs, Learned
 
-__all__ = ["Blocks", "Groups", "Reader"]
+__all__ = ["Blocks", "Groups", "Reader", "check_any"]
 
 
 class Blocks(NamedTuple):
@@ -170,7 +170,7 @@ class Reader(BaseEstimator):  # type: ignore[misc]
             learned = column.learned((self.options or {}).get(name))
             self.learned_[name] = learned.fit(column.take(chosen[here]), share, owners)
             parts[name] = column if rows is None else column.take(rows)
-        _check_any(mask, chosen)
+        check_any(mask, chosen)
         return self._blocks(parts, mask[chosen])
 
     def blocks(self, X: Any, present: Any = None) -> Blocks:
@@ -254,7 +254,7 @@ class Reader(BaseEstimator):  # type: ignore[misc]
         return mask & own
 
 
-def _check_any(present: Bool[ndarray, "n modality"], rows: Int[ndarray, " row"]) -> None:
+def check_any(present: Bool[ndarray, "n modality"], rows: Int[ndarray, " row"]) -> None:
     """Refuses samples without any modality among some rows."""
     none = rows[~present[rows].any(axis=1)]
     if len(none):
