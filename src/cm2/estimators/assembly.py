@@ -267,7 +267,7 @@ def held(validation: Any, reader: Reader, classes: ndarray, labels: tuple[int, .
         found = type(validation).__name__
         raise ValueError(f"validation must be Samples(X, y=y), but is of type {found}")
     codes = targets.known_codes(validation.y, len(validation), classes, labels)
-    blocks = reader.blocks(validation)
+    blocks = reader.blocks(validation, trained=True)
     known = np.flatnonzero(blocks.present.any(axis=1))
     if not len(known):
         raise ValueError("validation has no sample with a modality")

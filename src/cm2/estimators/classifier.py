@@ -222,7 +222,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             some = kept if len(kept) < rows else None  # all of them need no copy
             blocks = self.reader_.fit_blocks(X, present, some, weight, groups)
         else:
-            blocks = reader.blocks(X, present)
+            blocks = reader.blocks(X, present, trained=True)
             check_any(blocks.present, kept)
             blocks = blocks.take(kept)
         self.modalities_ = list(self.reader_.names_)

@@ -162,6 +162,7 @@ class Reader(BaseEstimator):  # type: ignore[misc]
         parts = {}
         for m, (name, column) in enumerate(given.columns.items()):
             column.check(mask[:, m])
+            column.try_all(mask[:, m])
             here = mask[chosen, m]
             if not here.any():
                 raise ValueError(f"modality {name!r} is missing for every training sample")
@@ -173,8 +174,13 @@ class Reader(BaseEstimator):  # type: ignore[misc]
         check_any(mask, chosen)
         return self._blocks(parts, mask[chosen])
 
-    def blocks(self, X: Any, present: Any = None) -> Blocks:
+    def blocks(self, X: Any, present: Any = None, *, trained: bool = False) -> Blocks:
         """The blocks of further samples, of which some may have no modality at all.
+
+        Args:
+            X: The samples.
+            present: As in :meth:`fit_blocks`.
+            trained: Whether a training will read them, so that pictures are tried before.
 
         Raises:
             ValueError: If a modality is unknown or has other columns than in training.
@@ -189,6 +195,8 @@ class Reader(BaseEstimator):  # type: ignore[misc]
         mask = self._mask(present, given)
         for m, column in enumerate(parts.values()):
             column.check(mask[:, m])
+            if trained:
+                column.try_all(mask[:, m])
         return self._blocks(parts, mask)
 
     def check(self, X: Any) -> Samples:
