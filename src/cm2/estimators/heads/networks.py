@@ -67,7 +67,7 @@ class Networks(Head):
         """Networks as arrays and as what they are built of, for safe files."""
         state = dict(super().__getstate__())
         state |= {name: plain(state[name]) for name in ("encoders", "model", "training")}
-        if "networks_" in state:
+        if state.get("networks_"):  # none yet where a process is about to train one
             encoders = self.networks_[0].encoders
             state["sections_"] = {name: encoder.section() for name, encoder in encoders.items()}
             state["networks_"] = [module_arrays(network) for network in self.networks_]
@@ -76,7 +76,7 @@ class Networks(Head):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Rebuilds the networks from arrays."""
         super().__setstate__(state)
-        if "networks_" in state:
+        if state.get("networks_"):
             self.networks_ = [
                 load_module_arrays(self.start(0), arrays).eval() for arrays in state["networks_"]
             ]
