@@ -22,14 +22,9 @@ from typing import Any
 import joblib
 import numpy as np
 import pandas as pd
-from sklearn.experimental import enable_iterative_imputer  # noqa: F401
-from sklearn.impute import IterativeImputer
-from sklearn.linear_model import LogisticRegressionCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from cm2 import CM2Classifier
-from cm2.estimators.baselines import Concatenated, LateFusion, Stacking
+from cm2.estimators.baselines import Concatenated, Imputed, LateFusion, Stacking
 from cm2.evaluation.metrics import MEASURES, measure, paired
 from cm2.samples.worlds import WORLDS, make_world, remove
 
@@ -55,36 +50,12 @@ RIVALS: dict[str, Callable[[int], Any]] = {
     "late fusion, forests, log": lambda seed: LateFusion("forest", "log", random_state=seed),
     "stacking": lambda seed: Stacking(random_state=seed),
     "concatenated LR": lambda seed: Concatenated("linear", random_state=seed),
-    "imputed LR": lambda seed: ImputedLR(),
+    "imputed LR": lambda seed: Imputed(random_state=seed),
     "boosting": lambda seed: Concatenated("boosting", random_state=seed),
     "forest": lambda seed: Concatenated("forest", random_state=seed),
 }
 CM2_METHODS = [*SINGLE, COORDINATEWISE, *POOLED]
 METHODS = [*CM2_METHODS, *RIVALS]
-
-
-class ImputedLR:
-    """Logistic regression on features imputed by chained linear regressions.
-
-    Beyond the rivals asked for: the nearest thing to conditional imputation without a copula.
-    """
-
-    def fit(self, X: dict[str, Any], y: Any) -> ImputedLR:
-        """Fits imputation and regression."""
-        scores = LogisticRegressionCV(
-            Cs=[1e-2, 1e-1, 1.0],
-            l1_ratios=(0.0,),
-            scoring="neg_log_loss",
-            use_legacy_attributes=False,
-        )
-        imputer = IterativeImputer(random_state=0)
-        self.pipeline_ = make_pipeline(StandardScaler(), imputer, scores)
-        self.pipeline_.fit(np.hstack(list(X.values())), y)
-        return self
-
-    def predict_proba(self, X: dict[str, Any]) -> Any:
-        """Class probabilities."""
-        return self.pipeline_.predict_proba(np.hstack(list(X.values())))
 
 
 def run(world: str, rate: float, seed: int, n: int, methods: list[str]) -> list[dict[str, Any]]:

@@ -12,7 +12,6 @@ EXAM = "notes/Progress Notes/Physical Exam/Physical Exam/"
 
 OUTCOMES = {
     "patient": (
-        "hospitaldischargeoffset",
         "hospitaldischargelocation",
         "unitdischargestatus",
         "dischargeweight",
@@ -40,7 +39,9 @@ def tables(bare: int = 3) -> dict[str, pd.DataFrame]:
         "patient": pd.DataFrame(
             {
                 STAY: stays,
-                "uniquepid": [f"p{k // 2}" for k in range(n)],
+                "uniquepid": [f"002-{k // 2}" for k in range(n)],
+                "patienthealthsystemstayid": stays,
+                "hospitalid": 60,
                 "gender": np.where(np.arange(n) % 2, "Male", "Female"),
                 "age": ["> 89", *map(str, rng.integers(30, 80, n - 1))],
                 "unittype": "MICU",
@@ -53,6 +54,7 @@ def tables(bare: int = 3) -> dict[str, pd.DataFrame]:
                 "hospitaladmitoffset": -60,
                 "unitdischargeoffset": [1439, *[1440] * (n - 1)],
                 "unitdischargestatus": "Alive",
+                "hospitaldischargeoffset": 4000,
             }
         )
     }

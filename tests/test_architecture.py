@@ -28,7 +28,7 @@ KINDS = [
 ]
 ROOMS = {
     *("core", "copulas", "marginals", "couplings", "samples", "networks", "estimators"),
-    *("evaluation", "experiments", "clinical", "demo", "cli"),
+    *("evaluation", "experiments", "clinical", "benchmark", "demo", "cli"),
 }
 HEAVY = [
     *("lightning", "sklearn", "pandas", "matplotlib", "torchmetrics", "ibis", "duckdb", "scipy"),

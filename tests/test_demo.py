@@ -1,5 +1,6 @@
 """The demo: its data, its intervals, and a small run from end to end."""
 
+import functools
 import json
 from collections import Counter
 from pathlib import Path
@@ -13,10 +14,12 @@ import yaml
 from sklearn.metrics import roc_auc_score
 
 from cm2 import CM2Classifier, demo
+from cm2.benchmark.methods import LATE_FUSION, METHODS, POOLED, Method
+from cm2.benchmark.patterns import Pattern
+from cm2.benchmark.studies import STUDIES, Given
 from cm2.clinical.prepare.errors import TableError
-from cm2.demo import InputError, Settings, run, studies
-from cm2.demo.methods import ABOUT, FITS, LATE_FUSION, LATE_FUSION_LOG, POOLED, Fitted
-from cm2.demo.studies import Digits, Mortality, eicu_folder
+from cm2.demo import FITS, InputError, Settings, run, studies
+from cm2.demo.studies import eicu_folder
 from cm2.evaluation import bootstrap, summary
 from cm2.samples.views import QUADRANTS, digit_views
 from small_models import shrink
@@ -33,7 +36,7 @@ def test_views_are_the_digits_put_together_again():
 
 
 def test_digits_split_is_disjoint_and_stratified():
-    study = Digits()
+    study = STUDIES["digits"]()
     train, test = study.split(0)
     assert not set(train) & set(test)
     assert len(train) + len(test) == len(study.y)
@@ -54,8 +57,9 @@ def test_folder_of_tables_is_found_in_a_home(tmp_path):
 
 
 def test_mortality_splits_by_patient_and_learns_features_on_training_rows(data_home):
-    study = Mortality(eicu_folder(None, str(data_home)))
-    assert (len(study.y), study.y.sum()) == (1607, 141)
+    study = STUDIES["eicu"](eicu_folder(None, str(data_home)))
+    assert (len(study.y), study.y.sum()) == (1292, 103), "the stays of cm2 prepare"
+    assert ("stays kept", 1292) in study.flow
     train, test = study.split(0)
     assert not set(study.groups[train]) & set(study.groups[test])
     blocks = study.blocks(train)
@@ -105,38 +109,41 @@ def test_summary_averages_over_splits_and_pairs_differences():
     assert np.isnan(table.loc[LATE_FUSION, "difference"])
 
 
-class Halves(Digits):
+def halves() -> Given:
     """Two classes and a clinical score that some rows lack."""
+    X, y = digit_views()
+    study = Given(X, y >= 5, title="Halves of the digits")
+    study.labels = ("low", "high")
+    study.score_name = "a bedside score"
+    study.score = np.where(np.arange(len(y)) % 3 == 0, np.nan, 0.4)
+    return study
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.y = (self.y >= 5).astype(np.int64)
-        self.labels = ("low", "high")
-        self.score_name = "a bedside score"
-        self.score = np.where(np.arange(len(self.y)) % 3 == 0, np.nan, 0.4)
 
-
-class Few(Digits):
+def few() -> Given:
     """Every third image of four digits."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        kept = np.flatnonzero(self.y < 4)[::3]
-        self._views = {name: view[kept] for name, view in self._views.items()}
-        self.y, self.groups, self.score = self.y[kept], self.groups[kept], self.score[kept]
-        self.labels = self.labels[:4]
+    X, y = digit_views()
+    kept = np.flatnonzero(y < 4)[::3]
+    title = "Handwritten digits from four views"
+    return Given({name: view[kept] for name, view in X.items()}, y[kept], title=title)
 
 
 class Recorder:
-    """Stands in for a method, or wraps one, and notes when it predicts for how many rows."""
+    """Stands in for a method, and notes when it learns from or predicts how many rows."""
 
-    def __init__(self, name: str, events: list, method=None) -> None:
-        self.name, self.events, self.method = name, events, method
+    def __init__(self, name: str, events: list) -> None:
+        self.name, self.events = name, events
+
+    def fit(self, X, y, *, groups):
+        self.events.append(("fit", self.name, len(y)))
+        return self
 
     def predict_proba(self, X):
         rows = len(next(iter(X.values())))
         self.events.append(("predict", self.name, rows))
-        return np.full((rows, 2), 0.5) if self.method is None else self.method.predict_proba(X)
+        return np.full((rows, 2), 0.5)
+
+    def save(self, path):
+        path.touch()
 
 
 def note_draws(patch: pytest.MonkeyPatch) -> list:
@@ -149,26 +156,25 @@ def note_draws(patch: pytest.MonkeyPatch) -> list:
     return noted
 
 
+def stand_in(patch: pytest.MonkeyPatch, events: list) -> None:
+    """Puts a recorder in the place of each method."""
+    for name, method in METHODS.items():
+        build = functools.partial(lambda one, budget: Recorder(one, events), name)
+        patch.setitem(METHODS, name, Method(build, method.about, method.ours))
+
+
 def test_trap_a_job_sees_test_rows_once_a_rate_and_draws_once_outside_the_fit(monkeypatch):
     events = note_draws(monkeypatch)
-    fit = demo.fit
-
-    def noted(name, X, y, **options):
-        events.append(("fit begins", len(y)))
-        fitted = fit(name, X, y, **options)
-        events.append(("fit ends", len(y)))
-        return [Fitted(f.name, Recorder(f.name, events, f.method), f.seconds) for f in fitted]
-
-    monkeypatch.setattr(demo, "fit", noted)
-    study, rates = Digits(), (0.0, 0.4)
+    stand_in(monkeypatch, events)
+    study, rates = halves(), (0.0, 0.4)
     train, test = study.split(0)
-    demo.job(study, LATE_FUSION, 0, rates, Settings(rates=rates, replicates=20), None)
-    predicted = [event for event in events if event[0] == "predict"]
-    assert predicted == [
-        ("predict", name, len(test)) for name in (LATE_FUSION, LATE_FUSION_LOG) for _ in rates
+    patterns = tuple(Pattern("random", rate) for rate in rates)
+    demo.job(study, LATE_FUSION, 0, patterns, Settings(rates=rates, replicates=20), None)
+    assert events == [
+        ("draws", 20),
+        ("fit", LATE_FUSION, len(train)),
+        *(("predict", LATE_FUSION, len(test)) for _ in rates),
     ]
-    rest = [event for event in events if event[0] != "predict"]
-    assert rest == [("draws", 20), ("fit begins", len(train)), ("fit ends", len(train))]
 
 
 class Run(NamedTuple):
@@ -187,13 +193,8 @@ def stand_ins(tmp_path_factory):
     data, out = Path("private/eicu-demo"), Path("runs/one")
     with pytest.MonkeyPatch.context() as patch:
         events = note_draws(patch)
-
-        def fit(name, X, y, **_):
-            shown = (name, LATE_FUSION_LOG) if name == LATE_FUSION else (name,)
-            return [Fitted(one, Recorder(one, events), 0.1) for one in shown]
-
-        patch.setattr(demo, "fit", fit)
-        patch.setattr(studies, "load", lambda folder: Halves())
+        stand_in(patch, events)
+        patch.setattr(studies, "load", lambda folder: halves())
         patch.chdir(home)
         run(Settings(data, out, seeds=2, rates=(0.3, 0.6), replicates=20, processes=1))
     return Run(home / out, events)
@@ -201,9 +202,9 @@ def stand_ins(tmp_path_factory):
 
 def test_trap_a_run_touches_each_test_split_once_a_method_and_rate(stand_ins):
     events = stand_ins.events
-    _, test = Halves().split(0)
+    _, test = halves().split(0)
     counts = Counter(event[1] for event in events if event[0] == "predict")
-    assert counts == dict.fromkeys(ABOUT, 2 * 2)
+    assert counts == dict.fromkeys(FITS, 2 * 2)
     assert {event[2] for event in events if event[0] == "predict"} == {len(test)}
     draws = sum(event[0] == "draws" for event in events)
     assert draws == 2 * len(FITS) + 1, "once a job, and once for the clinical score"
@@ -230,7 +231,7 @@ def test_faults_of_tables_are_refused_and_bugs_are_not(monkeypatch, tmp_path):
         (FileNotFoundError("no table"), InputError),
         (ValueError("a bug"), ValueError),
     ):
-        monkeypatch.setattr(studies, "Mortality", Mock(side_effect=error))
+        monkeypatch.setattr(STUDIES["eicu"], "__init__", Mock(side_effect=error))
         with pytest.raises(expected, match=str(error)) as caught:
             studies.load(tmp_path)
         assert type(caught.value) is expected
@@ -241,7 +242,7 @@ def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("demo") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("CM2_DATA_HOME", raising=False)
-        patch.setattr(studies, "load", lambda folder: Few())
+        patch.setattr(studies, "load", lambda folder: few())
         shrink(patch)
         run(Settings(out=out, seeds=1, rates=(0.0, 0.5), epochs=2, replicates=30, processes=1))
     return out
@@ -249,7 +250,7 @@ def finished(tmp_path_factory):
 
 def test_small_run_writes_everything(finished):
     table = pd.read_csv(finished / "metrics.csv")
-    assert set(table["method"]) == set(ABOUT)
+    assert set(table["method"]) == set(FITS)
     assert set(table["metric"]) >= {"AUROC", "AUPR", "Brier"}
     assert set(table["rate"]) == {0.0, 0.5}
     assert (table["low"] <= table["high"]).all()
@@ -260,7 +261,7 @@ def test_small_run_writes_everything(finished):
     }
     source = (finished / "report.html").read_text()
     assert "Handwritten digits" in source
-    assert all(method in source for method in ABOUT)
+    assert all(method in source for method in FITS)
     assert "http://" not in source
     assert "https://" not in source
 

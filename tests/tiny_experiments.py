@@ -1,5 +1,7 @@
 """The experiments of configs/, on other data and cut down to run in seconds."""
 
+import re
+import shlex
 from pathlib import Path
 
 from cm2.experiments import config
@@ -24,3 +26,10 @@ def tiny(path: Path, root: Path, *more: str) -> config.Experiment:
     if {"notes", "report"} & set(modalities):
         given += ["data.tokenizer=null", "data.tokens=16"]
     return config.load(path, [*given, *more])
+
+
+def command(path: Path) -> list[str]:
+    """The command in the comment at the top of a file."""
+    text = path.read_text(encoding="utf-8")
+    found = re.search(r"^# (cm2 prepare .*\n(?:#   .*\n)*)", text, re.MULTILINE)
+    return shlex.split(found[1].replace("#   ", ""))[1:]

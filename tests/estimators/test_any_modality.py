@@ -12,8 +12,10 @@ import torch
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from cm2 import CM2Classifier, Samples
+from cm2.core import persistence
 from cm2.estimators.heads import Fusion, JointHead, fusion
 from cm2.estimators.heads.encoding import reading
+from cm2.networks import models
 from cm2.networks.encoders import Dense, Text
 from cm2.samples import vocabulary
 from cm2.samples.inputs import Reader
@@ -276,7 +278,7 @@ def test_samples_can_be_cross_validated_and_searched() -> None:
     assert found.score(S) == found.score(X, Y) == (found.predict(X) == Y).mean()
 
 
-@pytest.mark.parametrize("network", ["medfuse", "daft", "unified", "lsmt", "interleaved"])
+@pytest.mark.parametrize("network", sorted(set(models.REGISTRY) - {"cm2"}))
 def test_rivals_go_the_same_road(network: str, tmp_path: Path) -> None:
     model = classifier(head="fusion", network=network, n_networks=1, max_epochs=1).fit(X, Y)
     proba = model.predict_proba(X)
@@ -285,6 +287,24 @@ def test_rivals_go_the_same_road(network: str, tmp_path: Path) -> None:
     for drawn in (model.impute, model.predict_spread):
         with pytest.raises(ValueError, match=f"the network {network!r} imputes nothing"):
             drawn(X)
+
+
+@pytest.mark.parametrize("network", ["m3care", "muse"])
+def test_a_file_keeps_a_reference_or_none(network: str, tmp_path: Path) -> None:
+    model = classifier(head="fusion", network=network, n_networks=1, max_epochs=1).fit(X, Y)
+    (trained,) = model.head_.networks_
+    proba = model.predict_proba(X)
+    kept = model.save(tmp_path / "kept.cm2")
+    assert persistence.facts(kept)["training_embeddings"] == trained.reference.rows > 0
+    bare = model.save(tmp_path / "bare.cm2", reference=False)
+    assert persistence.facts(bare)["training_embeddings"] == 0
+    np.testing.assert_array_equal(model.predict_proba(X), proba)
+    again = CM2Classifier.load(bare)
+    assert again.head_.networks_[0].reference.rows == 0
+    assert not again.head_.networks_[0].reference.z.any()
+    trained.reference.clear()
+    np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+    assert np.abs(model.predict_proba(X) - proba).max() > 1e-6
 
 
 def test_an_encoder_object_is_a_template(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from cm2.estimators.baselines import Concatenated, LateFusion, Rival, Stacking
+from cm2.estimators.baselines import Concatenated, Imputed, LateFusion, Rival, Stacking
 from cm2.estimators.tuning import Fill, tune
 from cm2.samples.worlds import make_world, remove
 
@@ -17,6 +17,7 @@ QUICK = {
     "late, log": LateFusion(average="log"),
     "stacking": Stacking(),
     "linear": Concatenated("linear"),
+    "imputed": Imputed(),
 }
 ALL = {
     **QUICK,

@@ -12,7 +12,7 @@ from cm2.networks import fusions, imputers, models
 from cm2.networks.models import objectives, posteriors
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-NAMED = {"backbones", "paper-components", "paper-grid", "text-and-code"}
+NAMED = {"backbones", "paper-components", "paper-grid", "paper-rivals", "text-and-code"}
 """Those that are for certain experiments."""
 FILES = sorted(path for path in (CONFIGS / "ablations").glob("*.yaml") if path.stem not in NAMED)
 SHAPE = {name: {"features": 3} for name in ("first", "second", "third")}
@@ -60,7 +60,8 @@ def test_every_method_stands_on_every_pair_of_encoders() -> None:
     for job in sweep.plan(experiment, variants, Path("out"), seeds=1):
         tree = config.load(experiment, job.overrides)
         kinds = [tree.encoders[name]["kind"] for name in ("series", "cxr")]
-        assert tree.encoders["series"]["hours_per_step"] == 2.0
+        random = tree.model["kind"] == "medfuse"
+        assert (tree.encoders["cxr"]["weights"] is None) == random
         assert tree.data["modalities"] == ["series", "cxr"]
         assert tree.training["batch_size"] == (8 if tree.model["kind"] == "drfuse" else 32)
         found.add((*kinds, tree.model["kind"]))
@@ -93,6 +94,24 @@ def test_the_components_of_table_5_are_removed_one_by_one() -> None:
         assert {key: own[key] for key in own if own[key] != full[key]} == wanted
     rows = [label.split(", ")[1] for label in found]
     assert sorted(rows) == sorted([*changes, "full", "without copula", "without fusion", "full"])
+
+
+def test_rivals_run_as_in_the_paper() -> None:
+    """Where it says how: exchange inside encoders, learned vectors, random starts, batches of 8."""
+    found = variants_of("paper-rivals", CONFIGS / "reference/mimic4-trimodal/mortality-paired.yaml")
+    assert [each.model["kind"] for each in found.values()] == [
+        "mmtm", "daft", "unified", "medfuse", "drfuse", "lsmt", "interleaved", "cm2",
+    ]  # fmt: skip
+    assert {found[name].model["place"] for name in ("MMTM", "DAFT")} == {"inside"}
+    assert found["MedFuse"].model["missing"] == "learned"
+    for label, each in found.items():
+        weights = {name: each.encoders[name]["weights"] for name in ("cxr", "report")}
+        assert all(one is None for one in weights.values()) == (label == "MedFuse")
+        assert each.training["batch_size"] == (8 if label == "DrFuse" else 32)
+    drfuse = found["DrFuse"].encoders
+    assert (drfuse["series"]["kind"], drfuse["cxr"]["weights"]) == (
+        "transformer", "microsoft/resnet-50",
+    )  # fmt: skip
 
 
 def test_text_and_code_differ_in_draws_and_weights() -> None:

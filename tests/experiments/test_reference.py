@@ -1,7 +1,5 @@
 """The paper's protocol: each command of configs/reference, run as it is written there."""
 
-import re
-import shlex
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +11,7 @@ from cm2.clinical.synthesize import World, synthesize
 from cm2.experiments import config, run
 from cm2.networks.encoders.sections import arguments
 from cm2.networks.models import CM2
-from tiny_experiments import CONFIGS, tiny
+from tiny_experiments import CONFIGS, command, tiny
 
 REFERENCE = CONFIGS / "reference"
 EXPERIMENTS = sorted(path.relative_to(REFERENCE) for path in REFERENCE.glob("*/*.yaml"))
@@ -26,13 +24,6 @@ HERE = {
     "MedFuse": "mimic4/lists",
 }
 """Where the generated files lie that stand for each folder of a command."""
-
-
-def command(path: Path) -> list[str]:
-    """The command in the comment at the top of a file."""
-    text = path.read_text(encoding="utf-8")
-    found = re.search(r"^# (cm2 prepare .*\n(?:#   .*\n)*)", text, re.MULTILINE)
-    return shlex.split(found[1].replace("#   ", ""))[1:]
 
 
 def folders(words: list[str]) -> dict[str, str]:

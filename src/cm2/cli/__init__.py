@@ -17,9 +17,11 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace
 
+from cm2.cli.benchmark import benchmark
 from cm2.cli.demo import demo
 from cm2.cli.experiments import embed, evaluate, figures, predict, report, sweep, train
 from cm2.cli.prepare import prepare
+from cm2.cli.reproduce import reproduce
 from cm2.cli.synthesize import synthesize
 from cm2.core.errors import InputError
 
@@ -27,6 +29,7 @@ __all__ = ["COMMANDS", "main", "parser"]
 
 COMMANDS: dict[str, Callable[..., int | None]] = {
     "demo": demo,
+    "benchmark": benchmark,
     "synthesize": synthesize,
     "prepare": prepare,
     "train": train,
@@ -36,7 +39,11 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "sweep": sweep,
     "figures": figures,
     "report": report,
+    "reproduce": reproduce,
 }
+
+GOES_ON = ("sweep", "reproduce")
+"""Commands that run what is not finished when they are given again."""
 
 
 def parser() -> ArgumentParser:
@@ -151,4 +158,4 @@ def _go_on(name: str, words: Sequence[str]) -> str:
     if name == "train":
         more = [] if "--resume" in words else ["--resume"]
         return f"; to go on: {shlex.join(['cm2', *words, *more])}"
-    return "; the same command goes on where it stopped" if name == "sweep" else ""
+    return "; the same command goes on where it stopped" if name in GOES_ON else ""

@@ -5,12 +5,17 @@ from __future__ import annotations
 import itertools
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cm2.core.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cm2.experiments.sweep import Job
 
 WIDTH = 160
 
@@ -157,16 +162,11 @@ def sweep(
     jobs = sweeps.plan(experiment, chosen, folder, seeds=seeds, overrides=overrides)
     # A file has no width: tables are not cut there.
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
-    done = itertools.count(1)
-
-    def tell(job: sweeps.Job, good: bool) -> None:
-        state = "done" if good else f"[red]failed[/red], see {job.folder.with_suffix('.log')}"
-        number = f"{next(done)}/{len(jobs)}"
-        console.print(f"{number} {escape(job.variant)}, seed {job.seed}: {state}", soft_wrap=True)
-
     results.write_labels(folder, jobs)
     split = "test" if measure is None else selection.SPLIT
-    failed = sweeps.run(experiment, jobs, processes=processes, split=split, report=tell)
+    failed = sweeps.run(
+        experiment, jobs, processes=processes, split=split, report=teller(console, len(jobs))
+    )
     for job in failed:
         console.print(f"Failed: {job.folder.with_suffix('.log')}", soft_wrap=True)
     good = [job.folder for job in jobs if job not in failed]
@@ -185,6 +185,27 @@ def sweep(
             console.print(pages.rich_table(one))
         console.print(f"Table: {folder / 'table.csv'}", soft_wrap=True)
     return 1 if failed else 0
+
+
+def teller(console: Console, total: int | None = None) -> Callable[[Job, bool], None]:
+    """Returns what says on a console that a run has ended.
+
+    Args:
+        console: Where.
+        total: Number of runs of one sweep; None for those of several, which are named.
+    """
+    from rich.markup import escape
+
+    done = itertools.count(1)
+
+    def tell(job: Job, good: bool) -> None:
+        state = "done" if good else f"[red]failed[/red], see {job.folder.with_suffix('.log')}"
+        number, of = next(done), "" if total is None else f"/{total}"
+        sweep = f"{job.folder.parent.parent.name}, " if total is None else ""
+        about = escape(f"{sweep}{job.variant}")
+        console.print(f"{number}{of} {about}, seed {job.seed}: {state}", soft_wrap=True)
+
+    return tell
 
 
 def figures(runs: list[Path], *, out: Path) -> None:

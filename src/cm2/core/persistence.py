@@ -75,11 +75,16 @@ def plain(value: Any) -> Any:
     return value
 
 
-def save(estimator: Any, path: str | Path) -> Path:
+def save(estimator: Any, path: str | Path, facts: Mapping[str, Any] | None = None) -> Path:
     """Writes an estimator to one file; a file that is there already is replaced in one step.
 
     The file holds what was learned and no rows of the training data. Its arguments are those of
     the constructor as :func:`plain` makes them.
+
+    Args:
+        estimator: What is written.
+        path: The file.
+        facts: What :func:`facts` says of the file, beside its format and the version of cm2.
 
     Raises:
         ValueError: If an argument of the constructor could not be read again.
@@ -94,7 +99,8 @@ def save(estimator: Any, path: str | Path) -> Path:
     with replacing(path) as part:
         skops.io.dump(estimator, part, compression=zipfile.ZIP_DEFLATED)
         with zipfile.ZipFile(part, "a") as archive:
-            archive.writestr(_HEADER, json.dumps({"format": _FORMAT, "cm2": version("cm2")}))
+            header = {"format": _FORMAT, "cm2": version("cm2"), **(facts or {})}
+            archive.writestr(_HEADER, json.dumps(header))
     return path
 
 
@@ -120,12 +126,12 @@ def _foreign(types: list[str]) -> list[str]:
     return [name for name in types if not name.startswith(_OWN) and name not in _FOREIGN]
 
 
-def load(path: str | Path, expected: type) -> Any:
-    """Reads an estimator.
+def facts(path: str | Path) -> dict[str, Any]:
+    """Reads what a file says of itself, without the estimator in it.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged, not from cm2, or holds types that cm2 does not write.
+        ValueError: If the file is damaged or not from cm2.
     """
     path = Path(path)
     if not path.is_file():
@@ -134,10 +140,21 @@ def load(path: str | Path, expected: type) -> Any:
         with zipfile.ZipFile(path) as archive:
             if archive.testzip() is not None:
                 raise zipfile.BadZipFile("a checksum does not match")
-            header = json.loads(archive.read(_HEADER))
-            found, writer = header["format"], header["cm2"]
+            header: dict[str, Any] = json.loads(archive.read(_HEADER))
+            return {"format": header["format"], "cm2": header["cm2"], **header}
     except (zipfile.BadZipFile, zlib.error, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a saved cm2 estimator, or it is damaged") from error
+
+
+def load(path: str | Path, expected: type) -> Any:
+    """Reads an estimator.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged, not from cm2, or holds types that cm2 does not write.
+    """
+    header = facts(path)
+    found, writer = header["format"], header["cm2"]
     if found != _FORMAT:
         raise ValueError(
             f"{path} has format {found}, written by cm2 {writer}; this version reads {_FORMAT}: "

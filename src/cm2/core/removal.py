@@ -57,23 +57,32 @@ def kept(
 
 
 def hidden(
-    present: Bool[ndarray, "n modality"], rate: float | int, rng: np.random.Generator
+    present: Bool[ndarray, "n modality"],
+    rate: float | int | Float[ndarray, "n modality"],
+    rng: np.random.Generator,
 ) -> Bool[ndarray, "n modality"]:
     """What is left when each modality of each sample is hidden with probability ``rate``.
 
-    At least one stays: where all would be hidden, one, drawn evenly, is kept. A modality that was
-    missing before stays missing, and is not the one that is kept.
+    At least one stays: where all would be hidden, one is kept, that of the least chance, and drawn
+    evenly of such. A modality that was missing before stays missing, and is not the one that is
+    kept.
+
+    Args:
+        present: Which modalities each sample has.
+        rate: Below 1 if it is one number; or the chance of each modality of each sample.
+        rng: Draws.
     """
-    if not 0 <= rate < 1:
+    if np.ndim(rate) == 0 and not 0 <= float(rate) < 1:
         raise ValueError(f"rate should be in [0, 1), got {rate}")
     luck = np.where(present, rng.random(present.shape), -1.0)
-    return _left(luck, present, rate, luck.argmax(axis=1))
+    spared = np.where(present, luck - rate, -2.0).argmax(axis=1)
+    return _left(luck, present, rate, spared)
 
 
 def _left(
     chance: Float[ndarray, "n modality"],
     has: Bool[ndarray, "n modality"],
-    rate: float | int,
+    rate: float | int | Float[ndarray, "n modality"],
     spared: Int[ndarray, " n"],
 ) -> Bool[ndarray, "n modality"]:
     """What has a chance of at least the rate, and in each row one modality that is spared."""

@@ -22,22 +22,41 @@ from numpy import ndarray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from cm2.benchmark import jobs
+from cm2.benchmark.methods import LATE_FUSION, METHODS, POOLED, Budget
+from cm2.benchmark.patterns import Pattern
+from cm2.benchmark.studies import Study
 from cm2.core.errors import InputError
 from cm2.demo import page, studies
 from cm2.demo.folder import open_folder, write_config
-from cm2.demo.methods import FITS, LATE_FUSION, fit
-from cm2.demo.studies import Study
 from cm2.evaluation import bootstrap, report, summary
-from cm2.samples.worlds import remove
 
 __all__ = ["InputError", "Settings", "run"]
 
 
-REMOVALS: dict[str, Callable[[Settings], list[tuple[float, ...]]]] = {
-    "test": lambda settings: [tuple(sorted(settings.rates))],
-    "both": lambda settings: [(rate,) for rate in sorted(settings.rates)],
+FITS = (
+    POOLED,
+    "CM², network",
+    "CM², marginal",
+    "late fusion, forests",
+    "imputed LR",
+    "concat. boosting",
+    "boosting + dropout",
+    "LR + dropout",
+    "concat. LR",
+    "stacking",
+    LATE_FUSION,
+    "late fusion, log",
+)
+"""Methods of the table, the slowest first."""
+
+REMOVALS: dict[str, Callable[[Settings], list[tuple[Pattern, ...]]]] = {
+    "test": lambda settings: [tuple(Pattern("random", rate) for rate in sorted(settings.rates))],
+    "both": lambda settings: [
+        (Pattern("random", rate, "both"),) for rate in sorted(settings.rates)
+    ],
 }
-"""Rates of each job, by where modalities are removed: one fit for all rates, or one for each."""
+"""Patterns of each job, by where modalities are removed: one fit for all rates, or one for each."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +136,7 @@ def run(settings: Settings) -> Path:
 
     results = _run_jobs(study, settings, folder, console)
     cells = [cell for result in results for cell in result.cells]
-    table = summary.summarise(cells, [LATE_FUSION], test_to_train=studies.TEST_TO_TRAIN)
+    table = summary.summarise(cells, [LATE_FUSION], test_to_train=study.test_to_train)
     score = _score(study, results, settings.replicates, min(settings.rates))
     seconds = time.perf_counter() - begin
     _write_results(folder, table, score)
@@ -132,11 +151,11 @@ def run(settings: Settings) -> Path:
 
 def _run_jobs(study: Study, settings: Settings, folder: Path, console: Console) -> list[Result]:
     """Runs all jobs side by side and shows how many are done."""
-    jobs = [
-        (name, seed, rates)
+    every = [
+        (name, seed, patterns)
         for name in FITS
         for seed in range(settings.seeds)
-        for rates in REMOVALS[settings.removal](settings)
+        for patterns in REMOVALS[settings.removal](settings)
     ]
     columns = (
         TextColumn("{task.description}"),
@@ -149,11 +168,11 @@ def _run_jobs(study: Study, settings: Settings, folder: Path, console: Console) 
         joblib.parallel_config("loky", inner_max_num_threads=1),
         Progress(*columns, console=console, transient=True) as progress,
     ):
-        task = progress.add_task("fits", total=len(jobs))
+        task = progress.add_task("fits", total=len(every))
         results = []
         for result in parallel(
-            joblib.delayed(job)(study, name, seed, rates, settings, folder if k == 0 else None)
-            for k, (name, seed, rates) in enumerate(jobs)
+            joblib.delayed(job)(study, name, seed, patterns, settings, folder if k == 0 else None)
+            for k, (name, seed, patterns) in enumerate(every)
         ):
             results.append(result)
             progress.advance(task)
@@ -164,45 +183,33 @@ def job(
     study: Study,
     name: str,
     seed: int,
-    rates: tuple[float, ...],
+    patterns: tuple[Pattern, ...],
     settings: Settings,
     folder: Path | None,
 ) -> Result:
-    """Fits a method once, at the first rate, and scores it at each rate.
+    """Fits a method once and scores it under each pattern.
 
     Args:
         study: The data.
         name: Of the method.
         seed: Of the split and of all that is random.
-        rates: Shares of modalities removed at test; the first is removed in training too.
+        patterns: What is removed.
         settings: Those of the run.
         folder: Where to leave a classifier and a training log, if anywhere.
     """
-    train, test = study.split(seed)
-    blocks = study.blocks(train)
-    tests = {
-        rate: {name: block[test] for name, block in remove(blocks, rate, seed=seed).items()}
-        for rate in rates
-    }
-    training = remove({name: block[train] for name, block in blocks.items()}, rates[0], seed=seed)
+    log = None if folder is None else str(folder / "training")
     counts = bootstrap.draws(int(study.groups.max()) + 1, settings.replicates)
+    done = jobs.run(study, METHODS[name], Budget(seed, settings.epochs, log), patterns)
+    if folder is not None:
+        done.method.save(folder / "classifier.skops")
     cells, kept = [], {}
-    for shown, method, seconds in fit(
-        name,
-        training,
-        study.y[train],
-        groups=study.groups[train],
-        seed=seed,
-        epochs=settings.epochs,
-        folder=folder,
-    ):
-        for rate, X in tests.items():
-            probability = np.asarray(method.predict_proba(X), dtype=float)
-            drawn = (study.y[test], probability, counts, study.groups[test])
-            cells.append(summary.score(shown, seed, rate, *drawn, seconds))
-            if rate == min(settings.rates):
-                kept[shown] = probability
-    return Result(cells, seed, test, kept)
+    y, groups = study.y[done.rows], study.groups[done.rows]
+    for pattern, probability in done.probability.items():
+        drawn = (y, probability, counts, groups)
+        cells.append(summary.score(name, seed, pattern.rate, *drawn, done.fit))
+        if pattern.rate == min(settings.rates):
+            kept[name] = probability
+    return Result(cells, seed, done.rows, kept)
 
 
 def _score(
@@ -231,7 +238,7 @@ def _score(
         rows = rows[with_score]
         drawn = (study.y[rows], probability[with_score], counts, study.groups[rows])
         cells.append(summary.score(name, seed, rate, *drawn))
-    return summary.summarise(cells, [study.score_name], test_to_train=studies.TEST_TO_TRAIN)
+    return summary.summarise(cells, [study.score_name], test_to_train=study.test_to_train)
 
 
 def _write_results(folder: Path, table: pd.DataFrame, score: pd.DataFrame | None) -> None:

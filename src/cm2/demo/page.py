@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from cm2.demo.methods import ABOUT, LATE_FUSION, POOLED
-from cm2.demo.studies import Study
+from cm2.benchmark.methods import LATE_FUSION, METHODS, POOLED
+from cm2.benchmark.studies import Study
 from cm2.evaluation import report
 from cm2.evaluation.figures import availability, calibration, comparison, style, training
 
@@ -50,6 +50,10 @@ def _interval(row: Mapping[str, Any], name: str = "value", prefix: str = "") -> 
         re.sub(r"^([+-]?)0\.", r"\1.", f"{number:{sign}.3f}") for number in (value, low, high)
     ]
     return "{} ({} to {})".format(*numbers) if prefix else "{} ({}–{})".format(*numbers)
+
+
+def _about(table: pd.DataFrame) -> dict[str, str]:
+    return {name: METHODS[name].about for name in dict.fromkeys(table["method"])}
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -197,7 +201,7 @@ def write(
     sections = [
         report.Section("Results", protocol, [*tables(table), *clinical], [pictures["comparison"]]),
         report.Section(
-            "Methods", tables=[report.Table("", report.pairs(ABOUT, ("method", "what")))]
+            "Methods", tables=[report.Table("", report.pairs(_about(table), ("method", "what")))]
         ),
         report.Section(
             "Against late fusion",

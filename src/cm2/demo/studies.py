@@ -2,142 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-from abc import ABC, abstractmethod
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-from jaxtyping import Bool, Float, Int
-from numpy import ndarray
-from sklearn.model_selection import StratifiedShuffleSplit
-
+from cm2.benchmark.studies import STUDIES, Study
 from cm2.core.errors import InputError
-from cm2.samples.views import digit_views
-
-TEST = 0.3
-"""Share of the patients, or images, that are tested on."""
-
-TEST_TO_TRAIN = TEST / (1 - TEST)
 
 EICU = "eicu-demo"
 """Name of the eICU demo's folder in a folder of data sets."""
-
-
-class Study(ABC):
-    """A data set with modalities, a target, and its splits.
-
-    Attributes:
-        title: What is predicted.
-        source: One sentence on where the data come from.
-        modalities: Names.
-        y: Class codes.
-        labels: Names of the classes.
-        groups: Rows of one group are never on both sides of a split.
-        flow: How the rows came about.
-        score_name: Name of the clinical score that is compared with, or "".
-        score: Its probability of class 1; NaN where a row has none.
-    """
-
-    title: str
-    source: str
-    modalities: tuple[str, ...]
-    y: Int[ndarray, " n"]
-    labels: tuple[str, ...]
-    groups: Int[ndarray, " n"]
-    flow: list[tuple[str, int]]
-    score_name: str = ""
-    score: Float[ndarray, " n"]
-
-    @abstractmethod
-    def split(self, seed: int) -> tuple[Int[ndarray, " train"], Int[ndarray, " test"]]:
-        """Returns training and test rows."""
-
-    @abstractmethod
-    def blocks(self, train: Int[ndarray, " train"]) -> dict[str, Float[ndarray, "n feature"]]:
-        """Returns all rows of every modality; what has to be learned is learned on `train`."""
-
-    @abstractmethod
-    def present(self) -> Bool[ndarray, "n modality"]:
-        """Returns which modalities each row has."""
-
-
-class Digits(Study):
-    """The digits in four quadrants; nothing is missing until it is removed."""
-
-    def __init__(self) -> None:
-        self._views, self.y = digit_views()
-        self.title = "Handwritten digits from four views"
-        self.source = (
-            "the real UCI digits that scikit-learn carries, cut into four views of 4 x 4 pixels"
-        )
-        self.modalities = tuple(self._views)
-        self.labels = tuple(str(digit) for digit in range(10))
-        self.groups = np.arange(len(self.y))
-        self.flow = [("images", len(self.y))]
-        self.score = np.full(len(self.y), np.nan)
-
-    def split(self, seed: int) -> tuple[Int[ndarray, " train"], Int[ndarray, " test"]]:
-        """Returns a stratified random split."""
-        splitter = StratifiedShuffleSplit(1, test_size=TEST, random_state=seed)
-        train, test = next(splitter.split(self.y, self.y))
-        return np.sort(train), np.sort(test)
-
-    def blocks(self, train: Int[ndarray, " train"]) -> dict[str, Float[ndarray, "n feature"]]:
-        """Returns the pixels."""
-        return dict(self._views)
-
-    def present(self) -> Bool[ndarray, "n modality"]:
-        """Returns ones."""
-        return np.ones((len(self.y), len(self.modalities)), dtype=bool)
-
-
-class Mortality(Study):
-    """Death in hospital, predicted from the first 24 hours of an intensive-care stay.
-
-    Args:
-        folder: The tables of the eICU demo.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        from cm2.clinical.prepare import eicu
-
-        self._cohort = eicu.in_hospital_mortality(folder, hours=24)
-        self._featurize = functools.partial(eicu.featurize, self._cohort)
-        self.title = "In-hospital mortality after 24 hours of intensive care"
-        self.source = f"the eICU demo in {folder.resolve().name}, stays of at least 24 hours"
-        documents = self._cohort.documents
-        self.modalities = tuple(dict.fromkeys([*self._cohort.inputs, *documents]))
-        self.y = self._cohort.target.to_numpy(np.int64)
-        self.labels = ("survived", "died")
-        self.groups = pd.factorize(self._cohort.patient)[0].astype(np.int64)
-        self.flow = list(self._cohort.flow)
-        self.score_name = "APACHE IVa"
-        self.score = self._cohort.score.to_numpy(float)
-
-    def split(self, seed: int) -> tuple[Int[ndarray, " train"], Int[ndarray, " test"]]:
-        """Returns a split by patients, stratified by the outcome."""
-        from cm2.clinical.prepare.splits import split
-
-        train, test = split(self._cohort.patient, self._cohort.target, (1 - TEST, TEST), seed=seed)
-        return train, test
-
-    def blocks(self, train: Int[ndarray, " train"]) -> dict[str, Float[ndarray, "n feature"]]:
-        """Returns numbers; documents are vectorised by what training rows contain."""
-        frames = self._featurize(self._cohort.target.index[train])
-        return {name: frames[name].to_numpy(float) for name in self.modalities}
-
-    def present(self) -> Bool[ndarray, "n modality"]:
-        """Returns where a modality has any number or a document."""
-        columns = []
-        for name in self.modalities:
-            there = np.zeros(len(self.y), dtype=bool)
-            if name in self._cohort.inputs:
-                there |= self._cohort.inputs[name].notna().any(axis=1).to_numpy()
-            if name in self._cohort.documents:
-                there |= self._cohort.documents[name].notna().to_numpy()
-            columns.append(there)
-        return np.stack(columns, axis=1)
 
 
 def eicu_folder(data: Path | None, home: str | None) -> Path | None:
@@ -176,10 +47,10 @@ def load(folder: Path | None) -> Study:
         InputError: If a table is missing, cannot be read, or has faults that are known.
     """
     if folder is None:
-        return Digits()
+        return STUDIES["digits"]()
     from cm2.clinical.prepare.errors import TableError
 
     try:
-        return Mortality(folder)
+        return STUDIES["eicu"](folder)
     except (TableError, OSError) as error:
         raise InputError(str(error)) from error

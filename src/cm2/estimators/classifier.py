@@ -6,6 +6,7 @@ It reads samples of any kinds of modalities, trains the heads and pools them. Se
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -24,6 +25,7 @@ from cm2.core import persistence
 from cm2.estimators import assembly
 from cm2.estimators.heads import Head, JointHead, Presence, encoding
 from cm2.estimators.heads.base import class_prior, probabilities
+from cm2.estimators.heads.networks import keep_reference
 from cm2.networks.models import Model
 from cm2.samples import targets
 from cm2.samples.container import Samples
@@ -245,14 +247,11 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.prior_ = np.stack(priors) if codes.ndim > 1 else priors[0]
         self.head_: Head | list[Head]
         if codes.ndim == 1 or together:
-            self.head_ = build(held)
-            assembly.fit([self.head_], blocks, [(codes, weight)], groups)
+            self.head_, parts = build(held), [(codes, weight)]
         else:
-            self.head_ = [
-                build(held and held._replace(y=held.y[:, k]), f"label_{k}")
-                for k in range(len(parts))
-            ]
-            assembly.fit(self.head_, blocks, parts, groups)
+            each = [held and held._replace(y=held.y[:, k]) for k in range(len(parts))]
+            self.head_ = [build(one, f"label_{k}") for k, one in enumerate(each)]
+        assembly.fit(self._heads, blocks, parts, groups)
         return self
 
     def predict_proba(self, X: Any, *, present: Any = None) -> Float[ndarray, "n label"]:
@@ -290,8 +289,8 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         spreads = [
             assembly.network_head(head, self.head).spread(blocks) * known for head in self._heads
         ]
-        several = isinstance(self.head_, list)
-        return np.stack([one[:, 1] for one in spreads], axis=1) if several else spreads[0]
+        each = isinstance(self.head_, list)
+        return np.stack([one[:, 1] for one in spreads], axis=1) if each else spreads[0]
 
     def predict(self, X: Any, *, present: Any = None) -> ndarray:
         """The most probable class; for multilabel targets, the labels above one half."""
@@ -315,11 +314,10 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             ValueError: If the head has no embeddings (``head="experts"``).
         """
         blocks = self._blocks(X, present)
-        head = self._heads[0]
+        head: Any = self._heads[0]
         head = head.head_ if isinstance(head, Presence) else head
-        if not isinstance(head, JointHead):
-            head = assembly.network_head(head, self.head)
-        z = head.embed(blocks)
+        joint = isinstance(head, JointHead)
+        z = (head if joint else assembly.network_head(head, self.head)).embed(blocks)
         return np.where(blocks.present[..., None], z, np.nan)
 
     def impute(
@@ -342,10 +340,16 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         drawn = assembly.network_head(self._heads[0], self.head).impute(blocks, draws)
         return drawn if draws else np.asarray(drawn[0])
 
-    def save(self, path: str | Path) -> Path:
-        """Writes the fitted model to one file, without any of the training data."""
+    def save(self, path: str | Path, *, reference: bool = True) -> Path:
+        """Writes the fitted model to one file, without any of the training data.
+
+        With ``reference``, networks that read other patients (``"m3care"``, ``"muse"``) keep
+        theirs, at most 512 embeddings of training rows each, the one exception, of which
+        ``persistence.facts`` says how many there are; without, they predict each row from itself.
+        """
         check_is_fitted(self, "head_")
-        return persistence.save(self, path)
+        model = self if reference else copy.deepcopy(self)
+        return persistence.save(model, path, keep_reference(model.head_, keep=reference))
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -372,7 +376,6 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     @property
     def _heads(self) -> list[Head]:
-        """The head, or those of several labels."""
         return self.head_ if isinstance(self.head_, list) else [self.head_]
 
     def _check_array(self, X: Any, reset: bool) -> None:

@@ -17,7 +17,7 @@ from cm2.experiments import figures as drawings
 from cm2.experiments import results, significance
 from cm2.experiments.results import Cell, Run
 
-__all__ = ["differences", "labels", "main", "measures", "notes", "write"]
+__all__ = ["METHOD", "bind", "differences", "labels", "main", "measures", "notes", "write"]
 
 PLACES = ("root", "fitted_on", "tokenizer", "weights")
 """Options that may be a place on a machine; the report names the last part of it only."""
@@ -150,8 +150,6 @@ def write(
     shown = main(cells, table)
     tests = [significance.table(cell, replicates=replicates) for cell in cells]
     tested = [one for one in tests if one is not None]
-    data = [part for cell in _studies(cells) for part in _cohort(cell)]
-    settings = [_settings(cell) for cell in cells]
     remarks = [f"{unfinished} unfinished runs are left out."] if unfinished else []
     remarks += notes(cells, table)
     sections = [
@@ -162,24 +160,53 @@ def write(
             [f"Not drawn: {name}, {reason}." for name, reason in left_out.items()],
             pictures=pictures,
         ),
-        Section("Cohort", _without_manifest(cells), data),
+    ]
+    experiments = len({cell.title for cell in cells})
+    lead = f"{len(runs)} runs of {experiments} experiment{'' if experiments == 1 else 's'}."
+    bind(path, "Experiments", lead, sections, cells, table)
+    return left_out
+
+
+def bind(
+    path: Path,
+    title: str,
+    lead: str,
+    sections: Sequence[Section],
+    cells: Sequence[Cell],
+    table: pd.DataFrame,
+) -> None:
+    """Writes a page that ends with how runs came about, and beside it a folder of its tables.
+
+    Args:
+        path: The HTML file; the folder takes its name with ``-tables`` added.
+        title: Its heading.
+        lead: A sentence on what was done; made-up data are said after it.
+        sections: What it shows first.
+        cells: All experiments.
+        table: What :func:`~cm2.experiments.results.tables` returned.
+    """
+    runs = [run for cell in cells for run in cell.runs]
+    behind = [
+        Section(
+            "Cohort",
+            _without_manifest(cells),
+            [part for cell in _studies(cells) for part in _cohort(cell)],
+        ),
         Section(
             "Configuration",
             ["Values in which the methods of an experiment differ stand below the common ones."],
-            settings,
+            [_settings(cell) for cell in cells],
         ),
-        Section("Versions", ["As they were when the runs were made."], [_versions(runs)]),
     ]
+    last = Section("Versions", ["As they were when the runs were made."], [_versions(runs)])
     folder = path.with_name(f"{path.stem}-tables")
     path.parent.mkdir(parents=True, exist_ok=True)
-    report.write_tables(folder, [*shown, *tested, *data, *settings])
+    pages = [*sections, *behind]
+    report.write_tables(folder, [one for section in pages for one in section.tables])
     table.to_csv(folder / "results.csv", index=False)
-    experiments = len({cell.title for cell in cells})
-    lead = f"{len(runs)} runs of {experiments} experiment{'' if experiments == 1 else 's'}."
     if any(_manifest(cell).get("synthetic") for cell in cells):
         lead += " Some or all of the data are made up: these are not results on patients."
-    report.write(path, "Experiments", lead, sections)
-    return left_out
+    report.write(path, title, lead, [*pages, last])
 
 
 def _rows(table: pd.DataFrame, cell: Cell) -> list[dict[str, Any]]:

@@ -108,7 +108,6 @@ def find(folders: Sequence[Path]) -> tuple[list[Run], list[Path]]:
     """
     runs: list[Run] = []
     unfinished: list[Path] = []
-    sweeps = {sweep for folder in folders for path in _runs(folder) if (sweep := _sweep(path))}
     seen: set[Path] = set()
     for folder in folders:
         done = 0
@@ -119,10 +118,10 @@ def find(folders: Sequence[Path]) -> tuple[list[Run], list[Path]]:
             done += 1
             if path.resolve() not in seen:
                 seen.add(path.resolve())
-                runs.append(_read(path, several=len(sweeps) > 1))
+                runs.append(_read(path))
         if not done:
             raise InputError(f"{folder}: no finished run of cm2 train here or below")
-    return _labelled(runs), unfinished
+    return _labelled(_told_apart(runs)), unfinished
 
 
 def cells(runs: Sequence[Run]) -> list[Cell]:
@@ -286,7 +285,7 @@ def _labels(sweep: Path) -> dict[str, str]:
     return found
 
 
-def _read(folder: Path, *, several: bool) -> Run:
+def _read(folder: Path) -> Run:
     experiment = config.load(folder / "config.yaml")
     facts = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     sweep, label = _sweep(folder), ""
@@ -294,8 +293,22 @@ def _read(folder: Path, *, several: bool) -> Run:
         label = _labels(sweep).get(folder.resolve().parent.name, "")
         # The rate stands in the title of a table; methods keep their name over rates.
         label = re.sub(r"\bmissing_rate=\S+", "", label).strip()
-        label = f"{sweep.name}: {label}" if several and label else label
     return Run(folder, label, experiment, facts, Predictions.load(folder / "test.npz"))
+
+
+def _told_apart(runs: Sequence[Run]) -> list[Run]:
+    """Puts the sweep before the label where several sweeps have runs of one experiment."""
+    sweeps: dict[str, set[Path]] = {}
+    for run in runs:
+        if sweep := _sweep(run.folder):
+            sweeps.setdefault(run.experiment.name, set()).add(sweep)
+    named = []
+    for run in runs:
+        sweep = _sweep(run.folder)
+        if sweep and run.label and len(sweeps[run.experiment.name]) > 1:
+            run = run._replace(label=f"{sweep.name}: {run.label}")
+        named.append(run)
+    return named
 
 
 def _labelled(runs: Sequence[Run]) -> list[Run]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -28,6 +28,7 @@ from cm2.experiments.config import Experiment
 from cm2.experiments.predictions import Predictions
 from cm2.experiments.trained import Trained
 from cm2.samples import embeddings, targets
+from cm2.samples.container import Samples
 from cm2.samples.inputs import Reader
 from cm2.samples.stays import Stays
 
@@ -71,12 +72,7 @@ def train(
             return found
         if (out / folder.MODEL).exists() or any(path.exists() for path in known.values()):
             return evaluate(out, split=split)
-    try:
-        model = _fitted(experiment, out, resume=resume, first=first)
-    except InputError:
-        raise
-    except ValueError as error:  # of the data: the arguments have been checked
-        raise InputError(f"{experiment.data['root']}: {error}") from error
+    model = _fitted(experiment, out, resume=resume, first=first)
     if not first:
         return {}
     folder.finish(model, out)
@@ -84,55 +80,91 @@ def train(
 
 
 def _fitted(experiment: Experiment, out: Path, *, resume: bool, first: bool) -> CM2Classifier:
-    """The model of an experiment, fitted to the training stays.
+    """The model of an experiment, fitted to the training stays."""
+    known = learned(experiment)
+    stays = known.stays
+    rows = stays.stays["split"].value_counts()
+    facts = {
+        "shape": {name: {"kind": kind} for name, kind in stays.samples.kinds.items()},
+        "classes": stays.classes,
+        "labels": list(stays.labels),
+        "checksum": stays.checksum,
+        "rows": {split: int(rows.get(split, 0)) for split in LEARNED},
+    }
+    model = heads.classifier(experiment, stays.modalities)
 
-    The validation stays stop the training of its networks, and nothing else is learned from them.
+    def begin() -> None:
+        if first:
+            folder.begin(experiment, out, facts)
+            model.save(out / folder.BEGUN)
+
+    if isinstance(model.head, Fusion):
+        model.head.course = Course(out, resume, begin)
+    before = trained.load(out / folder.BEGUN) if (out / folder.BEGUN).is_file() else None
+    fit(model, experiment, known, before.reader_ if before else None)
+    if not isinstance(model.head, Fusion):
+        folder.begin(experiment, out, facts)
+    return model
+
+
+class Learned(NamedTuple):
+    """What a training sees.
+
+    Attributes:
+        stays: Of both splits.
+        samples: Those that are learned from.
+        stop: Those that stop the training of networks, and from which nothing else is learned.
+    """
+
+    stays: Stays
+    samples: Samples
+    stop: Samples | None
+
+
+def learned(experiment: Experiment) -> Learned:
+    """Opens what an experiment learns from.
+
+    Raises:
+        InputError: If that is not enough.
     """
     data = trained.stays(experiment, LEARNED)
     root = experiment.data["root"]
     if data.target is None:
         raise InputError(f"{root}: has stays without a label, to learn from")
     watched = (data.stays["split"] == "validation").to_numpy()
-    learned, stop = data.samples[~watched], data.samples[watched] if watched.any() else None
+    if experiment.head["kind"] == heads.NETWORK and not watched.any():
+        raise InputError(f"{root}: no stay of validation, which is to stop the training")
     if not data.labels:
         targets.check_classes(data.target[~watched], "the training stays")
-    rows = data.stays["split"].value_counts()
-    facts = {
-        "shape": {name: {"kind": kind} for name, kind in data.samples.kinds.items()},
-        "classes": data.classes,
-        "labels": list(data.labels),
-        "checksum": data.checksum,
-        "rows": {split: int(rows.get(split, 0)) for split in LEARNED},
-    }
-    model = heads.classifier(experiment, data.modalities)
-    if isinstance(model.head, Fusion):
-        if stop is None:
-            raise InputError(f"{root}: no stay of validation, which is to stop the training")
-
-        def begin() -> None:
-            if first:
-                folder.begin(experiment, out, facts)
-                model.save(out / folder.BEGUN)
-
-        model.head.course = Course(out, resume, begin)
-    model.fit(learned, validation=stop, reader=_reader(experiment, out))
-    if not isinstance(model.head, Fusion):
-        folder.begin(experiment, out, facts)
-    return model
+    stop = data.samples[watched] if watched.any() else None
+    return Learned(data, data.samples[~watched], stop)
 
 
-def _reader(experiment: Experiment, out: Path) -> Reader | None:
-    """What reads the data, if it has been fitted before: when the run began, or to other data."""
-    if (out / folder.BEGUN).is_file():
-        return trained.load(out / folder.BEGUN).reader_
+def fit(
+    model: CM2Classifier, experiment: Experiment, known: Learned, reader: Reader | None = None
+) -> None:
+    """Fits the classifier of an experiment.
+
+    Args:
+        model: The classifier.
+        experiment: Its experiment.
+        known: What it learns from.
+        reader: What reads the data, if it has been fitted before.
+
+    Raises:
+        InputError: If the data do not fit.
+    """
     home = experiment.data.get("fitted_on")
-    if home is None or Path(home) == Path(experiment.data["root"]):
-        return None
-    other = trained.stays(experiment, "train", root=home).samples
-    model = heads.classifier(experiment, list(other.columns))
-    reader = Reader(options=encoding.reading(model.encoders or {}, model.reading))
-    reader.fit_blocks(other, patients=other.groups)
-    return reader
+    try:
+        if reader is None and home is not None and Path(home) != Path(experiment.data["root"]):
+            other = trained.stays(experiment, "train", root=home).samples
+            reader = Reader(options=encoding.reading(model.encoders or {}, model.reading))
+            reader.fit_blocks(other, patients=other.groups)
+        model.fit(known.samples, validation=known.stop, reader=reader)
+    except InputError:
+        raise
+    except ValueError as error:  # of the data: the arguments have been checked
+        raise InputError(f"{experiment.data['root']}: {error}") from error
 
 
 def evaluate(

@@ -6,6 +6,8 @@ normalisation before each part.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -28,6 +30,7 @@ class Attention(nn.Module):
         width: Width of a head; the least at which all of them together have ``dim``, if ``None``.
         dropout: Probability of dropping an attention weight.
         bias: Whether queries and values have one.
+        temperature: What the softmax divides scores by, beside the root of the width of a head.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class Attention(nn.Module):
         width: int | None = None,
         dropout: float = 0.0,
         bias: bool = True,
+        temperature: float = 1.0,
     ) -> None:
         super().__init__()
         if heads < 1:
@@ -47,6 +51,7 @@ class Attention(nn.Module):
         context = dim if context is None else context
         self.heads = heads
         self.dropout = dropout
+        self.scale = 1 / (temperature * math.sqrt(inner // heads))
         self.query = nn.Linear(dim, inner, bias=bias)
         self.key = nn.Linear(context, inner, bias=False)
         self.value = nn.Linear(context, inner, bias=bias)
@@ -71,6 +76,7 @@ class Attention(nn.Module):
             value,
             attn_mask=readable(mask)[:, None, None],
             dropout_p=self.dropout if self.training else 0.0,
+            scale=self.scale,
         )
         out: Tensor = self.out(told.transpose(1, 2).flatten(2))
         return out * mask.any(dim=1)[:, None, None]
@@ -96,6 +102,37 @@ def hidden(dim: int, width: int, activation: nn.Module, dropout: float = 0.0) ->
         activation,
         nn.Dropout(dropout),
         nn.Linear(width, dim),
+        nn.Dropout(dropout),
+    )
+
+
+class Gated(nn.Module):
+    """One half of the units times an activation of the other.
+
+    Source: Shazeer (2020), GLU variants improve transformer, https://arxiv.org/abs/2002.05202.
+
+    Args:
+        activation: Of the half that gates.
+    """
+
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        self.activation = activation
+
+    def forward(self, x: Float[Tensor, "*step double"]) -> Float[Tensor, "*step single"]:
+        """Returns half as many units."""
+        value, gate = x.chunk(2, dim=-1)
+        out: Tensor = value * self.activation(gate)
+        return out
+
+
+def gated(dim: int, activation: nn.Module, dropout: float = 0.0) -> nn.Sequential:
+    """A gated hidden layer of four times the width, on normalised vectors."""
+    return nn.Sequential(
+        nn.LayerNorm(dim),
+        nn.Linear(dim, 8 * dim),
+        Gated(activation),
+        nn.Linear(4 * dim, dim),
         nn.Dropout(dropout),
     )
 
@@ -176,3 +213,21 @@ def sinusoids(place: Float[Tensor, "*step"], width: int) -> Float[Tensor, "*step
     pairs = torch.arange(0, width, 2, device=place.device) / width
     angle = place.unsqueeze(-1) / LONGEST**pairs
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2)[..., :width]
+
+
+def fourier(
+    place: Float[Tensor, "*step"], bands: int, fastest: float
+) -> Float[Tensor, "*step wave"]:
+    """Sines and cosines of each place, which is from -1 to 1, and the place itself.
+
+    Source: Jaegle, Gimeno, Brock, Zisserman, Vinyals, Carreira (2021), Perceiver: general
+    perception with iterative attention, section 3.2, https://arxiv.org/abs/2103.03206.
+
+    Args:
+        place: Where.
+        bands: Number of frequencies.
+        fastest: The largest of them, in half turns; the least is one.
+    """
+    place = place.unsqueeze(-1)
+    angle = place * torch.linspace(1.0, fastest, bands, device=place.device) * math.pi
+    return torch.cat([angle.sin(), angle.cos(), place], dim=-1)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from cm2.core.records import Batch, Output
 from cm2.networks.models import Model
+from cm2.networks.models.base import pieces
 from cm2.networks.ranking import Ranking
 from cm2.networks.tasks import Task
 
@@ -146,6 +147,12 @@ class Learner(lightning.LightningModule):
         optimizer = self.optimizers(use_pl_optimizer=False)
         for parameter in self.model.restarted():
             optimizer.state.pop(parameter, None)  # type: ignore[union-attr]
+
+    def on_validation_epoch_start(self) -> None:
+        """Lets a model that reads other patients meet training rows as it predicts."""
+        if self.start is not None and self.model.reference is not None:
+            first = next(pieces(self.start, len(self.model.reference)))
+            self.model.refer(self.transfer_batch_to_device(first, self.device, 0))
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         """Returns the task's loss and all penalties, before their weights."""

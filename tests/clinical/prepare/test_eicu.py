@@ -1,6 +1,7 @@
-"""The eICU cohort: its counts, and that nothing after the prediction time enters the inputs."""
+"""What is made of eICU's tables beside series: numbers, documents, the score to beat."""
 
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -8,31 +9,49 @@ import pytest
 from pandas.testing import assert_frame_equal, assert_series_equal
 
 import raw_eicu
-from cm2.clinical.prepare.eicu import Cohort, featurize, in_hospital_mortality
+from cm2.clinical.prepare.documents import vectorize
 from cm2.clinical.prepare.eicu_columns import STAY, TIMES
-
-END = 24 * 60
-
-
-def build(folder: Path, raw: dict[str, pd.DataFrame], hours: float = 24.0) -> Cohort:
-    return in_hospital_mortality(raw_eicu.write(folder, raw), hours=hours)
+from cm2.clinical.prepare.errors import TableError
+from cm2.clinical.prepare.pipeline import Options, prepare
 
 
-def assert_same_inputs(one: Cohort, other: Cohort) -> None:
-    assert one.inputs.keys() == other.inputs.keys()
-    assert one.documents.keys() == other.documents.keys()
-    for name, frame in one.inputs.items():
-        assert_frame_equal(frame, other.inputs[name], check_exact=True)
-    for name, document in one.documents.items():
-        assert_series_equal(document, other.documents[name])
+class Made(NamedTuple):
+    """A prepared folder in memory; a stay without a modality has a row of nulls."""
+
+    inputs: dict[str, pd.DataFrame]
+    documents: dict[str, pd.Series]
+    target: pd.Series
+    score: pd.Series
+    flow: dict[str, int]
 
 
-def same_inputs(one: Cohort, other: Cohort) -> bool:
-    try:
-        assert_same_inputs(one, other)
-    except AssertionError:
-        return False
-    return True
+def read(out: Path, manifest: dict[str, Any]) -> Made:
+    stays = pd.read_parquet(out / "stays.parquet").set_index("stay_id")
+    kinds = {name: one["kind"] for name, one in manifest["modalities"].items()}
+    tables = {name: pd.read_parquet(out / f"{name}.parquet") for name in kinds}
+    scores = out / "scores.parquet"
+    known = pd.read_parquet(scores).set_index("stay_id")["apache_iva"] if scores.exists() else None
+    return Made(
+        {
+            name: tables[name].set_index("stay_id").reindex(stays.index)
+            for name, kind in kinds.items()
+            if kind == "tabular"
+        },
+        {
+            name: tables[name].groupby("stay_id")["text"].agg("\n".join).reindex(stays.index)
+            for name, kind in kinds.items()
+            if kind == "text"
+        },
+        stays["label"],
+        pd.Series(np.nan, stays.index) if known is None else known,
+        {str(step): int(count) for step, count in manifest["flow"]},
+    )
+
+
+def build(folder: Path, raw: dict[str, pd.DataFrame], hours: float = 24.0) -> Made:
+    raw_eicu.write(folder / "raw", raw)
+    manifest = prepare("eicu", folder / "raw", folder / "out", Options(hours=hours))
+    return read(folder / "out", manifest)
 
 
 @pytest.fixture
@@ -41,25 +60,23 @@ def raw() -> dict[str, pd.DataFrame]:
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return build(tmp_path_factory.mktemp("plain"), raw_eicu.tables())
 
 
-def test_every_exclusion_is_counted(plain: Cohort) -> None:
-    assert dict(plain.flow) == {
-        "unit stays in the folder": 12,
-        "excluded: no stay or patient identifier": 0,
-        "excluded: no time of unit discharge": 0,
+def test_exclusions_are_counted(plain: Made) -> None:
+    counts = {step: count for step, count in plain.flow.items() if count}
+    assert counts == {
+        "rows of stays found": 12,
+        "excluded: outcome of the hospital admission unknown": 1,
         "excluded: left the unit before 24 h": 1,
-        "excluded: hospital discharge status unknown": 1,
         "stays kept": 10,
-        "deaths in hospital": 5,
     }
     assert plain.target.index.tolist() == list(range(103, 113))
     assert plain.target.tolist() == [0, 1] * 5
 
 
-def test_a_stay_without_rows_lacks_the_modality(plain: Cohort) -> None:
+def test_a_stay_without_rows_lacks_the_modality(plain: Made) -> None:
     for name in ("vitals", "exam", "treatment"):
         missing = plain.inputs[name].isna().all(axis=1)
         assert missing[missing].index.tolist() == [110, 111, 112]
@@ -70,18 +87,18 @@ def test_a_stay_without_rows_lacks_the_modality(plain: Cohort) -> None:
     assert not plain.inputs["static"].isna().all(axis=1).any()
 
 
-def test_minus_one_is_missing_in_apache(plain: Cohort) -> None:
+def test_minus_one_is_missing_in_apache(plain: Made) -> None:
     assert plain.inputs["apache"]["ph"].isna().all()
     assert plain.score.isna().sum() == 3  # one of -1, two without a row
     assert plain.score.dropna().between(0, 1).all()
 
 
-def test_fractions_become_per_cent(plain: Cohort) -> None:
+def test_fractions_become_per_cent(plain: Made) -> None:
     oxygen = plain.inputs["vitals"]["fraction_inspired_oxygen_mean"].dropna()
     np.testing.assert_allclose(oxygen, 40.0)
 
 
-def test_summaries_are_those_of_the_raw_rows(raw: dict[str, pd.DataFrame], plain: Cohort) -> None:
+def test_summaries_are_those_of_the_raw_rows(raw: dict[str, pd.DataFrame], plain: Made) -> None:
     rows = raw["vitalaperiodic"].query(f"{STAY} == 105")
     pressure = rows["noninvasivemean"].to_numpy(float)
     found = plain.inputs["vitals"].loc[105].filter(like="mean_blood_pressure_")
@@ -100,142 +117,82 @@ def test_summaries_are_those_of_the_raw_rows(raw: dict[str, pd.DataFrame], plain
     assert plain.inputs["vitals"].loc[105, "urine_total"] == urine
 
 
-def test_a_row_counts_if_and_only_if_all_its_times_lie_inside(tmp_path: Path) -> None:
-    raw = raw_eicu.tables(bare=50)
-    bare = iter(range(112, 160))
-    inside, outside = {}, {}
-    for name, times in TIMES.items():
-        row = raw[name].query(f"{STAY} == 105").head(1)
-        inside[name] = next(bare)
-        rows = [row.assign(**{STAY: inside[name], **dict.fromkeys(times, END - 1)})]
-        for time in times:
-            outside[name, time] = next(bare)
-            rows.append(row.assign(**{STAY: outside[name, time], time: END}))
-        raw[name] = pd.concat([raw[name], *rows])
+def test_an_examination_is_known_when_its_note_is(
+    raw: dict[str, pd.DataFrame], tmp_path: Path
+) -> None:
     # The table of examinations does not tell when their note was entered.
-    raw["note"].loc[raw["note"][STAY] == 106, "noteenteredoffset"] = END
-    cohort = build(tmp_path, raw)
-
-    def seen(stay: int) -> bool:
-        numbers = [f for name, f in cohort.inputs.items() if name != "static"]
-        frames = [*numbers, *(d.to_frame() for d in cohort.documents.values())]
-        return any(frame.loc[stay].notna().any() for frame in frames)
-
-    assert {name: seen(stay) for name, stay in inside.items()} == dict.fromkeys(inside, True)
-    assert {key: seen(stay) for key, stay in outside.items()} == dict.fromkeys(outside, False)
-    exam = cohort.inputs["exam"]
-    assert exam.loc[106].isna().all(), "the note of these examinations was entered late"
+    raw["note"].loc[raw["note"][STAY] == 106, "noteenteredoffset"] = 24 * 60
+    exam = build(tmp_path, raw).inputs["exam"]
+    assert exam.loc[106].isna().all()
     assert exam.loc[105].notna().any()
-    organ = cohort.inputs["static"]["organ=Respiratory"]
-    assert organ[inside["admissiondx"]] == 1
-    assert organ[outside["admissiondx", "admitdxenteredoffset"]] == 0
 
 
-def test_outcomes_do_not_enter_the_inputs(
-    raw: dict[str, pd.DataFrame], plain: Cohort, tmp_path: Path
-) -> None:
-    for name, columns in raw_eicu.OUTCOMES.items():
-        for column in columns:
-            raw[name][column] = 99
-    score = raw["apachepatientresult"]["predictedhospitalmortality"]
-    raw["apachepatientresult"]["predictedhospitalmortality"] = 1 - score
-    swapped = {"Alive": "Expired", "Expired": "Alive"}
-    raw["patient"]["hospitaldischargestatus"] = raw["patient"]["hospitaldischargestatus"].map(
-        swapped
-    )
-    raw["patient"]["unitdischargeoffset"] += 2000 * (raw["patient"][STAY] > 102)
-    cohort = build(tmp_path, raw)
-    assert_same_inputs(cohort, plain)
-    assert (cohort.target == 1 - plain.target).all()
-
-
-def test_a_shorter_window_has_no_variables_of_the_whole_day(
+def test_a_shorter_window_has_nothing_of_the_whole_day(
     raw: dict[str, pd.DataFrame], tmp_path: Path
 ) -> None:
-    cohort = build(tmp_path, raw, hours=12.0)
-    assert "apache" not in cohort.inputs
-    assert cohort.inputs["vitals"].loc[105, "mean_blood_pressure_count"] == 2
+    made = build(tmp_path, raw, hours=12.0)
+    assert "apache" not in made.inputs
+    assert made.score.isna().all()
+    assert made.inputs["vitals"].loc[105, "mean_blood_pressure_count"] == 2
 
 
-def test_row_order_does_not_matter_nor_that_hours_are_whole(
-    raw: dict[str, pd.DataFrame], tmp_path: Path
-) -> None:
+def test_row_order_does_not_matter(raw: dict[str, pd.DataFrame], tmp_path: Path) -> None:
     # Of each minute two rows, so that their order is not that of time.
     for name, (time, *_) in TIMES.items():
         again = raw[name].assign(**{time: raw[name].groupby(STAY)[time].shift(-1)})
         raw[name] = pd.concat([raw[name], again.dropna(subset=time).astype({time: int})])
     first = build(tmp_path / "first", raw)
     shuffled = {name: table.sample(frac=1, random_state=1) for name, table in raw.items()}
-    cohort = build(tmp_path / "again", shuffled, hours=24)
-    assert_series_equal(cohort.target, first.target)
+    made = build(tmp_path / "again", shuffled)
+    assert_series_equal(made.target, first.target)
+    assert_series_equal(made.score, first.score)
     for name, frame in first.inputs.items():
         # Sums of floats in another order.
-        assert_frame_equal(cohort.inputs[name], frame, rtol=1e-12)
+        assert_frame_equal(made.inputs[name], frame, rtol=1e-12)
     for name, document in first.documents.items():
-        assert_series_equal(cohort.documents[name], document)
-
-
-def test_repeated_stays_are_refused(raw: dict[str, pd.DataFrame], tmp_path: Path) -> None:
-    raw["patient"] = pd.concat([raw["patient"], raw["patient"].head(2)])
-    with pytest.raises(ValueError, match="2 rows repeat a patientunitstayid"):
-        build(tmp_path, raw)
+        assert_series_equal(made.documents[name], document)
 
 
 def test_no_stay_left_says_so(raw: dict[str, pd.DataFrame], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no stay is left"):
-        build(tmp_path, raw, hours=100.0)
+    with pytest.raises(TableError, match="no stay is left"):
+        build(tmp_path, raw, hours=66.0)
 
 
-def test_hours_must_be_positive(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="hours must be positive"):
-        in_hospital_mortality(tmp_path, hours=0.0)
-
-
-def test_featurize_learns_on_training_rows_only(plain: Cohort) -> None:
-    train = plain.target.index[:5]
-    before = featurize(plain, train, dimensions=2)
-    documents = {name: text.copy() for name, text in plain.documents.items()}
-    for text in documents.values():
-        text.loc[109] = "unheard|of|words"
-    changed = Cohort(**{**vars(plain), "documents": documents})
-    after = featurize(changed, train, dimensions=2)
-    assert set(before) == {"static", "vitals", "exam", "apache", "notes", "diagnosis", "treatment"}
-    for name, frame in before.items():
-        assert_frame_equal(frame.drop(index=109), after[name].drop(index=109), check_exact=True)
-    assert before["notes"].isna().all(axis=1).sum() == 3
+def test_documents_are_vectorised_by_training_rows_only(plain: Made) -> None:
+    notes = plain.documents["notes"]
+    train = notes.index[:5]
+    before = vectorize(notes, train, 2)
+    changed = notes.copy()
+    changed.loc[109] = "unheard|of|words"
+    after = vectorize(changed, train, 2)
+    assert_frame_equal(before.drop(index=109), after.drop(index=109), check_exact=True)
+    assert before.isna().all(axis=1).sum() == 3
 
 
 @pytest.fixture(scope="module")
-def demo(data_home: Path) -> Path:
-    return data_home / "eicu-demo"
+def real(data_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    out = tmp_path_factory.mktemp("eicu") / "out"
+    return read(out, prepare("eicu", data_home / "eicu-demo", out, Options(hours=24)))
 
 
-@pytest.fixture(scope="module")
-def real(demo: Path) -> Cohort:
-    return in_hospital_mortality(demo)
+def test_the_demo_has_its_known_counts(real: Made) -> None:
+    assert real.flow["rows of stays found"] == 2520
+    assert real.flow["excluded: another stay in the same admission"] == 601
+    assert real.flow["excluded: left the unit before 24 h"] == 578
+    assert real.flow["stays kept"] == len(real.target) == 1292
+    assert real.target.sum() == 103
+    assert real.score.notna().sum() == 1096
 
 
-def test_the_demo_has_its_known_counts(real: Cohort) -> None:
-    flow = dict(real.flow)
-    assert flow["unit stays in the folder"] == 2520
-    assert flow["excluded: left the unit before 24 h"] == 893
-    assert flow["excluded: hospital discharge status unknown"] == 20
-    assert flow["stays kept"] == len(real.target) == 1607
-    assert flow["deaths in hospital"] == real.target.sum() == 141
-    assert real.score.notna().sum() == 1214
-
-
-def test_modalities_of_the_demo_are_really_missing_for_some(real: Cohort) -> None:
-    rates = {
-        name: frame.isna().all(axis=1).mean()
-        for name, frame in featurize(real, real.target.index[:1000], dimensions=4).items()
-    }
+def test_modalities_of_the_demo_are_really_missing_for_some(real: Made) -> None:
+    known = {**real.inputs, **real.documents}
+    rates = {name: float(pd.DataFrame(f).isna().all(axis=1).mean()) for name, f in known.items()}
     assert rates.pop("static") == 0
     assert len(rates) == 6
-    assert all(0.01 < rate < 0.1 for rate in rates.values()), rates
+    assert all(0.005 < rate < 0.1 for rate in rates.values()), rates
 
 
-def test_no_input_of_the_demo_is_infinite_or_empty(real: Cohort) -> None:
+def test_no_input_of_the_demo_is_infinite_or_empty(real: Made) -> None:
     for frame in real.inputs.values():
         assert not np.isinf(frame.to_numpy()).any()
         assert frame.notna().any().all()

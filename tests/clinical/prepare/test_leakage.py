@@ -419,7 +419,7 @@ CASES = {
         EICU_OUTCOMES,
         HOURS * 60,
         60,
-        frozenset({"apache.parquet"}),
+        frozenset({"apache.parquet", "scores.parquet"}),
     ),
     "physionet2012": Case(
         physionet,

@@ -19,11 +19,20 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "cm2": {"imputation": "mean", "components": 2, "width": 8, "hide": 0.0},
     "daft": {"bottleneck": 16},
     "drfuse": {},
+    "flex-moe": {"depth": 2, "heads": 2, "experts": 4, "top": 2, "patches": 3},
+    "healnet": {"depth": 1, "latents": 3, "heads": 2},
     "interleaved": {"layers": 1, "heads": 2, "points": 4, "waves": 8},
     "late": {},
     "lsmt": {"depth": 1, "heads": 2, "latents": 3, "readings": 1},
+    "m3care": {"depth": 1, "heads": 2, "reference": 12},
     "medfuse": {"width": 16},
+    "missing-token": {"depth": 1, "heads": 2},
     "mmtm": {},
+    "modality-dropout": {"rate": 0.0},
+    "muse": {"reference": 12, "agreement": 0.1, "outcome": 0.1},
+    "shaspec": {"rate": 0.0},
+    "smil": {"priors": 3, "width": 16},
+    "umse": {"depth": 2, "heads": 2, "bottlenecks": 2},
     "unified": {},
     "unimodal": {},
 }
@@ -33,10 +42,12 @@ names = pytest.mark.parametrize("name", NAMES)
 
 
 def build(name: str, kinds: tuple[str, ...], labels: int = 3, dim: int = 8) -> Model:
-    """A model with tiny encoders and without dropout."""
+    """A model with tiny encoders and without dropout, that has met some training rows."""
     encoders = {kind: encoder(kind, dim) for kind in kinds}
     torch.manual_seed(1)
-    return models.REGISTRY[name](encoders, labels, dropout=0.0, **OPTIONS[name])
+    model = models.REGISTRY[name](encoders, labels, dropout=0.0, **OPTIONS[name])
+    model.refer(clinical_batch(kinds, 12, seed=7))
+    return model
 
 
 def total(model: Model, batch: Batch) -> Tensor:
@@ -120,6 +131,7 @@ def test_overfits_eight_rows(name: str) -> None:
         optimizer.zero_grad()
         total(model, batch).backward()
         optimizer.step()
+    model.refer(batch)
     right = model.predict(batch).mean.gather(1, batch.target[:, None])
     assert right.min() > 0.7
 

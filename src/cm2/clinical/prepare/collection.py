@@ -16,7 +16,6 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from cm2.clinical.prepare import grid, modalities
 from cm2.clinical.prepare.errors import TableError
@@ -117,11 +116,7 @@ def write(collected: Collected, out: Path, options: Options) -> dict[str, Any]:
     }
     written = dict(_modalities(collected, events, frame, out, options))
     for name, table in collected.beside.items():
-        pq.write_table(
-            pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None),
-            out / f"{name}.parquet",
-            compression="zstd",
-        )
+        modalities.write_beside(table, name, out)
     counts |= {name: one.counts for name, one in written.items()}
     counts["stays"] = by_split(frame)
     removed, sets = write_stays(frame, written, out, options)

@@ -1,4 +1,4 @@
-"""In-hospital mortality after the first day of an eICU unit stay, as modalities.
+"""What eICU has of a stay beyond series: modalities that are numbers, and the score to beat.
 
 Source: Pollard et al. (2018), The eICU Collaborative Research Database, Scientific Data 5:180178.
 Every row used here was both measured and written down before the prediction time (the series of
@@ -8,10 +8,6 @@ known only at discharge is ever read (``docs`` of the columns: https://eicu-crd.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
-import ibis
 import ibis.expr.types as ir
 import numpy as np
 import pandas as pd
@@ -20,76 +16,12 @@ from cm2.clinical.prepare import eicu_columns as columns
 from cm2.clinical.prepare.eicu_columns import STAY
 from cm2.clinical.prepare.eicu_measured import measured
 from cm2.clinical.prepare.eicu_window import Window
-from cm2.clinical.prepare.errors import TableError
 from cm2.clinical.prepare.source import Raw
-from cm2.clinical.prepare.tables import Tables
 
-__all__ = ["Cohort", "featurize", "in_hospital_mortality", "numbers"]
+__all__ = ["DAY", "numbers", "scores"]
 
-
-@dataclass(frozen=True)
-class Cohort:
-    """Stays with their modalities, outcome and the clinical score to beat.
-
-    Attributes:
-        inputs: Numeric modalities, one frame each, indexed by stay; a row of NaN where the stay
-            lacks the modality.
-        documents: Modalities of coded paths, one line a path; null where the stay lacks it. A
-            modality may have numbers and a document.
-        target: 1 for death in hospital, else 0.
-        patient: The patient of each stay (a patient may have several).
-        score: Hospital mortality predicted by APACHE IVa; NaN where there is none.
-        flow: The cohort's making: what was found, each exclusion, what is left.
-        unreadable: Number of values of ``"table.column"`` that were not numbers.
-    """
-
-    inputs: dict[str, pd.DataFrame]
-    documents: dict[str, pd.Series]
-    target: pd.Series
-    patient: pd.Series
-    score: pd.Series
-    flow: list[tuple[str, int]]
-    unreadable: dict[str, int]
-
-
-def in_hospital_mortality(folder: Path, *, hours: float | int = 24) -> Cohort:
-    """Builds the cohort of stays that last at least ``hours``, seen through their first ``hours``.
-
-    Args:
-        folder: The raw eICU tables, as ``.csv``, ``.csv.gz`` or ``.parquet``.
-        hours: Prediction time, counted from admission to the unit. APACHE's variables are the
-            worst of the first day, so that they are left out where this is under 24.
-
-    Raises:
-        FileNotFoundError: A table is missing.
-        TableError: A column is missing, a file is broken, or no stay is left.
-    """
-    if not hours > 0:
-        raise ValueError(f"hours must be positive, got {hours}")
-    with Tables(folder, columns.WANTED) as tables:
-        minutes = hours * 60.0
-        stays, flow = _stays(tables["patient"].execute().sort_values(STAY), minutes)
-        index = pd.Index(stays[STAY], name=STAY)
-        kept = ibis.memtable(pd.DataFrame({STAY: index}))
-        window = Window(tables, kept, minutes)
-        treatment = window.document(window.treatments())
-        inputs = numbers(window, stays, treatment)
-        documents = {
-            "notes": window.document(window.notes()),
-            "diagnosis": window.document(window.diagnoses()),
-            "treatment": treatment,
-        }
-        return Cohort(
-            inputs={name: frame.reindex(index) for name, frame in inputs.items()},
-            documents={name: text.reindex(index).rename(name) for name, text in documents.items()},
-            target=pd.Series(
-                (stays["hospitaldischargestatus"] == "Expired").to_numpy(int), index, name="died"
-            ),
-            patient=pd.Series(stays["uniquepid"].to_numpy(), index, name="patient"),
-            score=_score(tables, kept).reindex(index),
-            flow=flow,
-            unreadable=dict(sorted(tables.unreadable.items())),
-        )
+DAY = 24.0
+"""Hours after which APACHE is known: it is of the worst values of the first day."""
 
 
 def numbers(window: Window, patient: pd.DataFrame, treatment: pd.Series) -> dict[str, pd.DataFrame]:
@@ -107,65 +39,9 @@ def numbers(window: Window, patient: pd.DataFrame, treatment: pd.Series) -> dict
         "treatment": _given(treatment),
     }
     inputs |= measured(window)
-    if window.minutes >= 24 * 60:
+    if window.minutes >= DAY * 60:
         inputs["apache"] = _apache(window.tables, window.kept)
     return inputs
-
-
-def featurize(
-    cohort: Cohort, train: pd.Index, *, dimensions: int = 16, seed: int = 0
-) -> dict[str, pd.DataFrame]:
-    """Returns every modality as numbers; documents are vectorised on training rows only.
-
-    Args:
-        cohort: What ``in_hospital_mortality`` returned.
-        train: Index labels (stays) of the training rows.
-        dimensions: Numbers a document.
-        seed: Of the randomised SVD.
-    """
-    # scikit-learn is slow to import, and `cm2 prepare` does without it.
-    from cm2.clinical.prepare.documents import vectorize
-
-    return {
-        name: pd.concat(
-            [
-                *([cohort.inputs[name]] if name in cohort.inputs else []),
-                *(
-                    [vectorize(cohort.documents[name], train, dimensions, seed=seed)]
-                    if name in cohort.documents
-                    else []
-                ),
-            ],
-            axis=1,
-        )
-        for name in dict.fromkeys([*cohort.inputs, *cohort.documents])
-    }
-
-
-def _stays(patient: pd.DataFrame, minutes: float) -> tuple[pd.DataFrame, list[tuple[str, int]]]:
-    """Applies the exclusions one after the other and counts each."""
-    if repeated := int(patient[STAY].duplicated().sum()):
-        raise TableError(f"table patient: {repeated} rows repeat a {STAY}, one row a stay expected")
-    flow = [("unit stays in the folder", len(patient))]
-    exclusions = {
-        "no stay or patient identifier": lambda p: p[STAY].isna() | p["uniquepid"].isna(),
-        "no time of unit discharge": lambda p: p["unitdischargeoffset"].isna(),
-        f"left the unit before {minutes / 60:g} h": lambda p: p["unitdischargeoffset"] < minutes,
-        "hospital discharge status unknown": lambda p: (
-            ~p["hospitaldischargestatus"].isin(["Alive", "Expired"])
-        ),
-    }
-    for reason, excluded in exclusions.items():
-        out = excluded(patient).to_numpy(bool)
-        patient = patient[~out]
-        flow.append((f"excluded: {reason}", int(out.sum())))
-    flow.append(("stays kept", len(patient)))
-    flow.append(
-        ("deaths in hospital", int((patient["hospitaldischargestatus"] == "Expired").sum()))
-    )
-    if patient.empty:
-        raise TableError(f"no stay is left: {flow}")
-    return patient.astype({STAY: "int64"}).reset_index(drop=True), flow
 
 
 def _static(patient: pd.DataFrame, window: Window) -> pd.DataFrame:
@@ -231,9 +107,17 @@ def _one_row(table: ir.Table, kept: ir.Table, names: tuple[str, ...], key: str) 
     return frame.drop_duplicates(STAY).set_index(STAY).sort_index()
 
 
-def _score(tables: Raw, kept: ir.Table) -> pd.Series:
+def scores(tables: Raw, kept: ir.Table) -> pd.DataFrame:
+    """Hospital mortality as APACHE IVa predicts it; NaN where a stay has no prediction.
+
+    Args:
+        tables: The raw tables.
+        kept: A column ``patientunitstayid``: the stays.
+    """
     result = tables["apachepatientresult"]
     result = result.filter(result.apacheversion == "IVa")
     frame = _one_row(result, kept, ("predictedhospitalmortality",), "apachepatientresultsid")
     score = frame["predictedhospitalmortality"].astype("float64")
-    return score.where(score.between(0, 1)).rename("apache_iva")
+    stays = np.sort(kept.execute()[STAY].to_numpy())
+    known = score.where(score.between(0, 1)).reindex(stays)
+    return known.rename("apache_iva").rename_axis("stay_id").to_frame()

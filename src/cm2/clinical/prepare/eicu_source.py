@@ -201,6 +201,10 @@ class EICU(Source):
         parts = {"notes": window.notes(), "diagnosis": window.diagnoses()}
         return {name: _rows(window.first(part)) for name, part in parts.items()}
 
+    def scores(self, stays: ir.Table, hours: float) -> pd.DataFrame | None:
+        kept = stays.select(stays.stay_id.name(STAY))
+        return eicu.scores(self.raw, kept) if hours >= eicu.DAY else None
+
     def _window(self, stays: ir.Table, hours: float) -> Window:
         return Window(self.raw, stays.select(stays.stay_id.name(STAY)), hours * 60)
 

@@ -257,6 +257,18 @@ def write_tabular(frame: pd.DataFrame, name: str, out: Path) -> Written:
     return Written(facts, {int(stay) for stay in there.index}, {"stays": len(there)})
 
 
+def write_beside(table: pd.DataFrame, name: str, out: Path) -> None:
+    """Writes a table that is no modality.
+
+    Args:
+        table: With ``stay_id``, in its final order.
+        name: Of its file.
+        out: The folder.
+    """
+    plain = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
+    pq.write_table(plain, out / f"{name}.parquet", compression="zstd")
+
+
 def write_lines(engine: Engine, lines: ir.Table, name: str, out: Path) -> Written:
     """Writes coded paths of eICU as text, one row a line.
 

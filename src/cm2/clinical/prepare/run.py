@@ -110,6 +110,10 @@ class Run:
         variables = VARIABLES if measured is None else measured.variables
         written = dict(self._modalities(cohort.kept, read, frame, accepted, variables, pictures))
         counts |= {name: one.counts for name, one in written.items()}
+        with self.engine.guard():
+            scores = self.source.scores(cohort.kept, self.options.hours)
+        if scores is not None:
+            modalities.write_beside(scores.reset_index(), "scores", self.out)
         counts["stays"] = by_split(frame)
         removed, sets = write_stays(frame, written, self.out, self.options)
         return {

@@ -254,6 +254,18 @@ class Source(ABC):
         """
         return {}
 
+    def scores(self, stays: ir.Table, hours: float) -> pd.DataFrame | None:
+        """Returns clinical scores to compare a model with, which are no modality; None without.
+
+        Args:
+            stays: Normalised stays that are kept.
+            hours: Length of the window, after which a score may be known.
+
+        Returns:
+            A column a score, by ``stay_id``; NaN where a stay has none.
+        """
+        return None
+
 
 SOURCES: Registry[Source] = Registry("source")
 register = SOURCES.register

@@ -21,6 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from cm2.core.removal import hidden
 from cm2.estimators.heads.base import Head, class_prior, register, stratified_folds
 from cm2.estimators.heads.held_out import complete, log_loss
+from cm2.estimators.heads.threads import one_thread
 from cm2.samples.inputs import Blocks
 from cm2.samples.targets import row_weights
 
@@ -107,6 +108,7 @@ class Early(Head):
         self.cross_fit(blocks, y, sample_weight, folds, groups)
         return self
 
+    @one_thread()
     def cross_fit(
         self,
         blocks: Blocks,

@@ -20,6 +20,7 @@ from sklearn.base import clone
 from cm2.estimators.heads.base import Head, class_prior, register, stratified_folds
 from cm2.estimators.heads.block_gaussian import BlockGaussian
 from cm2.estimators.heads.scores import KINDS, TREES, Expert
+from cm2.estimators.heads.threads import one_thread
 from cm2.samples.inputs import Blocks
 from cm2.samples.targets import row_weights
 
@@ -114,6 +115,7 @@ class Experts(Head):
             scores[np.ix_(rows, self.gaussian_.block == m)] = expert.log_odds(log_proba)
         return self._posterior(self.gaussian_.log_density(scores, blocks.present), self.beta_)
 
+    @one_thread()
     def _fit(
         self,
         blocks: Blocks,

@@ -22,7 +22,7 @@ from cm2.estimators.heads.encoding import try_encoder
 from cm2.estimators.heads.networks import Networks
 from cm2.networks.models import Model
 from cm2.networks.training import VALIDATION_ROWS, train
-from cm2.samples.batches import ArrayDataset
+from cm2.samples.batches import ArrayDataset, Rows
 from cm2.samples.inputs import Blocks
 from cm2.samples.targets import row_weights
 
@@ -59,11 +59,13 @@ class Course(NamedTuple):
         folder: For its log and its states.
         resume: Whether it goes on from a state that is there.
         begin: Called once the network is built, before its first step.
+        rows: What stands in the place of the training rows, and of those that stop the training.
     """
 
     folder: Path
     resume: bool
     begin: Callable[[], None]
+    rows: Callable[[Rows], Rows] = lambda rows: rows
 
 
 @register("fusion")
@@ -270,16 +272,18 @@ class Fusion(Networks):
             rows, stop = rows[~inner], dataset(rows[inner])
         network = self.start(self.seed + number)
         place: dict[str, Any] = {}
+        parts: list[Rows] = [dataset(rows), stop]
         if self.course is not None and self.folds == 1:
             self.networks_ = [network]
             self.course.begin()
+            parts = [self.course.rows(part) for part in parts]
             place = {"run_dir": self.course.folder, "resume": self.course.resume}
         elif self.run_dir is not None:
             place = {"run_dir": Path(self.run_dir) / f"network_{number}"}
         at_once = self.options["batch_size"] if blocks.inputs else VALIDATION_ROWS
         options: dict[str, Any] = {"validation_batch_size": at_once} | self.options | place
         seed = self.seed + number
-        return train(network, self._task, dataset(rows), stop, seed=seed, **options).cpu()
+        return train(network, self._task, *parts, seed=seed, **options).cpu()
 
     def _prepare(self, blocks: Blocks, y: Int[ndarray, " n ..."]) -> None:
         """Notes what the networks are built of."""

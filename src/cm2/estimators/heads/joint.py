@@ -21,6 +21,7 @@ from cm2.estimators.heads.base import Head, class_prior, register, stratified_fo
 from cm2.estimators.heads.held_out import clearly_lower
 from cm2.estimators.heads.laws import CopulaLaws, FullLaws, Laws
 from cm2.estimators.heads.projection import Projection
+from cm2.estimators.heads.threads import one_thread
 from cm2.evaluation.bootstrap import numbered
 from cm2.samples.inputs import Blocks
 from cm2.samples.targets import row_weights
@@ -193,6 +194,7 @@ class JointHead(Head):
         z = self.projection_.transform(blocks)[:, :, : self.dim_]
         return z if self.margin_ == "components" else self.projection_.scores(z, blocks.present)
 
+    @one_thread()
     def _fit(
         self,
         blocks: Blocks,

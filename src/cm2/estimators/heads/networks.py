@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -227,3 +227,25 @@ def placed(networks: Sequence[Model], accelerator: str) -> Iterator[torch.device
     finally:
         for one in networks:
             one.cpu()
+
+
+def inside(part: Any) -> Iterator[Model]:
+    """Yields the networks of a fitted head and of all heads in it, or of several heads."""
+    if isinstance(part, Networks):  # a pool keeps its heads as they were given, too, unfitted
+        yield from getattr(part, "networks_", ())
+    inner: list[Any] = []
+    if isinstance(part, Mapping | list):
+        inner = list(part.values() if isinstance(part, Mapping) else part)
+    elif isinstance(part, Head):
+        inner = list(vars(part).values())
+    for one in inner:
+        yield from inside(one)
+
+
+def keep_reference(part: Any, *, keep: bool) -> dict[str, int]:
+    """How many training embeddings the networks of a head read; they are cleared if not kept."""
+    references = [one.reference for one in inside(part) if one.reference is not None]
+    if not keep:
+        for one in references:
+            one.clear()
+    return {"training_embeddings": sum(one.rows for one in references)} if references else {}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cm2.core.records import Batch, Output, Steps
 from cm2.core.registry import Registry
 from cm2.networks.encoders import Encoder, embed_together
+from cm2.networks.models.reference import Patients, Reference
 
 
 class Prediction(NamedTuple):
@@ -38,9 +39,12 @@ class Model(nn.Module, ABC):
     Attributes:
         exclusive: Whether labels exclude each other; several do until a task says otherwise, which
             training tells the model. It is part of the state.
+        reference: Training rows that prediction compares with, of a model that reads other
+            patients; ``None`` for all others.
     """
 
     exclusive: Tensor
+    reference: Reference | None
 
     def __init__(self, encoders: Mapping[str, Encoder], labels: int) -> None:
         widths = {name: encoder.dim for name, encoder in encoders.items()}
@@ -52,6 +56,7 @@ class Model(nn.Module, ABC):
         self.modalities = tuple(encoders)
         self.dim = next(iter(widths.values()))
         self.labels = labels
+        self.reference = None
         self._encoders = nn.ModuleList(encoders.values())
         self.register_buffer("exclusive", torch.tensor(labels > 1))
 
@@ -110,6 +115,20 @@ class Model(nn.Module, ABC):
     def initialize(self, batch: Batch) -> None:
         """Starts from data what should be; nothing, unless a model overrides this."""
 
+    @torch.no_grad()
+    def refer(self, batch: Batch) -> None:
+        """Keeps the first training rows of a batch as reference, in a model that has one.
+
+        Training calls this before each validation, so that the rows lie where encoders put them.
+        """
+        if self.reference is None:
+            return
+        training = self.training
+        self.eval()
+        first = next(pieces(batch, len(self.reference)))
+        self.reference.fill(Patients(self.raw(first), first.present))
+        self.train(training)
+
     def restarted(self) -> list[nn.Parameter]:
         """Returns the parameters that ``initialize`` sets, whose optimiser state is then stale."""
         return []
@@ -139,6 +158,25 @@ def shown(present: Bool[Tensor, "batch modality"]) -> Bool[Tensor, "batch modali
     What is averaged over present modalities is then defined for it, and depends on no input.
     """
     return present | ~present.any(dim=-1, keepdim=True)
+
+
+def hide(present: Bool[Tensor, "batch modality"], rate: float) -> Bool[Tensor, "batch modality"]:
+    """Hides present modalities at random; a row that has any keeps at least one."""
+    score = torch.rand(present.shape, device=present.device).masked_fill(~present, -1.0)
+    best = torch.zeros_like(present).scatter(-1, score.argmax(dim=-1, keepdim=True), True)
+    return present & ((score >= rate) | best)
+
+
+def part_of(present: Bool[Tensor, "batch modality"]) -> Bool[Tensor, "batch modality"]:
+    """Leaves some of what a row has, never all of two or more, and never nothing.
+
+    How many are left is drawn evenly, from one to one less than there are.
+    """
+    count = present.sum(dim=1, keepdim=True)
+    chance = torch.rand(len(present), 1, device=present.device)
+    left = 1 + (chance * (count - 1)).floor()
+    luck = torch.rand(present.shape, device=present.device).masked_fill(~present, -1.0)
+    return present & (luck.argsort(dim=1, descending=True).argsort(dim=1) < left)
 
 
 def average(

@@ -29,6 +29,7 @@ from cm2.networks.models.auxiliary import Auxiliary
 from cm2.networks.models.base import (
     Model,
     Prediction,
+    hide,
     pieces,
     register,
     single_precision,
@@ -245,9 +246,7 @@ class CM2(Model):
 
     def hidden(self, present: Bool[Tensor, "batch modality"]) -> Bool[Tensor, "batch modality"]:
         """Hides present modalities at random; a row that has any keeps at least one."""
-        score = torch.rand(present.shape, device=present.device).masked_fill(~present, -1.0)
-        best = torch.zeros_like(present).scatter(-1, score.argmax(dim=-1, keepdim=True), True)
-        return present & ((score >= self.hide) | best)
+        return hide(present, self.hide)
 
     def forward(self, batch: Batch) -> Output:
         """Returns logits after one imputation, the objective's penalties, and auxiliary logits.

@@ -6,16 +6,15 @@ diverse data for more accurate diagnosis, https://arxiv.org/abs/2212.09162.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from cm2.core.records import Batch, Output, Steps
-from cm2.networks.attention import Block, hidden, sinusoids
+from cm2.networks.attention import Block, fourier, gated, hidden, sinusoids
 from cm2.networks.encoders import Encoder
 from cm2.networks.models.base import Model, register
 
@@ -150,10 +149,11 @@ class Perceiver(nn.Module):
         self.before = nn.LayerNorm(dim)
         self.latents = nn.Parameter(torch.randn(latents, dim))
         told = dim + 2 * BANDS + 1
+        options: dict[str, Any] = {"dropout": dropout, "bias": False}
         blocks = [
             (
-                Block(dim, told, heads=1, then=gated(dim, dropout), dropout=dropout, bias=False),
-                Block(dim, heads=heads, then=gated(dim, dropout), dropout=dropout, bias=False),
+                Block(dim, told, heads=1, then=gated(dim, nn.GELU(), dropout), **options),
+                Block(dim, heads=heads, then=gated(dim, nn.GELU(), dropout), **options),
             )
             for _ in range(readings)
         ]
@@ -173,29 +173,4 @@ class Perceiver(nn.Module):
 
     def waves(self, hours: Float[Tensor, "batch step"]) -> Float[Tensor, "batch step wave"]:
         """Returns sines and cosines of each hour, and its place in the window, from -1 to 1."""
-        place = (2 * hours / self.horizon - 1).unsqueeze(-1)
-        angle = place * torch.linspace(1.0, FASTEST, BANDS, device=hours.device) * math.pi
-        return torch.cat([angle.sin(), angle.cos(), place], dim=-1)
-
-
-class GatedGELU(nn.Module):
-    """One half of the units times the GELU of the other.
-
-    Source: Shazeer (2020), GLU variants improve transformer, https://arxiv.org/abs/2002.05202.
-    """
-
-    def forward(self, x: Float[Tensor, "*step double"]) -> Float[Tensor, "*step single"]:
-        """Returns half as many units."""
-        value, gate = x.chunk(2, dim=-1)
-        return value * F.gelu(gate)
-
-
-def gated(dim: int, dropout: float) -> nn.Sequential:
-    """A gated hidden layer of four times the width, on normalised vectors."""
-    return nn.Sequential(
-        nn.LayerNorm(dim),
-        nn.Linear(dim, 8 * dim),
-        GatedGELU(),
-        nn.Linear(4 * dim, dim),
-        nn.Dropout(dropout),
-    )
+        return fourier(2 * hours / self.horizon - 1, BANDS, FASTEST)

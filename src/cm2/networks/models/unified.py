@@ -26,7 +26,10 @@ class Unified(Model):
 
     Simplified: the source takes batches of single modalities and of pairs in turn; here one batch
     has rows of both kinds, and each row contributes the losses that it can. Beyond the source: any
-    number of modalities.
+    number of modalities. The code that its authors published (https://github.com/nyuad-cai/MedFuse,
+    fusion ``unified``) has the joint classifier alone: from the same weights its logits of complete
+    rows are these, where an image is absent it reads one of zeros, and nothing trains the
+    classifiers of single modalities.
 
     Args:
         encoders: Encoder of each modality, all of one ``dim``.

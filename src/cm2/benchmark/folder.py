@@ -1,0 +1,144 @@
+"""The folder of a benchmark: a file a fit, so that an interrupted run goes on where it stopped.
+
+``config.json`` (what was asked, versions), ``predictions/STUDY/METHOD/SEED.WHERE.npz`` (test rows,
+probabilities under each pattern, seconds; or why there are none), ``outcomes/STUDY.npz`` (target
+and an anonymous number for each patient), and what is made of them: ``table.csv``, ``tables/``,
+``figures/`` and ``report.html``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from cm2.benchmark.jobs import Done
+from cm2.benchmark.patterns import Pattern
+from cm2.benchmark.studies import Study
+from cm2.core.errors import InputError
+from cm2.core.files import replacing
+
+CONFIG = "config.json"
+
+
+class Job(NamedTuple):
+    """One fit.
+
+    Attributes:
+        study: Name of the data.
+        method: Name of the method.
+        seed: Of split, removal and method.
+        patterns: What is removed; they agree for the training rows.
+    """
+
+    study: str
+    method: str
+    seed: int
+    patterns: tuple[Pattern, ...]
+
+
+class Kept(NamedTuple):
+    """What the folder holds of a fit.
+
+    Attributes:
+        rows: The test rows; none if the fit failed.
+        probability: Of the classes, for each pattern.
+        fit: Seconds.
+        predict: Seconds.
+        fault: Why there are no predictions; "" where there are.
+    """
+
+    rows: Int[ndarray, " test"]
+    probability: dict[Pattern, Float[ndarray, "test label"]]
+    fit: float
+    predict: float
+    fault: str
+
+
+def place(out: Path, job: Job) -> Path:
+    """The file of a fit."""
+    trained = job.patterns[0].at("train")
+    learned = "observed" if trained.rate == 0 else f"{trained.rule}-{trained.rate:g}"
+    method = re.sub(r"[^a-z0-9]+", "-", job.method.lower().replace("²", "2")).strip("-")
+    return out / "predictions" / job.study / method / f"{job.seed}.{learned}.npz"
+
+
+def save(out: Path, job: Job, done: Done | None, fault: str = "") -> None:
+    """Writes what came of a fit, in one step."""
+    path = place(out, job)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    about: dict[str, Any] = {"patterns": [list(one) for one in job.patterns], "fault": fault}
+    arrays: dict[str, Any] = {}
+    if done is not None:
+        about |= {"fit": done.fit, "predict": done.predict}
+        arrays = {f"p{k}": done.probability[one] for k, one in enumerate(job.patterns)}
+        arrays["rows"] = done.rows
+    with replacing(path) as part, part.open("wb") as file:
+        np.savez_compressed(file, about=json.dumps(about), **arrays)
+
+
+def load(out: Path, job: Job) -> Kept | None:
+    """Reads what came of a fit; None if it was not done, or not for all patterns.
+
+    Raises:
+        InputError: If the file is damaged.
+    """
+    path = place(out, job)
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            about = json.loads(str(file["about"]))
+            known = [Pattern(*one) for one in about["patterns"]]
+            if not set(job.patterns) <= set(known):
+                return None
+            if about["fault"]:
+                return Kept(np.zeros(0, np.int64), {}, np.nan, np.nan, about["fault"])
+            probability = {one: file[f"p{known.index(one)}"] for one in job.patterns}
+            return Kept(file["rows"], probability, about["fit"], about["predict"], "")
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise InputError(f"{path} is damaged; delete it, and it is made again") from error
+
+
+def write_outcome(out: Path, name: str, study: Study) -> None:
+    """Keeps the target and who each row is of, by lot."""
+    path = out / "outcomes" / f"{name}.npz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part, part.open("wb") as file:
+        np.savez_compressed(file, y=study.y, groups=study.groups)
+
+
+def begin(out: Path, asked: dict[str, Any], names: Sequence[str]) -> None:
+    """Makes the folder, or finds that it is one of the same question.
+
+    Args:
+        out: Where.
+        asked: What decides predictions, and must agree with what the folder holds.
+        names: Entries of an earlier benchmark, beside which nothing else may lie.
+
+    Raises:
+        InputError: If it holds something else.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out names {out}, which is a file; give a folder")
+    if out.is_dir() and any(out.iterdir()) and not (out / CONFIG).is_file():
+        raise InputError(
+            f"--out names {out}, which is not empty and holds no benchmark; give a new folder"
+        )
+    if (out / CONFIG).is_file():
+        found = json.loads((out / CONFIG).read_text(encoding="utf-8"))
+        differ = sorted(key for key in names if found.get(key) != asked[key])
+        if differ:
+            raise InputError(
+                f"--out names {out}, which holds a benchmark of another {', '.join(differ)}; "
+                "give a new folder"
+            )
+    out.mkdir(parents=True, exist_ok=True)
+    with replacing(out / CONFIG) as part:
+        part.write_text(json.dumps(asked, indent=1), encoding="utf-8")

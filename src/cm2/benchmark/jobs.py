@@ -1,0 +1,107 @@
+"""One fit of one method on one split, and what it predicts where modalities were removed."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from cm2.benchmark.methods import Budget, Method
+from cm2.benchmark.patterns import Pattern, apply
+from cm2.benchmark.studies import Study
+
+
+class TimeUpError(Exception):
+    """A fit took longer than it may."""
+
+
+class Done(NamedTuple):
+    """What came of a fit.
+
+    Attributes:
+        rows: The test rows.
+        probability: Of the classes, for each pattern.
+        fit: Seconds.
+        predict: Seconds for the test rows, once.
+        method: The fitted method.
+    """
+
+    rows: Int[ndarray, " test"]
+    probability: dict[Pattern, Float[ndarray, "test label"]]
+    fit: float
+    predict: float
+    method: Any
+
+
+@contextmanager
+def limited(seconds: float | None) -> Iterator[None]:
+    """Ends what runs inside after some seconds.
+
+    Raises:
+        TimeUpError: If it had not ended.
+        ValueError: Where there is no signal to end it by: on Windows, and beside the main thread.
+    """
+    if seconds is None:
+        yield
+        return
+    if not hasattr(signal, "SIGALRM") or threading.current_thread() is not threading.main_thread():
+        raise ValueError("a time limit needs signals, which only a POSIX main thread has")
+
+    def stop(*_: object) -> None:
+        raise TimeUpError(f"more than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def run(
+    study: Study,
+    method: Method,
+    budget: Budget,
+    patterns: Sequence[Pattern],
+    limit: float | None = None,
+) -> Done:
+    """Fits a method once and predicts the test rows under each pattern.
+
+    Test rows come in no other way, and all patterns remove the same from the training rows.
+
+    Args:
+        study: The data.
+        method: What is fitted.
+        budget: Its seed is that of the split and of what is removed, too.
+        patterns: What is removed; they agree for the training rows.
+        limit: Seconds that a fit may take.
+
+    Raises:
+        TimeUpError: If the fit took longer.
+        ValueError: If patterns differ for training rows.
+    """
+    if len({pattern.at("train") for pattern in patterns}) != 1:
+        raise ValueError("patterns of one fit should remove the same from the training rows")
+    train, test = study.split(budget.seed)
+    blocks = study.blocks(train)
+    learned, asked = ({n: x[rows] for n, x in blocks.items()} for rows in (train, test))
+    made = method.build(budget)
+    start = time.perf_counter()
+    with limited(limit):
+        given = apply(patterns[0], "train", learned, budget.seed)
+        made.fit(given, study.y[train], groups=study.groups[train])
+    fitted = time.perf_counter()
+    probability = {}
+    for pattern in patterns:
+        X = apply(pattern, "test", asked, budget.seed)
+        probability[pattern] = np.asarray(made.predict_proba(X), dtype=float)
+    each = (time.perf_counter() - fitted) / len(patterns)
+    return Done(test, probability, fitted - start, each, made)

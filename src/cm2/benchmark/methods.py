@@ -1,0 +1,168 @@
+"""The methods that are compared: CM² and its rivals, by the name under which they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from cm2.estimators.baselines import Concatenated, Imputed, LateFusion, Stacking
+from cm2.estimators.classifier import CM2Classifier
+
+
+@runtime_checkable
+class Fits(Protocol):
+    """What a method is: a classifier of scikit-learn's that takes a dict of modalities."""
+
+    def fit(self, X: dict[str, Any], y: Int[ndarray, " n"], *, groups: Int[ndarray, " n"]) -> Any:
+        """Learns from rows, NaN where a modality is missing."""
+
+    def predict_proba(self, X: dict[str, Any]) -> Float[ndarray, "n label"]:
+        """Probabilities of the classes."""
+
+
+class Budget(NamedTuple):
+    """What a fit may use.
+
+    Attributes:
+        seed: Of all that is random in a method.
+        epochs: Largest number of passes of a network over the training rows.
+        log: Folder for the log of training; None for none.
+    """
+
+    seed: int
+    epochs: int
+    log: str | None = None
+
+
+class Method(NamedTuple):
+    """A method of the table.
+
+    Attributes:
+        build: Makes it, unfitted.
+        about: One line on it.
+        ours: Whether it is CM², and no rival.
+        seconds: Of a fit on a thousand rows of seven modalities, on one thread of 2020s hardware.
+    """
+
+    build: Callable[[Budget], Fits]
+    about: str
+    ours: bool = False
+    seconds: float = 1.0
+
+
+def _cm2(**options: Any) -> Callable[[Budget], Fits]:
+    """CM2Classifier with some options."""
+
+    def build(budget: Budget) -> Fits:
+        common: dict[str, Any] = {"max_epochs": budget.epochs, "random_state": budget.seed}
+        made: Fits = CM2Classifier(**common, run_dir=budget.log, **options)
+        return made
+
+    return build
+
+
+def _network(name: str) -> Callable[[Budget], Fits]:
+    return _cm2(head="fusion", network=name)
+
+
+POOLED = "CM², pooled heads"
+LATE_FUSION = "late fusion"
+
+METHODS: dict[str, Method] = {
+    POOLED: Method(
+        _cm2(),
+        "the estimator's default: linear, boosting, joint, expert and network heads, pooled",
+        ours=True,
+        seconds=30,
+    ),
+    "CM², joint": Method(
+        _cm2(head="joint"),
+        "Bayes' rule with class-conditional joint laws of all coordinates of all modalities",
+        ours=True,
+        seconds=6,
+    ),
+    "CM², network": Method(
+        _cm2(head="fusion"),
+        "the fusion head alone; missing embeddings are their means given the others",
+        ours=True,
+        seconds=20,
+    ),
+    "CM², conditional": Method(
+        _cm2(head="fusion", imputation="conditional"),
+        "the same; missing embeddings drawn given the others",
+        ours=True,
+        seconds=25,
+    ),
+    "CM², marginal": Method(
+        _cm2(head="fusion", imputation="marginal"),
+        "the same, drawn without looking at the others, as in the paper",
+        ours=True,
+        seconds=20,
+    ),
+    "CM², zero-filled": Method(
+        _cm2(head="fusion", imputation="zero"),
+        "the same, missing embeddings are zero",
+        ours=True,
+        seconds=20,
+    ),
+    "LR + dropout": Method(
+        _cm2(head="linear"),
+        "logistic regression on all features, clipped, with flags, trained on copies of the rows "
+        "with modalities removed (the pool's linear head alone)",
+        seconds=2,
+    ),
+    "boosting + dropout": Method(
+        _cm2(head="boosting"),
+        "gradient boosting on all features, trained on such copies (the pool's head alone)",
+        seconds=5,
+    ),
+    "concat. LR": Method(
+        lambda budget: Concatenated("linear", random_state=budget.seed),
+        "logistic regression on all features side by side, gaps filled and flagged",
+        seconds=2,
+    ),
+    "concat. boosting": Method(
+        lambda budget: Concatenated("boosting", random_state=budget.seed),
+        "gradient boosting on all features side by side, gaps as they are",
+        seconds=6,
+    ),
+    "imputed LR": Method(
+        lambda budget: Imputed(random_state=budget.seed),
+        "logistic regression on all features, gaps filled by chained ridge regressions",
+        seconds=20,
+    ),
+    "stacking": Method(
+        lambda budget: Stacking(random_state=budget.seed),
+        "logistic regression on the log odds of one logistic regression a modality",
+        seconds=2,
+    ),
+    LATE_FUSION: Method(
+        lambda budget: LateFusion("linear", random_state=budget.seed),
+        "a logistic regression each modality, mean probability of those present",
+        seconds=2,
+    ),
+    "late fusion, log": Method(
+        lambda budget: LateFusion("linear", "log", random_state=budget.seed),
+        "the same, geometric mean",
+        seconds=2,
+    ),
+    "late fusion, forests": Method(
+        lambda budget: LateFusion("forest", random_state=budget.seed),
+        "a random forest each modality, mean probability of those present",
+        seconds=10,
+    ),
+    "late fusion, forests, log": Method(
+        lambda budget: LateFusion("forest", "log", random_state=budget.seed),
+        "the same, geometric mean",
+        seconds=10,
+    ),
+    "MedFuse": Method(
+        _network("medfuse"),
+        "Hayat et al. 2022: an LSTM over embeddings, a learned one where one is missing",
+        seconds=12,
+    ),
+}
+"""Every method; a new one is one entry."""

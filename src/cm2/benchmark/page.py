@@ -1,0 +1,167 @@
+"""The page of a benchmark: where CM² loses comes first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cm2.benchmark import results
+from cm2.benchmark.folder import Job
+from cm2.benchmark.methods import POOLED
+from cm2.benchmark.patterns import apply
+from cm2.benchmark.results import COMPARED, SLOPE
+from cm2.benchmark.run import Settings
+from cm2.evaluation import bootstrap, calibrated, report
+from cm2.evaluation.figures import comparison, ranks, style
+
+SHOWN = ("AUROC", "AUPR", "log loss", "Brier", SLOPE)
+REPLICATES = 200
+"""Bootstrap draws behind the intervals of slopes, each of which is a regression."""
+
+
+def write(out: Path, settings: Settings, jobs: Sequence[Job], replicates: int = 4000) -> Path:
+    """Writes tables, figures and the page; returns the path of the page.
+
+    Args:
+        out: The folder, with all predictions.
+        settings: Of the benchmark.
+        jobs: Its fits.
+        replicates: Bootstrap draws of patients.
+    """
+    results.long(out, jobs).to_csv(out / "table.csv", index=False, float_format="%.6g")
+    table = results.summarised(out, settings, jobs, replicates)
+    table.to_csv(out / "summary.csv", index=False, float_format="%.6g")
+    sections = [
+        *_verdicts(table),
+        *_ranked(out, table),
+        *(_study(out, table, name, settings) for name in settings.studies),
+        *_reliable(out, settings, jobs),
+        _how(out, table, settings, jobs),
+    ]
+    every = [one for section in sections for one in section.tables]
+    report.write_tables(out / "tables", every)
+    lead = (
+        f"{len(settings.methods)} methods on {len(settings.studies)} data sets, "
+        f"{settings.seeds} seeds. All methods see the same rows with the same modalities removed, "
+        "and no patient is on both sides of a split."
+    )
+    return report.write(out / "report.html", "CM² and its rivals", lead, sections)
+
+
+def _verdicts(table: pd.DataFrame) -> list[report.Section]:
+    """Cells that CM² loses, then all of them."""
+    if POOLED not in set(table["method"]) or (table["rival"] == "").all():
+        return []
+    found = results.verdicts(table)
+    lost = found[found["verdict"] == "worse"]
+    lines = []
+    for metric in COMPARED:
+        own = found[found["metric"] == metric]
+        hard = own[own["rate"] >= 0.3]
+        lines.append(
+            f"{metric}: of {len(own)} cells CM² is worse than the best rival of the cell in "
+            f"{(own['verdict'] == 'worse').sum()} and better in "
+            f"{(own['verdict'] == 'better').sum()} at the level .05 after Holm's correction; of "
+            f"the {len(hard)} with at least 30% removed, in {(hard['verdict'] == 'worse').sum()} "
+            f"and {(hard['verdict'] == 'better').sum()}."
+        )
+    text = [*lines, "The rival is picked on the test rows of each cell, which favours the rivals."]
+    tables = [report.Table("All cells", _rounded(found))]
+    if len(lost):
+        tables.insert(0, report.Table("Cells that CM² loses", _rounded(lost)))
+    return [report.Section("Where CM² loses and wins", text, tables)]
+
+
+def _ranked(out: Path, table: pd.DataFrame) -> list[report.Section]:
+    pictures = []
+    for metric in COMPARED:
+        ranked = results.ranks(table, metric)
+        if ranked.cells and len(ranked.mean) > 1:
+            figure = ranks.ranks(dict(ranked.mean), ranked.critical)
+            style.save(figure, out / "figures", f"ranks-{metric.replace(' ', '-')}")
+            caption = (
+                f"{metric}: mean ranks over {ranked.cells} cells. Cells of one data set are not "
+                "independent, so that the bars are too short."
+            )
+            pictures.append(report.Picture(caption, figure))
+    return [report.Section("Ranks", pictures=pictures)] if pictures else []
+
+
+def _study(out: Path, table: pd.DataFrame, name: str, settings: Settings) -> report.Section:
+    study = settings.studies[name]
+    rows = table[table["data"] == name]
+    size = rows.iloc[0]
+    prevalence = np.bincount(study.y).max() / len(study.y)
+    text = [
+        f"{study.title}: {study.source}. {size['rows']} test rows a seed; the most frequent of "
+        f"{len(study.labels)} classes has {prevalence:.1%}."
+    ]
+    known = [metric for metric in SHOWN if metric in set(rows["metric"])]
+    tables = [
+        report.Table(f"{name}: {metric}", results.by_pattern(table, metric, name))
+        for metric in known
+    ]
+    random = rows[rows["pattern"].str.contains("test only|as observed")]
+    random = random[~random["pattern"].str.contains("whole|MAR|MNAR")]
+    pictures = []
+    if random["rate"].nunique() > 1:
+        figure = comparison.comparison(random, COMPARED)
+        style.save(figure, out / "figures", name)
+        pictures.append(report.Picture("Removed at random from test rows only.", figure))
+    return report.Section(name, text, tables, pictures)
+
+
+def _reliable(out: Path, settings: Settings, jobs: Sequence[Job]) -> list[report.Section]:
+    """Calibration slopes of CM² by the number of modalities that a row lacks."""
+    tables = []
+    for cell in results.cells(out, jobs):
+        study, own = settings.studies[cell.study], cell.fits.get(POOLED, {})
+        kept = {seed: one for seed, one in own.items() if not one.fault}
+        if len(study.labels) != 2 or not kept:
+            continue
+        rows = np.concatenate([one.rows for one in kept.values()])
+        said = np.concatenate([one.probability[cell.pattern][:, 1] for one in kept.values()])
+        missing = np.concatenate(
+            [_missing(settings, cell, seed, one.rows) for seed, one in kept.items()]
+        )
+        groups = bootstrap.numbered(study.groups[rows], len(rows))
+        counts = bootstrap.draws(int(groups.max()) + 1, REPLICATES)
+        found = calibrated.by_missing(study.y[rows] == 1, said, missing, counts, groups)
+        caption = f"{cell.study}, {cell.pattern.name}: slope by modalities missing"
+        tables.append(report.Table(caption, pd.DataFrame(found)))
+    text = [
+        "By what CM²'s log odds have to be multiplied to be right, with 95% intervals over "
+        "patients; rows are those of all seeds together."
+    ]
+    return [report.Section("Calibration by what is missing", text, tables)] if tables else []
+
+
+def _missing(settings: Settings, cell: results.Cell, seed: int, rows: np.ndarray) -> np.ndarray:
+    """How many modalities each test row lacks under the pattern."""
+    study = settings.studies[cell.study]
+    train, _ = study.split(seed)
+    blocks = {name: block[rows] for name, block in study.blocks(train).items()}
+    X = apply(cell.pattern, "test", blocks, seed)
+    return np.sum([np.isnan(block).all(axis=1) for block in X.values()], axis=0)
+
+
+def _how(out: Path, table: pd.DataFrame, settings: Settings, jobs: Sequence[Job]) -> report.Section:
+    about = {name: method.about for name, method in settings.methods.items()}
+    tables = [
+        report.Table("Methods", report.pairs(about, ("method", "what"))),
+        report.Table("Seconds of a fit and its predictions, one thread", results.costs(table)),
+        report.Table("Versions", report.pairs(report.versions(), ("package", "version"))),
+    ]
+    faults = results.faults(out, jobs)
+    if faults:
+        tables.append(report.Table("Without predictions", report.pairs(faults, ("fit", "why"))))
+    limit = "none" if settings.limit is None else f"{settings.limit:g} s a fit"
+    text = [f"Time limit: {limit}. Passes of a network: at most {settings.epochs}."]
+    return report.Section("How it was run", text, tables)
+
+
+def _rounded(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.drop(columns="rate").round(4)

@@ -1,0 +1,245 @@
+"""From predictions to numbers: measures by cell, and whether CM² loses one.
+
+A cell is a data set under a pattern. The rival of a cell is the best of it on its test rows, which
+favours the rivals; differences are paired by patient, over the same seeds, and p-values are
+corrected for the number of cells by Holm (1979), A simple sequentially rejective multiple test
+procedure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import joblib
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from numpy import ndarray
+from scipy import stats
+
+from cm2.benchmark import folder
+from cm2.benchmark.folder import Job, Kept
+from cm2.benchmark.methods import POOLED
+from cm2.benchmark.patterns import Pattern
+from cm2.benchmark.run import Settings
+from cm2.evaluation import bootstrap, calibrated, summary
+
+COMPARED = ("AUROC", "log loss")
+"""Measures by which cells are won and lost."""
+
+SLOPE = "calibration slope"
+LEVEL = 0.05
+
+
+class Cell(NamedTuple):
+    """A data set under a pattern, with the fits that were made in it."""
+
+    study: str
+    pattern: Pattern
+    fits: dict[str, dict[int, Kept]]
+
+
+def cells(out: Path, jobs: Sequence[Job]) -> Iterator[Cell]:
+    """Every cell, with what the folder holds of it by method and seed."""
+    known = {job: folder.load(out, job) for job in jobs}
+    pairs = dict.fromkeys((job.study, pattern) for job in jobs for pattern in job.patterns)
+    for study, pattern in pairs:
+        fits: dict[str, dict[int, Kept]] = {}
+        for job, kept in known.items():
+            if job.study == study and pattern in job.patterns and kept is not None:
+                fits.setdefault(job.method, {})[job.seed] = kept
+        yield Cell(study, pattern, fits)
+
+
+def summarised(
+    out: Path, settings: Settings, jobs: Sequence[Job], replicates: int = 4000
+) -> pd.DataFrame:
+    """A row a data set, pattern, method and measure; see :func:`.summary.summarise`.
+
+    Args:
+        out: The folder.
+        settings: Of the benchmark.
+        jobs: Its fits.
+        replicates: Bootstrap draws of patients.
+    """
+    rivals = [name for name, method in settings.methods.items() if not method.ours]
+    tables = joblib.Parallel(n_jobs=settings.processes)(
+        joblib.delayed(_summary)(out, cell, rivals, settings, replicates)
+        for cell in cells(out, jobs)
+    )
+    return pd.concat(tables, ignore_index=True)
+
+
+def _summary(
+    out: Path, cell: Cell, rivals: Sequence[str], settings: Settings, replicates: int
+) -> pd.DataFrame:
+    with np.load(out / "outcomes" / f"{cell.study}.npz") as file:
+        y, groups = file["y"], file["groups"]
+    fits = [kept for seeds in cell.fits.values() for kept in seeds.values() if not kept.fault]
+    rows = np.unique(np.concatenate([kept.rows for kept in fits]))
+    # Patients are numbered among those who are tested in this cell.
+    number = np.full(int(groups.max()) + 1, -1)
+    number[groups[rows]] = bootstrap.numbered(groups[rows], len(rows))
+    counts = bootstrap.draws(int(number.max()) + 1, replicates)
+    scored = [
+        _scored(method, seed, kept, cell.pattern, y, counts, number[groups])
+        for method, seeds in cell.fits.items()
+        for seed, kept in seeds.items()
+        if not kept.fault
+    ]
+    ratio = settings.studies[cell.study].test_to_train
+    table = summary.summarise(scored, rivals, test_to_train=ratio)
+    table.insert(0, "pattern", cell.pattern.name)
+    table.insert(0, "data", cell.study)
+    return table
+
+
+def _scored(
+    method: str,
+    seed: int,
+    kept: Kept,
+    pattern: Pattern,
+    y: ndarray,
+    counts: ndarray,
+    patients: ndarray,
+) -> summary.Cell:
+    """All measures of one fit in one cell, and the slope where there are two classes."""
+    probability, truth = kept.probability[pattern], y[kept.rows]
+    groups = patients[kept.rows]
+    scored = summary.score(
+        method, seed, pattern.rate, truth, probability, counts, groups, kept.fit + kept.predict
+    )
+    if probability.shape[1] > 2:
+        return scored
+    own = calibrated.slope(truth == 1, probability[:, 1])
+    # Its replicates would take as long as all else; the table gives no interval of it.
+    value = np.concatenate([own, np.full(len(counts) - 1, np.nan)])
+    return scored._replace(
+        scores={**scored.scores, SLOPE: value}, rarest={**scored.rarest, SLOPE: 10**9}
+    )
+
+
+def long(out: Path, jobs: Sequence[Job]) -> pd.DataFrame:
+    """``table.csv``: a row a data set, method, pattern, seed and measure, without intervals."""
+    rows: list[dict[str, Any]] = []
+    for cell in cells(out, jobs):
+        with np.load(out / "outcomes" / f"{cell.study}.npz") as file:
+            y, groups = file["y"], file["groups"]
+        once = np.ones((1, int(groups.max()) + 1), np.int64)
+        for method, seeds in cell.fits.items():
+            for seed, kept in seeds.items():
+                about = {
+                    "data": cell.study,
+                    "method": method,
+                    "pattern": cell.pattern.name,
+                    "rate": cell.pattern.rate,
+                    "seed": seed,
+                }
+                if kept.fault:
+                    rows.append({**about, "metric": "", "value": np.nan, "fault": kept.fault})
+                    continue
+                found = _scored(method, seed, kept, cell.pattern, y, once, groups).scores
+                rows += [
+                    {**about, "metric": metric, "value": float(value[0]), "seconds": kept.fit}
+                    for metric, value in found.items()
+                ]
+    return pd.DataFrame(rows)
+
+
+def holm(p: Float[ndarray, " cell"]) -> Float[ndarray, " cell"]:
+    """P-values corrected for their number, step by step; NaN stays.
+
+    Example:
+        >>> holm(np.array([0.01, 0.04, 0.03])).round(2).tolist()
+        [0.03, 0.06, 0.06]
+    """
+    out = np.full(len(p), np.nan)
+    known = np.flatnonzero(~np.isnan(p))
+    order = known[np.argsort(p[known])]
+    scaled = p[order] * (len(order) - np.arange(len(order)))
+    out[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
+    return out
+
+
+def verdicts(table: pd.DataFrame, method: str = POOLED) -> pd.DataFrame:
+    """Whether a method is better or worse than the best rival of each cell.
+
+    Args:
+        table: What :func:`summarised` returned.
+        method: Which.
+
+    Returns:
+        A row a cell and measure of ``COMPARED``: value, rival, difference with its interval (more
+        is better for all), ``p`` by patients, ``p_holm``, and ``verdict``: better, worse or "".
+    """
+    rows = table[(table["method"] == method) & table["metric"].isin(COMPARED)].copy()
+    sign = np.where(rows["metric"].isin(summary.LOWER), -1.0, 1.0)
+    low, high = rows["difference_low"] * sign, rows["difference_high"] * sign
+    rows["low"], rows["high"] = np.minimum(low, high), np.maximum(low, high)
+    rows["difference"] *= sign
+    rows["p"] = rows["p_patients"]
+    rows["p_holm"] = np.nan
+    for _, group in rows.groupby("metric"):
+        rows.loc[group.index, "p_holm"] = holm(group["p"].to_numpy())
+    clear = rows["p_holm"] < LEVEL
+    rows["verdict"] = np.where(~clear, "", np.where(rows["difference"] > 0, "better", "worse"))
+    columns = ["data", "pattern", "rate", "metric", "value", "rival", "difference", "low", "high"]
+    return rows[[*columns, "p", "p_holm", "verdict"]].reset_index(drop=True)
+
+
+class Ranks(NamedTuple):
+    """Mean ranks of methods over cells, and by how much two must differ.
+
+    Attributes:
+        mean: Of each method, the best first.
+        critical: The critical difference at .05 (Nemenyi; Demšar 2006, Statistical comparisons of
+            classifiers over multiple data sets).
+        cells: Number of cells in which all of them have a value.
+    """
+
+    mean: pd.Series
+    critical: float
+    cells: int
+
+
+def ranks(table: pd.DataFrame, metric: str) -> Ranks:
+    """Ranks methods in each cell by a measure.
+
+    Data sets under several patterns are no independent cells, so that the critical difference is
+    too small, and the figure a picture rather than a test.
+    """
+    rows = table[table["metric"] == metric]
+    wide = rows.pivot_table(index=["data", "pattern"], columns="method", values="value").dropna()
+    ranked = wide.rank(axis=1, ascending=metric in summary.LOWER)
+    count, number = len(ranked), len(ranked.columns)
+    q = float(stats.studentized_range.ppf(1 - LEVEL, number, np.inf)) / np.sqrt(2)
+    critical = q * np.sqrt(number * (number + 1) / (6 * max(count, 1)))
+    return Ranks(ranked.mean().sort_values(), float(critical), count)
+
+
+def by_pattern(table: pd.DataFrame, metric: str, study: str) -> pd.DataFrame:
+    """Methods by patterns for one data set."""
+    rows = table[(table["metric"] == metric) & (table["data"] == study)]
+    wide = rows.pivot_table(
+        index="method", columns="pattern", values="value", sort=False, aggfunc="first"
+    )
+    return wide.reset_index()
+
+
+def costs(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean seconds of a fit and its predictions, methods by data sets."""
+    rows = table[table["metric"] == COMPARED[0]]
+    wide = rows.pivot_table(index="method", columns="data", values="seconds", sort=False)
+    return wide.round(1).reset_index()
+
+
+def faults(out: Path, jobs: Sequence[Job]) -> Mapping[str, str]:
+    """Fits without predictions, and why."""
+    found = {}
+    for job in jobs:
+        kept = folder.load(out, job)
+        if kept is not None and kept.fault:
+            found[f"{job.study}, {job.method}, seed {job.seed}"] = kept.fault
+    return found

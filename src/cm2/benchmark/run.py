@@ -1,0 +1,172 @@
+"""Running a benchmark: what is to be fitted, side by side, and going on after an interruption."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import joblib
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from cm2.benchmark import folder, jobs
+from cm2.benchmark.folder import Job
+from cm2.benchmark.methods import METHODS, Budget, Method
+from cm2.benchmark.patterns import Pattern
+from cm2.benchmark.studies import STUDIES, Study
+from cm2.core.errors import InputError
+from cm2.evaluation import report
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides a benchmark.
+
+    Attributes:
+        studies: Data sets by name.
+        methods: Methods by name.
+        patterns: What is removed.
+        seeds: Number of splits, and of removals.
+        epochs: Largest number of passes of a network over the training rows.
+        limit: Seconds that a fit may take; None for as many as it likes.
+        processes: Fits side by side, one thread each.
+    """
+
+    studies: Mapping[str, Study]
+    patterns: Sequence[Pattern]
+    methods: Mapping[str, Method] = field(default_factory=lambda: METHODS)
+    seeds: int = 3
+    epochs: int = 60
+    limit: float | None = None
+    processes: int = 1
+
+    def jobs(self) -> list[Job]:
+        """Every fit; patterns that leave the training rows alike share one."""
+        alike: dict[Pattern, list[Pattern]] = {}
+        for pattern in self.patterns:
+            alike.setdefault(pattern.at("train"), []).append(pattern)
+        return [
+            Job(study, method, seed, tuple(together))
+            for seed in range(self.seeds)
+            for study in self.studies
+            for together in alike.values()
+            for method in self.methods
+        ]
+
+
+def open_studies(names: Sequence[str], places: Mapping[str, Path]) -> dict[str, Study]:
+    """Reads data sets.
+
+    Args:
+        names: Which.
+        places: Folder of each by its name, and under ``""`` one that holds folders of data sets.
+
+    Raises:
+        InputError: If the files of one are not there; the error names all that are lacking.
+    """
+    found, lacking = {}, {}
+    for name in names:
+        kind = STUDIES[name]
+        if not kind.folder:
+            found[name] = kind()
+            continue
+        near = places.get(name) or (places[""] / kind.folder if "" in places else None)
+        if near is None or not near.is_dir():
+            lacking[name] = kind.folder
+            continue
+        found[name] = kind(near)
+    if lacking:
+        wanted = ", ".join(f"{name} (folder {place})" for name, place in lacking.items())
+        raise InputError(
+            f"no data for {wanted}; give --data NAME=DIR, or CM2_DATA_HOME, or leave them out "
+            "with --only"
+        )
+    return found
+
+
+def run(settings: Settings, out: Path, asked: Mapping[str, Any] | None = None) -> list[Job]:
+    """Fits what the folder lacks, and returns all jobs.
+
+    Args:
+        settings: What is asked for.
+        out: The folder.
+        asked: What else the folder should say of it.
+
+    Raises:
+        InputError: If the folder holds another benchmark.
+    """
+    whole = {
+        "epochs": settings.epochs,
+        "limit": settings.limit,
+        "studies": list(settings.studies),
+        "methods": list(settings.methods),
+        "patterns": [list(pattern) for pattern in settings.patterns],
+        "seeds": settings.seeds,
+        "versions": report.versions(),
+        **(asked or {}),
+    }
+    folder.begin(out, whole, ("epochs",))
+    for name, study in settings.studies.items():
+        folder.write_outcome(out, name, study)
+    every = settings.jobs()
+    open_jobs = [job for job in every if folder.load(out, job) is None]
+    # The slowest of a seed first, so that no process waits at the end for one that began late.
+    open_jobs.sort(key=lambda job: (job.seed, -seconds(settings, job)))
+    console = Console(stderr=True)
+    hours = sum(seconds(settings, job) for job in open_jobs) / settings.processes / 3600
+    console.print(
+        f"{len(open_jobs)} of {len(every)} fits are to be made, in about {_lasting(hours)} with "
+        f"{settings.processes} side by side, by times of another machine."
+    )
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    parallel = joblib.Parallel(n_jobs=settings.processes, return_as="generator_unordered")
+    with (
+        joblib.parallel_config("loky", inner_max_num_threads=1),
+        Progress(*columns, console=console, transient=True) as progress,
+    ):
+        task = progress.add_task("fits", total=len(open_jobs))
+        for said in parallel(
+            joblib.delayed(_fitted)(settings.studies[job.study], settings, job, out)
+            for job in open_jobs
+        ):
+            progress.advance(task)
+            if said:
+                console.print(said, soft_wrap=True)
+    return every
+
+
+def seconds(settings: Settings, job: Job) -> float:
+    """About how long a fit takes, by rows and modalities of its training."""
+    study = settings.studies[job.study]
+    train, _ = study.split(job.seed)
+    size = len(train) / 1000 * len(study.modalities) / 7
+    return settings.methods[job.method].seconds * max(size, 0.2)
+
+
+def _lasting(hours: float) -> str:
+    return f"{hours:.1f} hours" if hours >= 1 else f"{max(1, round(60 * hours))} minutes"
+
+
+def _fitted(study: Study, settings: Settings, job: Job, out: Path) -> str:
+    """Makes one fit and keeps what comes of it; returns what is to be said of it."""
+    start = time.perf_counter()
+    budget = Budget(job.seed, settings.epochs)
+    try:
+        done = jobs.run(study, settings.methods[job.method], budget, job.patterns, settings.limit)
+    except jobs.TimeUpError as fault:
+        folder.save(out, job, None, str(fault))
+        return f"{job.study}, {job.method}, seed {job.seed}: {fault}"
+    folder.save(out, job, done)
+    LOG.info("%s, %s, seed %d: %.0f s", *job[:3], time.perf_counter() - start)
+    return ""

@@ -1,0 +1,133 @@
+"""What a study is: rows with modalities and a target, and how they are split."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+from sklearn.model_selection import StratifiedShuffleSplit
+
+from cm2.core.registry import Registry
+
+TEST = 0.3
+"""Share of the rows, or patients, that are tested on."""
+
+TEST_TO_TRAIN = TEST / (1 - TEST)
+
+
+class Split(NamedTuple):
+    """Rows to learn from, and rows to predict."""
+
+    train: Int[ndarray, " train"]
+    test: Int[ndarray, " test"]
+
+
+class Study(ABC):
+    """A data set with modalities, a target, and its splits.
+
+    Args:
+        folder: Where its files are; None for one that needs none.
+
+    Attributes:
+        folder: The name of that folder in a folder of data sets; "" for one that needs none.
+        test_to_train: Test rows a training row where each seed splits the data anew; 0 where all
+            seeds share their test rows, and differ in what is removed.
+        title: What is predicted.
+        source: One sentence on where the data come from.
+        modalities: Names.
+        y: Class codes.
+        labels: Names of the classes.
+        groups: Rows of one group are never on both sides of a split.
+        flow: How the rows came about.
+        score_name: Name of the clinical score that is compared with, or "".
+        score: Its probability of class 1; NaN where a row has none.
+    """
+
+    folder: ClassVar[str] = ""
+    test_to_train: ClassVar[float] = TEST_TO_TRAIN
+    title: str
+    source: str
+    modalities: tuple[str, ...]
+    y: Int[ndarray, " n"]
+    labels: tuple[str, ...]
+    groups: Int[ndarray, " n"]
+    flow: list[tuple[str, int]]
+    score_name: str = ""
+    score: Float[ndarray, " n"]
+
+    def __init__(self, folder: Path | None = None) -> None:
+        return
+
+    @abstractmethod
+    def split(self, seed: int) -> Split:
+        """Returns training and test rows."""
+
+    @abstractmethod
+    def blocks(self, train: Int[ndarray, " train"]) -> dict[str, Float[ndarray, "n feature"]]:
+        """Returns all rows of every modality; what has to be learned is learned on `train`."""
+
+    def present(self) -> Bool[ndarray, "n modality"]:
+        """Returns which modalities each row has."""
+        everything = self.blocks(np.arange(len(self.y))).values()
+        return np.stack([~np.isnan(block).all(axis=1) for block in everything], axis=1)
+
+
+class Given(Study):
+    """Blocks of numbers that are there as they are.
+
+    Args:
+        X: Rows of every modality, NaN throughout where one is missing.
+        y: Class labels.
+        groups: The patient of each row; None where each row is one.
+        title: What is predicted.
+        source: Where the data come from.
+    """
+
+    def __init__(
+        self,
+        X: Mapping[str, Any],
+        y: Any,
+        *,
+        groups: Any = None,
+        title: str = "",
+        source: str = "",
+    ) -> None:
+        self._X = {name: np.asarray(block, np.float64) for name, block in X.items()}
+        names, self.y = np.unique(np.asarray(y), return_inverse=True)
+        self.labels = tuple(str(name) for name in names)
+        self.modalities = tuple(self._X)
+        rows = len(self.y)
+        for name, block in self._X.items():
+            if block.ndim != 2 or len(block) != rows:
+                raise ValueError(
+                    f"modality {name!r} should have shape ({rows}, columns), got {block.shape}"
+                )
+        self.groups = np.arange(rows) if groups is None else pd.factorize(np.asarray(groups))[0]
+        self.title, self.source = title, source
+        self.flow = [("rows", rows)]
+        self.score = np.full(rows, np.nan)
+
+    def split(self, seed: int) -> Split:
+        """Returns a random split by patients, stratified by the target."""
+        if len(np.unique(self.groups)) < len(self.groups):
+            from cm2.clinical.prepare.splits import split
+
+            parts = (1 - TEST, TEST)
+            return Split(*split(pd.Series(self.groups), pd.Series(self.y), parts, seed=seed))
+        splitter = StratifiedShuffleSplit(1, test_size=TEST, random_state=seed)
+        train, test = next(splitter.split(self.y, self.y))
+        return Split(np.sort(train), np.sort(test))
+
+    def blocks(self, train: Int[ndarray, " train"]) -> dict[str, Float[ndarray, "n feature"]]:
+        """Returns the blocks."""
+        return dict(self._X)
+
+
+STUDIES: Registry[Study] = Registry("study")
+register = STUDIES.register

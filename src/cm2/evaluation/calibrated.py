@@ -1,0 +1,120 @@
+"""The calibration slope: by what log odds have to be multiplied to be right.
+
+Below one, a model is over-confident; above, under-confident. Cox (1958), Two further applications
+of a model for binary regression, Biometrika 45:562-565.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+from scipy.special import expit, logit
+
+STEPS, CLOSE = 50, 1e-8
+LEAST = 1e-9
+"""The least probability; of it and of one there is no logarithm of the odds."""
+
+
+def slope(
+    target: Bool[ndarray, " n"],
+    probability: Float[ndarray, " n"],
+    weight: Float[ndarray, "replicate n"] | None = None,
+) -> Float[ndarray, " replicate"]:
+    """The slope of the logistic regression of the outcome on the predicted log odds.
+
+    Args:
+        target: Outcomes.
+        probability: Predicted.
+        weight: Weights of the rows; None for one row of ones.
+
+    Returns:
+        NaN where all rows have one outcome or one probability, or outcomes are parted without an
+        exception, of which no slope is the best.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> p = rng.uniform(size=20000)
+        >>> y = rng.uniform(size=20000) < p
+        >>> round(float(slope(y, p)[0]), 1)
+        1.0
+    """
+    odds = logit(np.clip(probability, LEAST, 1 - LEAST))
+    weights = np.ones((1, len(odds))) if weight is None else np.asarray(weight, float)
+    return np.array([_slope(target, odds, row) for row in weights])
+
+
+def _slope(
+    target: Bool[ndarray, " n"], odds: Float[ndarray, " n"], weight: Float[ndarray, " n"]
+) -> float:
+    """By Newton's method, on the rows of some weight."""
+    kept = weight > 0
+    y, x, w = target[kept].astype(float), odds[kept], weight[kept]
+    if len(x) == 0 or np.ptp(x) == 0 or np.ptp(y) == 0 or _is_parted(y, x):
+        return np.nan
+    design = np.stack([np.ones_like(x), x], axis=1)
+    found = np.array([0.0, 1.0])
+    for _ in range(STEPS):
+        p = expit(design @ found)
+        gradient = design.T @ (w * (y - p))
+        curvature = (design.T * (w * np.maximum(p * (1 - p), 1e-12))) @ design
+        step = np.linalg.solve(curvature, gradient)
+        found = found + step / max(1.0, np.abs(step).max() / 2)
+        if np.abs(step).max() < CLOSE:
+            return float(found[1])
+    return np.nan
+
+
+def _is_parted(y: Float[ndarray, " n"], x: Float[ndarray, " n"]) -> bool:
+    return bool(x[y == 1].min() >= x[y == 0].max() or x[y == 1].max() <= x[y == 0].min())
+
+
+class Slope(NamedTuple):
+    """The slope among rows that lack equally many modalities.
+
+    Attributes:
+        missing: How many they lack.
+        rows: How many there are.
+        positives: Rows with the outcome.
+        value: The slope.
+        low: Lower end of its interval.
+        high: Upper end.
+    """
+
+    missing: int
+    rows: int
+    positives: int
+    value: float
+    low: float
+    high: float
+
+
+def by_missing(
+    target: Bool[ndarray, " n"],
+    probability: Float[ndarray, " n"],
+    missing: Int[ndarray, " n"],
+    counts: Int[ndarray, "replicate patient"],
+    groups: Int[ndarray, " n"],
+) -> list[Slope]:
+    """The slope in each stratum of rows that lack equally many modalities.
+
+    Args:
+        target: Outcomes.
+        probability: Predicted.
+        missing: How many modalities each row lacks.
+        counts: How often each patient is drawn, the first row once each.
+        groups: The column of ``counts`` of each row's patient.
+    """
+    found = []
+    for number in np.unique(missing):
+        rows = missing == number
+        values = slope(target[rows], probability[rows], counts[:, groups[rows]].astype(float))
+        drawn = values[1:][~np.isnan(values[1:])]
+        ends = np.quantile(drawn, [0.025, 0.975]) if len(drawn) else (np.nan, np.nan)
+        positives = int(target[rows].sum())
+        found.append(
+            Slope(int(number), int(rows.sum()), positives, float(values[0]), *map(float, ends))
+        )
+    return found

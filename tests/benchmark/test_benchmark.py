@@ -1,0 +1,231 @@
+"""A benchmark: no test row is seen in fitting, it goes on where it stopped, and counts right."""
+
+import json
+import time
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from cm2.benchmark import jobs, page, results
+from cm2.benchmark.command import run as command
+from cm2.benchmark.folder import Job, load, place
+from cm2.benchmark.jobs import TimeUpError, limited
+from cm2.benchmark.methods import METHODS, POOLED, Budget, Method
+from cm2.benchmark.patterns import OBSERVED, Pattern
+from cm2.benchmark.run import Settings, open_studies, run
+from cm2.benchmark.studies import Given
+from cm2.benchmark.suites import SUITES
+from cm2.core.errors import InputError
+
+HALF = Pattern("random", 0.5)
+TRAINED = Pattern("random", 0.5, "both")
+
+
+class Plain:
+    """Logistic regression with zeros where something is missing; counts its fits."""
+
+    fits: list[tuple[int, float]] = []
+
+    def __init__(self, scale: float = 1.0) -> None:
+        self.scale = scale
+
+    def fit(self, X: dict[str, Any], y: np.ndarray, *, groups: np.ndarray) -> "Plain":
+        x = self._x(X)
+        Plain.fits.append((len(y), float(np.isnan(np.hstack(list(X.values()))).mean())))
+        self.model = LogisticRegression(C=self.scale).fit(x, y)
+        return self
+
+    def predict_proba(self, X: dict[str, Any]) -> np.ndarray:
+        return self.model.predict_proba(self._x(X))
+
+    def _x(self, X: dict[str, Any]) -> np.ndarray:
+        return np.nan_to_num(np.hstack(list(X.values())))
+
+
+class Asleep(Plain):
+    """Never ends."""
+
+    def fit(self, X: dict[str, Any], y: np.ndarray, *, groups: np.ndarray) -> "Asleep":
+        time.sleep(60)
+        return self
+
+
+def study(rows: int = 400) -> Given:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, rows)
+    X = {name: rng.normal(size=(rows, 2)) + 0.8 * y[:, None] for name in ("a", "b", "c")}
+    return Given(X, y, title="Made up", source="numpy")
+
+
+def methods(**more: Method) -> dict[str, Method]:
+    return {
+        POOLED: Method(lambda budget: Plain(1.0), "ours", ours=True),
+        "strong": Method(lambda budget: Plain(0.1), "a rival"),
+        "weak": Method(lambda budget: Plain(1e-6), "another"),
+        **more,
+    }
+
+
+@pytest.fixture
+def settings() -> Settings:
+    Plain.fits.clear()
+    return Settings({"made": study()}, (OBSERVED, HALF, TRAINED), methods(), seeds=2)
+
+
+def test_patterns_that_train_alike_share_a_fit(settings, tmp_path):
+    every = run(settings, tmp_path / "out")
+    assert len(every) == 2 * 2 * 3, "seeds, kinds of training rows, methods"
+    assert len(Plain.fits) == len(every)
+    train, test = settings.studies["made"].split(0)
+    assert {rows for rows, _ in Plain.fits} == {len(train)}, "no test row is fitted"
+    shares = np.array([share for _, share in Plain.fits])
+    assert (shares == 0).sum() == len(every) / 2
+    # Half is removed but for the one modality that stays.
+    assert ((shares > 0.35) & (shares < 0.5)).sum() == len(every) / 2
+    kept = load(tmp_path / "out", every[0])
+    np.testing.assert_array_equal(kept.rows, test)
+    assert set(kept.probability) == set(every[0].patterns) == {OBSERVED, HALF}
+
+
+def test_a_second_call_makes_what_is_lacking_alone(settings, tmp_path):
+    out = tmp_path / "out"
+    every = run(settings, out)
+    before = {job: load(out, job).probability for job in every}
+    place(out, every[3]).unlink()
+    Plain.fits.clear()
+    run(settings, out)
+    assert len(Plain.fits) == 1
+    for job, probability in before.items():
+        for pattern, values in load(out, job).probability.items():
+            np.testing.assert_array_equal(values, probability[pattern])
+    with pytest.raises(InputError, match="holds a benchmark of another epochs"):
+        run(Settings(settings.studies, settings.patterns, methods(), epochs=3), out)
+    place(out, every[0]).write_bytes(b"half a file")
+    with pytest.raises(InputError, match="is damaged; delete it"):
+        run(settings, out)
+
+
+def test_other_folders_are_left_alone(settings, tmp_path):
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "mine.txt").touch()
+    with pytest.raises(InputError, match="holds no benchmark"):
+        run(settings, tmp_path / "letters")
+
+
+def test_a_limit_ends_a_fit_and_is_named(tmp_path):
+    slow = {"slow": Method(lambda budget: Asleep(), "sleeps")}
+    settings = Settings({"made": study()}, (OBSERVED,), methods(**slow), seeds=1, limit=0.5)
+    every = run(settings, tmp_path / "out")
+    found = results.faults(tmp_path / "out", every)
+    assert found == {"made, slow, seed 0": "more than 0.5 s"}
+    table = results.summarised(tmp_path / "out", settings, every, replicates=20)
+    assert set(table["method"]) == {POOLED, "strong", "weak"}
+    assert "more than 0.5 s" in page.write(tmp_path / "out", settings, every, 20).read_text()
+    with limited(5.0):
+        pass
+    with pytest.raises(TimeUpError), limited(0.05):
+        time.sleep(5)
+
+
+def test_verdicts_compare_with_the_best_rival_of_each_cell(settings, tmp_path):
+    every = run(settings, tmp_path / "out")
+    table = results.summarised(tmp_path / "out", settings, every, replicates=300)
+    found = results.verdicts(table)
+    assert len(found) == 3 * 2, "patterns and measures"
+    assert set(found.loc[found["metric"] == "log loss", "rival"]) == {"strong"}
+    own = table.set_index(["method", "pattern", "metric"])["value"]
+    for row in found.itertuples():
+        sign = -1 if row.metric == "log loss" else 1
+        gap = own[POOLED, row.pattern, row.metric] - own[row.rival, row.pattern, row.metric]
+        assert row.difference == pytest.approx(sign * gap)
+        assert row.low <= row.difference <= row.high
+
+
+def test_the_page_says_first_where_it_loses(tmp_path):
+    strong, weak = methods()["strong"], methods()["weak"]
+    turned = {POOLED: weak._replace(ours=True), "strong": strong}
+    settings = Settings({"made": study(1200)}, (OBSERVED,), turned, seeds=2)
+    every = run(settings, tmp_path / "out")
+    table = results.summarised(tmp_path / "out", settings, every, replicates=300)
+    found = results.verdicts(table).set_index("metric")["verdict"]
+    assert found["log loss"] == "worse"
+    source = page.write(tmp_path / "out", settings, every, 50).read_text()
+    assert source.index("Cells that CM² loses") < source.index("All cells")
+
+
+def test_holm_by_hand_and_ranks():
+    p = np.array([0.01, np.nan, 0.02, 0.5])
+    np.testing.assert_allclose(results.holm(p), [0.03, np.nan, 0.04, 0.5])
+    rows = [
+        {"data": d, "pattern": "x", "metric": "log loss", "method": m, "value": v}
+        for d in ("one", "two")
+        for m, v in (("a", 0.1), ("b", 0.2), ("c", 0.3))
+    ]
+    found = results.ranks(pd.DataFrame(rows), "log loss")
+    assert found.mean.to_dict() == {"a": 1.0, "b": 2.0, "c": 3.0}
+    # Demšar's table: q of three methods at .05 is 2.343.
+    assert found.critical == pytest.approx(2.343 * np.sqrt(3 * 4 / (6 * 2)), abs=1e-3)
+
+
+def test_the_command_writes_all_files(tmp_path, monkeypatch):
+    monkeypatch.delenv("CM2_DATA_HOME", raising=False)
+    out = tmp_path / "out"
+    chosen = ["LR + dropout", "late fusion"]
+    path = command("quick", out, only=["cross-rank"], methods=chosen, seeds=1, replicates=20,
+                   processes=1)  # fmt: skip
+    long = pd.read_csv(out / "table.csv")
+    assert list(long.columns) == [
+        "data", "method", "pattern", "rate", "seed", "metric", "value", "seconds"
+    ]  # fmt: skip
+    assert set(long["method"]) == set(chosen)
+    assert {"AUROC", "AUPR", "Brier", "log loss", "calibration slope"} == set(long["metric"])
+    assert json.loads((out / "config.json").read_text())["suite"] == "quick"
+    source = path.read_text()
+    assert "cross-rank: AUROC" in source
+    assert str(tmp_path) not in source
+
+
+def test_bad_options_are_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.delenv("CM2_DATA_HOME", raising=False)
+    out = tmp_path / "out"
+    for options, message in (
+        ({"suite": "huge"}, "--suite should be one of"),
+        ({"only": ["mnist"]}, "--only names 'mnist'; the suite has"),
+        ({"methods": ["magic"]}, "--methods names 'magic'"),
+        ({"seeds": 0}, "--seeds should be at least 1"),
+        ({"data": ["rosmap"]}, "--data should be NAME=DIR"),
+        ({"only": ["rosmap"]}, r"no data for rosmap \(folder rosmap\)"),
+    ):
+        with pytest.raises(InputError, match=message):
+            command(**({"suite": "quick"} | options), out=out)
+        assert not out.exists()
+
+
+def test_suites_name_what_there_is():
+    for suite in SUITES.values():
+        assert set(suite.methods) <= set(METHODS)
+        assert any(not METHODS[name].ours for name in suite.methods)
+        assert POOLED in suite.methods
+        assert {pattern.at("train") for pattern in suite.patterns}
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.usefixtures("small_models")
+def test_every_method_fits_and_predicts(name):
+    done = jobs.run(study(120), METHODS[name], Budget(0, 1), (OBSERVED, HALF))
+    for probability in done.probability.values():
+        assert np.isfinite(probability).all()
+        np.testing.assert_allclose(probability.sum(axis=1), 1, atol=1e-5)
+    with pytest.raises(ValueError, match="remove the same from the training rows"):
+        jobs.run(study(120), METHODS[name], Budget(0, 1), (OBSERVED, TRAINED))
+
+
+def test_a_job_says_what_it_is():
+    job = Job("made", "late fusion", 3, (TRAINED,))
+    assert place(open_place := __import__("pathlib").Path("x"), job) == (
+        open_place / "predictions" / "made" / "late-fusion" / "3.random-0.5.npz"
+    )
+    assert open_studies(["digits"], {})["digits"].title

@@ -1,0 +1,84 @@
+"""Data sets: whole, parted by patient, and nothing of a test row in what is learned."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cm2.benchmark.studies import STUDIES, Given, Study
+from cm2.clinical.prepare.errors import TableError
+from cm2.core.errors import InputError
+
+HOME = os.environ.get("CM2_DATA_HOME") or Path(__file__).resolve().parents[3] / "shared" / "data"
+SIZES = {
+    "digits": (1797, 10, 4),
+    "eicu": (1292, 2, 7),
+    "eicu-hourly": (1293, 2, 9),
+    "physionet2012": (4000, 2, 11),
+    "physionet2012-ab": (8000, 2, 11),
+    "rosmap": (245, 2, 3),
+    "rosmap-published": (351, 2, 3),
+    **dict.fromkeys(("shared", "independent", "xor", "cross-rank"), (48000, 2, 4)),
+}
+"""Rows, classes and modalities; a world has 2,400 rows for each of 20 seeds."""
+
+
+def opened(name: str) -> Study:
+    kind = STUDIES[name]
+    place = Path(HOME) / kind.folder
+    if kind.folder and not place.is_dir():
+        pytest.skip(f"{kind.folder} is absent")
+    return kind(place if kind.folder else None)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_splits_share_no_patient_and_blocks_fit_the_rows(name):
+    study = opened(name)
+    rows, classes, modalities = SIZES[name]
+    assert (len(study.y), len(study.labels), len(study.modalities)) == (rows, classes, modalities)
+    assert set(study.y) == set(range(classes))
+    first, again = study.split(0), study.split(0)
+    assert not set(study.groups[first.train]) & set(study.groups[first.test])
+    np.testing.assert_array_equal(first.test, again.test)
+    assert np.array_equal(first.test, study.split(1).test) == name.endswith(("-ab", "-published"))
+    blocks = study.blocks(first.train)
+    assert list(blocks) == list(study.modalities)
+    assert {len(block) for block in blocks.values()} == {rows}
+    assert study.present().any(axis=1).all()
+    # A ratio of zero means that splits are no parts of the same rows.
+    ratio = len(first.test) / len(first.train)
+    fixed = study.test_to_train == 0
+    assert fixed or study.test_to_train == pytest.approx(ratio, rel=0.1)
+
+
+def test_the_five_folds_of_eicu_part_the_patients():
+    study = opened("eicu-hourly")
+    tests = [study.split(seed).test for seed in range(5)]
+    np.testing.assert_array_equal(np.sort(np.concatenate(tests)), np.arange(len(study.y)))
+
+
+def test_the_users_own_arrays_are_a_study():
+    rng = np.random.default_rng(0)
+    patient = np.arange(60) // 2
+    study = Given(
+        {"labs": rng.normal(size=(60, 3)), "notes": rng.normal(size=(60, 2))},
+        np.where(patient % 2, "ill", "well"),
+        groups=patient,
+    )
+    train, test = study.split(0)
+    assert study.labels == ("ill", "well")
+    assert not set(patient[train]) & set(patient[test])
+    with pytest.raises(ValueError, match=r"modality 'labs' should have shape \(2, columns\)"):
+        Given({"labs": rng.normal(size=(3, 3))}, [0, 1])
+
+
+def test_what_is_not_there_is_named(tmp_path):
+    with pytest.raises(InputError, match="rosmap needs a folder"):
+        STUDIES["rosmap"]()
+    with pytest.raises(InputError, match=r"has no file labels_tr\.csv"):
+        STUDIES["rosmap"](tmp_path)
+    with pytest.raises(TableError, match="no set-a"):
+        STUDIES["physionet2012"](tmp_path)
+    with pytest.raises(ValueError, match="a world has seeds 0 to 19"):
+        STUDIES["xor"]().split(20)
