@@ -16,6 +16,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from cm2.core.errors import InputError
@@ -134,8 +135,6 @@ def learned(experiment: Experiment) -> Learned:
     watched = (data.stays["split"] == "validation").to_numpy()
     if experiment.head["kind"] == heads.NETWORK and not watched.any():
         raise InputError(f"{root}: no stay of validation, which is to stop the training")
-    if not data.labels:
-        targets.check_classes(data.target[~watched], "the training stays")
     stop = data.samples[watched] if watched.any() else None
     return Learned(data, data.samples[~watched], stop)
 
@@ -156,6 +155,8 @@ def fit(
     """
     home = experiment.data.get("fitted_on")
     try:
+        if not known.stays.labels:
+            targets.check_classes(np.asarray(known.samples.y), "the training stays")
         if reader is None and home is not None and Path(home) != Path(experiment.data["root"]):
             other = trained.stays(experiment, "train", root=home).samples
             reader = Reader(options=encoding.reading(model.encoders or {}, model.reading))

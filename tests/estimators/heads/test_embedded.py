@@ -32,7 +32,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def untrained(self: Fusion, *data: Any) -> Any:
         seen.append(len(data[4]))
-        return self._network(data[5]).eval()
+        return self.start(data[5]).eval()
 
     monkeypatch.setattr(Fusion, "_train", untrained)
     return seen
