@@ -60,7 +60,7 @@ slow: $(TOOLS) ## the slow tests only
 install: $(TOOLS) ## a working checkout in .venv, nothing run
 
 clean: ## remove .venv, caches and built docs
-	rm -rf $(VENV) docs/_build docs/api/generated .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) docs/_build docs/generated docs/api/generated .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("cm2 needs Python 3.11 or later, this is " + sys.version.split()[0] + "; choose one with: make PYTHON=python3.12")'

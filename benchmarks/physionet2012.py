@@ -23,8 +23,7 @@ from numpy import ndarray
 from sklearn.linear_model import LogisticRegression
 
 from cm2 import CM2Classifier
-from cm2.clinical.prepare.options import Options
-from cm2.clinical.prepare.physionet2012 import PhysioNet2012
+from cm2.benchmark.studies import physionet2012
 from cm2.evaluation.metrics import measure
 from cm2.samples.inputs import Reader
 from cm2.samples.worlds import remove
@@ -44,9 +43,7 @@ def read(folder: Path, letter: str) -> Stays:
         folder: Where the archives and outcomes are.
         letter: "a" or "b".
     """
-    found = PhysioNet2012(folder).collect(Options(), None)
-    stays = found.stays[found.stays["set"] == letter].set_index("stay_id").sort_index()
-    X = {name: frame.loc[stays.index] for name, frame in found.numbers.items()}
+    X, stays = physionet2012.read(folder, letter)
     return Stays(X, stays["label"].to_numpy(np.int64))
 
 

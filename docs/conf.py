@@ -2,8 +2,13 @@
 
 import importlib.metadata
 import os
+import sys
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).parent))
+
+import framework
 
 project = "cm2"
 author = "cm2 contributors"
@@ -54,3 +59,4 @@ def skip_generated(app, what, name, obj, skip, options):
 def setup(app):
     """Called by Sphinx."""
     app.connect("autodoc-skip-member", skip_generated)
+    framework.draw(Path(app.srcdir) / "generated" / "framework.svg")

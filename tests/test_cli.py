@@ -9,7 +9,8 @@ import yaml
 
 import cm2
 from cm2 import cli
-from cm2.demo.folder import MARK, InputError, open_folder, write_config
+from cm2.core.errors import InputError
+from cm2.demo.folder import MARK, open_folder, write_config
 
 
 def refuse(capsys, *arguments: str) -> str:

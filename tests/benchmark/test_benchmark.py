@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -119,9 +120,9 @@ def test_a_limit_ends_a_fit_and_is_named(tmp_path):
     slow = {"slow": Method(lambda budget: Asleep(), "sleeps")}
     settings = Settings({"made": study()}, (OBSERVED,), methods(**slow), seeds=1, limit=0.5)
     every = run(settings, tmp_path / "out")
-    found = results.faults(tmp_path / "out", every)
+    found = results.faults(results.cells(tmp_path / "out", every))
     assert found == {"made, slow, seed 0": "more than 0.5 s"}
-    table = results.summarised(tmp_path / "out", settings, every, replicates=20)
+    table = results.measured(results.cells(tmp_path / "out", every), settings, 20).table
     assert set(table["method"]) == {POOLED, "strong", "weak"}
     assert "more than 0.5 s" in page.write(tmp_path / "out", settings, every, 20).read_text()
     with limited(5.0):
@@ -132,7 +133,7 @@ def test_a_limit_ends_a_fit_and_is_named(tmp_path):
 
 def test_verdicts_compare_with_the_best_rival_of_each_cell(settings, tmp_path):
     every = run(settings, tmp_path / "out")
-    table = results.summarised(tmp_path / "out", settings, every, replicates=300)
+    table = results.measured(results.cells(tmp_path / "out", every), settings, 300).table
     found = results.verdicts(table)
     assert len(found) == 3 * 2, "patterns and measures"
     assert set(found.loc[found["metric"] == "log loss", "rival"]) == {"strong"}
@@ -149,7 +150,7 @@ def test_the_page_says_first_where_it_loses(tmp_path):
     turned = {POOLED: weak._replace(ours=True), "strong": strong}
     settings = Settings({"made": study(1200)}, (OBSERVED,), turned, seeds=2)
     every = run(settings, tmp_path / "out")
-    table = results.summarised(tmp_path / "out", settings, every, replicates=300)
+    table = results.measured(results.cells(tmp_path / "out", every), settings, 300).table
     found = results.verdicts(table).set_index("metric")["verdict"]
     assert found["log loss"] == "worse"
     source = page.write(tmp_path / "out", settings, every, 50).read_text()
@@ -196,7 +197,9 @@ def test_bad_options_are_refused_before_any_work(tmp_path, monkeypatch):
         ({"only": ["mnist"]}, "--only names 'mnist'; the suite has"),
         ({"methods": ["magic"]}, "--methods names 'magic'"),
         ({"seeds": 0}, "--seeds should be at least 1"),
-        ({"data": ["rosmap"]}, "--data should be NAME=DIR"),
+        ({"data": ["rosmap"]}, "--data takes NAME=DIR with a name of digits, .*, not 'rosmap'"),
+        ({"data": ["rosmop=."]}, "--data takes NAME=DIR with a name of digits, .*, not 'rosmop=.'"),
+        ({"data": ["rosmap=nowhere"]}, "--data rosmap: there is no nowhere"),
         ({"only": ["rosmap"]}, r"no data for rosmap \(folder rosmap\)"),
     ):
         with pytest.raises(InputError, match=message):
@@ -225,7 +228,6 @@ def test_every_method_fits_and_predicts(name):
 
 def test_a_job_says_what_it_is():
     job = Job("made", "late fusion", 3, (TRAINED,))
-    assert place(open_place := __import__("pathlib").Path("x"), job) == (
-        open_place / "predictions" / "made" / "late-fusion" / "3.random-0.5.npz"
-    )
+    file = Path("x") / "predictions" / "made" / "late-fusion" / "3.random-0.5.npz"
+    assert place(Path("x"), job) == file
     assert open_studies(["digits"], {})["digits"].title

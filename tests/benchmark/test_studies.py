@@ -1,7 +1,6 @@
 """Data sets: whole, parted by patient, and nothing of a test row in what is learned."""
 
-import os
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ from cm2.benchmark.studies import STUDIES, Given, Study
 from cm2.clinical.prepare.errors import TableError
 from cm2.core.errors import InputError
 
-HOME = os.environ.get("CM2_DATA_HOME") or Path(__file__).resolve().parents[3] / "shared" / "data"
 SIZES = {
     "digits": (1797, 10, 4),
     "eicu": (1292, 2, 7),
@@ -24,16 +22,21 @@ SIZES = {
 """Rows, classes and modalities; a world has 2,400 rows for each of 20 seeds."""
 
 
-def opened(name: str) -> Study:
-    kind = STUDIES[name]
-    place = Path(HOME) / kind.folder
-    if kind.folder and not place.is_dir():
-        pytest.skip(f"{kind.folder} is absent")
-    return kind(place if kind.folder else None)
+@pytest.fixture
+def opened(request: pytest.FixtureRequest) -> Callable[[str], Study]:
+    """Opens a data set; one that needs a folder skips where there are no data."""
+
+    def study(name: str) -> Study:
+        kind = STUDIES[name]
+        if not kind.folder:
+            return kind()
+        return kind(request.getfixturevalue("data_home") / kind.folder)
+
+    return study
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_splits_share_no_patient_and_blocks_fit_the_rows(name):
+def test_splits_share_no_patient_and_blocks_fit_the_rows(name, opened):
     study = opened(name)
     rows, classes, modalities = SIZES[name]
     assert (len(study.y), len(study.labels), len(study.modalities)) == (rows, classes, modalities)
@@ -52,7 +55,7 @@ def test_splits_share_no_patient_and_blocks_fit_the_rows(name):
     assert fixed or study.test_to_train == pytest.approx(ratio, rel=0.1)
 
 
-def test_the_five_folds_of_eicu_part_the_patients():
+def test_the_five_folds_of_eicu_part_the_patients(opened):
     study = opened("eicu-hourly")
     tests = [study.split(seed).test for seed in range(5)]
     np.testing.assert_array_equal(np.sort(np.concatenate(tests)), np.arange(len(study.y)))

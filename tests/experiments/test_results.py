@@ -163,6 +163,21 @@ def test_labels_of_a_sweep_are_kept(tmp_path: Path) -> None:
     assert len(results.find([tmp_path / "s"])[0]) == 22, "labels of earlier sweeps stay"
 
 
+def test_a_sweep_is_named_where_another_has_the_same_experiment(tmp_path: Path) -> None:
+    """Methods of sweeps of different experiments keep their names: they share no table."""
+    source = tmp_path / "e.yaml"
+    fake(tmp_path / "first")
+    source.write_text((tmp_path / "first" / "config.yaml").read_text())
+    names = {"a": "One", "b": "One", "c": "Two"}
+    for folder, name in names.items():
+        out = tmp_path / "all" / folder
+        jobs = sweep.plan(source, {"x": []}, out, seeds=1, overrides=[f"name={name}"])
+        fake(jobs[0].folder, overrides=(f"name={name}",))
+        results.write_labels(out, jobs)
+    runs = results.find([tmp_path / "all"])[0]
+    assert [run.label for run in runs] == ["a: x", "b: x", "x"]
+
+
 def test_what_is_not_finished_or_not_there_is_said(tmp_path: Path) -> None:
     fake(tmp_path / "runs" / "a")
     broken = fake(tmp_path / "runs" / "b", 1)

@@ -12,8 +12,10 @@ from cm2.benchmark import page
 from cm2.benchmark.methods import METHODS
 from cm2.benchmark.run import Settings, open_studies
 from cm2.benchmark.run import run as run_all
+from cm2.benchmark.studies import STUDIES
 from cm2.benchmark.suites import SUITES
 from cm2.core.errors import InputError
+from cm2.core.files import named_folders
 
 
 def run(
@@ -71,9 +73,4 @@ def places(data: Sequence[str]) -> Mapping[str, Path]:
     home = os.environ.get("CM2_DATA_HOME")
     if home:
         found[""] = Path(home)
-    for one in data:
-        name, equals, folder = one.partition("=")
-        if not equals or not Path(folder).is_dir():
-            raise InputError(f"--data should be NAME=DIR with a folder that exists, got {one!r}")
-        found[name] = Path(folder)
-    return found
+    return found | named_folders(data, list(STUDIES))

@@ -22,7 +22,8 @@ from cm2.benchmark.jobs import Done
 from cm2.benchmark.patterns import Pattern
 from cm2.benchmark.studies import Study
 from cm2.core.errors import InputError
-from cm2.core.files import replacing
+from cm2.core.files import open_folder, replacing, to_json, write_text
+from cm2.experiments.predictions import anonymous
 
 CONFIG = "config.json"
 
@@ -49,6 +50,7 @@ class Kept(NamedTuple):
     Attributes:
         rows: The test rows; none if the fit failed.
         probability: Of the classes, for each pattern.
+        missing: How many modalities each row lacks, for each pattern.
         fit: Seconds.
         predict: Seconds.
         fault: Why there are no predictions; "" where there are.
@@ -56,6 +58,7 @@ class Kept(NamedTuple):
 
     rows: Int[ndarray, " test"]
     probability: dict[Pattern, Float[ndarray, "test label"]]
+    missing: dict[Pattern, Int[ndarray, " test"]]
     fit: float
     predict: float
     fault: str
@@ -77,7 +80,8 @@ def save(out: Path, job: Job, done: Done | None, fault: str = "") -> None:
     arrays: dict[str, Any] = {}
     if done is not None:
         about |= {"fit": done.fit, "predict": done.predict}
-        arrays = {f"p{k}": done.probability[one] for k, one in enumerate(job.patterns)}
+        for k, one in enumerate(job.patterns):
+            arrays |= {f"p{k}": done.probability[one], f"m{k}": done.missing[one]}
         arrays["rows"] = done.rows
     with replacing(path) as part, part.open("wb") as file:
         np.savez_compressed(file, about=json.dumps(about), **arrays)
@@ -99,9 +103,12 @@ def load(out: Path, job: Job) -> Kept | None:
             if not set(job.patterns) <= set(known):
                 return None
             if about["fault"]:
-                return Kept(np.zeros(0, np.int64), {}, np.nan, np.nan, about["fault"])
-            probability = {one: file[f"p{known.index(one)}"] for one in job.patterns}
-            return Kept(file["rows"], probability, about["fit"], about["predict"], "")
+                return Kept(np.zeros(0, np.int64), {}, {}, np.nan, np.nan, about["fault"])
+            probability, missing = (
+                {one: file[f"{letter}{known.index(one)}"] for one in job.patterns}
+                for letter in ("p", "m")
+            )
+            return Kept(file["rows"], probability, missing, about["fit"], about["predict"], "")
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise InputError(f"{path} is damaged; delete it, and it is made again") from error
 
@@ -111,7 +118,7 @@ def write_outcome(out: Path, name: str, study: Study) -> None:
     path = out / "outcomes" / f"{name}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part, part.open("wb") as file:
-        np.savez_compressed(file, y=study.y, groups=study.groups)
+        np.savez_compressed(file, y=study.y, groups=anonymous(study.groups))
 
 
 def begin(out: Path, asked: dict[str, Any], names: Sequence[str]) -> None:
@@ -119,18 +126,13 @@ def begin(out: Path, asked: dict[str, Any], names: Sequence[str]) -> None:
 
     Args:
         out: Where.
-        asked: What decides predictions, and must agree with what the folder holds.
-        names: Entries of an earlier benchmark, beside which nothing else may lie.
+        asked: What the folder says of it.
+        names: Entries in which an earlier benchmark must agree.
 
     Raises:
         InputError: If it holds something else.
     """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out names {out}, which is a file; give a folder")
-    if out.is_dir() and any(out.iterdir()) and not (out / CONFIG).is_file():
-        raise InputError(
-            f"--out names {out}, which is not empty and holds no benchmark; give a new folder"
-        )
+    open_folder(out, lambda folder: (folder / CONFIG).is_file(), "benchmark")
     if (out / CONFIG).is_file():
         found = json.loads((out / CONFIG).read_text(encoding="utf-8"))
         differ = sorted(key for key in names if found.get(key) != asked[key])
@@ -139,6 +141,4 @@ def begin(out: Path, asked: dict[str, Any], names: Sequence[str]) -> None:
                 f"--out names {out}, which holds a benchmark of another {', '.join(differ)}; "
                 "give a new folder"
             )
-    out.mkdir(parents=True, exist_ok=True)
-    with replacing(out / CONFIG) as part:
-        part.write_text(json.dumps(asked, indent=1), encoding="utf-8")
+    write_text(out / CONFIG, to_json(asked))

@@ -5,17 +5,21 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import joblib
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cm2.benchmark.methods import Budget, Method
 from cm2.benchmark.patterns import Pattern, apply
 from cm2.benchmark.studies import Study
+from cm2.samples.tables import present
 
 
 class TimeUpError(Exception):
@@ -28,6 +32,7 @@ class Done(NamedTuple):
     Attributes:
         rows: The test rows.
         probability: Of the classes, for each pattern.
+        missing: How many modalities each row lacks, for each pattern.
         fit: Seconds.
         predict: Seconds for the test rows, once.
         method: The fitted method.
@@ -35,9 +40,38 @@ class Done(NamedTuple):
 
     rows: Int[ndarray, " test"]
     probability: dict[Pattern, Float[ndarray, "test label"]]
+    missing: dict[Pattern, Int[ndarray, " test"]]
     fit: float
     predict: float
     method: Any
+
+
+def side_by_side(
+    calls: Iterable[Any], number: int, processes: int, console: Console
+) -> Iterator[Any]:
+    """Yields what calls return, in their order and one thread each, and shows how many there are.
+
+    Args:
+        calls: Made by ``joblib.delayed``.
+        number: How many there are.
+        processes: That run at a time.
+        console: Where a bar is shown until the last is there.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    parallel = joblib.Parallel(n_jobs=processes, return_as="generator")
+    with (
+        joblib.parallel_config("loky", inner_max_num_threads=1),
+        Progress(*columns, console=console, transient=True) as progress,
+    ):
+        task = progress.add_task("fits", total=number)
+        for result in parallel(calls):
+            progress.advance(task)
+            yield result
 
 
 @contextmanager
@@ -99,9 +133,10 @@ def run(
         given = apply(patterns[0], "train", learned, budget.seed)
         made.fit(given, study.y[train], groups=study.groups[train])
     fitted = time.perf_counter()
-    probability = {}
+    probability, missing = {}, {}
     for pattern in patterns:
         X = apply(pattern, "test", asked, budget.seed)
         probability[pattern] = np.asarray(made.predict_proba(X), dtype=float)
+        missing[pattern] = (~present(X)).sum(axis=1)
     each = (time.perf_counter() - fitted) / len(patterns)
-    return Done(test, probability, fitted - start, each, made)
+    return Done(test, probability, missing, fitted - start, each, made)

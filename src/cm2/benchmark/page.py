@@ -11,8 +11,7 @@ import pandas as pd
 from cm2.benchmark import results
 from cm2.benchmark.folder import Job
 from cm2.benchmark.methods import POOLED
-from cm2.benchmark.patterns import apply
-from cm2.benchmark.results import COMPARED, SLOPE
+from cm2.benchmark.results import COMPARED, SLOPE, Cell
 from cm2.benchmark.run import Settings
 from cm2.evaluation import bootstrap, calibrated, report
 from cm2.evaluation.figures import comparison, ranks, style
@@ -31,15 +30,16 @@ def write(out: Path, settings: Settings, jobs: Sequence[Job], replicates: int = 
         jobs: Its fits.
         replicates: Bootstrap draws of patients.
     """
-    results.long(out, jobs).to_csv(out / "table.csv", index=False, float_format="%.6g")
-    table = results.summarised(out, settings, jobs, replicates)
+    cells = results.cells(out, jobs)
+    table, single = results.measured(cells, settings, replicates)
+    single.to_csv(out / "table.csv", index=False, float_format="%.6g")
     table.to_csv(out / "summary.csv", index=False, float_format="%.6g")
     sections = [
         *_verdicts(table),
         *_ranked(out, table),
         *(_study(out, table, name, settings) for name in settings.studies),
-        *_reliable(out, settings, jobs),
-        _how(out, table, settings, jobs),
+        *_reliable(settings, cells),
+        _how(table, settings, cells),
     ]
     every = [one for section in sections for one in section.tables]
     report.write_tables(out / "tables", every)
@@ -114,19 +114,17 @@ def _study(out: Path, table: pd.DataFrame, name: str, settings: Settings) -> rep
     return report.Section(name, text, tables, pictures)
 
 
-def _reliable(out: Path, settings: Settings, jobs: Sequence[Job]) -> list[report.Section]:
+def _reliable(settings: Settings, cells: Sequence[Cell]) -> list[report.Section]:
     """Calibration slopes of CM² by the number of modalities that a row lacks."""
     tables = []
-    for cell in results.cells(out, jobs):
-        study, own = settings.studies[cell.study], cell.fits.get(POOLED, {})
-        kept = {seed: one for seed, one in own.items() if not one.fault}
+    for cell in cells:
+        study = settings.studies[cell.study]
+        kept = [one for one in cell.fits.get(POOLED, {}).values() if not one.fault]
         if len(study.labels) != 2 or not kept:
             continue
-        rows = np.concatenate([one.rows for one in kept.values()])
-        said = np.concatenate([one.probability[cell.pattern][:, 1] for one in kept.values()])
-        missing = np.concatenate(
-            [_missing(settings, cell, seed, one.rows) for seed, one in kept.items()]
-        )
+        rows = np.concatenate([one.rows for one in kept])
+        said = np.concatenate([one.probability[cell.pattern][:, 1] for one in kept])
+        missing = np.concatenate([one.missing[cell.pattern] for one in kept])
         groups = bootstrap.numbered(study.groups[rows], len(rows))
         counts = bootstrap.draws(int(groups.max()) + 1, REPLICATES)
         found = calibrated.by_missing(study.y[rows] == 1, said, missing, counts, groups)
@@ -139,23 +137,14 @@ def _reliable(out: Path, settings: Settings, jobs: Sequence[Job]) -> list[report
     return [report.Section("Calibration by what is missing", text, tables)] if tables else []
 
 
-def _missing(settings: Settings, cell: results.Cell, seed: int, rows: np.ndarray) -> np.ndarray:
-    """How many modalities each test row lacks under the pattern."""
-    study = settings.studies[cell.study]
-    train, _ = study.split(seed)
-    blocks = {name: block[rows] for name, block in study.blocks(train).items()}
-    X = apply(cell.pattern, "test", blocks, seed)
-    return np.sum([np.isnan(block).all(axis=1) for block in X.values()], axis=0)
-
-
-def _how(out: Path, table: pd.DataFrame, settings: Settings, jobs: Sequence[Job]) -> report.Section:
+def _how(table: pd.DataFrame, settings: Settings, cells: Sequence[Cell]) -> report.Section:
     about = {name: method.about for name, method in settings.methods.items()}
     tables = [
         report.Table("Methods", report.pairs(about, ("method", "what"))),
         report.Table("Seconds of a fit and its predictions, one thread", results.costs(table)),
         report.Table("Versions", report.pairs(report.versions(), ("package", "version"))),
     ]
-    faults = results.faults(out, jobs)
+    faults = results.faults(cells)
     if faults:
         tables.append(report.Table("Without predictions", report.pairs(faults, ("fit", "why"))))
     limit = "none" if settings.limit is None else f"{settings.limit:g} s a fit"

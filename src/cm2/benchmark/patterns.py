@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from scipy.stats import rankdata
 
-from cm2.core.removal import hidden
+from cm2.samples.worlds import remove
 
 Blocks: TypeAlias = Mapping[str, Float[ndarray, "n _"]]
 Chance: TypeAlias = Float[ndarray, "n modality"]
@@ -65,12 +65,7 @@ class Pattern(NamedTuple):
         if self.rate == 0:
             return dict(X)
         rng = np.random.default_rng(seed)
-        chance = _CHANCES[self.rule](X, self.rate, rng)
-        present = np.stack([~np.isnan(block).all(axis=1) for block in X.values()], axis=1)
-        keep = hidden(present, chance, rng)
-        return {
-            name: np.where(keep[:, [m]], block, np.nan) for m, (name, block) in enumerate(X.items())
-        }
+        return remove(X, _CHANCES[self.rule](X, self.rate, rng), rng)
 
     def at(self, place: Literal["test", "train"]) -> Pattern:
         """What is left of the pattern for one kind of rows."""

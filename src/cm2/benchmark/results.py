@@ -8,9 +8,9 @@ procedure.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import joblib
 import numpy as np
@@ -24,6 +24,7 @@ from cm2.benchmark.folder import Job, Kept
 from cm2.benchmark.methods import POOLED
 from cm2.benchmark.patterns import Pattern
 from cm2.benchmark.run import Settings
+from cm2.benchmark.studies import Study
 from cm2.evaluation import bootstrap, calibrated, summary
 
 COMPARED = ("AUROC", "log loss")
@@ -41,59 +42,78 @@ class Cell(NamedTuple):
     fits: dict[str, dict[int, Kept]]
 
 
-def cells(out: Path, jobs: Sequence[Job]) -> Iterator[Cell]:
+def cells(out: Path, jobs: Sequence[Job]) -> list[Cell]:
     """Every cell, with what the folder holds of it by method and seed."""
-    known = {job: folder.load(out, job) for job in jobs}
-    pairs = dict.fromkeys((job.study, pattern) for job in jobs for pattern in job.patterns)
-    for study, pattern in pairs:
-        fits: dict[str, dict[int, Kept]] = {}
-        for job, kept in known.items():
-            if job.study == study and pattern in job.patterns and kept is not None:
-                fits.setdefault(job.method, {})[job.seed] = kept
-        yield Cell(study, pattern, fits)
+    found: dict[tuple[str, Pattern], Cell] = {}
+    for job in jobs:
+        kept = folder.load(out, job)
+        for pattern in job.patterns:
+            cell = found.setdefault((job.study, pattern), Cell(job.study, pattern, {}))
+            if kept is not None:
+                cell.fits.setdefault(job.method, {})[job.seed] = kept
+    return list(found.values())
 
 
-def summarised(
-    out: Path, settings: Settings, jobs: Sequence[Job], replicates: int = 4000
-) -> pd.DataFrame:
-    """A row a data set, pattern, method and measure; see :func:`.summary.summarise`.
+class Measured(NamedTuple):
+    """All numbers of a benchmark.
+
+    Attributes:
+        table: A row a data set, pattern, method and measure; see :func:`.summary.summarise`.
+        single: A row a data set, method, pattern, seed and measure, without intervals; of a fit
+            that has no predictions one, with its fault.
+    """
+
+    table: pd.DataFrame
+    single: pd.DataFrame
+
+
+def measured(found: Sequence[Cell], settings: Settings, replicates: int = 4000) -> Measured:
+    """Measures all cells.
 
     Args:
-        out: The folder.
+        found: What :func:`cells` returned.
         settings: Of the benchmark.
-        jobs: Its fits.
         replicates: Bootstrap draws of patients.
     """
     rivals = [name for name, method in settings.methods.items() if not method.ours]
-    tables = joblib.Parallel(n_jobs=settings.processes)(
-        joblib.delayed(_summary)(out, cell, rivals, settings, replicates)
-        for cell in cells(out, jobs)
+    parts = joblib.Parallel(n_jobs=settings.processes)(
+        joblib.delayed(_measured)(cell, rivals, settings.studies[cell.study], replicates)
+        for cell in found
     )
-    return pd.concat(tables, ignore_index=True)
+    return Measured(*(pd.concat(frames, ignore_index=True) for frames in zip(*parts, strict=True)))
 
 
-def _summary(
-    out: Path, cell: Cell, rivals: Sequence[str], settings: Settings, replicates: int
-) -> pd.DataFrame:
-    with np.load(out / "outcomes" / f"{cell.study}.npz") as file:
-        y, groups = file["y"], file["groups"]
+def _measured(cell: Cell, rivals: Sequence[str], study: Study, replicates: int) -> Measured:
     fits = [kept for seeds in cell.fits.values() for kept in seeds.values() if not kept.fault]
     rows = np.unique(np.concatenate([kept.rows for kept in fits]))
     # Patients are numbered among those who are tested in this cell.
-    number = np.full(int(groups.max()) + 1, -1)
-    number[groups[rows]] = bootstrap.numbered(groups[rows], len(rows))
+    number = np.full(int(study.groups.max()) + 1, -1)
+    number[study.groups[rows]] = bootstrap.numbered(study.groups[rows], len(rows))
     counts = bootstrap.draws(int(number.max()) + 1, replicates)
-    scored = [
-        _scored(method, seed, kept, cell.pattern, y, counts, number[groups])
-        for method, seeds in cell.fits.items()
-        for seed, kept in seeds.items()
-        if not kept.fault
-    ]
-    ratio = settings.studies[cell.study].test_to_train
-    table = summary.summarise(scored, rivals, test_to_train=ratio)
+    patients = number[study.groups]
+    scored, single = [], []
+    for method, seeds in cell.fits.items():
+        for seed, kept in seeds.items():
+            about = {
+                "data": cell.study,
+                "method": method,
+                "pattern": cell.pattern.name,
+                "rate": cell.pattern.rate,
+                "seed": seed,
+            }
+            if kept.fault:
+                single.append({**about, "metric": "", "value": np.nan, "fault": kept.fault})
+                continue
+            one = _scored(method, seed, kept, cell.pattern, study.y, counts, patients)
+            scored.append(one)
+            single += [
+                {**about, "metric": metric, "value": float(value[0]), "seconds": kept.fit}
+                for metric, value in one.scores.items()
+            ]
+    table = summary.summarise(scored, rivals, test_to_train=study.test_to_train)
     table.insert(0, "pattern", cell.pattern.name)
     table.insert(0, "data", cell.study)
-    return table
+    return Measured(table, pd.DataFrame(single))
 
 
 def _scored(
@@ -121,33 +141,6 @@ def _scored(
     )
 
 
-def long(out: Path, jobs: Sequence[Job]) -> pd.DataFrame:
-    """``table.csv``: a row a data set, method, pattern, seed and measure, without intervals."""
-    rows: list[dict[str, Any]] = []
-    for cell in cells(out, jobs):
-        with np.load(out / "outcomes" / f"{cell.study}.npz") as file:
-            y, groups = file["y"], file["groups"]
-        once = np.ones((1, int(groups.max()) + 1), np.int64)
-        for method, seeds in cell.fits.items():
-            for seed, kept in seeds.items():
-                about = {
-                    "data": cell.study,
-                    "method": method,
-                    "pattern": cell.pattern.name,
-                    "rate": cell.pattern.rate,
-                    "seed": seed,
-                }
-                if kept.fault:
-                    rows.append({**about, "metric": "", "value": np.nan, "fault": kept.fault})
-                    continue
-                found = _scored(method, seed, kept, cell.pattern, y, once, groups).scores
-                rows += [
-                    {**about, "metric": metric, "value": float(value[0]), "seconds": kept.fit}
-                    for metric, value in found.items()
-                ]
-    return pd.DataFrame(rows)
-
-
 def holm(p: Float[ndarray, " cell"]) -> Float[ndarray, " cell"]:
     """P-values corrected for their number, step by step; NaN stays.
 
@@ -167,7 +160,7 @@ def verdicts(table: pd.DataFrame, method: str = POOLED) -> pd.DataFrame:
     """Whether a method is better or worse than the best rival of each cell.
 
     Args:
-        table: What :func:`summarised` returned.
+        table: The table of :func:`measured`.
         method: Which.
 
     Returns:
@@ -235,11 +228,12 @@ def costs(table: pd.DataFrame) -> pd.DataFrame:
     return wide.round(1).reset_index()
 
 
-def faults(out: Path, jobs: Sequence[Job]) -> Mapping[str, str]:
+def faults(found: Sequence[Cell]) -> dict[str, str]:
     """Fits without predictions, and why."""
-    found = {}
-    for job in jobs:
-        kept = folder.load(out, job)
-        if kept is not None and kept.fault:
-            found[f"{job.study}, {job.method}, seed {job.seed}"] = kept.fault
-    return found
+    return {
+        f"{cell.study}, {method}, seed {seed}": kept.fault
+        for cell in found
+        for method, seeds in cell.fits.items()
+        for seed, kept in seeds.items()
+        if kept.fault
+    }

@@ -11,7 +11,6 @@ from typing import Any
 
 import joblib
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cm2.benchmark import folder, jobs
 from cm2.benchmark.folder import Job
@@ -117,41 +116,32 @@ def run(settings: Settings, out: Path, asked: Mapping[str, Any] | None = None) -
     every = settings.jobs()
     open_jobs = [job for job in every if folder.load(out, job) is None]
     # The slowest of a seed first, so that no process waits at the end for one that began late.
-    open_jobs.sort(key=lambda job: (job.seed, -seconds(settings, job)))
+    lasting = seconds(settings)
+    open_jobs.sort(key=lambda job: (job.seed, -lasting[job.study, job.method]))
     console = Console(stderr=True)
-    hours = sum(seconds(settings, job) for job in open_jobs) / settings.processes / 3600
+    hours = sum(lasting[job.study, job.method] for job in open_jobs) / settings.processes / 3600
     console.print(
         f"{len(open_jobs)} of {len(every)} fits are to be made, in about {_lasting(hours)} with "
         f"{settings.processes} side by side, by times of another machine."
     )
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
+    calls = (
+        joblib.delayed(_fitted)(settings.studies[job.study], settings, job, out)
+        for job in open_jobs
     )
-    parallel = joblib.Parallel(n_jobs=settings.processes, return_as="generator_unordered")
-    with (
-        joblib.parallel_config("loky", inner_max_num_threads=1),
-        Progress(*columns, console=console, transient=True) as progress,
-    ):
-        task = progress.add_task("fits", total=len(open_jobs))
-        for said in parallel(
-            joblib.delayed(_fitted)(settings.studies[job.study], settings, job, out)
-            for job in open_jobs
-        ):
-            progress.advance(task)
-            if said:
-                console.print(said, soft_wrap=True)
+    for said in jobs.side_by_side(calls, len(open_jobs), settings.processes, console):
+        if said:
+            console.print(said, soft_wrap=True)
     return every
 
 
-def seconds(settings: Settings, job: Job) -> float:
-    """About how long a fit takes, by rows and modalities of its training."""
-    study = settings.studies[job.study]
-    train, _ = study.split(job.seed)
-    size = len(train) / 1000 * len(study.modalities) / 7
-    return settings.methods[job.method].seconds * max(size, 0.2)
+def seconds(settings: Settings) -> dict[tuple[str, str], float]:
+    """About how long a fit takes, by data set and method: by rows and modalities of the first."""
+    found = {}
+    for name, study in settings.studies.items():
+        size = len(study.split(0).train) / 1000 * len(study.modalities) / 7
+        for method, about in settings.methods.items():
+            found[name, method] = about.seconds * max(size, 0.2)
+    return found
 
 
 def _lasting(hours: float) -> str:

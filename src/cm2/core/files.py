@@ -1,14 +1,19 @@
-"""Writing a file in one step: another process finds what was there before, or all of the new."""
+"""Files and folders: where results go, where data are, and writing in one step.
+
+In one step means that another process finds what was there before, or all of the new.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from cm2.core.errors import InputError
 
 
 @contextmanager
@@ -33,6 +38,60 @@ def replacing(path: str | Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def open_folder(out: Path, ours: Callable[[Path], bool], what: str) -> Path:
+    """Makes a folder for results, before any long work.
+
+    Args:
+        out: Where, as ``--out`` names it.
+        ours: Says of a folder whether it holds an earlier result; any other content is left alone.
+        what: What such a result is called.
+
+    Returns:
+        The folder, which exists and can be written to.
+
+    Raises:
+        InputError: If it is a file, holds anything else, or cannot be written.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out names {out}, which is a file; give a folder")
+    if out.is_dir() and any(out.iterdir()) and not ours(out):
+        raise InputError(
+            f"--out names {out}, which is not empty and holds no {what}; give a new folder"
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"--out names {out}, which cannot be written: {reason}") from error
+    return out
+
+
+def named_folders(words: Sequence[str], names: Sequence[str]) -> dict[str, Path]:
+    """Reads the words of ``--data``, each ``NAME=DIR``.
+
+    Args:
+        words: As they were given.
+        names: Those that are known.
+
+    Raises:
+        InputError: If a word is not of that form, a name unknown, or a folder not there.
+    """
+    found: dict[str, Path] = {}
+    for word in words:
+        name, separator, folder = word.partition("=")
+        if not separator or name not in names:
+            raise InputError(
+                f"--data takes NAME=DIR with a name of {', '.join(names)}, not {word!r}"
+            )
+        if not Path(folder).exists():
+            raise InputError(f"--data {name}: there is no {folder}")
+        found[name] = Path(folder)
+    return found
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -20,7 +20,6 @@ import pandas as pd
 from jaxtyping import Float, Int
 from numpy import ndarray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cm2.benchmark import jobs
 from cm2.benchmark.methods import LATE_FUSION, METHODS, POOLED, Budget
@@ -157,26 +156,11 @@ def _run_jobs(study: Study, settings: Settings, folder: Path, console: Console) 
         for seed in range(settings.seeds)
         for patterns in REMOVALS[settings.removal](settings)
     ]
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
+    calls = (
+        joblib.delayed(job)(study, *one, settings, folder if k == 0 else None)
+        for k, one in enumerate(every)
     )
-    parallel = joblib.Parallel(n_jobs=settings.processes, return_as="generator")
-    with (
-        joblib.parallel_config("loky", inner_max_num_threads=1),
-        Progress(*columns, console=console, transient=True) as progress,
-    ):
-        task = progress.add_task("fits", total=len(every))
-        results = []
-        for result in parallel(
-            joblib.delayed(job)(study, name, seed, patterns, settings, folder if k == 0 else None)
-            for k, (name, seed, patterns) in enumerate(every)
-        ):
-            results.append(result)
-            progress.advance(task)
-    return results
+    return list(jobs.side_by_side(calls, len(every), settings.processes, console))
 
 
 def job(

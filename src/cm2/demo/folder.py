@@ -12,40 +12,18 @@ from typing import Any
 
 import yaml
 
-from cm2.core.errors import InputError
+from cm2.core import files
 
 MARK = "# A run of cm2 demo. Repeat it with: cm2 demo --config "
 
 
 def open_folder(out: Path) -> Path:
-    """Makes a folder for a run, before any long work.
-
-    An earlier run in the same place is written over; any other content is left alone.
-
-    Args:
-        out: Where.
-
-    Returns:
-        The folder, which exists and can be written to.
+    """Makes a folder for a run; an earlier run in the same place is written over.
 
     Raises:
-        InputError: If it is a file, holds anything but an earlier run, or cannot be written.
+        InputError: If it holds anything but an earlier run, or cannot be written.
     """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out names {out}, which is a file; give a folder")
-    if out.is_dir() and any(out.iterdir()) and not _is_run(out):
-        raise InputError(
-            f"--out names {out}, which is not empty and holds no earlier run; give a new folder"
-        )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".probe"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(f"--out names {out}, which cannot be written: {reason}") from error
-    return out
+    return files.open_folder(out, _is_run, "earlier run")
 
 
 def _is_run(folder: Path) -> bool:

@@ -27,6 +27,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from cm2.estimators.heads.base import class_prior
 from cm2.estimators.tuning import LOWEST, Kind, Seen, Tuned, tune
+from cm2.samples.tables import present
 from cm2.samples.targets import check_patients, checked_groups, row_weights
 
 
@@ -73,7 +74,7 @@ class Rival(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """
         check_is_fitted(self, "widths_")
         values = self._read(X)
-        known = _present(values).any(axis=1, keepdims=True)
+        known = present(values).any(axis=1, keepdims=True)
         return np.where(known, self._proba(values), self.prior_)
 
     def predict(self, X: Mapping[str, Any]) -> ndarray:
@@ -141,7 +142,7 @@ class LateFusion(Rival):
         )
 
     def _proba(self, values: dict[str, Float[ndarray, "n _"]]) -> Float[ndarray, "n label"]:
-        there = _present(values)
+        there = present(values)
         each = np.stack([self.experts_[m].proba(block) for m, block in values.items()])
         if self.average == "log":
             each = np.log(np.maximum(each, LOWEST))
@@ -175,7 +176,7 @@ class Stacking(Rival):
     ) -> None:
         labels = len(self.classes_)
         self.experts_ = _experts(self.expert, values, y, weight, labels, self.random_state, groups)
-        there = _present(values)
+        there = present(values)
         held_out = []
         for m, expert in enumerate(self.experts_.values()):
             full = np.tile(expert.prior, (len(y), 1))
@@ -186,7 +187,7 @@ class Stacking(Rival):
 
     def _proba(self, values: dict[str, Float[ndarray, "n _"]]) -> Float[ndarray, "n label"]:
         each = np.stack([self.experts_[m].proba(block) for m, block in values.items()])
-        return self.stacker_.proba(self._odds(each, _present(values)))
+        return self.stacker_.proba(self._odds(each, present(values)))
 
     def _odds(
         self, proba: Float[ndarray, "modality n label"], there: Bool[ndarray, "n modality"]
@@ -282,7 +283,7 @@ def _experts(
     groups: ndarray | None,
 ) -> dict[str, Tuned]:
     """A tuned model of each modality, from the rows that have it."""
-    there = _present(values)
+    there = present(values)
     return {
         name: tune(
             kind,
@@ -295,7 +296,3 @@ def _experts(
         )
         for (name, block), rows in zip(values.items(), there.T, strict=True)
     }
-
-
-def _present(values: dict[str, Float[ndarray, "n _"]]) -> Bool[ndarray, "n modality"]:
-    return np.stack([~np.isnan(block).all(axis=1) for block in values.values()], axis=1)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy import ndarray
 from scipy.sparse import issparse
 from sklearn.utils.validation import check_array
@@ -44,6 +44,11 @@ def as_table(X: Any) -> Any:
 def is_dict(X: Any) -> bool:
     """Whether samples come as a dict of modalities (one format of sparse arrays is a dict too)."""
     return isinstance(X, Mapping) and not issparse(X)
+
+
+def present(X: Mapping[str, Float[ndarray, "n _"]]) -> Bool[ndarray, "n modality"]:
+    """Which modalities each sample has: those of which it has any number."""
+    return np.stack([~np.isnan(block).all(axis=1) for block in X.values()], axis=1)
 
 
 def check_dimensions(X: Any, what: str) -> None:

@@ -9,11 +9,14 @@ the one before.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
 from cm2.core.removal import hidden
+from cm2.samples.tables import present
 
 WORLDS = ("shared", "independent", "xor", "cross-rank")
 MODALITIES = ("a", "b", "c", "d")
@@ -75,8 +78,10 @@ def make_world(
 
 
 def remove(
-    X: dict[str, Float[ndarray, "n feature"]], rate: float, seed: int = 0
-) -> dict[str, Float[ndarray, "n feature"]]:
+    X: Mapping[str, Float[ndarray, "n _"]],
+    rate: float | Float[ndarray, "n modality"],
+    seed: int | np.random.Generator = 0,
+) -> dict[str, Float[ndarray, "n _"]]:
     """Drops each modality of each sample with probability ``rate``; at least one stays.
 
     A dropped modality is a row of NaN. Where all would be dropped, one, drawn evenly, is kept; a
@@ -87,8 +92,7 @@ def remove(
         >>> float(np.isnan(remove(X, 0.5)["a"][:, 0]).mean().round(1))
         0.5
     """
-    there = np.stack([~np.isnan(block).all(axis=1) for block in X.values()], axis=1)
-    keep = hidden(there, rate, np.random.default_rng(seed))
+    keep = hidden(present(X), rate, np.random.default_rng(seed))
     return {
         name: np.where(keep[:, [i]], block, np.nan) for i, (name, block) in enumerate(X.items())
     }

@@ -64,6 +64,23 @@ def test_a_gradient_reaches_every_parameter(kind: str) -> None:
 
 
 @kinds
+def test_overfits_eight_rows(kind: str) -> None:
+    """With a linear classifier behind it."""
+    model, x = encoder(kind), inputs(kind, 8, seed=4)
+    if kind in IMAGES:  # of the middle alone: training looks at another crop every time
+        model.eval()
+    head = torch.nn.Linear(4, 2)
+    target = torch.arange(8) % 2
+    optimizer = torch.optim.Adam([*model.parameters(), *head.parameters()], lr=3e-2)
+    for _ in range(100):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(head(model(x)), target).backward()
+        optimizer.step()
+    right = head(model.eval()(x)).softmax(dim=-1)[torch.arange(8), target]
+    assert right.min() > 0.7
+
+
+@kinds
 def test_rows_do_not_depend_on_their_neighbours(kind: str) -> None:
     model, x = encoder(kind).eval(), inputs(kind)
     z = model(x)

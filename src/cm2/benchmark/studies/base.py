@@ -14,6 +14,7 @@ from numpy import ndarray
 from sklearn.model_selection import StratifiedShuffleSplit
 
 from cm2.core.registry import Registry
+from cm2.samples.tables import present
 
 TEST = 0.3
 """Share of the rows, or patients, that are tested on."""
@@ -64,9 +65,16 @@ class Study(ABC):
     def __init__(self, folder: Path | None = None) -> None:
         return
 
-    @abstractmethod
     def split(self, seed: int) -> Split:
-        """Returns training and test rows."""
+        """Returns training and test rows: by patients, stratified by the target."""
+        if len(np.unique(self.groups)) < len(self.groups):
+            from cm2.clinical.prepare.splits import split
+
+            parts = (1 - TEST, TEST)
+            return Split(*split(pd.Series(self.groups), pd.Series(self.y), parts, seed=seed))
+        splitter = StratifiedShuffleSplit(1, test_size=TEST, random_state=seed)
+        train, test = next(splitter.split(self.y, self.y))
+        return Split(np.sort(train), np.sort(test))
 
     @abstractmethod
     def blocks(self, train: Int[ndarray, " train"]) -> dict[str, Float[ndarray, "n feature"]]:
@@ -74,8 +82,7 @@ class Study(ABC):
 
     def present(self) -> Bool[ndarray, "n modality"]:
         """Returns which modalities each row has."""
-        everything = self.blocks(np.arange(len(self.y))).values()
-        return np.stack([~np.isnan(block).all(axis=1) for block in everything], axis=1)
+        return present(self.blocks(np.arange(len(self.y))))
 
 
 class Given(Study):
@@ -112,17 +119,6 @@ class Given(Study):
         self.title, self.source = title, source
         self.flow = [("rows", rows)]
         self.score = np.full(rows, np.nan)
-
-    def split(self, seed: int) -> Split:
-        """Returns a random split by patients, stratified by the target."""
-        if len(np.unique(self.groups)) < len(self.groups):
-            from cm2.clinical.prepare.splits import split
-
-            parts = (1 - TEST, TEST)
-            return Split(*split(pd.Series(self.groups), pd.Series(self.y), parts, seed=seed))
-        splitter = StratifiedShuffleSplit(1, test_size=TEST, random_state=seed)
-        train, test = next(splitter.split(self.y, self.y))
-        return Split(np.sort(train), np.sort(test))
 
     def blocks(self, train: Int[ndarray, " train"]) -> dict[str, Float[ndarray, "n feature"]]:
         """Returns the blocks."""

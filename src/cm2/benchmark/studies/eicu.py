@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-from cm2.benchmark.studies.base import TEST, Split, Study, register
+from cm2.benchmark.studies.base import Split, Study, register
 from cm2.core.errors import InputError
 from cm2.samples.kinds import TextColumn
 from cm2.samples.stays import Stays
@@ -56,13 +56,6 @@ class Mortality(Study):
         self.flow.append(("deaths in hospital", int(self.y.sum())))
         self.score_name = "APACHE IVa"
         self.score = scores["apache_iva"].loc[stays.stays["stay_id"]].to_numpy()
-
-    def split(self, seed: int) -> Split:
-        """Returns a split by patients, stratified by the outcome."""
-        from cm2.clinical.prepare.splits import split
-
-        parts = (1 - TEST, TEST)
-        return Split(*split(pd.Series(self.groups), pd.Series(self.y), parts, seed=seed))
 
     def blocks(self, train: Int[ndarray, " train"]) -> dict[str, Float[ndarray, "n feature"]]:
         """Returns numbers; documents are vectorised by what training rows contain."""

@@ -5,9 +5,35 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from cm2.benchmark.studies.base import Given, Split, register
 from cm2.core.errors import InputError
+
+
+def read(folder: Path, sets: str) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
+    """Reads sets as ``cm2 prepare physionet2012`` does.
+
+    Args:
+        folder: Where archives and outcomes are.
+        sets: Letters, such as "ab".
+
+    Returns:
+        The modalities, rows of NaN where one was never measured; and ``set`` and ``label``; both by
+        the stay.
+
+    Raises:
+        InputError: If a set is not there.
+    """
+    from cm2.clinical.prepare.options import Options
+    from cm2.clinical.prepare.physionet2012 import PhysioNet2012
+
+    found = PhysioNet2012(folder).collect(Options(), None)
+    kept = found.stays["set"].isin(list(sets))
+    stays = found.stays[kept].set_index("stay_id").sort_index()
+    if lacking := set(sets) - set(stays["set"]):
+        raise InputError(f"{folder}: has no set {', '.join(sorted(lacking))}")
+    return {name: frame.loc[stays.index] for name, frame in found.numbers.items()}, stays
 
 
 class Challenge(Given):
@@ -17,17 +43,9 @@ class Challenge(Given):
     sets: str
 
     def __init__(self, folder: Path | None = None) -> None:
-        from cm2.clinical.prepare.options import Options
-        from cm2.clinical.prepare.physionet2012 import PhysioNet2012
-
         if folder is None:
             raise InputError("physionet2012 needs a folder of the challenge's sets")
-        found = PhysioNet2012(folder).collect(Options(), None)
-        kept = found.stays["set"].isin(list(self.sets))
-        stays = found.stays[kept].set_index("stay_id").sort_index()
-        if lacking := set(self.sets) - set(stays["set"]):
-            raise InputError(f"{folder}: has no set {', '.join(sorted(lacking))}")
-        X = {name: frame.loc[stays.index].to_numpy() for name, frame in found.numbers.items()}
+        X, stays = read(folder, self.sets)
         super().__init__(
             X,
             stays["label"].to_numpy(np.int64),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cm2.core.errors import InputError
+from cm2.core.files import named_folders
 from cm2.experiments.paper.tables import SOURCES, TASKS
 
 __all__ = ["NAMES", "RECIPES", "given", "lacking", "made_up", "prepare"]
@@ -76,21 +77,13 @@ def given(words: Sequence[str]) -> dict[str, Path]:
     Raises:
         InputError: If a word is not of that form, a name unknown, or a folder not there.
     """
-    found: dict[str, Path] = {}
-    for word in words:
-        name, separator, folder = word.partition("=")
-        if not separator or name not in NAMES:
-            raise InputError(
-                f"--data takes NAME=DIR with a name of {', '.join(NAMES)}, not {word!r}"
-            )
-        if not Path(folder).exists():
-            raise InputError(f"--data {name}: there is no {folder}")
-        if name in PREPARED and not (Path(folder) / "manifest.json").is_file():
+    found = named_folders(words, NAMES)
+    for name, folder in found.items():
+        if name in PREPARED and not (folder / "manifest.json").is_file():
             raise InputError(
                 f"--data {name}: {folder} is no folder of cm2 prepare; raw tables are "
                 f"{_recipe(name).raw}=DIR"
             )
-        found[name] = Path(folder)
     return found
 
 

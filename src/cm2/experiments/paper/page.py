@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from cm2.core.files import replacing
+from cm2.evaluation.bootstrap import Interval
 from cm2.evaluation.report import Picture, Section, Table
 from cm2.evaluation.summary import METRICS
 from cm2.experiments import config, report, results, significance
@@ -267,4 +268,4 @@ NOTHING = "No run of it is finished, or its data were not given."
 def _interval(value: float, low: float, high: float) -> str:
     if pd.isna(value):
         return ""
-    return f"{value:.3f}" if pd.isna(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    return f"{value:.3f}" if pd.isna(low) else str(Interval(value, low, high))

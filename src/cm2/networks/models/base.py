@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -106,10 +107,8 @@ class Model(nn.Module, ABC):
     ) -> Prediction:
         """Returns probabilities; ``draws`` matters to a model that overrides this to impute."""
         probability = probability or self.probability
-        training = self.training
-        self.eval()
-        mean = probability(self(batch).logits)
-        self.train(training)
+        with evaluating(self):
+            mean = probability(self(batch).logits)
         return Prediction(mean, torch.zeros_like(mean))
 
     def initialize(self, batch: Batch) -> None:
@@ -117,17 +116,14 @@ class Model(nn.Module, ABC):
 
     @torch.no_grad()
     def refer(self, batch: Batch) -> None:
-        """Keeps the first training rows of a batch as reference, in a model that has one.
+        """Keeps the first rows of a training batch as reference, in a model that has one.
 
         Training calls this before each validation, so that the rows lie where encoders put them.
         """
         if self.reference is None:
             return
-        training = self.training
-        self.eval()
-        first = next(pieces(batch, len(self.reference)))
-        self.reference.fill(Patients(self.raw(first), first.present))
-        self.train(training)
+        with evaluating(self):
+            self.reference.fill(Patients(self.raw(batch), batch.present))
 
     def restarted(self) -> list[nn.Parameter]:
         """Returns the parameters that ``initialize`` sets, whose optimiser state is then stale."""
@@ -185,6 +181,17 @@ def average(
     """Averages over the modalities that a row has."""
     share = shown(present).unsqueeze(-1).to(values.dtype)
     return (values * share).sum(dim=1) / share.sum(dim=1)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Puts a module in evaluation mode inside, and back as it was."""
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)
 
 
 def single_precision(like: Tensor) -> torch.autocast:

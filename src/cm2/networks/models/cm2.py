@@ -29,6 +29,7 @@ from cm2.networks.models.auxiliary import Auxiliary
 from cm2.networks.models.base import (
     Model,
     Prediction,
+    evaluating,
     hide,
     pieces,
     register,
@@ -303,21 +304,19 @@ class CM2(Model):
         if draws < 1:
             raise ValueError(f"a prediction needs at least one imputation, but draws is {draws}")
         probability = probability or self.probability
-        training = self.training
-        self.eval()
-        z, present = self.embed(batch), batch.present
-        mean = probability(self.classify(z, present))
-        spread = torch.zeros_like(mean)
-        rows = (~present.all(dim=-1)).nonzero().squeeze(-1)
-        if len(rows) > 0:
-            repeats = draws if sampled or self.imputer.draws else 1
-            completed = self._draws(z[rows], present[rows], repeats, sampled=sampled)
-            there = present[rows].repeat(repeats, 1)
-            values = probability(self.classify(completed.flatten(0, 1), there))
-            values = values.unflatten(0, (repeats, -1))
-            mean = mean.index_copy(0, rows, values.mean(dim=0))
-            spread = spread.index_copy(0, rows, values.std(dim=0, correction=0))
-        self.train(training)
+        with evaluating(self):
+            z, present = self.embed(batch), batch.present
+            mean = probability(self.classify(z, present))
+            spread = torch.zeros_like(mean)
+            rows = (~present.all(dim=-1)).nonzero().squeeze(-1)
+            if len(rows) > 0:
+                repeats = draws if sampled or self.imputer.draws else 1
+                completed = self._draws(z[rows], present[rows], repeats, sampled=sampled)
+                there = present[rows].repeat(repeats, 1)
+                values = probability(self.classify(completed.flatten(0, 1), there))
+                values = values.unflatten(0, (repeats, -1))
+                mean = mean.index_copy(0, rows, values.mean(dim=0))
+                spread = spread.index_copy(0, rows, values.std(dim=0, correction=0))
         return Prediction(mean, spread)
 
     def initialize_joint(self, batch: Batch) -> None:
@@ -326,9 +325,7 @@ class CM2(Model):
         Equal components get equal gradients and would never part. A modality with fewer rows than
         components starts near a standard normal law.
         """
-        training = self.training
-        self.eval()
-        with torch.no_grad():
+        with evaluating(self), torch.no_grad():
             z, present = self.embed_in_pieces(batch), batch.present
             rare = present.sum(dim=0) < self.joint.components
             if bool(rare.any()):
@@ -342,7 +339,6 @@ class CM2(Model):
                 scale = self.joint.marginals().scale
                 self.joint.marginals.set(scale=scale.clamp_min(LEAST_SCALE))
                 self.objective.initialize(self.joint, z, present)
-        self.train(training)
 
     def embed_in_pieces(self, batch: Batch) -> Float[Tensor, "batch modality dim"]:
         """Returns the embeddings of a batch that may be too large for the encoders at once."""
@@ -372,10 +368,8 @@ class CM2(Model):
     @torch.no_grad()
     def broken_terms(self, batch: Batch) -> list[str]:
         """Names encoders and terms of the joint that are not finite on a batch."""
-        training = self.training
-        self.eval()
-        z = self.embed_in_pieces(batch)
-        self.train(training)
+        with evaluating(self):
+            z = self.embed_in_pieces(batch)
         with single_precision(z):
             return diagnostics.broken(self.law, z, batch.present, self.modalities)
 

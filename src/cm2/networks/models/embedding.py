@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_map
 
 from cm2.core.records import Batch
 from cm2.networks.encoders import Encoder
-from cm2.networks.models.base import select, single
+from cm2.networks.models.base import evaluating, select, single
 
 
 @torch.no_grad()
@@ -37,18 +37,16 @@ def embed(encoder: Encoder, batches: Iterable[Batch], modality: str) -> Float[Te
         tensor([[False, False],
                 [ True,  True]])
     """
-    training = encoder.training
     device = next(encoder.parameters()).device
-    encoder.eval()
     parts = [torch.empty(0, encoder.dim, device="cpu")]
-    for batch in batches:
-        if modality not in batch.inputs:
-            raise ValueError(f"there is no modality {modality!r} among {list(batch.inputs)}")
-        rows = batch.present[:, list(batch.inputs).index(modality)]
-        z = torch.full((len(rows), encoder.dim), torch.nan, device="cpu")
-        if bool(rows.any()):
-            x = tree_map(lambda part: part.to(device), select(batch.inputs[modality], rows))
-            z[rows.cpu()] = single(encoder(x)).to(z)
-        parts.append(z)
-    encoder.train(training)
+    with evaluating(encoder):
+        for batch in batches:
+            if modality not in batch.inputs:
+                raise ValueError(f"there is no modality {modality!r} among {list(batch.inputs)}")
+            rows = batch.present[:, list(batch.inputs).index(modality)]
+            z = torch.full((len(rows), encoder.dim), torch.nan, device="cpu")
+            if bool(rows.any()):
+                x = tree_map(lambda part: part.to(device), select(batch.inputs[modality], rows))
+                z[rows.cpu()] = single(encoder(x)).to(z)
+            parts.append(z)
     return torch.cat(parts)

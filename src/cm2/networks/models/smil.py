@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from cm2.core.records import Batch, Output
 from cm2.marginals.em import fit_mixtures
 from cm2.networks.encoders import Encoder
-from cm2.networks.models.base import Model, part_of, pieces, register, single_precision
+from cm2.networks.models.base import Model, evaluating, part_of, pieces, register, single_precision
 from cm2.networks.models.drfuse import part_losses
 
 PIECE = 256
@@ -191,16 +191,13 @@ class SMIL(Model):
 
         Those of a modality with fewer rows than priors stay as they are.
         """
-        training = self.training
-        self.eval()
-        with torch.no_grad():
+        with evaluating(self), torch.no_grad():
             z = torch.cat([self.raw(piece) for piece in pieces(batch, PIECE)])
             count = self.priors.shape[1]
             common = batch.present.sum(dim=0) >= count
             if bool(common.any()):
                 found = fit_mixtures(z[:, common], batch.present[:, common], count)
                 self.priors[common] = found.loc
-        self.train(training)
 
     def restarted(self) -> list[nn.Parameter]:
         """Returns the priors."""
