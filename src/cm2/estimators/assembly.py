@@ -17,6 +17,7 @@ from cm2.estimators.heads import (
     Boosting,
     Embedded,
     Experts,
+    Frozen,
     Fusion,
     Head,
     JointHead,
@@ -26,6 +27,7 @@ from cm2.estimators.heads import (
 )
 from cm2.estimators.heads.base import Held
 from cm2.estimators.heads.embedded import LEAST_NETWORKS
+from cm2.estimators.heads.frozen import frozen as is_frozen
 from cm2.estimators.heads.fusion import ACCELERATORS
 from cm2.networks import fusions, imputers, models
 from cm2.networks.models import objectives, posteriors
@@ -103,13 +105,27 @@ def learns_together(given: Mapping[str, Any]) -> bool:
     return is_fusion(given) and not given["presence"] and given["class_weight"] is None
 
 
+def learned_inputs(given: Mapping[str, Any], blocks: Blocks) -> list[str]:
+    """The modalities that other heads read by what trained networks make of them."""
+    still = given["encoders"] or {}
+    return [one for one in blocks.unread if not (one in still and is_frozen(still[one]))]
+
+
+def frozen(given: Mapping[str, Any], blocks: Blocks, seed: int) -> Frozen:
+    """What gives other heads numbers of the modalities whose encoders no training changes."""
+    learned = learned_inputs(given, blocks)
+    names = [] if is_fusion(given) else [one for one in blocks.unread if one not in learned]
+    encoders = {name: given["encoders"][name] for name in names}
+    return Frozen(encoders, seed, ACCELERATORS[given["device"]])
+
+
 def count_networks(given: Mapping[str, Any], blocks: Blocks) -> int:
     """How many networks a head averages."""
     if isinstance(given["head"], Fusion):
         return int(given["head"].folds)
     if given["head"] == "fusion":
         return given["n_networks"]
-    if blocks.unread:  # the other heads read what a network makes of rows that it did not see
+    if learned_inputs(given, blocks):
         return max(given["n_networks"], LEAST_NETWORKS)
     return given["n_networks"] if given["head"] == "pooled" else 0
 
@@ -200,7 +216,8 @@ def build(
         "experts": Experts(copula=given["copula"], random_state=seed),
         "fusion": fusion,
     }
-    if blocks.unread:  # the other heads read numbers: networks have to make some first
+    unread = learned_inputs(given, blocks)
+    if unread:  # the other heads read numbers: networks have to make some first
         for name in HEADS[:-1]:
             heads[name] = Embedded(heads[name], fusion, seed)
     folds = networks * -(-FOLDS // networks)
@@ -210,7 +227,7 @@ def build(
         head.held = held
         if isinstance(head, Fusion):
             head.encoders = head.encoders or given["encoders"]
-        elif blocks.unread:
+        elif unread:
             head = Embedded(head, fusion, seed)
     else:
         pooled = head == "pooled"
@@ -233,6 +250,7 @@ def _model(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def fit(
     heads: Sequence[Head],
+    frozen: Frozen,
     blocks: Blocks,
     parts: Sequence[tuple[Int[ndarray, " n ..."], Float[ndarray, " n"]]],
     groups: ndarray | None,
@@ -241,21 +259,23 @@ def fit(
 
     Args:
         heads: The heads.
+        frozen: What gives them numbers of frozen encoders.
         blocks: The training samples.
         parts: Codes and weights that each learns.
         groups: The patient of each sample, if some have several.
     """
     for head, (codes, _) in zip(heads, parts, strict=True):
         head.check(codes, groups)
+    blocks = frozen.fit(blocks, parts[0][1])
     for head, part in zip(heads, parts, strict=True):
         head.fit(blocks, *part, groups)
 
 
-def held(validation: Any, reader: Reader, classes: ndarray, labels: tuple[int, ...]) -> Held:
+def held(validation: Any, reader: Reader, classes: ndarray, labels: tuple[int, ...]) -> Held | None:
     """The samples that stop training, as heads see them.
 
     Args:
-        validation: What the user gave.
+        validation: What the user gave, if anything.
         reader: What reads them.
         classes: Those of the training.
         labels: How many labels a sample had there, in a tuple; an empty one for a class.
@@ -263,6 +283,8 @@ def held(validation: Any, reader: Reader, classes: ndarray, labels: tuple[int, .
     Raises:
         ValueError: If they are no samples with outcomes as in training.
     """
+    if validation is None:
+        return None
     if not isinstance(validation, Samples):
         found = type(validation).__name__
         raise ValueError(f"validation must be Samples(X, y=y), but is of type {found}")

@@ -98,6 +98,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             learned all of them.
         prior_: Class frequencies in training, by weight; a row a label for multilabel targets.
         reader_: What turns tables into standardised blocks.
+        frozen_: What adds numbers by frozen encoders.
         modalities_: Names of the modalities.
 
     Example:
@@ -235,11 +236,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         assembly.announce(params, blocks, len(self.classes_), codes.size // len(codes))
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         build = partial(assembly.build, params, seed, blocks)
-        held = (
-            None
-            if validation is None
-            else assembly.held(validation, self.reader_, self.classes_, codes.shape[1:])
-        )
+        held = assembly.held(validation, self.reader_, self.classes_, codes.shape[1:])
         parts = [(codes, weight)]
         if codes.ndim > 1:
             parts = [(column, self._weighted(weight, column)) for column in codes.T]
@@ -251,7 +248,8 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         else:
             each = [held and held._replace(y=held.y[:, k]) for k in range(len(parts))]
             self.head_ = [build(one, f"label_{k}") for k, one in enumerate(each)]
-        assembly.fit(self._heads, blocks, parts, groups)
+        self.frozen_ = assembly.frozen(params, blocks, seed)
+        assembly.fit(self._heads, self.frozen_, blocks, parts, groups)
         return self
 
     def predict_proba(self, X: Any, *, present: Any = None) -> Float[ndarray, "n label"]:
@@ -390,7 +388,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _blocks(self, X: Any, present: Any) -> Blocks:
         check_is_fitted(self, "head_")
         self._check_array(X, reset=False)
-        return self.reader_.blocks(X, present)
+        return self.frozen_.read(self.reader_.blocks(X, present))
 
     def _weighted(self, weight: Float[ndarray, " n"], codes: ndarray) -> Float[ndarray, " n"]:
         """Weights of samples, those of their classes among them if they have but one."""

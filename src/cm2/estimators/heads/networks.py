@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
+from torch import Tensor, nn
 
 from cm2.core.numerics import seeded
 from cm2.core.persistence import load_module_arrays, module_arrays, plain
@@ -216,7 +216,7 @@ def learned(task: str, labels: int, *, several: bool) -> Task:
 
 
 @contextmanager
-def placed(networks: Sequence[Model], accelerator: str) -> Iterator[torch.device]:
+def placed(networks: Sequence[nn.Module], accelerator: str) -> Iterator[torch.device]:
     """Brings networks to a GPU, if there is one that may be used, and back again."""
     gpu = accelerator != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda" if gpu else "cpu")
