@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import singledispatch
+from collections.abc import Callable, Sequence
+from functools import partial, singledispatch
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -39,9 +39,9 @@ class Prepared(Study):
             What the folder says of the stays.
         """
         found = Stays.open(root, **options)
-        self._columns = {name: _held(one) for name, one in found.samples.columns.items()}
+        self._made = {name: numbers(column) for name, column in found.samples.columns.items()}
         self._present = found.samples.present
-        self.modalities = tuple(self._columns)
+        self.modalities = tuple(self._made)
         self.y = found.stays["label"].to_numpy(np.int64)
         self.labels = ("survived", "died")
         self.groups = pd.factorize(found.stays["subject_id"])[0].astype(np.int64)
@@ -52,52 +52,60 @@ class Prepared(Study):
 
     def blocks(self, train: Int[ndarray, " train"]) -> dict[str, Float[ndarray, "n feature"]]:
         """Returns numbers; see :func:`numbers`."""
-        return {name: numbers(column, train) for name, column in self._columns.items()}
+        return {name: made(train) for name, made in self._made.items()}
 
     def present(self) -> Bool[ndarray, "n modality"]:
         """Returns where a modality has any number, document or picture."""
         return self._present
 
 
-def _held(column: Any) -> Any:
-    """A column that needs the folder no more: pictures small and in memory."""
-    if not isinstance(column, ImageColumn):
-        return column
-    there = enumerate(column.present)
-    pictures = [column.pixels(row, SIDE) if here else None for row, here in there]
-    return ImageColumn(column.name, pictures)
+Made: TypeAlias = Callable[[Int[ndarray, " train"]], Float[ndarray, "n feature"]]
+"""Numbers of all rows, given those from which to learn."""
 
 
 @singledispatch
-def numbers(column: Any, train: Int[ndarray, " train"]) -> Float[ndarray, "n feature"]:
-    """Returns a column as numbers, NaN where it is missing; learned from training rows alone.
+def numbers(column: Any) -> Made:
+    """Returns what makes numbers of a column, NaN where it is missing; it needs no folder any more.
 
     A table is as it is. A series is the summaries that heads without an encoder read; documents
     are vectors of their terms, and pictures principal components of their pixels.
     """
-    return np.asarray(column.values, np.float64)
+    return partial(_same, np.asarray(column.values, np.float64))
 
 
 @numbers.register
-def _(column: SeriesColumn, train: Int[ndarray, " train"]) -> Float[ndarray, "n feature"]:
-    return column.summaries()
+def _(column: SeriesColumn) -> Made:
+    return partial(_same, column.summaries())
 
 
 @numbers.register
-def _(column: TextColumn, train: Int[ndarray, " train"]) -> Float[ndarray, "n feature"]:
+def _(column: TextColumn) -> Made:
+    lines = ["\n".join(one) if one else None for one in column.values]
+    return partial(_vectors, pd.Series(lines, name=column.name))
+
+
+@numbers.register
+def _(column: ImageColumn) -> Made:
+    pixels = np.full((len(column.present), SIDE * SIDE), np.nan)
+    for row in np.flatnonzero(column.present).tolist():
+        pixels[row] = column.pixels(row, SIDE).ravel()
+    return partial(_components, pixels)
+
+
+def _same(values: Float[ndarray, "n feature"], train: ndarray) -> Float[ndarray, "n feature"]:
+    return values
+
+
+def _vectors(documents: pd.Series, train: ndarray) -> Float[ndarray, "n feature"]:
     from cm2.clinical.prepare.documents import vectorize
 
-    lines = ["\n".join(one) if one else None for one in column.values]
-    documents = pd.Series(lines, name=column.name)
-    return vectorize(documents, pd.Index(train), COMPONENTS).to_numpy()
+    return np.asarray(vectorize(documents, pd.Index(train), COMPONENTS))
 
 
-@numbers.register
-def _(column: ImageColumn, train: Int[ndarray, " train"]) -> Float[ndarray, "n feature"]:
-    rows = np.flatnonzero(column.present)
-    pixels = np.stack([column.values[row].ravel() for row in rows]).astype(np.float64)
-    known = np.isin(rows, train)
-    learned = PCA(min(COMPONENTS, int(known.sum())), svd_solver="full").fit(pixels[known])
-    found = np.full((len(column.present), learned.n_components_), np.nan)
-    found[rows] = learned.transform(pixels)
+def _components(pixels: Float[ndarray, "n pixel"], train: ndarray) -> Float[ndarray, "n feature"]:
+    there = ~np.isnan(pixels).any(axis=1)
+    known = np.intersect1d(train, np.flatnonzero(there))
+    learned = PCA(min(COMPONENTS, len(known)), svd_solver="full").fit(pixels[known])
+    found = np.full((len(pixels), learned.n_components_), np.nan)
+    found[there] = learned.transform(pixels[there])
     return found
