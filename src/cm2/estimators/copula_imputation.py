@@ -6,6 +6,7 @@ https://arxiv.org/abs/1910.12845; their package is ``gcimpute``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
@@ -91,7 +92,7 @@ class CopulaImputation(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self,
         strengths: tuple[float, ...] = (0.03, 0.3, 3.0),
         rounds: int = 50,
-        tolerance: float = 1e-3,
+        tolerance: float = 1e-2,
         random_state: int = 0,
     ) -> None:
         self.strengths = strengths
@@ -110,8 +111,8 @@ class CopulaImputation(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         weight = np.ones(len(X)) if sample_weight is None else sample_weight
         self.scores_ = NormalScores().fit(X, None, weight)
         z = self.scores_.transform(X)
-        self.strength_ = self._choose(z, weight, groups)
-        covariance = self._gaussian(self.strength_, z, weight).covariance_
+        self.strength_, start = self._choose(z, weight, groups)
+        covariance = self._laws([self.strength_], z, weight, start)[0].covariance_
         root = 1 / np.sqrt(np.diag(covariance))
         correlation = torch.from_numpy(covariance * np.outer(root, root))
         self.copula_ = Gaussian(z.shape[1], correlation)
@@ -119,31 +120,43 @@ class CopulaImputation(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def _choose(
         self, z: Float[ndarray, "n feature"], weight: Float[ndarray, " n"], groups: ndarray | None
-    ) -> float:
-        """The strength of the largest log density in a fifth of the rows, of other patients."""
-        parts = stratified_folds(np.zeros(len(z), np.int64), 5, self.random_state, groups)
-        held = parts == 0
-        if len(self.strengths) == 1 or held.all() or not held.any():
-            return max(self.strengths)
-        gains = []
-        for strength in self.strengths:
-            found = self._gaussian(strength, z[~held], weight[~held])
-            density = found.log_density(np.nan_to_num(z[held]), ~np.isnan(z[held]))[:, 0]
-            gains.append(float(density @ weight[held]))
-        return self.strengths[int(np.argmax(gains))]
+    ) -> tuple[float, BlockGaussian | None]:
+        """The strength of the largest log density in a fifth of the rows, and the law it was of.
 
-    def _gaussian(
-        self, strength: float, z: Float[ndarray, "n feature"], weight: Float[ndarray, " n"]
-    ) -> BlockGaussian:
-        """The law of all scores."""
-        start = BlockGaussian(
-            (1,) * z.shape[1],
-            strength=strength * float(weight.sum()),
-            tolerance=self.tolerance,
-            max_iter=self.rounds,
-        )
+        These rows are of other patients than the rest.
+        """
+        strengths = sorted(self.strengths, reverse=True)
+        held = stratified_folds(np.zeros(len(z), np.int64), 5, self.random_state, groups) == 0
+        if len(strengths) == 1 or held.all() or not held.any():
+            return strengths[0], None
+        laws = self._laws(strengths, z[~held], weight[~held])
+        rows, there = np.nan_to_num(z[held]), ~np.isnan(z[held])
+        gains = [float(law.log_density(rows, there)[:, 0] @ weight[held]) for law in laws]
+        best = int(np.argmax(gains))
+        return strengths[best], laws[best]
+
+    def _laws(
+        self,
+        strengths: Sequence[float],
+        z: Float[ndarray, "n feature"],
+        weight: Float[ndarray, " n"],
+        start: BlockGaussian | None = None,
+    ) -> list[BlockGaussian]:
+        """The law of all scores by each strength; EM starts where that of the last has ended."""
         there, one = ~np.isnan(z), np.zeros(len(z), np.int64)
-        return start.fit(np.nan_to_num(z), there, one, weight, 1)
+        found: list[BlockGaussian] = []
+        for strength in strengths:
+            law = BlockGaussian(
+                (1,) * z.shape[1],
+                strength=strength * float(weight.sum()),
+                tolerance=self.tolerance,
+                max_iter=self.rounds,
+            )
+            if not found:
+                data = law.statistics(np.nan_to_num(z), there, one, weight, 1)
+            start = law.fit_statistics(data, start)
+            found.append(start)
+        return found
 
     def transform(self, X: Float[ndarray, "n feature"]) -> Float[ndarray, "n feature"]:
         """Rows with gaps filled; values that are there stay as they are."""
