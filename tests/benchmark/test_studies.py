@@ -1,6 +1,8 @@
 """Data sets: whole, parted by patient, and nothing of a test row in what is learned."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from functools import cache
 
 import numpy as np
 import pytest
@@ -27,20 +29,20 @@ SIZES = {
 """Rows, classes and modalities; a world has 2,400 rows for each of 20 seeds."""
 
 
-@pytest.fixture
-def opened(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], Study]:
-    """Opens a data set; one that needs a folder skips where there are no data."""
-    monkeypatch.setattr(Generated, "patients", 120)
+@pytest.fixture(scope="module")
+def opened(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Study]]:
+    """Opens a data set, once; one that needs a folder skips where there are no data."""
 
+    @cache
     def study(name: str) -> Study:
         kind = STUDIES[name]
         if not kind.folder:
             return kind()
         return kind(request.getfixturevalue("data_home") / kind.folder)
 
-    return study
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Generated, "patients", 120)
+        yield study
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -82,7 +84,7 @@ def test_each_region_of_eicu_is_predicted_by_the_others(opened):
 
 
 def test_what_pictures_and_documents_become_is_learned_on_training_rows(opened):
-    study = opened("mimic4-generated")
+    study = deepcopy(opened("mimic4-generated"))
     train = study.split(0).train
     blocks = study.blocks(train)
     assert {name: block.shape[1] for name, block in blocks.items()}["cxr"] == COMPONENTS
