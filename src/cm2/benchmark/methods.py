@@ -226,8 +226,8 @@ METHODS: dict[str, Method] = {
     ),
     "multimodal VAE": Method(
         lambda budget: MultimodalVAE(max_epochs=budget.epochs, random_state=budget.seed),
-        "Wu and Goodman 2018: logistic regression on the posterior mean of an autoencoder whose "
-        "experts are multiplied",
+        "Wu and Goodman 2018: logistic regression on the posterior mean of one autoencoder, of 16 "
+        "coordinates and as many passes as the networks, whose experts are multiplied",
         seconds=10,
     ),
     **{
