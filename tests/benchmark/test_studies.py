@@ -83,6 +83,22 @@ def test_each_region_of_eicu_is_predicted_by_the_others(opened):
     np.testing.assert_array_equal(study.split(4).test, study.split(0).test)
 
 
+def test_a_sensor_of_p12_that_was_never_read_is_absent(opened):
+    study = opened("p12")
+    first, *sensors = study.modalities
+    assert (first, len(sensors)) == ("static", 36)
+    blocks, present = study.blocks(np.arange(0)), study.present()
+    assert present[:, 0].all()
+    assert present[:, 1:].any(axis=1).all()
+    for name, there in zip(sensors, present[:, 1:].T, strict=True):
+        first, last, least, greatest, mean, count = blocks[name][there].T
+        assert (count >= 1).all()
+        assert ((least <= mean + 1e-9) & (mean <= greatest + 1e-9)).all()
+        for end in (first, last):
+            assert ((end == least) | (end == greatest) | (count > 2)).all()
+    assert len(study.split(0).test) == round(0.1 * len(study.y))
+
+
 def test_what_pictures_and_documents_become_is_learned_on_training_rows(opened):
     study = deepcopy(opened("mimic4-generated"))
     train = study.split(0).train
