@@ -72,6 +72,16 @@ def test_rules_look_at_what_they_say():
     assert apart(unseen[:, 1], mean["a"]) < 0.15
 
 
+@pytest.mark.filterwarnings("error")
+def test_columns_without_a_value_tell_nothing():
+    rng = np.random.default_rng(0)
+    X = {name: rng.normal(size=(200, 3)) for name in ("a", "b")}
+    empty = {name: np.hstack([block, np.full((200, 1), np.nan)]) for name, block in X.items()}
+    for rule in RULES:
+        plain, more = (gone(Pattern(rule, 0.5).removed_from(x, 0)) for x in (X, empty))
+        np.testing.assert_array_equal(plain, more)
+
+
 def test_only_the_rows_that_are_meant_lose_something(world):
     X = world
     before = gone(X)

@@ -130,6 +130,7 @@ def _level(block: Float[ndarray, "n _"]) -> Float[ndarray, " n"]:
     if not there.any():
         return found
     seen = block[there]
+    seen = seen[:, ~np.isnan(seen).all(axis=0)]
     mean, deviation = np.nanmean(seen, axis=0), np.nanstd(seen, axis=0)
     apart = np.nan_to_num((seen - mean) / np.where(deviation > 0, deviation, np.inf))
     direction = np.linalg.svd(apart.T @ apart)[0][:, 0]
