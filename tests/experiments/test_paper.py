@@ -6,6 +6,7 @@ Quick tests train a row of each on made-up data, slow ones all of them.
 import dataclasses
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -122,7 +123,7 @@ def test_a_run_stands_in_several_tables(planned: Plan) -> None:
         for row in planned.variants
         if (row.data, row.setting) == ("mimic4", "matched")
     }
-    own = [("T2", "CM2"), ("T4", "likelihood, as printed"), ("T5", "matched, full")]
+    own = [("T2", "CM2"), ("T4", "copula"), ("T5", "matched, full")]
     own += [("T6", "Frank"), ("T9", "CM2"), ("T10", "LSTM, ResNet-34, CM2"), ("F5", "K = 3")]
     assert len({called[key] for key in own}) == 1
     for method in ("MMTM", "DAFT", "Unified", "MedFuse"):
@@ -130,6 +131,18 @@ def test_a_run_stands_in_several_tables(planned: Plan) -> None:
     assert called["T2", "DrFuse"] != called["T10", "LSTM, ResNet-34, DrFuse"], "printed twice"
     assert len(planned.jobs) == 77
     assert len({job.folder for job in planned.jobs}) == 77
+
+
+@pytest.mark.parametrize("part", ["T4", "T5", "T9", "F5"])
+def test_tables_taken_one_after_the_other_have_their_runs_in_common(
+    part: str, planned: Plan, roots: dict[str, Path], out: Path
+) -> None:
+    """A run is called the same whichever tables are asked for, so that it is trained once."""
+    alone = plan.make([part], roots, CONFIGS, out, last=plan.small)
+    assert {job.folder for job in alone.jobs} < {job.folder for job in planned.jobs}
+    assert alone.variants == {
+        row: found for row, found in planned.variants.items() if row.part == part
+    }
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -255,6 +268,19 @@ def test_an_epoch_costs_its_batches(
     assert found.epoch == 7, "19 stays of validation in batches of three, at a second each"
 
 
+def test_stays_are_counted_without_any_run(roots: dict[str, Path], tmp_path: Path) -> None:
+    """Of tables 1 and 8 alone; and where no run has come through, the page says so."""
+    given = [f"mimic4-mortality={roots['mimic4-mortality']}"]
+    assert paper.reproduce(tmp_path, only=["T8"], given=given, configs=CONFIGS) == []
+    html = (tmp_path / "paper.html").read_text(encoding="utf-8")
+    assert "4,287</td>" in section(html, "T8")
+    assert "mimic3-mortality is left out" in html
+    assert pd.read_csv(tmp_path / "values.csv").empty
+    name = {"mimic4-mortality": roots["mimic4-mortality"]}
+    html = written(plan.make(["T4"], name, CONFIGS, tmp_path), ["T4"], name, tmp_path / "p.html")
+    assert "3 runs are not finished" in html
+
+
 def in_process(failing: str = "") -> Callable[..., list[Job]]:
     """What stands in for processes of their own, which start slowly."""
 
@@ -312,7 +338,7 @@ def test_rows_are_checked_before_anything_runs(roots: dict[str, Path], tmp_path:
         (tmp_path / folder).symlink_to(CONFIGS / folder)
     (tmp_path / "published.yaml").symlink_to(CONFIGS / "published.yaml")
     (tmp_path / "ablations").unlink()
-    (tmp_path / "ablations").mkdir()
+    shutil.copytree(CONFIGS / "ablations", tmp_path / "ablations")
     (tmp_path / "ablations" / "copulas.yaml").write_text(yaml.safe_dump({"Gumbel": {}}))
     with pytest.raises(InputError, match=r"T6 has a row 'Frank', which copulas\.yaml lacks"):
         plan.make(["T6"], roots, tmp_path, tmp_path)

@@ -78,9 +78,6 @@ def write(
         configs: The folder ``configs`` of the repository.
         left_out: Sentences on what is not there.
         replicates: Bootstrap samples behind the intervals.
-
-    Raises:
-        InputError: If no run is finished.
     """
     done = [job.folder for job in plan.jobs if finished(job)]
     cells = results.cells(results.find(done)[0])
