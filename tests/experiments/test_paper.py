@@ -7,6 +7,7 @@ import dataclasses
 import os
 import re
 import shutil
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,11 +15,12 @@ import pandas as pd
 import pytest
 import yaml
 
+import cm2
 from cm2 import cli
 from cm2.clinical.prepare.options import Options
 from cm2.core.errors import InputError
 from cm2.experiments import config, paper, results, run, sweep
-from cm2.experiments.paper import cost, data, page, plan, printed, tables
+from cm2.experiments.paper import cost, data, page, plan, printed, shipped, tables
 from cm2.experiments.paper.plan import Plan
 from cm2.experiments.sweep import Job
 from tiny_experiments import CONFIGS, command
@@ -229,8 +231,28 @@ def test_what_lacks_its_data_is_named(tmp_path: Path) -> None:
         tables.chosen(["F1"])
     with pytest.raises(InputError, match="no data for any of it"):
         paper.reproduce(tmp_path / "out", configs=CONFIGS)
-    with pytest.raises(InputError, match="no folder reference in it"):
+    with pytest.raises(InputError, match="folders reference and ablations were expected"):
         paper.reproduce(tmp_path / "out", configs=tmp_path)
+
+
+def test_an_installed_package_has_its_experiments_within(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a checkout beside its sources."""
+    assert shipped.configs() == CONFIGS.resolve()
+    monkeypatch.setattr(cm2, "__file__", str(tmp_path / "site" / "cm2" / "__init__.py"))
+    with pytest.raises(InputError, match=r"cm2 has no configs in it or beside it: .* --configs"):
+        shipped.configs()
+    within = tmp_path / "site" / "cm2" / "configs"
+    shutil.copytree(CONFIGS, within)
+    assert shipped.configs() == within
+    assert shipped.configs(CONFIGS) == CONFIGS
+    target = tomllib.loads((CONFIGS.parent / "pyproject.toml").read_text())["tool"]["hatch"][
+        "build"
+    ]
+    assert "configs" in target["targets"]["wheel"]["only-include"]
+    assert target["targets"]["wheel"]["sources"] == {"src": "", "configs": "cm2/configs"}
+    assert "configs" in target["targets"]["sdist"]["include"]
 
 
 def test_the_time_is_measured(
@@ -304,7 +326,7 @@ def test_the_command_goes_on_where_it_stopped(
     monkeypatch.setattr(cost, "starting", lambda: 1.0)
     root = roots["mimic4-mortality"]
     words = ["reproduce", "paper", "--only", "T4", "--data", f"mimic4-mortality={root}"]
-    words += ["--out", str(tmp_path / "out"), "--configs", str(CONFIGS), "--replicates", "20"]
+    words += ["--out", str(tmp_path / "out"), "--replicates", "20"]
     words += ["--rehearse", "--set", "training.batch_size=64"]
     assert cli.main([*words, "--estimate"]) == 0
     told = capsys.readouterr().out

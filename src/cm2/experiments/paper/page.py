@@ -75,7 +75,7 @@ def write(
         plan: The runs, of which those that are finished are shown.
         parts: Names of tables and figures.
         roots: Prepared folders by name.
-        configs: The folder ``configs`` of the repository.
+        configs: The folder ``configs``.
         left_out: Sentences on what is not there.
         replicates: Bootstrap samples behind the intervals.
     """

@@ -63,7 +63,7 @@ def make(
     Args:
         parts: Names of tables and figures.
         roots: Prepared folders by name; rows that need another are left out.
-        configs: The folder ``configs`` of the repository.
+        configs: The folder ``configs``.
         out: Where runs go.
         seeds: Runs of each variant.
         overrides: Another value for a key in all runs, unless a row sets it.
