@@ -129,6 +129,9 @@ def test_rivals_run_as_in_the_paper() -> None:
         weights = {name: each.encoders[name]["weights"] for name in ("cxr", "report")}
         assert all(one is None for one in weights.values()) == (label == "MedFuse")
         assert each.training["batch_size"] == (8 if label == "DrFuse" else 32)
+        assert each.encoders["series"]["dropout"] == 0.3, "and there alone, as in their code"
+        assert each.encoders["cxr"]["dropout"] == 0.0
+        assert each.model["dropout"] == (0.1 if label == "Interleaved" else 0.0)
     drfuse = found["DrFuse"].encoders
     assert (drfuse["series"]["kind"], drfuse["cxr"]["weights"]) == (
         "transformer", "microsoft/resnet-50",
