@@ -19,6 +19,7 @@ import cm2
 from cm2 import cli
 from cm2.clinical.prepare.options import Options
 from cm2.core.errors import InputError
+from cm2.evaluation.significance import WHY_NOT
 from cm2.experiments import config, paper, results, run, sweep
 from cm2.experiments.paper import cost, data, page, plan, printed, shipped, tables
 from cm2.experiments.paper.plan import Plan
@@ -192,6 +193,8 @@ def test_the_counts_are_those_of_the_folders(html: str, roots: dict[str, Path]) 
 
 
 def test_the_printed_p_value_stands_beside_honest_ones(html: str) -> None:
+    """With the sentence why the paper's own says nothing."""
+    assert WHY_NOT in section(html, "T11")
     row = re.search(r"<tr><td[^>]*>DAFT</td>.*?</tr>", section(html, "T11"), re.DOTALL)
     assert row
     assert row[0].count("<td") == 8

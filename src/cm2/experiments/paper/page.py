@@ -162,7 +162,8 @@ def _section(name: str, found: Found) -> Section:
     show = SHOWN.get(part.shown)
     if show is not None:
         tables = show(name, part, found)
-        return Section(title, [] if tables else [NOTHING], tables)
+        texts = significance.TEXT if part.shown == "tests" else []
+        return Section(title, texts if tables else [NOTHING], tables)
     try:
         made = list(drawings.FIGURES[part.shown](found.of(name), found.table))
     except drawings.LackingError as reason:
