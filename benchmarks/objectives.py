@@ -28,7 +28,7 @@ from numpy import ndarray
 
 from cm2.clinical.prepare.splits import split
 from cm2.demo.studies import eicu_folder, load
-from cm2.estimators.heads import Fusion
+from cm2.estimators.heads.fusion import MODEL, Fusion
 from cm2.evaluation.metrics import measure, paired
 from cm2.samples.inputs import Blocks, Reader
 from cm2.samples.worlds import make_world, remove
@@ -39,8 +39,9 @@ BASE: dict[str, Any] = {
     "rank": 8,
     "coupling": "shared-components",
     "components": 1,
-    "folds": 1,
 }
+OF_TRAINING = {"alignment": ("alignment", "kl"), "auxiliary": ("auxiliary",)}
+"""Settings that are weights of terms of the loss."""
 ONE: dict[str, dict[str, Any]] = {
     "draws, factor of rank 8, shared components, K = 1": {},
     "K = 3": {"components": 3},
@@ -113,7 +114,10 @@ def score(
     """Measures one setting."""
     torch.set_num_threads(1)
     start = time.process_time()
-    head = Fusion(seed=seed, **(BASE | SETTINGS[name])).fit(train, y)
+    given = {**MODEL, **BASE, **SETTINGS[name]}
+    weights = {term: given[key] for key in OF_TRAINING if key in given for term in OF_TRAINING[key]}
+    given = {key: value for key, value in given.items() if key not in OF_TRAINING}
+    head = Fusion(model=given, training={"weights": weights}, folds=1, seed=seed).fit(train, y)
     proba = np.exp(head.predict_log_proba(test))
     scores = {k: float(v[0]) for k, v in measure(target, proba).items()}
     seconds = time.process_time() - start

@@ -185,6 +185,27 @@ def test_only_one_module_draws_a_bootstrap():
     assert found == ["cm2.evaluation.bootstrap"]
 
 
+def calls(path: Path, pattern: str) -> list[str]:
+    """Where in a module something is called, by the text of what is called."""
+    tree = ast.parse(path.read_text())
+    called = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [name_of(path) for one in called if re.fullmatch(pattern, one)]
+
+
+def test_there_is_one_call_of_the_trainer_and_one_format_of_a_model():
+    """Every network is trained by one line, and every model is one file, whatever its head."""
+    trainers = [where for path in MODULES for where in calls(path, r"(\w+\.)*Trainer")]
+    assert trainers == ["cm2.networks.training"]
+    imported = re.compile(r"networks\.training import .*\btrain\b|training\.train\(")
+    users = [name_of(path) for path in MODULES if imported.search(path.read_text())]
+    assert users == ["cm2.estimators.heads.fusion"]
+    assert calls(SOURCE / "estimators/heads/fusion.py", "train") == users
+    writers = [where for path in MODULES for where in calls(path, r"(skops\.io\.dump|torch\.save)")]
+    assert writers == ["cm2.core.persistence"]
+    kept = [where for path in MODULES for where in calls(path, r"persistence\.save")]
+    assert kept == ["cm2.estimators.classifier"]
+
+
 def test_public_names_resolve():
     assert {"CM2", "CM2Classifier", "CopulaJoint", "copulas", "marginals"} <= set(cm2.__all__)
     for name in cm2.__all__:

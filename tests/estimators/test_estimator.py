@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from cm2 import CM2Classifier
+from cm2 import CM2Classifier, Samples
 from cm2.estimators.heads import Experts, Fusion, Head, JointHead, Pool
 from cm2.samples.worlds import make_world
 
@@ -200,10 +201,77 @@ def test_several_labels_a_sample(head: str) -> None:
     several = model(head).fit(X, labels)
     proba = several.predict_proba(X)
     assert proba.shape == (120, 3)
-    np.testing.assert_allclose(proba[:, 0], fitted(head).predict_proba(X)[:, 1], rtol=1e-6)
+    if head != "fusion":  # whose networks learn all labels together
+        np.testing.assert_allclose(proba[:, 0], fitted(head).predict_proba(X)[:, 1], rtol=1e-6)
     predicted = several.predict(X)
     np.testing.assert_array_equal(predicted, proba > 0.5)
     assert several.score(X, labels) == np.mean((predicted == labels).all(axis=1))
+
+
+def test_networks_learn_several_labels_together(tmp_path: Path) -> None:
+    """One network for all of them, also if one is constant; what it is not shown it says rarely."""
+    X, y = samples()
+    labels = np.stack([y, 1 - y, np.zeros(120, int)], axis=1)
+    held = Samples({name: table[:40] for name, table in X.items()}, y=labels[:40])
+    several = model("fusion", max_epochs=30, n_networks=1, learning_rate=0.03)
+    several.fit(X, labels, validation=held)
+    assert isinstance(several.head_, Fusion)
+    assert [network.labels for network in several.networks_] == [3]
+    proba = several.predict_proba(X)
+    assert roc_auc_score(y, proba[:, 0]) > 0.9
+    assert roc_auc_score(1 - y, proba[:, 1]) > 0.9
+    assert proba[:, 2].mean() < 0.2
+    none = {name: np.full_like(table, np.nan) for name, table in X.items()}
+    np.testing.assert_allclose(several.predict_proba(none)[0], several.prior_[:, 1])
+    again = CM2Classifier.load(several.save(tmp_path / "m.cm2"))
+    np.testing.assert_array_equal(again.predict_proba(X), proba)
+    assert several.predict_spread(X).shape == proba.shape
+    each = model("fusion", max_epochs=1, n_networks=1, class_weight="balanced")
+    assert len(each.fit(X, labels[:, :2]).head_) == 2, "weights of classes are of a label"
+
+
+def test_a_head_may_be_given_as_an_object(tmp_path: Path) -> None:
+    """With all that its network and its training know; a clone of it is fitted."""
+    X, y = samples()
+    head = Fusion(
+        4,
+        model={"kind": "medfuse"},
+        training={"max_epochs": 2, "optimizer": "adam", "accumulate": 2},
+        task="binary",
+        folds=1,
+    )
+    own = CM2Classifier(head=head, random_state=0).fit(X, y)
+    assert not hasattr(head, "networks_")
+    assert own.networks_[0].labels == 1
+    proba = own.predict_proba(X)
+    np.testing.assert_allclose(proba.sum(axis=1), 1)
+    again = CM2Classifier.load(own.save(tmp_path / "m.cm2"))
+    np.testing.assert_array_equal(again.predict_proba(X), proba)
+    np.testing.assert_array_equal(clone(own).fit(X, y).predict_proba(X), proba)
+    joint = CM2Classifier(head=JointHead(copula="factor"), random_state=0).fit(X, y)
+    assert joint.predict_proba(X).shape == (120, 2)
+
+
+def test_how_a_modality_is_read_is_said_beside_its_encoder() -> None:
+    X, y = samples()
+    read = {"labs": {"scaling": "standard", "tokenizer": None}}
+    scaled = model(reading=read).fit(X, y).reader_.learned_["labs"].scaler_.scaler_
+    np.testing.assert_allclose(scaled.scale_, X["labs"].std(axis=0))
+    with pytest.raises(ValueError, match=r"reading\.labs knows scaling, .*, but not 'scale'"):
+        model(reading={"labs": {"scale": "standard"}}).fit(X, y)
+    with pytest.raises(ValueError, match="unknown modality 'lab'"):
+        model(reading={"lab": {"scaling": "standard"}}).fit(X, y)
+
+
+def test_what_was_learned_before_reads_new_samples() -> None:
+    X, y = samples()
+    before = fitted().reader_
+    moved = {name: table + 3 for name, table in X.items()}
+    again = model().fit(moved, y, reader=before)
+    assert again.reader_ is before
+    none = {name: np.where(np.arange(120)[:, None] < 1, np.nan, table) for name, table in X.items()}
+    with pytest.raises(ValueError, match="1 samples have no modality at all"):
+        model().fit(none, y, reader=before)
 
 
 def test_a_dict_frames_and_column_groups_are_the_same() -> None:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from cm2 import copulas, couplings
-from cm2.experiments import config, results, run, sweep
+from cm2.experiments import config, heads, results, sweep
 from cm2.networks import fusions, imputers, models
 from cm2.networks.models import objectives, posteriors
 
@@ -52,7 +52,7 @@ def test_every_variant_is_accepted_and_built(path: Path, base: Path) -> None:
     trees = set()
     for job in jobs:
         experiment = config.load(base, job.overrides)
-        assert run.build(experiment, SHAPE, 2).modalities == tuple(SHAPE)
+        assert heads.build(experiment, SHAPE, 2).modalities == tuple(SHAPE)
         trees.add(experiment.dump())
     assert len(trees) == len(variants), "two variants are the same"
 

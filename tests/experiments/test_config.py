@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cm2.experiments import config, run
+from cm2.experiments import config, heads
 from cm2.experiments.config import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -178,7 +178,7 @@ def test_an_encoder_of_ones_own_is_named_by_its_module(own: str) -> None:
     tree = {**TREE, "encoders": {"series": {"kind": f"{own}.Mine", "width": 8}}}
     experiment = config.parse(tree)
     assert experiment.encoders["series"] == {"kind": f"{own}.Mine", "width": 8}
-    model = run.build(experiment, {"series": {"features": 3}}, 2)
+    model = heads.build(experiment, {"series": {"features": 3}}, 2)
     assert type(model.encoders["series"]).__name__ == "Mine"
     assert model.encoders["series"].body.in_features == 3
 

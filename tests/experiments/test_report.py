@@ -19,6 +19,7 @@ from cm2.experiments import report as page
 from cm2.experiments.figures import Drawing
 from cm2.experiments.predictions import Predictions
 from cm2.experiments.results import Cell
+from cm2.experiments.trained import Trained
 from prepared_folder import make_folder, rewrite_manifest
 
 FIRST = 7_310_000
@@ -115,7 +116,7 @@ def test_a_run_of_one_modality_and_more_classes_than_occur_is_reported(
 def test_density_is_at_the_learned_parameter(root: Path, drawn: dict[str, Drawing]) -> None:
     titles = [ax.get_title() for ax in drawn["copula-density"].figure.axes if ax.get_title()]
     for name, title in zip(("gumbel", "frank"), titles, strict=True):
-        model = run.restore(root / "runs" / name)[1]
+        model = Trained(root / "runs" / name).network
         tau = float(model.joint().kendall_tau()[..., 0, 1].detach().mean())
         assert title == f"{name}, $\\tau$ = {tau:.2f}"
 

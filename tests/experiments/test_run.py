@@ -20,16 +20,15 @@ import torch
 import yaml
 
 from cm2 import cli
-from cm2.core import persistence
 from cm2.core.errors import InputError
-from cm2.experiments import config, run, sweep
+from cm2.experiments import config, heads, run, sweep
 from cm2.experiments import folder as kept
 from cm2.experiments.predictions import Predictions, notes
+from cm2.experiments.trained import Trained
 from cm2.networks.encoders import Encoder, Image, Text
 from cm2.networks.learner import Learner
 from cm2.samples import vocabulary
-from cm2.samples.inputs import Reader
-from cm2.samples.prepared import Prepared
+from cm2.samples.container import Samples
 from prepared_folder import WORDS, make_folder, rewrite_manifest
 
 SMALL = {
@@ -70,8 +69,7 @@ def test_a_run_of_four_modalities_is_complete(
     assert train(path, out) == 0
     assert "auroc" in capsys.readouterr().out
     assert {entry.name for entry in out.iterdir()} == {
-        "config.yaml", "environment.json", "metrics.csv", "best.ckpt", "test.json",
-        "test.npz", "reader.cm2",
+        "config.yaml", "environment.json", "metrics.csv", "model.cm2", "test.json", "test.npz",
     }  # fmt: skip
     assert config.load(out / "config.yaml") == config.load(path)
     found = json.loads((out / "test.json").read_text())
@@ -92,18 +90,18 @@ def test_nothing_in_a_run_names_a_patient(tmp_path: Path) -> None:
     train(path, out)
     kept = np.load(out / "test.npz", allow_pickle=False)
     assert set(kept.files) == set(Predictions._fields)
-    subjects = Prepared(tmp_path / "data", split="test").stays["subject_id"].to_numpy()
+    subjects = Samples.open(tmp_path / "data", split="test").groups
     patient = kept["patient"]
     assert sorted(set(patient)) == list(range(len(set(subjects))))
     same = subjects[:, None] == subjects
     assert ((patient[:, None] == patient) == same).all(), "one number a patient"
     assert (np.diff(patient[np.argsort(subjects, kind="stable")]) < 0).any(), "given by lot"
-    state = torch.load(out / "best.ckpt", weights_only=True)
-    assert "stay_id" not in repr(state.keys())
     for name in ("environment.json", "config.yaml", "test.json"):
         assert "stay_id" not in (out / name).read_text()
-    with zipfile.ZipFile(out / "reader.cm2") as archive:
-        assert "stay_id" not in archive.read("schema.json").decode()
+    with zipfile.ZipFile(out / "model.cm2") as archive:
+        schema = archive.read("schema.json").decode()
+    assert "stay_id" not in schema
+    assert str(tmp_path) not in schema
 
 
 def test_same_seed_same_run(tmp_path: Path) -> None:
@@ -150,16 +148,19 @@ def test_killed_and_resumed_ends_as_if_never_killed(tmp_path: Path) -> None:
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not (out / "test.json").exists(), "the run must have been cut short"
-    assert (out / "last.ckpt").exists()
+    assert {"begun.cm2", "best.ckpt", "last.ckpt"} <= {entry.name for entry in out.iterdir()}
     assert cli.main(["evaluate", str(out)]) == 0, "which does not make it a finished run"
     assert train(path, out, *more) == 2, "a folder with a run is not written over"
     assert train(path, out, "--resume", *more) == 0
     for name in ("metrics.csv", "test.json"):
         assert (out / name).read_text() == (tmp_path / "whole" / name).read_text()
-    assert not (out / "last.ckpt").exists()
-    before = (out / "best.ckpt").stat().st_mtime_ns
+    assert not {entry.name for entry in out.iterdir()} & {"begun.cm2", "best.ckpt", "last.ckpt"}
+    before = (out / "model.cm2").stat().st_mtime_ns
     assert train(path, out, "--resume", *more) == 0
-    assert (out / "best.ckpt").stat().st_mtime_ns == before, "a finished run is left as it is"
+    assert (out / "model.cm2").stat().st_mtime_ns == before, "a finished run is left as it is"
+    (out / "test.json").unlink()
+    assert train(path, out, "--resume", *more) == 0
+    assert (out / "model.cm2").stat().st_mtime_ns == before, "nor trained again to be tested"
 
 
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
@@ -180,7 +181,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
         folder = tmp_path / str(seed)
         make_folder(folder / "data", 60, seed=seed)
         path = write(folder, **keep)
-        if len(Prepared(folder / "data", **keep["data"])) % 8 == 0:
+        if len(Samples.open(folder / "data", split="train", **keep["data"])) % 8 == 0:
             break
     more = ["--set", "training.batch_size=8"]
     train(path, tmp_path / "one", *more)
@@ -240,9 +241,9 @@ def test_a_run_is_read_with_its_own_words(
     path, out, root = write(tmp_path, **words), tmp_path / "run", tmp_path / "data"
     train(path, out)
     whole = {name: (out / name).read_text() for name in ("test.json", "metrics.csv")}
-    kept = persistence.load(out / "reader.cm2", Reader).learned_["report"].vocabulary_
-    names = words["data"]["modalities"]
-    assert kept == Prepared(root, modalities=names).vocabularies["report"]
+    kept = Trained(out).model.reader_.learned_["report"].vocabulary_
+    learned = Samples.open(root, words["data"]["modalities"], "train")
+    assert kept == learned.columns["report"].vocabulary(learned.groups)
     shutil.rmtree(root / "tokens")
 
     def refuse(*_: object) -> None:
@@ -268,10 +269,11 @@ def test_a_run_is_read_with_its_own_words(
     assert cli.main(["predict", str(out), "--data", str(root), "--out", str(table)]) == 0
     assert cli.main(["embed", str(out), "--data", str(root), "--modality", "report"]) == 0
     monkeypatch.undo()
-    (out / "reader.cm2").unlink()
+    (out / "model.cm2").rename(out / "best.ckpt")  # a run of before there was one file
     capsys.readouterr()
     assert cli.main(["evaluate", str(out)]) == 2
     assert "it was trained by cm2" in capsys.readouterr().err
+    assert train(path, out, "--resume") == 0, "it is finished, and stays so"
 
 
 def test_a_run_needs_neither_its_data_nor_its_weights(
@@ -306,7 +308,7 @@ def test_a_run_needs_neither_its_data_nor_its_weights(
         return pd.read_parquet(table)
 
     before = predicted("before")
-    reader = persistence.load(out / "reader.cm2", Reader)
+    reader = Trained(out).model.reader_
     for gone in (tmp_path / "data", tmp_path / "tokenizer.json", *weights.values()):
         shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
     monkeypatch.setattr("huggingface_hub.snapshot_download", None)
@@ -416,9 +418,9 @@ def test_folders_that_are_not_runs(tmp_path: Path, capsys: pytest.CaptureFixture
     with pytest.raises(InputError, match="of another experiment"):
         run.train(config.load(path, ["seed=5"]), tmp_path / "run", resume=True)
     with pytest.raises(InputError, match="encoders names only"):
-        run.build(experiment, {"labs": {"features": 3}}, 2)
+        heads.build(experiment, {"labs": {"features": 3}}, 2)
     with pytest.raises(InputError, match=r"encoders\.vitals: 'dense' does not read .*'features'"):
-        run.build(experiment, {"vitals": {"vocabulary": 5}}, 2)
+        heads.build(experiment, {"vitals": {"vocabulary": 5}}, 2)
 
 
 def test_a_run_of_an_earlier_version_lacks_new_keys_and_is_the_same(tmp_path: Path) -> None:
@@ -451,9 +453,9 @@ def test_a_sweep_runs_all_and_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     assert failed == []
     assert seen == [(job.variant, job.seed, True) for job in jobs]
     assert all((job.folder / "test.json").exists() for job in jobs)
-    times = [(job.folder / "best.ckpt").stat().st_mtime_ns for job in jobs]
+    times = [(job.folder / "model.cm2").stat().st_mtime_ns for job in jobs]
     assert sweep.run(path, jobs) == []
-    assert times == [(job.folder / "best.ckpt").stat().st_mtime_ns for job in jobs]
+    assert times == [(job.folder / "model.cm2").stat().st_mtime_ns for job in jobs]
 
 
 def test_only_the_point_that_is_best_on_validation_data_is_tested(
@@ -481,10 +483,10 @@ def test_only_the_point_that_is_best_on_validation_data_is_tested(
     table = pd.read_csv(out / "table.csv")
     assert set(table["method"]) == {points["variant"][0]}
 
-    weights = {run: (run / "best.ckpt").stat().st_mtime_ns for run in runs}
+    weights = {run: (run / "model.cm2").stat().st_mtime_ns for run in runs}
     assert cli.main(command) == 0
     assert len(list(out.glob("*/seed_?/test.json"))) == 6
-    assert weights == {run: (run / "best.ckpt").stat().st_mtime_ns for run in runs}
+    assert weights == {run: (run / "model.cm2").stat().st_mtime_ns for run in runs}
 
 
 def test_mistakes_in_a_sweep_come_before_any_run(tmp_path: Path) -> None:

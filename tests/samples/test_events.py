@@ -23,9 +23,8 @@ from cm2.samples.batches import loader
 from cm2.samples.container import Samples
 from cm2.samples.inputs import Reader
 from cm2.samples.kinds import UNSEEN
-from cm2.samples.module import PreparedData
-from cm2.samples.prepared import Prepared
 from cm2.samples.scaling import REACH, RobustScaler
+from prepared_batches import Prepared
 from prepared_folder import VARIABLES, rewrite_manifest
 
 BOTH = ["events", "vitals"]
@@ -216,7 +215,7 @@ def test_mistakes_in_frames_are_named() -> None:
 
 def test_a_row_alone_is_the_row_of_any_batch(shared: Path) -> None:
     """But for padding; in Lightning's module, in the share of each of two processes too."""
-    data = PreparedData(shared, batch_size=8, options={"modalities": BOTH}).parts["train"]
+    data = Prepared(shared, modalities=BOTH)
     whole = data[range(len(data))].inputs["events"]
     seen = []
     for process in range(2):

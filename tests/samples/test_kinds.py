@@ -10,7 +10,7 @@ from PIL import Image
 
 from cm2 import Samples
 from cm2.samples.inputs import Reader
-from cm2.samples.kinds import column
+from cm2.samples.kinds import ImageColumn, column
 
 RNG = np.random.default_rng(0)
 
@@ -120,6 +120,20 @@ def test_a_broken_picture_is_found_before_training(
     assert "77" not in str(caught.value)
     if opened:
         given.close()
+
+
+def test_pictures_are_tried_before_a_training_and_read_once_for_a_prediction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.png"
+    Image.new("L", (30, 28), 50).save(path)
+    reader = Reader().fit({"m": [np.zeros((8, 8), np.uint8), path]})
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(ImageColumn, "pixels", lambda self, row, side: asked.append((row, side)))
+    reader.blocks({"m": [path, None, path]})
+    assert asked == []
+    reader.blocks({"m": [path, None, path]}, trained=True)
+    assert [row for row, _ in asked] == [0, 2]
 
 
 def test_a_picture_without_a_file_is_found_before_training(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from cm2 import CM2Classifier, Samples
 from cm2.clinical.prepare import write
 from cm2.core.errors import InputError
 from cm2.samples import embeddings
-from cm2.samples.prepared import Prepared
+from prepared_batches import Prepared
 from prepared_folder import COLUMNS, make_folder, rewrite_manifest
 
 NAMES = ("series", "vitals", "report", "cxr")

@@ -6,7 +6,6 @@ import shutil
 import zipfile
 from pathlib import Path
 
-import lightning
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,15 +13,13 @@ import torch
 
 from cm2.core import persistence
 from cm2.core.errors import InputError
-from cm2.core.records import Batch, Padded
+from cm2.core.records import Padded
 from cm2.core.removal import luck
-from cm2.networks.training import quiet
 from cm2.samples import embeddings, tokens, vocabulary
 from cm2.samples.batches import Rows, loader
 from cm2.samples.inputs import Reader
-from cm2.samples.module import PreparedData
-from cm2.samples.prepared import Prepared
 from laws import monte_carlo
+from prepared_batches import Prepared
 from prepared_folder import make_folder, rewrite_manifest, write_reports
 
 ALL = ("series", "cxr", "report", "vitals")
@@ -58,7 +55,7 @@ def test_rows_are_those_of_their_stay(shared: Path) -> None:
     stays = torch.tensor(data.stays["stay_id"].tolist())[picked]
     series = batch.inputs["series"]
     steps = torch.arange(series.mask.shape[1])
-    scale = data.learned.reader.learned_["series"].scaler_
+    scale = data.reader.learned_["series"].scaler_
     raw = np.zeros((*series.mask.shape, 76))
     raw[..., 0], raw[..., 1] = stays[:, None], steps
     wanted = scale.transform(raw.reshape(-1, 76)).reshape(raw.shape)
@@ -247,7 +244,7 @@ def test_embeddings_stand_in_for_their_modality(root: Path) -> None:
     found = used[range(len(used))].inputs["cxr"]
     wanted = dict(zip(stays, values, strict=True))
     rows = [wanted[stay] for stay in used.stays["stay_id"][has.numpy()]]
-    scale = used.learned.reader.learned_["cxr"].scaler_
+    scale = used.reader.learned_["cxr"].scaler_
     np.testing.assert_array_equal(
         found[has].numpy(), scale.transform(np.stack(rows)).astype(np.float32)
     )
@@ -341,36 +338,6 @@ def test_workers_give_the_same_batches(shared: Path) -> None:
         assert torch.equal(one.inputs["series"].values, other.inputs["series"].values)
 
 
-def test_the_module_keeps_patients_apart_and_its_order(shared: Path) -> None:
-    module = PreparedData(shared, batch_size=8, seed=5, options={"modalities": ["series", "cxr"]})
-    patients = [set(part.stays["subject_id"]) for part in module.parts.values()]
-    assert not patients[0] & patients[1] | patients[0] & patients[2] | patients[1] & patients[2]
-    assert sum(map(len, module.parts.values())) == 39
-    loaders = [module.train_dataloader() for _ in range(2)]
-    orders = [[batch.rows.tolist() for batch in one] for one in loaders]
-    assert orders[0] == orders[1]
-    for one in loaders:
-        one.sampler.set_epoch(1)
-    later = [[batch.rows.tolist() for batch in one] for one in loaders]
-    assert later[0] == later[1] != orders[0]
-    assert sorted(row for batch in later[0] for row in batch) == list(
-        range(len(module.parts["train"]))
-    )
-    rows = torch.cat([batch.rows for batch in module.test_dataloader()])
-    assert torch.equal(rows, torch.arange(len(module.parts["test"])))
-    assert len(list(module.val_dataloader())) == len(module.val_dataloader())
-
-
-def test_generated_and_real_data_are_not_mixed_unasked(shared: Path, tmp_path: Path) -> None:
-    real = make_folder(tmp_path / "real", synthetic=False, source="mimic3")
-    options = {"modalities": ["series"]}
-    with pytest.raises(InputError, match="training data are generated, test data real"):
-        PreparedData(shared, test_root=real, options=options)
-    module = PreparedData(shared, test_root=real, mix=True, options=options)
-    assert not module.parts["test"].synthetic
-    assert json.loads((real / "manifest.json").read_text())["synthetic"] is False
-
-
 @pytest.mark.parametrize("scaling", ["robust", "standard"])
 def test_scales_and_vocabulary_can_be_those_of_other_data(
     shared: Path, tmp_path: Path, scaling: str
@@ -386,7 +353,7 @@ def test_scales_and_vocabulary_can_be_those_of_other_data(
     options = {"modalities": ["series", "report", "vitals"], "tokens": 16, "scaling": scaling}
     moved = Prepared(other, fitted_on=home, **options)
     there = moved[range(len(moved))].inputs
-    learned = moved.learned.reader.learned_
+    learned = moved.reader.learned_
     grid = pd.read_parquet(other / "series.parquet")
     grid = grid[grid["stay_id"].isin(moved.stays["stay_id"])].drop(columns=["stay_id", "bin"])
     units = grid.assign(c2=(grid["c2"] * 2 + 1).astype(np.float32)).to_numpy()
@@ -403,59 +370,6 @@ def test_scales_and_vocabulary_can_be_those_of_other_data(
     assert moved.vocabularies == Prepared(home, **options).vocabularies
 
 
-def test_a_patient_of_another_folder_is_found(shared: Path, tmp_path: Path) -> None:
-    other = make_folder(tmp_path / "other")
-    stays = pd.read_parquet(other / "stays.parquet").assign(split="test")
-    stays.to_parquet(other / "stays.parquet")
-    rewrite_manifest(other)
-    with pytest.raises(InputError, match="patients are in train and in test"):
-        PreparedData(shared, test_root=other, options={"modalities": ["series"]})
-
-
-class Recorder(lightning.LightningModule):
-    """Notes the rows of every training batch, and trains one number."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = torch.nn.Parameter(torch.zeros(()))
-        self.seen: dict[int, list[list[int]]] = {}
-
-    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        self.seen.setdefault(self.current_epoch, []).append(batch.rows.tolist())
-        return (self.scale - batch.inputs["series"].values.mean()) ** 2
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-def test_a_run_that_goes_on_meets_the_batches_it_would_have_met(
-    shared: Path, tmp_path: Path
-) -> None:
-    def run(epochs: int, checkpoint: Path | None = None) -> Recorder:
-        module = Recorder()
-        with quiet():
-            trainer = lightning.Trainer(
-                accelerator="cpu",
-                max_epochs=epochs,
-                logger=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                enable_checkpointing=False,
-                limit_val_batches=0,
-            )
-            data = PreparedData(shared, batch_size=8, options={"modalities": ["series"]})
-            trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-            trainer.save_checkpoint(tmp_path / f"{epochs}.ckpt")
-        return module
-
-    whole = run(3)
-    assert whole.seen[0] != whole.seen[1] != whole.seen[2]
-    run(1)
-    rest = run(3, tmp_path / "1.ckpt")
-    assert rest.seen == {1: whole.seen[1], 2: whole.seen[2]}
-    assert torch.equal(rest.scale, whole.scale)
-
-
 def test_labels_that_may_hold_together_are_rows_of_the_target(tmp_path: Path) -> None:
     make_folder(tmp_path / "a", labels=("shock", "stroke"))
     data = Prepared(tmp_path / "a", modalities=["vitals"])
@@ -466,7 +380,9 @@ def test_labels_that_may_hold_together_are_rows_of_the_target(tmp_path: Path) ->
     assert (data[[2, 0]].target.numpy() == wanted[[2, 0]]).all()
     # Of new patients, read on the scale of these, no label is known.
     make_folder(tmp_path / "new", seed=1)
-    new = Prepared(tmp_path / "new", modalities=["vitals"], fitted_on=tmp_path / "a")
+    new = Prepared(
+        tmp_path / "new", modalities=["vitals"], fitted_on=tmp_path / "a", labels=data.labels
+    )
     assert new.labels == data.labels
     assert new.target is None
     stays = pd.read_parquet(tmp_path / "a" / "stays.parquet").drop(columns="label_shock")
@@ -487,11 +403,11 @@ def test_what_was_learned_stands_for_the_folder(tmp_path: Path) -> None:
         rewrite_manifest(root, modalities=content)
     names = ["series", "events", "vitals", "cxr", "report"]
     there = Prepared(home, modalities=names, split=None)
-    file = persistence.save(there.learned.reader, tmp_path / "reader.cm2")
-    kept = there.learned._replace(reader=persistence.load(file, Reader))
+    file = persistence.save(there.reader, tmp_path / "reader.cm2")
+    kept = persistence.load(file, Reader)
     fitted = Prepared(other, fitted_on=home, modalities=names, split=None)
     shutil.rmtree(home)
-    moved = Prepared(other, learned=kept, split=None)
+    moved = Prepared(other, reader=kept, split=None)
     assert moved.modalities == fitted.modalities == tuple(names)
     assert moved.shape == fitted.shape
     assert moved.variables == fitted.variables
@@ -507,14 +423,14 @@ def test_what_was_learned_stands_for_the_folder(tmp_path: Path) -> None:
         assert name not in text
     values = np.zeros((len(fitted), 3), np.float32)
     embeddings.save(other, "vitals", fitted.stays["stay_id"].to_numpy(), values, {})
-    with pytest.raises(InputError, match="'vitals' is of kind 'embedding'; the fitted model expe"):
-        Prepared(other, learned=kept, embedded=["vitals"])
+    with pytest.raises(ValueError, match="'vitals' is of kind 'embedding'; the fitted model expe"):
+        Prepared(other, reader=kept, embedded=["vitals"])
     bare = make_folder(tmp_path / "bare")
     known = json.loads((bare / "manifest.json").read_text())["modalities"]
     del known["cxr"]
     rewrite_manifest(bare, modalities=known)
     with pytest.raises(InputError, match="no modality 'cxr'"):
-        Prepared(bare, learned=kept)
+        Prepared(bare, reader=kept)
 
 
 def test_only_stays_with_a_label(tmp_path: Path) -> None:

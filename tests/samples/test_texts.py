@@ -15,14 +15,15 @@ import pytest
 import torch
 
 from cm2.core.errors import InputError
-from cm2.samples import tokens, vocabulary
-from cm2.samples.prepared import Prepared
+from cm2.samples import texts, tokens, vocabulary
+from cm2.samples.container import Samples
+from prepared_batches import Prepared
 from prepared_folder import make_folder, rewrite_manifest
 
 LOOK = """
 import errno
 import hashlib, sys
-from cm2.samples.prepared import Prepared
+from prepared_batches import Prepared
 data = Prepared(sys.argv[1], modalities=["report"], tokens=16, verify=False)
 read = data[range(len(data))].inputs["report"].values.numpy()
 print(hashlib.sha256(data.vocabularies["report"].encode() + read.tobytes()).hexdigest())
@@ -59,7 +60,11 @@ def test_processes_that_start_together_read_the_same_words(root: Path, tmp_path:
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", LOOK, str(root)],
-            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            env={
+                **os.environ,
+                "PYTHONHASHSEED": str(seed),
+                "PYTHONPATH": os.pathsep.join(sys.path),
+            },
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -172,3 +177,27 @@ def test_damaged_tokens_are_named(root: Path) -> None:
         Prepared(root, modalities=["report"])
     path.unlink()
     assert len(Prepared(root, modalities=["report"])) > 0
+
+
+def test_documents_are_not_read_where_words_and_tokens_are_kept(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Prepared(root, modalities=["report"])
+    calls = count(monkeypatch, texts, "documents")
+    again = Prepared(root, modalities=["report"])
+    assert calls == []
+    assert torch.equal(first[[0, 2]].inputs["report"].values, again[[0, 2]].inputs["report"].values)
+    column = Samples.open(root, ["series", "report"], "train", missing_rate=0.5).columns["report"]
+    assert calls == []
+    assert [len(one) > 0 for one in column.values] == column.present.tolist()
+    assert len(calls) == 1
+
+
+def test_a_stay_with_blank_documents_alone_is_named(root: Path) -> None:
+    reports = pd.read_parquet(root / "reports.parquet")
+    stay = reports["stay_id"].iloc[0]
+    reports.loc[reports["stay_id"] == stay, "text"] = "  "
+    reports.to_parquet(root / "reports.parquet")
+    rewrite_manifest(root)
+    with pytest.raises(InputError, match="has nothing of modality 'report' for 1 stays"):
+        Prepared(root, modalities=["report"], split=None)

@@ -7,14 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
+from sklearn.base import clone
 
 from cm2 import copulas, couplings
 from cm2.estimators.heads import (
     Boosting,
     Embedded,
     Experts,
+    Frozen,
     Fusion,
     Head,
     JointHead,
@@ -24,10 +27,13 @@ from cm2.estimators.heads import (
 )
 from cm2.estimators.heads.base import Held
 from cm2.estimators.heads.embedded import LEAST_NETWORKS
+from cm2.estimators.heads.frozen import frozen as is_frozen
 from cm2.estimators.heads.fusion import ACCELERATORS
 from cm2.networks import fusions, imputers, models
 from cm2.networks.models import objectives, posteriors
-from cm2.samples.inputs import Blocks
+from cm2.samples import targets
+from cm2.samples.container import Samples
+from cm2.samples.inputs import Blocks, Reader
 
 HEADS = ("linear", "boosting", "joint", "experts", "fusion")
 FOLDS = 3
@@ -52,7 +58,8 @@ COUNTS = (
 
 def check(given: Mapping[str, Any]) -> None:
     """Refuses arguments that no head could be built of."""
-    if given["head"] not in (*HEADS, "pooled"):
+    named = not isinstance(given["head"], Head)
+    if named and given["head"] not in (*HEADS, "pooled"):
         raise ValueError(f"head must be one of {('pooled', *HEADS)}, got {given['head']!r}")
     for kind, name in (
         (copulas.REGISTRY, given["copula"]),
@@ -72,7 +79,7 @@ def check(given: Mapping[str, Any]) -> None:
     if not given["learning_rate"] > 0:
         raise ValueError(f"learning_rate must be positive, got {given['learning_rate']}")
     known = ("factor", "gaussian", "independence")
-    if given["head"] == "experts" and given["copula"] not in known:
+    if named and given["head"] == "experts" and given["copula"] not in known:
         raise ValueError(f"head='experts' knows {known}, got copula {given['copula']!r}")
 
 
@@ -88,36 +95,71 @@ def check_sizes(given: Mapping[str, Any], blocks: Blocks) -> None:
             )
 
 
+def is_fusion(given: Mapping[str, Any]) -> bool:
+    """Whether the head is networks alone."""
+    return given["head"] == "fusion" or isinstance(given["head"], Fusion)
+
+
+def learns_together(given: Mapping[str, Any]) -> bool:
+    """Whether one head learns several labels, and not one head each."""
+    return is_fusion(given) and not given["presence"] and given["class_weight"] is None
+
+
+def learned_inputs(given: Mapping[str, Any], blocks: Blocks) -> list[str]:
+    """The modalities that other heads read by what trained networks make of them."""
+    still = given["encoders"] or {}
+    return [one for one in blocks.unread if not (one in still and is_frozen(still[one]))]
+
+
+def frozen(given: Mapping[str, Any], blocks: Blocks, seed: int) -> Frozen:
+    """What gives other heads numbers of the modalities whose encoders no training changes."""
+    learned = learned_inputs(given, blocks)
+    names = [] if is_fusion(given) else [one for one in blocks.unread if one not in learned]
+    encoders = {name: given["encoders"][name] for name in names}
+    return Frozen(encoders, seed, ACCELERATORS[given["device"]])
+
+
 def count_networks(given: Mapping[str, Any], blocks: Blocks) -> int:
     """How many networks a head averages."""
+    if isinstance(given["head"], Fusion):
+        return int(given["head"].folds)
     if given["head"] == "fusion":
         return given["n_networks"]
-    if blocks.unread:  # the other heads read what a network makes of rows that it did not see
+    if learned_inputs(given, blocks):
         return max(given["n_networks"], LEAST_NETWORKS)
     return given["n_networks"] if given["head"] == "pooled" else 0
 
 
+def holds_out(given: Mapping[str, Any], blocks: Blocks) -> bool:
+    """Whether a head learns from predictions of samples, or of networks, not seen."""
+    several = is_fusion(given) and count_networks(given, blocks) > 1
+    return given["presence"] or given["head"] == "pooled" or several
+
+
 def announce(given: Mapping[str, Any], blocks: Blocks, classes: int, labels: int) -> None:
     """Says in the log what is to be fitted; as a warning, where that will take long."""
+    head = given["head"]
+    epochs = head.options["max_epochs"] if isinstance(head, Fusion) else given["max_epochs"]
+    heads = 1 if learns_together(given) else labels
     networks = count_networks(given, blocks)
-    if networks == 1 and (given["head"] == "pooled" or given["presence"]):
+    if networks == 1 and (head == "pooled" or given["presence"]):
         networks += FOLDS  # without a fold each, for predictions of rows not seen
-    slow = [f"{labels} labels, fitted one after the other"] if labels > MANY else []
-    if classes > MANY and given["head"] in ("pooled", "experts"):
+    slow = [f"{heads} labels, fitted one after the other"] if heads > MANY else []
+    if classes > MANY and head in ("pooled", "experts"):
         slow.append(f"experts of {classes} classes")
-    if labels * networks > MANY:
-        slow.append(f"{labels * networks} networks")
+    if heads * networks > MANY:
+        slow.append(f"{heads * networks} networks")
     LOG.log(
         logging.WARNING if slow else logging.INFO,
         "head=%r, %d samples of %d modalities: %d labels, %d classes, %d networks of at most %d "
         "epochs%s",
-        given["head"],
+        head if isinstance(head, str) else type(head).__name__,
         len(blocks.present),
         len(blocks.names),
         labels,
         classes,
-        labels * networks,
-        given["max_epochs"],
+        heads * networks,
+        epochs,
         f"; this takes long: {', '.join(slow)}" if slow else "",
     )
 
@@ -146,26 +188,21 @@ def build(
     networks = max(count_networks(given, blocks), 1)
     run_dir = None if given["run_dir"] is None else str(Path(given["run_dir"]) / part)
     fusion = Fusion(
-        copula=given["copula"],
-        components=given["n_components"],
-        embedding_dim=given["embedding_dim"],
-        coupling=given["coupling"],
-        imputation=imputation(given),
-        imputations=given["n_imputations"],
-        fusion=given["fusion"],
-        posterior=given["posterior"],
-        objective=given["objective"],
+        given["embedding_dim"],
+        given["n_imputations"],
+        model=_model(given),
+        training={
+            "max_epochs": given["max_epochs"],
+            "patience": given["patience"],
+            "lr": given["learning_rate"],
+            "batch_size": given["batch_size"],
+            "progress": given["verbose"],
+            "accelerator": ACCELERATORS[given["device"]],
+        },
         folds=networks,
-        max_epochs=given["max_epochs"],
-        patience=given["patience"],
-        lr=given["learning_rate"],
-        batch_size=given["batch_size"],
         seed=seed,
         run_dir=run_dir,
-        progress=given["verbose"],
-        network=given["network"],
         encoders=given["encoders"],
-        device=given["device"],
         n_jobs=given["n_jobs"],
     )
     fusion.held = held
@@ -179,29 +216,95 @@ def build(
         "experts": Experts(copula=given["copula"], random_state=seed),
         "fusion": fusion,
     }
-    if blocks.unread:  # the other heads read numbers: networks have to make some first
+    unread = learned_inputs(given, blocks)
+    if unread:  # the other heads read numbers: networks have to make some first
         for name in HEADS[:-1]:
             heads[name] = Embedded(heads[name], fusion, seed)
     folds = networks * -(-FOLDS // networks)
-    pooled = given["head"] == "pooled"
-    head = heads[given["head"]] if not pooled else Pool(heads, None, folds, seed, given["n_jobs"])
+    head = given["head"]
+    if isinstance(head, Head):
+        head = clone(head)
+        head.held = held
+        if isinstance(head, Fusion):
+            head.encoders = head.encoders or given["encoders"]
+        elif unread:
+            head = Embedded(head, fusion, seed)
+    else:
+        pooled = head == "pooled"
+        head = Pool(heads, None, folds, seed, given["n_jobs"]) if pooled else heads[head]
     return Presence(head, folds, seed) if given["presence"] else head
 
 
-def fitted(
+def _model(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The network's kind and arguments, of which rivals get none."""
+    if given["network"] != "cm2":
+        return {"kind": given["network"]}
+    return {
+        "kind": "cm2",
+        "copula": given["copula"],
+        "components": given["n_components"],
+        "imputation": imputation(given),
+        **{name: given[name] for name in ("coupling", "fusion", "posterior", "objective")},
+    }
+
+
+def fit(
     heads: Sequence[Head],
+    frozen: Frozen,
     blocks: Blocks,
-    parts: Sequence[tuple[Int[ndarray, " n"], Float[ndarray, " n"]]],
+    parts: Sequence[tuple[Int[ndarray, " n ..."], Float[ndarray, " n"]]],
     groups: ndarray | None,
-) -> list[Head]:
-    """Fits a head for each label, after all of them have been checked.
+) -> None:
+    """Fits a head for each label, or one for all, after all heads have been checked.
 
     Args:
         heads: The heads.
+        frozen: What gives them numbers of frozen encoders.
         blocks: The training samples.
-        parts: Codes and weights of each label.
+        parts: Codes and weights that each learns.
         groups: The patient of each sample, if some have several.
     """
     for head, (codes, _) in zip(heads, parts, strict=True):
         head.check(codes, groups)
-    return [head.fit(blocks, *part, groups) for head, part in zip(heads, parts, strict=True)]
+    blocks = frozen.fit(blocks, parts[0][1])
+    for head, part in zip(heads, parts, strict=True):
+        head.fit(blocks, *part, groups)
+
+
+def held(validation: Any, reader: Reader, classes: ndarray, labels: tuple[int, ...]) -> Held | None:
+    """The samples that stop training, as heads see them.
+
+    Args:
+        validation: What the user gave, if anything.
+        reader: What reads them.
+        classes: Those of the training.
+        labels: How many labels a sample had there, in a tuple; an empty one for a class.
+
+    Raises:
+        ValueError: If they are no samples with outcomes as in training.
+    """
+    if validation is None:
+        return None
+    if not isinstance(validation, Samples):
+        found = type(validation).__name__
+        raise ValueError(f"validation must be Samples(X, y=y), but is of type {found}")
+    codes = targets.known_codes(validation.y, len(validation), classes, labels)
+    blocks = reader.blocks(validation, trained=True)
+    known = np.flatnonzero(blocks.present.any(axis=1))
+    if not len(known):
+        raise ValueError("validation has no sample with a modality")
+    return Held(blocks.take(known), codes[known])
+
+
+def network_head(head: Head, name: Any) -> Fusion:
+    """The head with networks, of one that may be made of several, and its name for an error."""
+    head = head.head_ if isinstance(head, Presence) else head
+    if isinstance(head, Pool):
+        head = (head.heads_ | head.left_out_)["fusion"]
+    head = head.fusion_ if isinstance(head, Embedded) else head
+    if not isinstance(head, Fusion):
+        raise ValueError(
+            f"head={name!r} has no network, whose embeddings could be imputed; "
+            "use 'fusion' or 'pooled'"
+        )
+    return head

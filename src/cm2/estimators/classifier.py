@@ -23,12 +23,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cm2.core import persistence
 from cm2.estimators import assembly
-from cm2.estimators.heads import Embedded, Fusion, Head, JointHead, Pool, Presence, encoding
-from cm2.estimators.heads.base import Held, class_prior, probabilities
+from cm2.estimators.heads import Head, JointHead, Presence, encoding
+from cm2.estimators.heads.base import class_prior, probabilities
 from cm2.estimators.heads.networks import keep_reference
+from cm2.networks.models import Model
 from cm2.samples import targets
 from cm2.samples.container import Samples
-from cm2.samples.inputs import Blocks, Groups, Reader
+from cm2.samples.inputs import Blocks, Groups, Reader, check_any
 from cm2.samples.tables import check_dimensions, is_dict
 
 
@@ -57,7 +58,8 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             from which :meth:`predict_spread` comes.
         head: ``"pooled"``, or one head alone: ``"fusion"`` (the paper's network), ``"joint"``
             (Bayes' rule with class-conditional joints), ``"experts"`` (a copula of experts),
-            ``"linear"`` or ``"boosting"`` (all features together).
+            ``"linear"`` or ``"boosting"`` (all features together). Or a head, of which a clone is
+            fitted, such as ``Fusion(model={"kind": "mmtm"}, training={"precision": "bf16"})``.
         rank: Factors of ``copula="factor"`` in the joint head, where there are too many coordinates
             for a full covariance.
         modalities: Columns of each modality when ``X`` is one array: slices, positions or names.
@@ -75,6 +77,9 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         encoders: Of each modality its ``kind`` and arguments, as in an experiment's file, or an
             ``Encoder``, which is copied for each network. The others get small ones that start at
             random; weights are loaded only if they are named here.
+        reading: Of each modality how it is read, beside what its encoder says: ``scaling``
+            (``"robust"`` or, with mean and deviation, ``"standard"``); of texts ``tokenizer``,
+            ``tokens`` of a chunk, ``chunks`` of a sample and ``chunks_per_document``.
         network: Name of the network; ``"cm2"``, or a rival such as ``"medfuse"``, of which options
             of copula, imputation and fusion say nothing.
         presence: Whether it tells of the class that a modality is there at all, shrunk and as far
@@ -89,9 +94,11 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Attributes:
         classes_: Class labels; for multilabel targets, 0 and 1.
-        head_: The fitted head; a list, one a label, for multilabel targets.
+        head_: The fitted head; for multilabel targets a list, one a label, unless one network
+            learned all of them.
         prior_: Class frequencies in training, by weight; a row a label for multilabel targets.
         reader_: What turns tables into standardised blocks.
+        frozen_: What adds numbers by frozen encoders.
         modalities_: Names of the modalities.
 
     Example:
@@ -111,7 +118,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         coupling: str = "shared-components",
         imputation: str = "auto",
         n_imputations: int = 10,
-        head: str = "pooled",
+        head: str | Head = "pooled",
         *,
         rank: int = 24,
         modalities: Groups | None = None,
@@ -125,6 +132,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         learning_rate: float = 4e-3,
         batch_size: int = 256,
         encoders: dict[str, Any] | None = None,
+        reading: dict[str, dict[str, Any]] | None = None,
         network: str = "cm2",
         presence: bool = False,
         device: str = "auto",
@@ -152,6 +160,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.learning_rate = learning_rate
         self.batch_size = batch_size
         self.encoders = encoders
+        self.reading = reading
         self.network = network
         self.presence = presence
         self.device = device
@@ -169,12 +178,15 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         present: Any = None,
         groups: Any = None,
         validation: Any = None,
+        reader: Reader | None = None,
     ) -> Self:
         """Trains on samples and their labels.
 
         Time grows with rows, modalities and networks; of the experts also with the number of
-        classes. Several labels are fitted one after the other, so it grows with their number too.
-        The log says how many there are before any is fitted, as a warning where it will take long.
+        classes. Several labels are learned by one network with ``head="fusion"``, unless
+        ``class_weight`` or ``presence`` are of each; by other heads one after the other, so that
+        time grows with their number too. The log says how many there are before any is fitted, as
+        a warning where it will take long.
 
         Args:
             X: Modalities, or one array with the columns of ``modalities``.
@@ -187,50 +199,57 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 folds and in the rows that stop the training.
             validation: Samples with ``y`` that stop the training of networks, and from which
                 nothing else is learned; without them a part of each network's rows does.
+            reader: What reads the samples, if scales and vocabularies were learned before.
 
         Raises:
             ValueError: Before any training, if the input is bad; the error says which modality or
                 rows.
         """
-        assembly.check(self.get_params(deep=False))
+        params = self.get_params(deep=False)
+        assembly.check(params)
         self._check_array(X, reset=True)
-        options = persistence.plain(encoding.reading(self.encoders or {}))
-        self.reader_ = Reader(persistence.plain(self.modalities), options)
+        options = encoding.reading(self.encoders or {}, self.reading or {})
+        self.reader_ = reader or Reader(persistence.plain(self.modalities), options)
         X = self.reader_.samples(X)
         y, groups = (X.y if y is None else y), (X.groups if groups is None else groups)
         rows = len(X)
         labels = targets.checked_labels(y, rows)
         weight = targets.checked_weights(sample_weight, rows)
         kept = np.flatnonzero(weight > 0)
-        codes, self.classes_ = targets.encoded(labels[kept])
+        together = assembly.learns_together(params)
+        codes, self.classes_ = targets.encoded(labels[kept], constant=together)
         weight = self._weighted(weight[kept], codes)
         if groups is not None:
             groups = targets.checked_groups(groups, rows)[kept]
-        some = kept if len(kept) < rows else None  # all of them need no copy
-        blocks = self.reader_.fit_blocks(X, present, some, weight, groups)
+        if reader is None:
+            some = kept if len(kept) < rows else None  # all of them need no copy
+            blocks = self.reader_.fit_blocks(X, present, some, weight, groups)
+        else:
+            blocks = reader.blocks(X, present, trained=True)
+            check_any(blocks.present, kept)
+            blocks = blocks.take(kept)
         self.modalities_ = list(self.reader_.names_)
-        params = self.get_params(deep=False)
         assembly.check_sizes(params, blocks)
         if groups is not None:
-            held_out = self.presence or self.head == "pooled"
-            held_out = held_out or (self.head == "fusion" and self.n_networks > 1)
-            targets.check_patients(groups, 3 if held_out else 2, f"head={self.head!r}")
+            least = 3 if assembly.holds_out(params, blocks) else 2
+            targets.check_patients(groups, least, f"head={self.head!r}")
         assembly.announce(params, blocks, len(self.classes_), codes.size // len(codes))
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         build = partial(assembly.build, params, seed, blocks)
-        held = None if validation is None else self._held(validation, codes.shape[1:])
+        held = assembly.held(validation, self.reader_, self.classes_, codes.shape[1:])
+        parts = [(codes, weight)]
+        if codes.ndim > 1:
+            parts = [(column, self._weighted(weight, column)) for column in codes.T]
+        priors = [class_prior(*part, len(self.classes_)) for part in parts]
+        self.prior_ = np.stack(priors) if codes.ndim > 1 else priors[0]
         self.head_: Head | list[Head]
-        if codes.ndim == 1:
-            self.prior_ = class_prior(codes, weight, len(self.classes_))
-            self.head_ = assembly.fitted([build(held)], blocks, [(codes, weight)], groups)[0]
+        if codes.ndim == 1 or together:
+            self.head_, parts = build(held), [(codes, weight)]
         else:
-            parts = [(label, self._weighted(weight, label)) for label in codes.T]
-            self.prior_ = np.stack([class_prior(label, share, 2) for label, share in parts])
-            heads = [
-                build(held and held._replace(y=held.y[:, k]), f"label_{k}")
-                for k in range(len(parts))
-            ]
-            self.head_ = assembly.fitted(heads, blocks, parts, groups)
+            each = [held and held._replace(y=held.y[:, k]) for k in range(len(parts))]
+            self.head_ = [build(one, f"label_{k}") for k, one in enumerate(each)]
+        self.frozen_ = assembly.frozen(params, blocks, seed)
+        assembly.fit(self._heads, self.frozen_, blocks, parts, groups)
         return self
 
     def predict_proba(self, X: Any, *, present: Any = None) -> Float[ndarray, "n label"]:
@@ -243,6 +262,8 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if isinstance(self.head_, list):
             pairs = zip(self.head_, self.prior_, strict=True)
             return np.stack([probabilities(*pair, blocks)[:, 1] for pair in pairs], axis=1)
+        if self.prior_.ndim == 2:
+            return probabilities(self.head_, self.prior_[:, 1], blocks, exclusive=False)
         return probabilities(self.head_, self.prior_, blocks)
 
     def predict_log_proba(self, X: Any, *, present: Any = None) -> Float[ndarray, "n label"]:
@@ -262,17 +283,17 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 network does not (only ``"cm2"`` does).
         """
         blocks = self._blocks(X, present)
-        heads = self.head_ if isinstance(self.head_, list) else [self.head_]
-        known = np.asarray(blocks.present.any(axis=1))
-        spreads = [self._network_head(head).spread(blocks) * known[:, None] for head in heads]
-        if isinstance(self.head_, list):
-            return np.stack([spread[:, 1] for spread in spreads], axis=1)
-        return spreads[0]
+        known = np.asarray(blocks.present.any(axis=1))[:, None]
+        spreads = [
+            assembly.network_head(head, self.head).spread(blocks) * known for head in self._heads
+        ]
+        each = isinstance(self.head_, list)
+        return np.stack([one[:, 1] for one in spreads], axis=1) if each else spreads[0]
 
     def predict(self, X: Any, *, present: Any = None) -> ndarray:
         """The most probable class; for multilabel targets, the labels above one half."""
         proba = self.predict_proba(X, present=present)
-        if isinstance(self.head_, list):
+        if self.prior_.ndim == 2:
             return (proba > 0.5).astype(np.int64)
         return np.asarray(self.classes_[proba.argmax(axis=1)])
 
@@ -291,11 +312,10 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             ValueError: If the head has no embeddings (``head="experts"``).
         """
         blocks = self._blocks(X, present)
-        head = self.head_[0] if isinstance(self.head_, list) else self.head_
+        head: Any = self._heads[0]
         head = head.head_ if isinstance(head, Presence) else head
-        if not isinstance(head, JointHead):
-            head = self._network_head(head)
-        z = head.embed(blocks)
+        joint = isinstance(head, JointHead)
+        z = (head if joint else assembly.network_head(head, self.head)).embed(blocks)
         return np.where(blocks.present[..., None], z, np.nan)
 
     def impute(
@@ -315,19 +335,15 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             ValueError: If the head does not impute (``"joint"`` and ``"experts"`` need not).
         """
         blocks = self._blocks(X, present)
-        head = self.head_[0] if isinstance(self.head_, list) else self.head_
-        drawn = self._network_head(head).impute(blocks, draws)
+        drawn = assembly.network_head(self._heads[0], self.head).impute(blocks, draws)
         return drawn if draws else np.asarray(drawn[0])
 
     def save(self, path: str | Path, *, reference: bool = True) -> Path:
         """Writes the fitted model to one file, without any of the training data.
 
-        Args:
-            path: The file.
-            reference: Whether networks that read other patients (``"m3care"``, ``"muse"``) keep
-                theirs, at most 512 embeddings of training rows each, the one exception;
-                ``persistence.facts`` says how many the file has. Without them, such a network
-                predicts each row from itself.
+        With ``reference``, networks that read other patients (``"m3care"``, ``"muse"``) keep
+        theirs, at most 512 embeddings of training rows each, the one exception, of which
+        ``persistence.facts`` says how many there are; without, they predict each row from itself.
         """
         check_is_fitted(self, "head_")
         model = self if reference else copy.deepcopy(self)
@@ -351,7 +367,14 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         tags.classifier_tags.multi_label = True
         return tags
 
-    # Inside ---------------------------------------------------------------------------------
+    @property
+    def networks_(self) -> list[Model]:
+        """The networks; of several labels with one head each those of the first."""
+        return assembly.network_head(self._heads[0], self.head).networks_
+
+    @property
+    def _heads(self) -> list[Head]:
+        return self.head_ if isinstance(self.head_, list) else [self.head_]
 
     def _check_array(self, X: Any, reset: bool) -> None:
         """Lets scikit-learn record or compare columns of a two-dimensional ``X``."""
@@ -365,19 +388,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _blocks(self, X: Any, present: Any) -> Blocks:
         check_is_fitted(self, "head_")
         self._check_array(X, reset=False)
-        return self.reader_.blocks(X, present)
-
-    def _held(self, validation: Any, labels: tuple[int, ...]) -> Held:
-        """The samples that stop training, as the heads see them."""
-        if not isinstance(validation, Samples):
-            found = type(validation).__name__
-            raise ValueError(f"validation must be Samples(X, y=y), but is of type {found}")
-        codes = targets.known_codes(validation.y, len(validation), self.classes_, labels)
-        blocks = self.reader_.blocks(validation)
-        known = np.flatnonzero(blocks.present.any(axis=1))
-        if not len(known):
-            raise ValueError("validation has no sample with a modality")
-        return Held(blocks.take(known), codes[known])
+        return self.frozen_.read(self.reader_.blocks(X, present))
 
     def _weighted(self, weight: Float[ndarray, " n"], codes: ndarray) -> Float[ndarray, " n"]:
         """Weights of samples, those of their classes among them if they have but one."""
@@ -385,16 +396,3 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             weight = weight * compute_sample_weight(self.class_weight, self.classes_[codes])
         # Heads have priors and penalties worth so many rows; only relative weights should matter.
         return np.asarray(weight / weight.mean())
-
-    def _network_head(self, head: Head) -> Fusion:
-        """The head with networks."""
-        head = head.head_ if isinstance(head, Presence) else head
-        if isinstance(head, Pool):
-            head = (head.heads_ | head.left_out_)["fusion"]
-        head = head.fusion_ if isinstance(head, Embedded) else head
-        if not isinstance(head, Fusion):
-            raise ValueError(
-                f"head={self.head!r} has no network, whose embeddings could be imputed; "
-                "use 'fusion' or 'pooled'"
-            )
-        return head

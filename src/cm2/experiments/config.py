@@ -36,7 +36,6 @@ from cm2.experiments import heads
 from cm2.networks import encoders, models, training
 from cm2.networks.encoders.sections import arguments, encoder
 from cm2.samples.container import Samples
-from cm2.samples.prepared import Prepared
 
 __all__ = ["ConfigError", "Experiment", "load", "parse"]
 
@@ -51,7 +50,8 @@ class Experiment:
 
     Attributes:
         name: A title for tables and reports.
-        data: Arguments of :class:`~cm2.samples.prepared.Prepared`.
+        data: Arguments of :meth:`~cm2.samples.container.Samples.open`, and with the head ``fusion``
+            of :func:`~cm2.experiments.heads.reading`.
         dim: Width of all embeddings.
         encoders: For each modality its encoder's ``kind`` and arguments.
         model: The model's ``kind`` and arguments.
@@ -121,7 +121,7 @@ def parse(tree: Mapping[str, Any]) -> Experiment:
     head = _head(tree.get("head", heads.NETWORK))
     if head["kind"] != heads.NETWORK:
         return _of_head(tree, sections, head)
-    data = _checked("data", Prepared, sections["data"] or {}, skip=READ)
+    data = _checked("data", (Samples.open, heads.reading), sections["data"] or {}, skip=READ)
     parts = sections["encoders"] or {}
     if not parts:
         raise ConfigError("encoders must name an encoder for each modality")
@@ -183,7 +183,7 @@ def _of_head(
         head=head,
     )
     try:
-        heads.classifier(head, found.dim, {}, found.model, found.training, found.seed)
+        heads.classifier(found)
     except ValueError as error:
         raise ConfigError(f"head {kind}: {error}") from None
     return found
@@ -200,7 +200,7 @@ def _taken(
     return {key: found[argument] for key, argument in names.items()}
 
 
-READ = {"split", "learned", "labelled"}
+READ = {"split", "labelled"}
 """Arguments of the data that come from elsewhere."""
 
 GIVEN = {"model", "task", "training", "validation", "seed", "run_dir", "resume"}
@@ -286,26 +286,32 @@ def _part(where: str, registry: Any, given: Any, skip: set[str]) -> dict[str, An
 
 
 def _checked(
-    where: str, function: Callable[..., Any], given: Mapping[str, Any], *, skip: set[str]
+    where: str,
+    function: Callable[..., Any] | tuple[Callable[..., Any], ...],
+    given: Mapping[str, Any],
+    *,
+    skip: set[str],
 ) -> dict[str, Any]:
-    """Checks arguments against a signature, by name and type; returns them with all defaults."""
-    names = [name for name in arguments(function) if name not in skip]
+    """Checks arguments against signatures, by name and type; returns them with all defaults."""
+    functions = function if isinstance(function, tuple) else (function,)
+    names = [name for one in functions for name in arguments(one) if name not in skip]
     _known(f"{where}.", given, names)
     try:
-        found = _parser(function, frozenset(skip)).parse_object(dict(given))
+        found = _parser(functions, frozenset(skip)).parse_object(dict(given))
     except ArgumentError as error:
         raise ConfigError(f"{where}: {' '.join(str(error).split())}") from None
     return dict(found.as_dict())
 
 
 @functools.cache
-def _parser(function: Callable[..., Any], skip: frozenset[str]) -> ArgumentParser:
-    """What checks the arguments of a function or class; made once, as that reads its source."""
+def _parser(functions: tuple[Callable[..., Any], ...], skip: frozenset[str]) -> ArgumentParser:
+    """What checks the arguments of functions or classes; made once, as that reads their source."""
     parser = ArgumentParser(exit_on_error=False)
-    add: Any = (
-        parser.add_class_arguments if inspect.isclass(function) else parser.add_function_arguments
-    )
-    add(function, skip=set(skip), fail_untyped=False)
+    for one in functions:
+        add: Any = (
+            parser.add_class_arguments if inspect.isclass(one) else parser.add_function_arguments
+        )
+        add(one, skip=skip & set(arguments(one)), fail_untyped=False)
     return parser
 
 

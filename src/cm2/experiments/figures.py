@@ -22,6 +22,7 @@ from numpy import ndarray
 from cm2 import copulas
 from cm2.copulas import Gumbel
 from cm2.core.errors import InputError
+from cm2.estimators.heads.encoding import batches
 from cm2.evaluation.figures import (
     availability,
     calibration,
@@ -31,11 +32,11 @@ from cm2.evaluation.figures import (
     style,
     training,
 )
-from cm2.experiments import results, run
+from cm2.experiments import heads, results
 from cm2.experiments.results import OWN, Cell, Run
+from cm2.experiments.trained import Trained
 from cm2.networks.models import Model
-from cm2.samples.batches import loader
-from cm2.samples.prepared import Prepared
+from cm2.samples.inputs import Blocks
 
 __all__ = ["Drawing", "LackingError", "draw"]
 
@@ -292,7 +293,7 @@ def _own(cells: Sequence[Cell]) -> list[Run]:
 
 def _model(one: Run) -> Any:
     try:
-        return run.restore(one.folder)[1]
+        return Trained(one.folder).network
     except InputError as reason:
         raise LackingError(str(reason)) from None
 
@@ -324,28 +325,23 @@ def _outcome(found: Any) -> tuple[ndarray, ndarray]:
 
 
 def _before_and_after(one: Run) -> dict[str, dict[str, Float[ndarray, "sample dim"]]]:
-    data = run.data(one.folder, one.experiment, "validation")
-    facts = one.facts["data"]
-    if data.checksum != facts["checksum"]:
+    kept = Trained(one.folder)
+    data = kept.data("validation")
+    if data.checksum != kept.facts["checksum"]:
         raise ValueError("the prepared folder is not the one that the run was trained on")
-    start = run.build(one.experiment, facts["shape"], facts["classes"], facts.get("labels", ()))
-    size = one.experiment.training["batch_size"]
+    blocks = kept.model.reader_.blocks(data.samples).take(np.arange(min(len(data), ROWS)))
+    start = heads.build(one.experiment, blocks.shapes, data.classes, data.labels)
     return {
-        "before training": _embedded(start.eval(), data, size),
-        "after training": _embedded(_model(one), data, size),
+        "before training": _embedded(start.eval(), blocks),
+        "after training": _embedded(kept.network, blocks),
     }
 
 
 @torch.no_grad()
-def _embedded(model: Model, data: Prepared, size: int) -> dict[str, Float[ndarray, "sample dim"]]:
+def _embedded(model: Model, blocks: Blocks) -> dict[str, Float[ndarray, "sample dim"]]:
     """Embeddings of each modality where it is there."""
-    parts, there = [], []
-    for batch in loader(data, size):
-        parts.append(model.raw(batch))
-        there.append(batch.present)
-        if sum(map(len, there)) >= ROWS:
-            break
-    z, present = torch.cat(parts), torch.cat(there)
+    z = torch.cat([model.raw(batch) for batch in batches(blocks)])
+    present = torch.from_numpy(blocks.present)
     return {
         name: z[present[:, column], column].numpy() for column, name in enumerate(model.modalities)
     }

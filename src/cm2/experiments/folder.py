@@ -1,4 +1,4 @@
-"""The folder of a run: whether it may be begun, what it keeps, and its data read with that."""
+"""The folder of a run: whether it may be begun, and what it keeps."""
 
 from __future__ import annotations
 
@@ -12,69 +12,24 @@ from typing import Any
 import torch
 import yaml
 
-from cm2.core import persistence
 from cm2.core.errors import InputError
 from cm2.core.files import to_json, write_text
+from cm2.estimators.classifier import CM2Classifier
 from cm2.experiments import config
 from cm2.experiments.config import Experiment
-from cm2.samples.inputs import Reader
-from cm2.samples.prepared import Fitted, Prepared
 
-__all__ = ["begin", "check", "data", "environment", "facts", "same_data", "write"]
+__all__ = ["BEGUN", "MODEL", "begin", "check", "facts", "finish", "same_data", "write"]
 
-READER = "reader.cm2"
-"""What was learned of each modality from the training stays."""
+MODEL = "model.cm2"
+"""The fitted model: all that a finished run is read from."""
+
+BEGUN = "begun.cm2"
+"""The model before the first step of its training, while that lasts."""
+
+STATES = (BEGUN, "best.ckpt", "last.ckpt")
+"""What a run goes on from."""
 
 PACKAGES = ("cm2", "torch", "lightning", "transformers", "numpy", "pandas", "scikit-learn")
-
-
-def data(
-    run: Path,
-    experiment: Experiment,
-    split: str | None,
-    *,
-    root: Path | None = None,
-    labelled: bool = False,
-    learned: Fitted | None = None,
-) -> Prepared:
-    """Reads the data of a run, or others, with the scales and words that the run was trained with.
-
-    Args:
-        run: Folder of the run; one that has not begun has learned nothing yet.
-        experiment: What it runs.
-        split: Which split; ``None`` for all rows.
-        root: Other prepared data, which are read on the scale of the run's.
-        labelled: Whether stays whose outcome is not known are left out.
-        learned: What is read with, if the run has kept nothing yet.
-
-    Raises:
-        InputError: If the run was trained and did not keep what it reads with.
-    """
-    options = dict(experiment.data)
-    learned = learned or _learned(Path(run))
-    if root is not None:
-        if learned is None:
-            options["fitted_on"] = options.get("fitted_on") or options["root"]
-        options["root"] = root
-    return Prepared(**options, split=split, learned=learned, labelled=labelled)
-
-
-def _learned(run: Path) -> Fitted | None:
-    """What the run's training stays gave; None if it has not begun."""
-    if (run / READER).is_file():
-        known = facts(run)["data"]
-        try:
-            reader = persistence.load(run / READER, Reader)
-        except ValueError as error:
-            raise InputError(str(error)) from error
-        return Fitted(reader, tuple(known["labels"]), int(known["classes"]))
-    if (run / "best.ckpt").exists():
-        writer = facts(run)["packages"]["cm2"]
-        raise InputError(
-            f"{run}: has no {READER}, so that new data cannot be read as in its training; it was"
-            f" trained by cm2 {writer}: use that, or train it anew"
-        )
-    return None
 
 
 def facts(run: Path) -> dict[str, Any]:
@@ -101,44 +56,33 @@ def check(experiment: Experiment, out: Path, resume: bool) -> None:
         raise InputError(f"{out} is not empty and holds no run; give another --out")
 
 
-def begin(
-    experiment: Experiment,
-    out: Path,
-    environment: Mapping[str, Any],
-    learned: Prepared | None = None,
-) -> None:
+def begin(experiment: Experiment, out: Path, data: Mapping[str, Any]) -> None:
     """Makes the folder of a run, now that its data and its model are there.
 
     Args:
         experiment: What it runs.
         out: The folder.
-        environment: See :func:`environment`.
-        learned: The data whose reader it keeps, if its model does not.
+        data: What the training data were like.
     """
     if (out / "environment.json").exists():
-        same_data(out, environment["data"]["checksum"])
+        same_data(out, data["checksum"])
     out.mkdir(parents=True, exist_ok=True)
     write(out / "config.yaml", experiment.dump())
-    if learned is not None:
-        persistence.save(learned.learned.reader, out / READER)
-    write(out / "environment.json", environment)
-
-
-def environment(data: Mapping[str, Any], encoders: Mapping[str, Any]) -> dict[str, Any]:
-    """What a result depends on beside its configuration.
-
-    Args:
-        data: What the training data were like.
-        encoders: What each encoder is built of.
-    """
-    return {
+    environment = {
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "encoders": dict(encoders),
         "data": dict(data),
     }
+    write(out / "environment.json", environment)
+
+
+def finish(model: CM2Classifier, out: Path) -> None:
+    """Keeps the fitted model, and nothing that the run could go on from."""
+    model.save(out / MODEL)
+    for name in STATES:
+        (out / name).unlink(missing_ok=True)
 
 
 def same_data(out: Path, checksum: str) -> None:

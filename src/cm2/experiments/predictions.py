@@ -8,25 +8,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from cm2.core.errors import InputError
 from cm2.core.files import replacing
-from cm2.core.numerics import seeded
 from cm2.evaluation import bootstrap, metrics
-from cm2.networks.models import Model
-from cm2.networks.tasks import Multilabel, Task
-from cm2.samples.batches import Rows, loader
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Predictions", "meds", "predict"]
-
-DRAWS = 10
-"""Imputations of each incomplete row."""
+__all__ = ["Predictions", "anonymous", "meds", "notes"]
 
 
 class Predictions(NamedTuple):
@@ -122,48 +114,6 @@ def anonymous(subjects: ndarray, seed: int = 0) -> Int[ndarray, " n"]:
     return np.asarray(np.random.default_rng(seed).permutation(len(names))[place])
 
 
-@torch.no_grad()
-def predict(
-    model: Model,
-    task: Task,
-    data: Rows,
-    *,
-    draws: int = DRAWS,
-    batch_size: int = 64,
-    seed: int = 0,
-    accelerator: str = "auto",
-) -> Predictions:
-    """Predicts every row of a data set.
-
-    Args:
-        model: A trained model.
-        task: What turns its logits into probabilities.
-        data: The rows.
-        draws: Imputations of each incomplete row.
-        batch_size: Rows at a time.
-        seed: Of the imputations; the caller's random state is left as it was.
-        accelerator: ``"cpu"``, or a GPU if there is one.
-    """
-    gpu = accelerator != "cpu" and torch.cuda.is_available()
-    device = torch.device("cuda" if gpu else "cpu")
-    model = model.to(device).eval()
-    parts: list[tuple[torch.Tensor, ...]] = []
-    with seeded(seed, range(torch.cuda.device_count())):
-        for batch in loader(data, batch_size):
-            batch = torch.utils._pytree.tree_map_only(torch.Tensor, lambda x: x.to(device), batch)
-            found = model.predict(batch, draws, probability=task.probability)
-            parts.append((found.mean.cpu(), found.spread.cpu(), batch.present.cpu()))
-    mean, spread, present = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
-    several = isinstance(task, Multilabel)
-    shape = mean.shape if several else (len(mean),)
-    target = np.full(shape, -1)
-    if data.target is not None:
-        target = data.target.long().reshape(shape).numpy()
-    if several:
-        return Predictions(target, mean.astype(np.float64), spread.astype(np.float64), present)
-    return Predictions(target, _classes(mean), _classes(spread, mirror=True), present)
-
-
 def meds(stays: pd.DataFrame, found: Predictions) -> pa.Table:
     """Returns predictions in the schema of ``meds-evaluation``, a row a stay.
 
@@ -200,11 +150,3 @@ def meds(stays: pd.DataFrame, found: Predictions) -> pa.Table:
         "predicted_boolean_probability": positive.astype(np.float32),
     }
     return pa.table(columns)
-
-
-def _classes(values: Float[ndarray, "n logit"], *, mirror: bool = False) -> Any:
-    """One column a class also where one logit stands for two."""
-    values = values.astype(np.float64)
-    if values.shape[1] > 1:
-        return values
-    return np.concatenate([values if mirror else 1 - values, values], axis=1)

@@ -1,64 +1,50 @@
 """One experiment in one folder: trained, then tested once, or measured on validation data.
 
 A run's folder holds ``config.yaml`` (every default written out; ``cm2 train`` takes it),
-``environment.json`` (versions, counts, the data's checksum, what each encoder is built of),
-``reader.cm2`` (scales, columns, variables and vocabularies of the training stays, with which the
-run always reads), ``metrics.csv`` (one row an epoch), ``best.ckpt``, ``last.ckpt`` until it is
-finished, and at the end ``test.json`` (measures with intervals) and ``test.npz`` (targets and
-probabilities in the order of the data, with a number for each patient that is drawn by lot, and
-without any identifier). Where the head is another than ``fusion``, ``model.cm2`` stands for reader
-and checkpoints (:mod:`.fitted`).
+``environment.json`` (versions, counts, the data's checksum), ``model.cm2`` (what reads the data and
+what predicts: all that a finished run is read from), ``test.json`` (measures with intervals) and
+``test.npz`` (targets and probabilities in the order of the data, with a number for each patient
+that is drawn by lot, and without any identifier). The training of one network also leaves
+``metrics.csv`` (one row an epoch); until it is finished, the folder has ``begun.cm2``,
+``best.ckpt`` and ``last.ckpt`` in the place of ``model.cm2``.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
-import torch
-from jaxtyping import Float, Int
-from numpy import ndarray
 
 from cm2.core.errors import InputError
 from cm2.core.files import replacing
-from cm2.core.numerics import seeded
-from cm2.experiments import config, fitted, folder, heads, predictions
+from cm2.estimators.classifier import CM2Classifier
+from cm2.estimators.heads import encoding
+from cm2.estimators.heads.fusion import Course, Fusion
+from cm2.experiments import folder, heads, predictions, trained
 from cm2.experiments.config import Experiment
-from cm2.experiments.folder import data
 from cm2.experiments.predictions import Predictions
-from cm2.networks import models, training
-from cm2.networks.encoders import Encoder
-from cm2.networks.encoders.sections import build as build_encoder
-from cm2.networks.models import Model
-from cm2.networks.tasks import Binary, Multiclass, Multilabel, Task
+from cm2.experiments.trained import Trained
 from cm2.samples import embeddings, targets
-from cm2.samples.batches import loader
-from cm2.samples.prepared import Prepared
+from cm2.samples.container import Samples
+from cm2.samples.inputs import Reader
 from cm2.samples.stays import Stays
 
-__all__ = [
-    "build",
-    "data",
-    "evaluate",
-    "predict",
-    "restore",
-    "train",
-    "write_embeddings",
-    "write_predictions",
-]
+__all__ = ["evaluate", "predict", "train", "write_embeddings", "write_predictions"]
 
 EVALUATIONS = "evaluations"
+
+LEARNED = ("train", "validation")
+"""Splits that training sees: the first is learned from, the second stops networks."""
 
 
 def train(
     experiment: Experiment, out: Path, *, resume: bool = False, split: str = "test"
 ) -> dict[str, Any]:
-    """Trains a model, keeps its best epoch, and measures it once.
+    """Trains a model, and measures it once.
 
     Args:
         experiment: What to run.
@@ -75,182 +61,111 @@ def train(
         FloatingPointError: If a loss is not finite or out of range.
     """
     out = Path(out)
+    # Where several processes train side by side, each comes here, and the first one writes.
     first = int(os.environ.get("LOCAL_RANK", "0")) == 0
     if first:
         folder.check(experiment, out, resume)
     # An unfinished run may have been evaluated, but has a state to go on from.
     if resume and not (out / "last.ckpt").exists():
-        if (out / f"{split}.json").exists():
-            text = (out / f"{split}.json").read_text(encoding="utf-8")
-            found: dict[str, Any] = json.loads(text)
+        known = {one: out / f"{one}.json" for one in ("test", "validation")}
+        if known[split].exists():
+            found: dict[str, Any] = json.loads(known[split].read_text(encoding="utf-8"))
             return found
-        if any((out / f"{other}.json").exists() for other in ("test", "validation")):
+        if (out / folder.MODEL).exists() or any(path.exists() for path in known.values()):
             return evaluate(out, split=split)
-    if experiment.head["kind"] != heads.NETWORK:
-        fitted.train(experiment, out)
-        return evaluate(out, split=split)
-    parts = {"train": data(out, experiment, "train")}
-    known = parts["train"].learned
-    parts["validation"] = data(out, experiment, "validation", learned=known)
-    if any(part.target is None for part in parts.values()):
-        raise InputError(f"{experiment.data['root']}: has stays without a label, to learn from")
-    learned = parts["train"]
-    if not learned.labels and learned.target is not None:
-        try:
-            targets.check_classes(learned.target.numpy(), "the training stays")
-        except ValueError as error:
-            raise InputError(f"{experiment.data['root']}: {error}") from None
-    model = build(experiment, learned.shape, learned.classes, learned.labels)
-    if first:
-        facts = {
-            "shape": learned.shape,
-            "classes": learned.classes,
-            "labels": list(learned.labels),
-            "checksum": learned.checksum,
-            "rows": {split: len(part) for split, part in parts.items()},
-        }
-        sections = {name: model.encoders[name].section() for name in model.encoders}
-        folder.begin(experiment, out, folder.environment(facts, sections), learned)
-    training.train(
-        model,
-        task(learned.classes, learned.labels),
-        learned,
-        parts["validation"],
-        seed=experiment.seed,
-        run_dir=out,
-        resume=resume,
-        **experiment.training,
-    )
+    model = _fitted(experiment, out, resume=resume, first=first)
     if not first:
         return {}
-    result = evaluate(out, split=split)
-    (out / "last.ckpt").unlink(missing_ok=True)
-    return result
+    folder.finish(model, out)
+    return evaluate(out, split=split)
 
 
-def build(
-    experiment: Experiment,
-    shape: Mapping[str, Mapping[str, Any]],
-    classes: int,
-    labels: Sequence[str] = (),
-    described: Mapping[str, Mapping[str, Any]] | None = None,
-) -> Model:
-    """Builds the model of an experiment, at the start of its training.
+def _fitted(experiment: Experiment, out: Path, *, resume: bool, first: bool) -> CM2Classifier:
+    """The model of an experiment, fitted to the training stays."""
+    known = learned(experiment)
+    stays = known.stays
+    rows = stays.stays["split"].value_counts()
+    facts = {
+        "shape": {name: {"kind": kind} for name, kind in stays.samples.kinds.items()},
+        "classes": stays.classes,
+        "labels": list(stays.labels),
+        "checksum": stays.checksum,
+        "rows": {split: int(rows.get(split, 0)) for split in LEARNED},
+    }
+    model = heads.classifier(experiment, stays.modalities)
+
+    def begin() -> None:
+        if first:
+            folder.begin(experiment, out, facts)
+            model.save(out / folder.BEGUN)
+
+    if isinstance(model.head, Fusion):
+        model.head.course = Course(out, resume, begin)
+    before = trained.load(out / folder.BEGUN) if (out / folder.BEGUN).is_file() else None
+    fit(model, experiment, known, before.reader_ if before else None)
+    if not isinstance(model.head, Fusion):
+        folder.begin(experiment, out, facts)
+    return model
+
+
+class Learned(NamedTuple):
+    """What a training sees.
+
+    Attributes:
+        stays: Of both splits.
+        samples: Those that are learned from.
+        stop: Those that stop the training of networks, and from which nothing else is learned.
+    """
+
+    stays: Stays
+    samples: Samples
+    stop: Samples | None
+
+
+def learned(experiment: Experiment) -> Learned:
+    """Opens what an experiment learns from.
+
+    Raises:
+        InputError: If that is not enough.
+    """
+    data = trained.stays(experiment, LEARNED)
+    root = experiment.data["root"]
+    if data.target is None:
+        raise InputError(f"{root}: has stays without a label, to learn from")
+    watched = (data.stays["split"] == "validation").to_numpy()
+    if experiment.head["kind"] == heads.NETWORK and not watched.any():
+        raise InputError(f"{root}: no stay of validation, which is to stop the training")
+    stop = data.samples[watched] if watched.any() else None
+    return Learned(data, data.samples[~watched], stop)
+
+
+def fit(
+    model: CM2Classifier, experiment: Experiment, known: Learned, reader: Reader | None = None
+) -> None:
+    """Fits the classifier of an experiment.
 
     Args:
-        experiment: What names encoders and model.
-        shape: For each modality, in order, what the data say of it, such as ``features``.
-        classes: Number of classes.
-        labels: Names of labels that may hold together, if a sample is not of one class.
-        described: What each encoder is built of, in the place of the experiment's sections, which
-            may name weights.
-    """
-    encoders = experiment.encoders if described is None else described
-    with seeded(experiment.seed):
-        chosen: dict[str, Encoder] = {}
-        for name, facts in shape.items():
-            part = encoders.get(name)
-            if part is None:
-                raise InputError(
-                    f"the data have a modality {name!r}, but encoders names only "
-                    f"{list(encoders)}; leave it out of data.modalities or name one"
-                )
-            try:
-                chosen[name] = build_encoder(part, experiment.dim, facts)
-            except (ValueError, ImportError) as error:
-                raise InputError(f"encoders.{name}: {error}") from error
-        rest = {key: value for key, value in experiment.model.items() if key != "kind"}
-        architecture: Any = models.REGISTRY[experiment.model["kind"]]
-        network: Model = architecture(chosen, task(classes, labels).labels, **rest)
-    return network
-
-
-def task(classes: int, labels: Sequence[str] = ()) -> Task:
-    """The task: binary, one of several classes, or labels that may hold together."""
-    if labels:
-        return Multilabel(len(labels))
-    return Binary() if classes == 2 else Multiclass(classes)
-
-
-def restore(run: Path) -> tuple[Experiment, Model]:
-    """Reads the model of a run with the weights of its best epoch, without running code.
+        model: The classifier.
+        experiment: Its experiment.
+        known: What it learns from.
+        reader: What reads the data, if it has been fitted before.
 
     Raises:
-        InputError: If the folder holds no trained model.
+        InputError: If the data do not fit.
     """
-    run = Path(run)
-    for name in ("config.yaml", "environment.json", "best.ckpt"):
-        if not (run / name).is_file():
-            raise InputError(f"{run}: no {name}; give the folder of a run of cm2 train")
-    experiment = config.load(run / "config.yaml")
-    environment = folder.facts(run)
-    facts = environment["data"]
-    # Runs of earlier versions describe no encoders, and need their weights.
-    described = environment.get("encoders")
-    model = build(experiment, facts["shape"], facts["classes"], facts.get("labels", ()), described)
-    state = torch.load(run / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
-    model.load_state_dict({key.removeprefix("model."): value for key, value in state.items()})
-    return experiment, model.eval()
-
-
-class Network:
-    """A trained run of one network.
-
-    Args:
-        run: Its folder.
-
-    Raises:
-        InputError: If the folder holds no trained model.
-    """
-
-    def __init__(self, run: Path) -> None:
-        self.run = Path(run)
-        self.experiment, self.model = restore(run)
-
-    def data(
-        self, split: str | None, *, root: Path | None = None, labelled: bool = False
-    ) -> Prepared:
-        """Reads the data of the run, or others; see :func:`.folder.data`."""
-        return data(self.run, self.experiment, split, root=root, labelled=labelled)
-
-    def predictions(self, asked: Prepared) -> Predictions:
-        """Averages over imputations drawn from the experiment's seed."""
-        found = predictions.predict(
-            self.model,
-            task(asked.classes, asked.labels),
-            asked,
-            batch_size=self.experiment.training["batch_size"],
-            seed=self.experiment.seed,
-            accelerator=self.experiment.training["accelerator"],
-        )
-        return found._replace(patient=predictions.anonymous(asked.stays["subject_id"].to_numpy()))
-
-    def embed(
-        self, root: Path, modality: str
-    ) -> tuple[Int[ndarray, " stay"], Float[ndarray, "stay dim"]]:
-        """Embeds a modality of all stays that have it."""
-        if modality not in self.model.encoders:
-            known = list(self.model.encoders)
-            raise InputError(f"there is no modality {modality!r}; there are {known}")
-        # Whatever else they lack, and whatever the experiment removed.
-        whole = {"modalities": [modality], "missing_rate": 0.0}
-        changed = replace(self.experiment, data=self.experiment.data | whole)
-        stays = data(self.run, changed, None, root=root)
-        batches = loader(stays, self.experiment.training["batch_size"])
-        values = models.embed(self.model.encoders[modality], batches, modality)
-        return stays.stays["stay_id"].to_numpy(), values.numpy()
-
-
-def opened(run: Path) -> Network | fitted.Classifier:
-    """A trained run, of whatever head.
-
-    Raises:
-        InputError: If the folder holds none.
-    """
-    path = Path(run) / "config.yaml"
-    if not path.is_file() or config.load(path).head["kind"] == heads.NETWORK:
-        return Network(run)
-    return fitted.Classifier(run)
+    home = experiment.data.get("fitted_on")
+    try:
+        if not known.stays.labels:
+            targets.check_classes(np.asarray(known.samples.y), "the training stays")
+        if reader is None and home is not None and Path(home) != Path(experiment.data["root"]):
+            other = trained.stays(experiment, "train", root=home).samples
+            reader = Reader(options=encoding.reading(model.encoders or {}, model.reading))
+            reader.fit_blocks(other, patients=other.groups)
+        model.fit(known.samples, validation=known.stop, reader=reader)
+    except InputError:
+        raise
+    except ValueError as error:  # of the data: the arguments have been checked
+        raise InputError(f"{experiment.data['root']}: {error}") from error
 
 
 def evaluate(
@@ -271,7 +186,7 @@ def evaluate(
     Raises:
         InputError: If no outcome is known, or the shapes of the data are not those of the run.
     """
-    kept: Any = opened(run)
+    kept = Trained(run)
     experiment = kept.experiment
     if root is None:
         split = split or "test"
@@ -299,9 +214,7 @@ def evaluate(
     return result
 
 
-def predict(
-    run: Path, root: Path, *, split: str | None = None
-) -> tuple[Prepared | Stays, Predictions]:
+def predict(run: Path, root: Path, *, split: str | None = None) -> tuple[Stays, Predictions]:
     """Predicts prepared data with the best epoch of a run.
 
     Args:
@@ -313,7 +226,7 @@ def predict(
     Raises:
         InputError: If the shapes of the data are not those of the run.
     """
-    kept: Any = opened(run)
+    kept = Trained(run)
     asked = kept.data(split, root=root)
     return asked, kept.predictions(asked)
 
@@ -350,7 +263,7 @@ def write_embeddings(run: Path, root: Path, modality: str) -> Path:
     A later experiment names the modality in ``data.embedded`` and gives it an encoder of the kind
     ``precomputed`` or ``dense``.
     """
-    kept = opened(run)
+    kept = Trained(run)
     stays, values = kept.embed(root, modality)
     made = {"encoder": kept.experiment.encoders.get(modality), "run": kept.experiment.name}
     return embeddings.save(root, modality, stays, values, made)

@@ -298,8 +298,14 @@ def train(
                 training, validation, (batch_size, validation_batch_size), seed, workers
             )
             trainer.fit(learner, loaders, ckpt_path=last if go_on else None, weights_only=True)
-        learner.load_state_dict(_load(directory / "best.ckpt")["state_dict"])
+        model.load_state_dict(best(directory))
     return model.eval()
+
+
+def best(directory: Path) -> dict[str, torch.Tensor]:
+    """The state of the model at its best epoch so far, as its training keeps it in a folder."""
+    state: dict[str, torch.Tensor] = _load(directory / "best.ckpt")["state_dict"]
+    return {name.removeprefix("model."): value for name, value in state.items()}
 
 
 def _start(training: Rows, rows: int, seed: int) -> Batch:

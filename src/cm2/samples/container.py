@@ -128,18 +128,40 @@ class Samples:
         Raises:
             InputError: If the folder is not whole, or a name or number cannot be used.
         """
-        folder = Folder(root, verify=verify)
+        return cls.of(
+            Folder(root, verify=verify),
+            modalities,
+            split,
+            setting=setting,
+            missing_rate=missing_rate,
+            removable=removable,
+            seed=seed,
+            embedded=embedded,
+            labelled=labelled,
+        )
+
+    @classmethod
+    def of(
+        cls,
+        folder: Folder,
+        modalities: Sequence[str] | None = None,
+        split: str | Sequence[str] | None = None,
+        *,
+        setting: str = "partial",
+        embedded: Sequence[str] = (),
+        labelled: bool = False,
+        **removal: Any,
+    ) -> Samples:
+        """The stays of a folder that has been opened; see :meth:`open`."""
         names = selection.chosen(folder, modalities, embedded)
         taken = selection.select(
             folder,
             names,
             labels=folder.labels,
             setting=setting,
-            missing_rate=missing_rate,
-            removable=removable,
-            seed=seed,
             split=split,
             labelled=labelled,
+            **removal,
         )
         if not len(taken.stays):
             outcome = " and a label" if labelled else ""

@@ -144,7 +144,12 @@ class Folder:
         return path
 
     def table(
-        self, name: str, columns: Sequence[str] = (), *, repeated: Sequence[str] = ()
+        self,
+        name: str,
+        columns: Sequence[str] = (),
+        *,
+        repeated: Sequence[str] = (),
+        whole: bool = True,
     ) -> pd.DataFrame:
         """Reads a Parquet file.
 
@@ -152,13 +157,15 @@ class Folder:
             name: Name of the file.
             columns: Columns that it must have.
             repeated: Columns of few different texts, each of which is kept once.
+            whole: Whether to read its other columns too.
 
         Raises:
             InputError: If it cannot be read or lacks a column.
         """
         path = self.path(name)
         try:
-            frame = pd.read_parquet(path, read_dictionary=list(repeated))
+            some = None if whole else list(columns)
+            frame = pd.read_parquet(path, columns=some, read_dictionary=list(repeated))
         except (OSError, ValueError):
             raise InputError(f"{path}: not readable as Parquet; prepare the data again") from None
         missing = [column for column in columns if column not in frame]

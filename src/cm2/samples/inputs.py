@@ -20,7 +20,7 @@ from cm2.samples import tables
 from cm2.samples.container import Groups, Samples, samples, unknown
 from cm2.samples.kinds import REGISTRY, Column, Inputs, Learned
 
-__all__ = ["Blocks", "Groups", "Reader"]
+__all__ = ["Blocks", "Groups", "Reader", "check_any"]
 
 
 class Blocks(NamedTuple):
@@ -162,6 +162,7 @@ class Reader(BaseEstimator):  # type: ignore[misc]
         parts = {}
         for m, (name, column) in enumerate(given.columns.items()):
             column.check(mask[:, m])
+            column.try_all(mask[:, m])
             here = mask[chosen, m]
             if not here.any():
                 raise ValueError(f"modality {name!r} is missing for every training sample")
@@ -170,11 +171,16 @@ class Reader(BaseEstimator):  # type: ignore[misc]
             learned = column.learned((self.options or {}).get(name))
             self.learned_[name] = learned.fit(column.take(chosen[here]), share, owners)
             parts[name] = column if rows is None else column.take(rows)
-        _check_any(mask, chosen)
+        check_any(mask, chosen)
         return self._blocks(parts, mask[chosen])
 
-    def blocks(self, X: Any, present: Any = None) -> Blocks:
+    def blocks(self, X: Any, present: Any = None, *, trained: bool = False) -> Blocks:
         """The blocks of further samples, of which some may have no modality at all.
+
+        Args:
+            X: The samples.
+            present: As in :meth:`fit_blocks`.
+            trained: Whether a training will read them, so that pictures are tried before.
 
         Raises:
             ValueError: If a modality is unknown or has other columns than in training.
@@ -189,6 +195,8 @@ class Reader(BaseEstimator):  # type: ignore[misc]
         mask = self._mask(present, given)
         for m, column in enumerate(parts.values()):
             column.check(mask[:, m])
+            if trained:
+                column.try_all(mask[:, m])
         return self._blocks(parts, mask)
 
     def check(self, X: Any) -> Samples:
@@ -254,7 +262,7 @@ class Reader(BaseEstimator):  # type: ignore[misc]
         return mask & own
 
 
-def _check_any(present: Bool[ndarray, "n modality"], rows: Int[ndarray, " row"]) -> None:
+def check_any(present: Bool[ndarray, "n modality"], rows: Int[ndarray, " row"]) -> None:
     """Refuses samples without any modality among some rows."""
     none = rows[~present[rows].any(axis=1)]
     if len(none):

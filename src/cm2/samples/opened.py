@@ -95,11 +95,9 @@ def _table(
 def _text(
     folder: Folder, name: str, stays: Int[ndarray, " stay"], left: Bool[ndarray, " stay"]
 ) -> Made:
-    frame, _ = texts.documents(folder, name)
-    documents: dict[Any, list[str]] = frame.groupby("stay_id")["text"].agg(list).to_dict()
-    kept = [documents.get(s) if there else None for s, there in zip(stays, left, strict=True)]
-    column = TextColumn(name, kept, texts.Documents(folder, name, stays))
-    return column, np.isin(stays, list(documents))
+    kept = texts.Documents(folder, name, stays)
+    has = kept.has()
+    return TextColumn.of(name, kept, has & left), has
 
 
 def _image(

@@ -63,8 +63,8 @@ class Stays:
         Raises:
             InputError: If the folder is not whole, or no stay is left.
         """
-        read = Folder(root, verify=options.get("verify", True))
-        samples = Samples.open(root, **options)
+        read = Folder(root, verify=options.pop("verify", True))
+        samples = Samples.of(read, **options)
         stays = read.stays.set_index("stay_id").loc[samples.ids].reset_index()
         named = read.labels if labels is None else tuple(labels)
         if labelled:

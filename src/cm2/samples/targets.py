@@ -35,19 +35,20 @@ def checked_labels(y: Any, rows: int) -> ndarray:
     return labels
 
 
-def encoded(labels: ndarray) -> tuple[ndarray, ndarray]:
+def encoded(labels: ndarray, *, constant: bool = False) -> tuple[ndarray, ndarray]:
     """Codes of labels, and the classes that they stand for.
 
     Args:
         labels: (n,) classes, or (n, L) zeros and ones.
+        constant: Whether one of several labels may be the same for every sample.
 
     Raises:
         ValueError: If there is one class only.
     """
     if labels.ndim == 2:
-        constant = np.flatnonzero(labels.min(axis=0) == labels.max(axis=0))
-        if len(constant):
-            raise ValueError(f"label {constant[0]} is the same class for every sample")
+        same = np.flatnonzero(labels.min(axis=0) == labels.max(axis=0))
+        if len(same) and not constant:
+            raise ValueError(f"label {same[0]} is the same class for every sample")
         return labels.astype(np.int64), np.array([0, 1])
     encoder = LabelEncoder()
     codes = np.asarray(encoder.fit_transform(labels))

@@ -25,7 +25,7 @@ from cm2.core.layout import TOKENS
 from cm2.samples import tokens, vocabulary
 from cm2.samples.folder import Folder, hours_of
 
-__all__ = ["Documents", "documents"]
+__all__ = ["Documents"]
 
 ALGORITHM = 2
 """Counts changes in how texts are cut into chunks."""
@@ -48,6 +48,16 @@ class Documents:
     def take(self, rows: Int[ndarray, " row"]) -> Documents:
         """Those of some of the stays."""
         return Documents(self._folder, self._name, self._stays[rows])
+
+    def has(self) -> Bool[ndarray, " stay"]:
+        """Which of the stays have any, without reading them."""
+        return np.isin(self._stays, _stays(self._folder, self._name))
+
+    def texts(self) -> list[list[str]]:
+        """The documents of each stay."""
+        frame, _ = documents(self._folder, self._name)
+        known: dict[Any, list[str]] = frame.groupby("stay_id")["text"].agg(list).to_dict()
+        return [known.get(stay, []) for stay in self._stays]
 
     def vocabulary(self, patients: ndarray, learn: Callable[[], str]) -> str:
         """The vocabulary of these texts: that which is kept, or a new one, then kept.
@@ -92,6 +102,7 @@ class Documents:
         """
         made = _made(self._folder, self._name, words, length, per_document)
         first, end = (np.searchsorted(made.stays, self._stays, side) for side in ("left", "right"))
+        self._folder.check_whole(self._name, here, end > first)  # blank documents have no chunk
         number = np.where(here, end - first, 0)
         picked = _ranges(first, number)
         lengths = made.lengths[picked]
@@ -185,6 +196,12 @@ def documents(folder: Folder, name: str) -> tuple[pd.DataFrame, Float[ndarray, "
         joined = {"text": groups["text"].agg("\n".join), "hour": groups["hour"].max()}
         frame = pd.DataFrame(joined).reset_index()
     return frame, None if hours is None else frame["hour"].to_numpy(np.float32)
+
+
+def _stays(folder: Folder, name: str) -> Int[ndarray, " document"]:
+    """Whose each document of a folder is."""
+    found = folder.table(folder.modalities[name]["file"], ["stay_id"], whole=False)
+    return found["stay_id"].to_numpy(np.int64)
 
 
 def _checksum(folder: Folder, name: str) -> str:

@@ -21,7 +21,7 @@ from cm2.clinical.prepare.places import Named
 from cm2.clinical.prepare.variables import NAMES
 from cm2.clinical.synthesize import TRUTH, synthesize
 from cm2.clinical.synthesize.diagnoses import CODES, GROUPS
-from cm2.samples.prepared import Prepared
+from prepared_batches import Prepared
 
 DATA = Path(os.environ.get("CM2_DATA_HOME", "../shared/data"))
 DEMOS = {"mimic3": DATA / "mimiciii-demo", "eicu": DATA / "eicu-demo"}

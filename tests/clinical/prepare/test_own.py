@@ -10,7 +10,7 @@ import torch
 from cm2.clinical.prepare import manifest, write
 from cm2.clinical.prepare.errors import TableError
 from cm2.experiments import config, run
-from cm2.samples.prepared import Prepared
+from prepared_batches import Prepared
 
 N = 60
 

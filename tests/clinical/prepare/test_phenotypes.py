@@ -18,7 +18,7 @@ from cm2.clinical.prepare.options import Options
 from cm2.clinical.prepare.phenotypes import PHENOTYPES
 from cm2.clinical.prepare.pipeline import prepare
 from cm2.clinical.prepare.places import Named
-from cm2.samples.prepared import Prepared
+from prepared_batches import Prepared
 
 DEMO = Path(os.environ.get("CM2_DATA_HOME", "../shared/data")) / "mimiciii-demo"
 FIRST = {2: ["0389", "99591", "99592"], 249: ["78551", "78552"], 98: ["4019"], 157: ["5849"]}

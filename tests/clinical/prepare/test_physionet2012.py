@@ -17,7 +17,7 @@ from cm2.clinical.prepare.options import Options
 from cm2.clinical.prepare.physionet2012 import MEASURES, MODALITIES, VARIABLES
 from cm2.clinical.prepare.pipeline import prepare
 from cm2.core.layout import MANIFEST
-from cm2.samples.prepared import Prepared
+from prepared_batches import Prepared
 
 REAL = Path(os.environ.get("CM2_DATA_HOME", "../shared/data")) / "physionet2012"
 DOOR = {"Age": 60, "Gender": 1, "Height": -1, "ICUType": 3, "Weight": 80}

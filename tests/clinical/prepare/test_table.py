@@ -11,7 +11,7 @@ from cm2.cli import main
 from cm2.clinical.prepare.errors import MissingError, TableError
 from cm2.clinical.prepare.options import Options
 from cm2.clinical.prepare.pipeline import prepare
-from cm2.samples.prepared import Prepared
+from prepared_batches import Prepared
 
 N = 40
 START = pd.Timestamp("2020-05-01 06:30")

@@ -11,7 +11,7 @@ from cm2.clinical.prepare import labels
 from cm2.clinical.prepare.errors import TableError
 from cm2.clinical.prepare.options import Options
 from cm2.clinical.prepare.pipeline import prepare
-from cm2.samples.prepared import Prepared
+from prepared_batches import Prepared
 from raw_mimic3 import Stay
 
 LENGTHS = (48, 71.9, 72, 100, 120, 240, 248, 383.9, 384, 2000)

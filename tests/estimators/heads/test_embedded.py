@@ -32,7 +32,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def untrained(self: Fusion, *data: Any) -> Any:
         seen.append(len(data[4]))
-        return self._network(data[5]).eval()
+        return self.start(data[5]).eval()
 
     monkeypatch.setattr(Fusion, "_train", untrained)
     return seen
@@ -108,6 +108,7 @@ def test_a_rare_class_works_or_is_refused_before_any_training(
     ("head", "asked", "presence", "labels"),
     [
         ("fusion", 3, False, 4),
+        ("fusion", 11, False, 1),
         ("fusion", 1, True, 1),
         ("pooled", 1, False, 1),
         ("joint", 2, True, 1),

@@ -7,10 +7,12 @@ from sklearn.metrics import roc_auc_score
 
 from cm2.estimators.heads import REGISTRY
 from cm2.estimators.heads.base import stratified_folds
-from cm2.estimators.heads.fusion import Fusion
+from cm2.estimators.heads.fusion import MODEL, Fusion
 from cm2.samples.inputs import Blocks
 
-FAST = {"embedding_dim": 4, "max_epochs": 8, "folds": 2, "lr": 1e-2}
+
+def fast(epochs: int = 8, folds: int = 2) -> Fusion:
+    return Fusion(4, training={"max_epochs": epochs, "lr": 1e-2}, folds=folds)
 
 
 def blocks(rows: int = 300, seed: int = 0, labels: int = 2) -> tuple[Blocks, np.ndarray]:
@@ -28,12 +30,13 @@ def blocks(rows: int = 300, seed: int = 0, labels: int = 2) -> tuple[Blocks, np.
 
 @pytest.fixture(scope="module")
 def fitted() -> Fusion:
-    return Fusion(**FAST).fit(*blocks())
+    return fast().fit(*blocks())
 
 
 def test_it_is_registered_and_clones() -> None:
     assert REGISTRY["fusion"] is Fusion
-    assert clone(Fusion(hide=0.3)).hide == 0.3
+    model = MODEL | {"hide": 0.3}
+    assert clone(Fusion(model=model)).model == model
 
 
 def test_it_predicts(fitted: Fusion) -> None:
@@ -48,14 +51,14 @@ def test_same_seed_same_predictions(fitted: Fusion) -> None:
     test, _ = blocks(50, seed=1)
     first = fitted.predict_log_proba(test)
     np.testing.assert_array_equal(fitted.predict_log_proba(test), first)
-    np.testing.assert_array_equal(Fusion(**FAST).fit(*blocks()).predict_log_proba(test), first)
+    np.testing.assert_array_equal(fast().fit(*blocks()).predict_log_proba(test), first)
 
 
 def test_out_of_fold_predictions_come_from_networks_that_never_saw_the_row() -> None:
     """Turning the labels of a fold around changes nothing in the predictions of that fold."""
     data, y = blocks(200)
     folds = stratified_folds(y, 2, 0)
-    head = Fusion(**FAST | {"max_epochs": 2})
+    head = fast(2)
     [first] = head.cross_fit(data, y, None, folds)
     turned = np.where(folds == 0, 1 - y, y)
     [other] = head.cross_fit(data, turned, None, folds)
@@ -66,7 +69,7 @@ def test_out_of_fold_predictions_come_from_networks_that_never_saw_the_row() -> 
 def test_out_of_fold_equals_cross_fit_and_leaves_the_head_alone() -> None:
     data, y = blocks(120)
     folds = stratified_folds(y, 4, 0)
-    head = Fusion(**FAST | {"max_epochs": 1})
+    head = fast(1)
     out = head.out_of_fold(data, y, None, folds)
     assert not hasattr(head, "networks_")
     np.testing.assert_array_equal(out, head.cross_fit(data, y, None, folds))
@@ -78,7 +81,7 @@ def test_one_network_and_a_modality_never_there() -> None:
     data.present[:, 2] = False
     data.values["c"][:] = 0.0
     data.present[~data.present.any(1), 0] = True
-    head = Fusion(**FAST | {"folds": 1, "max_epochs": 2}).fit(data, y)
+    head = fast(2, folds=1).fit(data, y)
     test, _ = blocks(20, labels=3)
     assert np.isfinite(head.predict_log_proba(test)).all()
     folds = stratified_folds(y, 2, 0)
@@ -103,7 +106,7 @@ def test_weight_zero_counts_as_absent() -> None:
     data, y = blocks(150)
     weight = (np.arange(150) < 100).astype(float)
     turned = np.where(weight > 0, y, 1 - y)
-    head = Fusion(**FAST | {"folds": 1, "max_epochs": 2})
+    head = fast(2, folds=1)
     first = head.fit(data, y, weight).predict_log_proba(data)
     np.testing.assert_array_equal(head.fit(data, turned, weight).predict_log_proba(data), first)
 

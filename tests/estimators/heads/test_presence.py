@@ -79,7 +79,7 @@ def test_it_trains_as_many_networks_as_asked_for_on_equal_parts(
         self: Fusion, blocks: Any, y: Any, weight: Any, groups: Any, rows: Any, *_: Any
     ) -> Model:
         seen.append(len(rows))
-        return self._network(0).eval()
+        return self.start(0).eval()
 
     monkeypatch.setattr(Fusion, "_train", remembered)
     X, y = noise(60, 4, (0.3, 0.9))

@@ -10,7 +10,7 @@ from cm2.networks.encoders import Encoder, Precomputed, Series, Text, Transforme
 from cm2.networks.models import CM2, LSMT, DrFuse, Interleaved, embed
 from cm2.networks.tasks import Binary
 from cm2.samples import embeddings
-from cm2.samples.prepared import Prepared
+from prepared_batches import Prepared
 from prepared_folder import make_folder
 from small_clinical import encoder
 
@@ -78,7 +78,7 @@ def test_precomputed_embeddings_stand_in_for_an_encoder(root: Path) -> None:
     embeddings.save(root, "report", ids[there.numpy()], z[there].numpy(), {"encoder": "text"})
     kept = Prepared(root, modalities=["series", "report"], split=None, embedded=["report"])
     given = kept[range(len(kept))].inputs["report"]
-    scale = kept.learned.reader.learned_["report"].scaler_
+    scale = kept.reader.learned_["report"].scaler_
     wanted = scale.transform(z[there].numpy()).astype(np.float32)
     np.testing.assert_allclose(given[there], wanted, rtol=1e-5, atol=1e-5)
     assert Precomputed(dim=4, **kept.shape["report"])(given[there]).shape == (int(there.sum()), 4)

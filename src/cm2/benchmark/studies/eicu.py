@@ -44,7 +44,7 @@ class Mortality(Study):
             names = ["static", *(n for n, k in kinds.items() if k in READ and n != "static")]
             stays = Stays.open(root, modalities=names, removable="any")
             scores = pd.read_parquet(root / "scores.parquet").set_index("stay_id")
-        self._columns: dict[str, Any] = dict(stays.samples.columns)
+            self._values = {name: _values(one) for name, one in stays.samples.columns.items()}
         self._present = stays.samples.present
         self.title = "In-hospital mortality after 24 hours of intensive care"
         self.source = f"the eICU tables in {folder.resolve().name}, stays of at least 24 hours"
@@ -62,18 +62,24 @@ class Mortality(Study):
         from cm2.clinical.prepare.documents import vectorize
 
         found = {}
-        for name, column in self._columns.items():
-            if isinstance(column, TextColumn):
-                lines = ["\n".join(one) if one else None for one in column.values]
-                documents = pd.Series(lines, name=name)
+        for name, values in self._values.items():
+            if isinstance(values, list):
+                documents = pd.Series(values, name=name)
                 found[name] = vectorize(documents, pd.Index(train)).to_numpy()
             else:
-                found[name] = np.asarray(column.values, np.float64)
+                found[name] = values
         return found
 
     def present(self) -> Bool[ndarray, "n modality"]:
         """Returns where a modality has any number or a document."""
         return self._present
+
+
+def _values(column: Any) -> Float[ndarray, "n feature"] | list[str | None]:
+    """What a modality is made of: numbers, or a stay's documents, which a folder reads late."""
+    if isinstance(column, TextColumn):
+        return ["\n".join(one) if one else None for one in column.values]
+    return np.asarray(column.values, np.float64)
 
 
 FOLDS = 5

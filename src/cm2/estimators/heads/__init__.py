@@ -4,6 +4,7 @@ from cm2.estimators.heads.base import REGISTRY, Head, register
 from cm2.estimators.heads.early import Boosting, Linear
 from cm2.estimators.heads.embedded import Embedded
 from cm2.estimators.heads.experts import Experts
+from cm2.estimators.heads.frozen import Frozen
 from cm2.estimators.heads.fusion import Fusion
 from cm2.estimators.heads.joint import JointHead
 from cm2.estimators.heads.pool import Pool
@@ -14,6 +15,7 @@ __all__ = [
     "Boosting",
     "Embedded",
     "Experts",
+    "Frozen",
     "Fusion",
     "Head",
     "JointHead",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Self, TypeGuard
+from typing import Any, ClassVar, NamedTuple, Self, TypeGuard
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -28,11 +28,11 @@ class Held(NamedTuple):
 
     Attributes:
         blocks: The modalities.
-        y: Class codes.
+        y: Class codes, or zeros and ones in a column a label.
     """
 
     blocks: Blocks
-    y: Int[ndarray, " n"]
+    y: Int[ndarray, " n ..."]
 
 
 class Head(BaseEstimator, ABC):  # type: ignore[misc]
@@ -42,22 +42,24 @@ class Head(BaseEstimator, ABC):  # type: ignore[misc]
     a code. A head must accept a modality that no training row has.
 
     Attributes:
-        held: Rows that stop training; clones keep them, files do not.
+        beside: Attributes that clones keep and files do not.
+        held: Rows that stop training.
     """
 
+    beside: ClassVar[tuple[str, ...]] = ("held",)
     held: Held | None = None
 
     def __sklearn_clone__(self) -> Self:
         """An unfitted head with the same arguments, whose training the same rows stop."""
         twin: Self = super().__sklearn_clone__()
-        twin.held = self.held
+        for name in self.beside:
+            setattr(twin, name, getattr(self, name))
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
         """Without rows of any patient."""
-        state = dict(super().__getstate__())
-        state.pop("held", None)
-        return state
+        state = super().__getstate__()
+        return {name: value for name, value in state.items() if name not in self.beside}
 
     @abstractmethod
     def fit(
@@ -74,7 +76,7 @@ class Head(BaseEstimator, ABC):  # type: ignore[misc]
 
     def check(
         self,
-        y: Int[ndarray, " n"],
+        y: Int[ndarray, " n ..."],
         groups: ndarray | None = None,
         folds: Int[ndarray, " n"] | None = None,
     ) -> None:
@@ -167,15 +169,27 @@ def class_prior(
 
 
 def probabilities(
-    head: Head, prior: Float[ndarray, " label"], blocks: Blocks
+    head: Head, prior: Float[ndarray, " label"], blocks: Blocks, *, exclusive: bool = True
 ) -> Float[ndarray, "n label"]:
-    """What a head says of rows with a modality, and the prior of the others."""
+    """What a head says of rows with a modality, and the prior of the others.
+
+    Args:
+        head: The head.
+        prior: The prior.
+        blocks: The rows.
+        exclusive: Whether the columns are classes, and not labels that may hold together.
+    """
     known = np.flatnonzero(blocks.present.any(axis=1))
     out = np.tile(prior, (len(blocks.present), 1))
     if len(known):
         proba = np.exp(head.predict_log_proba(blocks.take(known)))
-        out[known] = proba / proba.sum(axis=1, keepdims=True)
+        out[known] = proba / proba.sum(axis=1, keepdims=True) if exclusive else proba
     return out
+
+
+def strata(y: Int[ndarray, " n ..."]) -> Int[ndarray, " n"]:
+    """Codes by which rows are dealt evenly: classes, or which labels hold together."""
+    return y if y.ndim == 1 else np.unique(y, axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def stratified_folds(

@@ -10,10 +10,14 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from cm2.core import persistence
+from cm2.core.errors import InputError
 from cm2.core.numerics import seeded
 from cm2.core.records import Batch
+from cm2.networks import models
 from cm2.networks.encoders import REGISTRY as ENCODERS
 from cm2.networks.encoders import Encoder, sections
+from cm2.networks.models import Model
 from cm2.samples.batches import ArrayDataset, loader
 from cm2.samples.inputs import Blocks
 
@@ -28,14 +32,21 @@ READ = ("tokenizer", "weights", "tokens")
 """Arguments of encoders that say how their modality is to be read."""
 
 
-def reading(encoders: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What encoders say of how their modalities are to be read.
+READING = ("scaling", "tokenizer", "tokens", "chunks", "chunks_per_document")
+"""What else may be said of that."""
+
+
+def reading(
+    encoders: Mapping[str, Any], more: Mapping[str, Mapping[str, Any]] | None = None
+) -> dict[str, dict[str, Any]]:
+    """How modalities are to be read: what their encoders say, and what is said beside.
 
     Args:
         encoders: Of each modality its ``kind`` and arguments, or an encoder.
+        more: Of each modality what is said beside; that wins, unless it is ``None``.
 
     Raises:
-        ValueError: If one is neither, or of no known kind.
+        ValueError: If an encoder is neither, or of no known kind.
     """
     found: dict[str, dict[str, Any]] = {}
     for name, section in encoders.items():
@@ -51,7 +62,12 @@ def reading(encoders: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             )
         sections.encoder(section["kind"])  # an unknown kind raises an error that lists the known
         found[name] = dict(section)
-    return found
+    for name, given in (more or {}).items():
+        said = {key: value for key, value in given.items() if value is not None}
+        if unknown := sorted(set(said) - set(READING)):
+            raise ValueError(f"reading.{name} knows {', '.join(READING)}, but not {unknown[0]!r}")
+        found[name] = found.get(name, {}) | said
+    return dict(persistence.plain(found))
 
 
 def batches(blocks: Blocks) -> DataLoader[Batch]:
@@ -73,6 +89,40 @@ def start(section: Any, dim: int, shape: Mapping[str, Any]) -> Encoder:
     if "vocabulary" in shape:  # the tokens have been made already
         section = {key: value for key, value in section.items() if key != "tokenizer"}
     return sections.build(section, dim, shape)
+
+
+def built(
+    model: Mapping[str, Any],
+    encoders: Mapping[str, Any],
+    shapes: Mapping[str, Mapping[str, Any]],
+    dim: int,
+    labels: int,
+    seed: int,
+) -> Model:
+    """A network at the start of its training.
+
+    Args:
+        model: Its ``kind`` and arguments.
+        encoders: For each modality, in order, the section of its encoder, or an encoder.
+        shapes: Of each modality arguments that follow from the data.
+        dim: Width of all embeddings.
+        labels: Number of logits.
+        seed: Of its parameters.
+
+    Raises:
+        InputError: If an encoder cannot be built; the error names the modality.
+    """
+    made: dict[str, Encoder] = {}
+    with seeded(seed):
+        for name, section in encoders.items():
+            try:
+                made[name] = start(section, dim, shapes[name])
+            except (ValueError, ImportError) as error:
+                raise InputError(f"encoders.{name}: {error}") from error
+        options = {key: value for key, value in model.items() if key != "kind"}
+        architecture: Any = models.REGISTRY[model["kind"]]
+        network: Model = architecture(made, labels, **options)
+    return network
 
 
 def try_encoder(section: Any, dim: int, blocks: Blocks, name: str, seed: int) -> None:

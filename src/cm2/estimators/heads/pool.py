@@ -207,7 +207,8 @@ class Pool(Head):
             (begun if step == "begin" else self.log_proba_)[name] = said
         for name in last:
             if not first or self._is_worth(name, first, begun[name], given, missing):
-                self.log_proba_[name] = self.heads_[name].cross_fit(*given)
+                step = "finish" if first else "cross_fit"
+                _, self.log_proba_[name] = _fitted(self.heads_[name], step, given)
             else:
                 self.left_out_[name] = self.heads_.pop(name)
 
@@ -288,7 +289,7 @@ class Pool(Head):
 
 
 def _fitted(head: Any, step: str, given: tuple[Any, ...]) -> tuple[Any, Any]:
-    """A head, fitted by ``cross_fit`` or begun by ``begin``, and what that returns."""
+    """A head, fitted by ``cross_fit``, or by ``begin`` and ``finish``, and what that returns."""
     said = getattr(head, step)(*given)
     return head, said
 

@@ -13,17 +13,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from cm2.core.files import to_json, write_text
 from cm2.core.records import Batch
-from cm2.experiments import config, run
+from cm2.estimators.heads.fusion import Course, Fusion
+from cm2.experiments import config, heads, run
 from cm2.experiments.config import Experiment
 from cm2.experiments.paper.plan import Plan, finished
-from cm2.networks import training
 from cm2.samples.batches import Rows
 
 __all__ = ["Cost", "measure", "of_plan", "told"]
@@ -81,27 +81,26 @@ class Watched:
 def measure(experiment: Experiment) -> Cost:
     """Trains on a few batches, and says how long the whole would take."""
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        there = Path(folder)
-        known = run.data(there, experiment, "train")
-        judged = run.data(there, experiment, "validation", learned=known.learned)
-        model = run.build(experiment, known.shape, known.classes, known.labels)
-        reading = time.perf_counter() - start
-        options: dict[str, Any] = dict(experiment.training)
-        sizes = options["batch_size"], options["validation_batch_size"]
+    changed = {"max_epochs": 1, "workers": 0, "monitor": "val_loss", "progress": False}
+    timed = replace(experiment, training=experiment.training | changed)
+    sizes = experiment.training["batch_size"], experiment.training["validation_batch_size"]
+    parts: list[Watched] = []
+    began: list[float] = []
+
+    def watched(rows: Rows) -> Rows:
         # One batch more than are timed, as the first gap has the start of everything in it.
-        parts = [
-            Watched(rows, (BATCHES + 1) * size)
-            for rows, size in zip((known, judged), sizes, strict=True)
-        ]
-        options |= {"max_epochs": 1, "workers": 0, "monitor": "val_loss", "progress": False}
-        task = run.task(known.classes, known.labels)
-        before = time.perf_counter()
-        training.train(model, task, *parts, seed=0, run_dir=there / "run", **options)
-        whole = time.perf_counter() - before
-    batches = [
-        math.ceil(len(rows) / size) for rows, size in zip((known, judged), sizes, strict=True)
-    ]
+        parts.append(Watched(rows, (BATCHES + 1) * sizes[len(parts)]))
+        return parts[-1]
+
+    known = run.learned(timed)
+    model = heads.classifier(timed, known.stays.modalities)
+    with tempfile.TemporaryDirectory() as there:
+        course = Course(Path(there), False, lambda: began.append(time.perf_counter()), watched)
+        if isinstance(model.head, Fusion):
+            model.head.course = course
+        run.fit(model, timed, known)
+    reading, whole = began[0] - start, time.perf_counter() - began[0]
+    batches = [math.ceil(len(part.rows) / size) for part, size in zip(parts, sizes, strict=True)]
     # Where there is one batch only there is no gap; then the whole is an upper bound.
     gaps = [part.gap() if len(part.times) > 1 else whole for part in parts]
     epoch = sum(number * gap for number, gap in zip(batches, gaps, strict=True))

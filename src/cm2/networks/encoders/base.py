@@ -175,6 +175,11 @@ class Encoder(nn.Module, ABC):
             module.requires_grad_(False)
         return self.train(self.training)
 
+    @property
+    def frozen(self) -> bool:
+        """Whether training leaves it as it is, but for its projection."""
+        return bool(self._frozen)
+
     def train(self, mode: bool = True) -> Self:
         """Sets training or evaluation mode; what is frozen stays in evaluation mode."""
         super().train(mode)

@@ -66,6 +66,10 @@ class Column(ABC):
         """Refuses what cannot be read in the samples that have the modality."""
         return
 
+    def try_all(self, here: Bool[ndarray, " n"]) -> None:
+        """Refuses it where else a batch would, so that no training stops there."""
+        return
+
     def __len__(self) -> int:
         """Returns the number of samples."""
         return len(self.present)

@@ -175,7 +175,10 @@ class ImageColumn(Listed):
                 raise ValueError(
                     f"modality {self.name!r}: there is no file for row {self.rows[row]}"
                 )
-            if not isinstance(one, ndarray | Kept):
+
+    def try_all(self, here: Bool[ndarray, " n"]) -> None:
+        for row in np.flatnonzero(here).tolist():
+            if not isinstance(self.values[row], ndarray | Kept):
                 self.pixels(row, TRIAL)  # whole: the start of a file that is cut short is sound
 
     def pixels(self, row: int, side: int) -> UInt8[ndarray, "side side"]:

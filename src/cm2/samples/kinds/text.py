@@ -83,6 +83,11 @@ class LearnedText(Learned):
         patients: ndarray | None = None,
     ) -> Self:
         options = self.options or {}
+        if options.get("chunks", CHUNKS) < 1:
+            raise ValueError(
+                f"modality {column.name!r}: a sample needs room for a chunk, but chunks is "
+                f"{options['chunks']}"
+            )
         source = options.get("tokenizer") or options.get("weights")
         if source is not None:
             self.vocabulary_ = tokens.load(source).to_str()
@@ -109,7 +114,7 @@ class LearnedText(Learned):
 
     def inputs(self, column: Any, here: Bool[ndarray, " n"]) -> Inputs | None:
         options = self.options or {}
-        most = options.get("chunks") or CHUNKS
+        most = options.get("chunks", CHUNKS)
         length = options.get("tokens") or TOKENS
         found, hours = column.chunks(
             here, self.vocabulary_, length, options.get("chunks_per_document")
@@ -128,15 +133,16 @@ class TextColumn(Listed):
     """A text, or a list of texts, a sample; ``None`` or blank where it is missing.
 
     Attributes:
-        values: The documents of each sample.
+        values: The documents of each sample; a folder's are read each time.
         kept: Where they are from, if vocabularies and tokens are kept there.
     """
 
     learned = LearnedText
     encoder = {"kind": "text", "width": 32, "layers": 1, "heads": 2, "tokens": TOKENS}
 
-    def __init__(self, name: str, values: Any, kept: Documents | None = None) -> None:
-        self.kept = kept
+    kept: Documents | None = None
+
+    def __init__(self, name: str, values: Any) -> None:
         listed = entries(values)
         if listed is None:
             raise ValueError(
@@ -144,6 +150,25 @@ class TextColumn(Listed):
             )
         documents = [_documents(name, row, one) for row, one in enumerate(listed)]
         self.keep(name, documents, [len(one) > 0 for one in documents])
+
+    @classmethod
+    def of(cls, name: str, kept: Documents, present: Bool[ndarray, " n"]) -> Self:
+        """Texts of a folder, which are read only if their vocabulary or tokens are not kept."""
+        column = cls(name, [None] * len(present))
+        column.kept, column.present = kept, present
+        return column
+
+    @property
+    def values(self) -> list[list[str]]:
+        """The documents of each sample."""
+        if self.kept is None:
+            return self._values
+        texts = zip(self.kept.texts(), self.present, strict=True)
+        return [documents if there else [] for documents, there in texts]
+
+    @values.setter
+    def values(self, values: list[list[str]]) -> None:
+        self._values = values
 
     @classmethod
     def fits(cls, values: Any) -> bool:
@@ -156,17 +181,20 @@ class TextColumn(Listed):
         return True
 
     def take(self, rows: Int[ndarray, " row"]) -> Self:
-        part = super().take(rows)
-        part.kept = None if self.kept is None else self.kept.take(rows)
+        if self.kept is None:
+            return super().take(rows)
+        part = type(self).of(self.name, self.kept.take(rows), self.present[rows])
+        part.rows = self.rows[rows]
         return part
 
     def vocabulary(self, patients: ndarray) -> str:
         """A vocabulary learned from these texts, as JSON; see :mod:`cm2.samples.vocabulary`."""
-        number = [len(one) for one in self.values]
 
         def learn() -> str:
-            texts = [text for one in self.values for text in one]
-            return str(vocabulary.learn(texts, np.repeat(patients, number)).to_str())
+            documents = self.values
+            owners = np.repeat(patients, [len(one) for one in documents])
+            texts = [text for one in documents for text in one]
+            return str(vocabulary.learn(texts, owners).to_str())
 
         return learn() if self.kept is None else self.kept.vocabulary(patients, learn)
 

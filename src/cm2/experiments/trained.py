@@ -1,4 +1,8 @@
-"""Runs whose head is one of a classifier: trained from a prepared folder, kept in one file."""
+"""A trained run: its model, read from one file whatever the head, and what that says of data.
+
+While a single network is trained, ``begun.cm2`` holds the model as it was before the first step,
+and ``best.ckpt`` the weights of its best epoch so far: together they are a trained run too.
+"""
 
 from __future__ import annotations
 
@@ -12,76 +16,48 @@ from numpy import ndarray
 
 from cm2.core.errors import InputError
 from cm2.estimators.classifier import CM2Classifier
-from cm2.experiments import config, folder, heads, predictions
+from cm2.experiments import config, folder, predictions
 from cm2.experiments.config import Experiment
 from cm2.experiments.predictions import Predictions
+from cm2.networks import training
+from cm2.networks.encoders.sections import arguments
+from cm2.networks.models import Model
+from cm2.samples.container import Samples
 from cm2.samples.stays import Stays
 
-__all__ = ["FILE", "Classifier", "train"]
+__all__ = ["Trained", "load", "stays"]
 
-FILE = "model.cm2"
-
-LEARNED = ("train", "validation")
-"""Splits that training sees: the first is learned from, the second stops networks."""
+IMPUTING = ("pooled", "fusion")
+"""Heads whose networks draw what is missing, if they are of the paper's kind."""
 
 
-def train(experiment: Experiment, out: Path) -> None:
-    """Fits the classifier of an experiment to the training stays, and keeps it.
-
-    The validation stays stop the training of its networks, and nothing else is learned from them.
-
-    A folder whose classifier is there already stays as it is.
-
-    Raises:
-        InputError: If the data do not fit.
-    """
-    if (out / FILE).exists():
-        return
-    learned = _stays(experiment, LEARNED)
-    root = experiment.data["root"]
-    if learned.target is None:
-        raise InputError(f"{root}: has stays without a label, to learn from")
-    parts = (experiment.head, experiment.dim, experiment.encoders, experiment.model)
-    model = heads.classifier(*parts, experiment.training, experiment.seed)
-    try:
-        watched = (learned.stays["split"] == "validation").to_numpy()
-        stop = learned.samples[watched] if watched.any() else None
-        model.fit(learned.samples[~watched], validation=stop)
-    except ValueError as error:  # of the data: the arguments have been checked
-        raise InputError(f"{root}: {error}") from error
-    rows = learned.stays["split"].value_counts()
-    facts = {
-        "shape": {name: {"kind": kind} for name, kind in learned.samples.kinds.items()},
-        "classes": learned.classes,
-        "labels": list(learned.labels),
-        "checksum": learned.checksum,
-        "rows": {split: int(rows.get(split, 0)) for split in LEARNED},
-    }
-    folder.begin(experiment, out, folder.environment(facts, experiment.encoders))
-    model.save(out / FILE)
-
-
-class Classifier:
-    """A trained run of a classifier.
+class Trained:
+    """A trained run.
 
     Args:
         run: Its folder.
 
     Raises:
-        InputError: If the folder holds no fitted classifier.
+        InputError: If the folder holds no trained model.
     """
 
     def __init__(self, run: Path) -> None:
         self.run = Path(run)
-        self.experiment = config.load(self.run / "config.yaml")
-        for name in ("environment.json", FILE):
+        for name in ("config.yaml", "environment.json"):
             if not (self.run / name).is_file():
                 raise InputError(f"{run}: no {name}; give the folder of a run of cm2 train")
+        self.experiment = config.load(self.run / "config.yaml")
         self.facts: dict[str, Any] = folder.facts(self.run)["data"]
-        try:
-            self.model = CM2Classifier.load(self.run / FILE)
-        except ValueError as error:
-            raise InputError(str(error)) from error
+        self.model = _model(self.run)
+
+    @property
+    def network(self) -> Model:
+        """The first network.
+
+        Raises:
+            ValueError: If the head has none.
+        """
+        return self.model.networks_[0]
 
     def data(self, split: str | None, *, root: Path | None = None, labelled: bool = False) -> Stays:
         """Reads the data of the run, or others.
@@ -92,27 +68,27 @@ class Classifier:
             labelled: Whether stays whose outcome is not known are left out.
 
         Raises:
-            InputError: If the classifier cannot read them.
+            InputError: If the model cannot read them.
         """
         changed: dict[str, Any] = {"modalities": self.model.modalities_}
         return self._open(split, root, labelled=labelled, **changed)
 
     def _open(self, split: str | None, root: Path | None, **changed: Any) -> Stays:
-        """Opens stays that the classifier can read."""
+        """Opens stays that the model can read."""
         place = root or self.experiment.data["root"]
-        stays = _stays(self.experiment, split, self.facts, root=place, **changed)
+        opened = stays(self.experiment, split, self.facts, root=place, **changed)
         try:
-            self.model.reader_.check(stays.samples)
+            self.model.reader_.check(opened.samples)
         except ValueError as error:
             raise InputError(f"{place}: {error}") from error
-        return stays
+        return opened
 
     def predictions(self, asked: Stays) -> Predictions:
-        """Predicts; the spread is that of a pool's networks if they impute, and else zero."""
+        """Predicts; the spread is that of networks if they impute, and else zero."""
         probability = self.model.predict_proba(asked.samples)
         spread = np.zeros_like(probability)
         experiment = self.experiment
-        if experiment.head["kind"] == "pooled" and experiment.model["kind"] == "cm2":
+        if experiment.head["kind"] in IMPUTING and experiment.model["kind"] == "cm2":
             spread = self.model.predict_spread(asked.samples)
         if not asked.labels:
             probability, spread = (self._of_all(one, asked) for one in (probability, spread))
@@ -135,13 +111,13 @@ class Classifier:
         # Whatever else they lack, and whatever the experiment removed.
         whole: dict[str, Any] = {"modalities": [modality], "missing_rate": 0.0}
         whole["embedded"] = [one for one in self.experiment.data["embedded"] if one == modality]
-        stays = self._open(None, root, **whole)
+        opened = self._open(None, root, **whole)
         try:
-            z = self.model.embed(stays.samples)
+            z = self.model.embed(opened.samples)
         except ValueError as error:
             raise InputError(str(error)) from error
-        has = stays.samples.present[:, 0]
-        ids = stays.stays["stay_id"].to_numpy(np.int64)
+        has = opened.samples.present[:, 0]
+        ids = opened.stays["stay_id"].to_numpy(np.int64)
         return ids[has], z[has, known.index(modality)]
 
     def _of_all(self, values: Float[ndarray, "n seen"], asked: Stays) -> Float[ndarray, "n label"]:
@@ -151,7 +127,7 @@ class Classifier:
         return full
 
 
-def _stays(
+def stays(
     experiment: Experiment,
     split: str | Sequence[str] | None,
     facts: dict[str, Any] | None = None,
@@ -159,4 +135,36 @@ def _stays(
 ) -> Stays:
     """Opens prepared data; labels and classes are those of the run where it says them."""
     known = {} if facts is None else {key: facts[key] for key in ("labels", "classes")}
-    return Stays.open(**(experiment.data | changed), split=split, **known)
+    options = {
+        key: experiment.data[key] for key in arguments(Samples.open) if key in experiment.data
+    }
+    return Stays.open(**(options | changed), split=split, **known)
+
+
+def load(path: Path) -> CM2Classifier:
+    """Reads a model.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    try:
+        return CM2Classifier.load(path)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def _model(run: Path) -> CM2Classifier:
+    """The model of a run that is finished, or of one that is not with its best epoch so far."""
+    if (run / folder.MODEL).is_file():
+        return load(run / folder.MODEL)
+    if not (run / "best.ckpt").is_file():
+        raise InputError(f"{run}: no {folder.MODEL}; give the folder of a run of cm2 train")
+    if not (run / folder.BEGUN).is_file():
+        writer = folder.facts(run)["packages"]["cm2"]
+        raise InputError(
+            f"{run}: has no {folder.MODEL}, the one file that a run is read from; it was trained by"
+            f" cm2 {writer}: use that, or train it anew"
+        )
+    model = load(run / folder.BEGUN)
+    model.networks_[0].load_state_dict(training.best(run))
+    return model

@@ -1,0 +1,141 @@
+"""What frozen encoders make of texts and images, for heads that read numbers.
+
+An encoder that no training changes makes the same of a row whoever learns from it, so that such
+heads learn from all rows, and no network has to be trained for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+from sklearn.base import BaseEstimator
+from torch import Tensor
+
+from cm2.core.numerics import seeded
+from cm2.core.persistence import load_module_arrays, module_arrays
+from cm2.estimators.heads.encoding import CHUNK_OF_INPUTS, start
+from cm2.estimators.heads.networks import placed
+from cm2.networks.encoders import Encoder
+from cm2.samples.batches import ArrayDataset, loader
+from cm2.samples.inputs import Blocks
+from cm2.samples.kinds import Inputs
+from cm2.samples.kinds.table import standardised
+from cm2.samples.scaling import Columns
+
+
+class Frozen(BaseEstimator):  # type: ignore[misc]
+    """Numbers by frozen encoders: the mean over chunks or patches, before any projection.
+
+    Args:
+        encoders: Of each modality the section of its encoder, or an encoder, which is copied.
+        seed: Of what starts at random in them.
+        accelerator: Where they compute.
+
+    Attributes:
+        encoders_: The encoders.
+        shapes_: What the data say of their modalities.
+        scalers_: What standardises the numbers, learned from the training rows.
+    """
+
+    def __init__(
+        self, encoders: Mapping[str, Any], seed: int = 0, accelerator: str = "cpu"
+    ) -> None:
+        self.encoders = encoders
+        self.seed = seed
+        self.accelerator = accelerator
+
+    def fit(self, blocks: Blocks, weight: Float[ndarray, " n"]) -> Blocks:
+        """Learns scales from the training rows and returns them with the numbers."""
+        self.shapes_ = {name: blocks.shapes[name] for name in self.encoders}
+        self.encoders_ = self._started(self.encoders)
+        found = self._features(blocks)
+        self.scalers_ = {}
+        for name, values in found.items():
+            here = blocks.present[:, blocks.names.index(name)]
+            self.scalers_[name] = Columns().fit(values[here], sample_weight=weight[here])
+        return self._with(blocks, found)
+
+    def read(self, blocks: Blocks) -> Blocks:
+        """Returns rows with the numbers."""
+        return self._with(blocks, self._features(blocks))
+
+    def _with(self, blocks: Blocks, found: dict[str, ndarray]) -> Blocks:
+        """Rows with numbers beside what encoders read."""
+        values = dict(blocks.values)
+        for name, each in found.items():
+            here = blocks.present[:, blocks.names.index(name)]
+            values[name] = standardised(self.scalers_[name], each, here)
+        return blocks._replace(values=values, order=tuple(blocks.names))
+
+    def _features(self, blocks: Blocks) -> dict[str, Float[ndarray, "n feature"]]:
+        """What each encoder makes of its modality; zeros where that is missing."""
+        found = {}
+        with torch.no_grad(), placed(list(self.encoders_.values()), self.accelerator) as device:
+            for name, encoder in self.encoders_.items():
+                there = blocks.present[:, blocks.names.index(name)]
+                made = np.zeros((len(there), encoder.stages[-1]))
+                if there.any():
+                    inputs = blocks.inputs[name].select(np.flatnonzero(there))
+                    made[there] = _read(encoder, inputs, int(there.sum()), device)
+                found[name] = made
+        return found
+
+    def _started(self, sections: Mapping[str, Any]) -> dict[str, Encoder]:
+        with seeded(self.seed):
+            return {
+                name: start(section, 1, self.shapes_[name]).eval()
+                for name, section in sections.items()
+            }
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Encoders as arrays and as what they are built of, for safe files."""
+        state = dict(super().__getstate__())
+        made: dict[str, Encoder] = state["encoders_"]
+        state["encoders"] = {name: encoder.section() for name, encoder in made.items()}
+        state["encoders_"] = {name: module_arrays(encoder) for name, encoder in made.items()}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Rebuilds the encoders from arrays."""
+        super().__setstate__(state)
+        built = self._started(self.encoders)
+        self.encoders_ = {
+            name: load_module_arrays(encoder, state["encoders_"][name])
+            for name, encoder in built.items()
+        }
+
+
+def _read(
+    encoder: Encoder, inputs: Inputs, rows: int, device: torch.device
+) -> Float[ndarray, "n feature"]:
+    """The features of rows that all have the modality."""
+    parts = []
+    for batch in loader(ArrayDataset({"one": inputs}, np.ones((rows, 1), bool)), CHUNK_OF_INPUTS):
+        x = torch.utils._pytree.tree_map_only(
+            Tensor, lambda one: one.to(device), batch.inputs["one"]
+        )
+        parts.append(pooled(encoder, x).double().cpu())
+    return torch.cat(parts).numpy()
+
+
+def pooled(encoder: Encoder, x: Any) -> Float[Tensor, "row feature"]:
+    """The mean over the places of an encoder's last stage, of those that are real."""
+    stages = encoder.staged(x)
+    values, real = next(stages)
+    while True:
+        try:
+            values, real = stages.send(values)
+        except StopIteration:
+            break
+    share = real.to(values.dtype) / real.sum(dim=1, keepdim=True).clamp_min(1)
+    return torch.einsum("rp,rpf->rf", share, values)
+
+
+def frozen(section: Any) -> bool:
+    """Whether training leaves an encoder as it is, but for its projection."""
+    return section.frozen if isinstance(section, Encoder) else bool(section.get("frozen"))

@@ -1,0 +1,105 @@
+"""Heads on what frozen encoders make of texts and images."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from cm2 import CM2Classifier
+from cm2.core.records import Padded
+from cm2.estimators.heads import Embedded, Fusion
+from cm2.estimators.heads.frozen import pooled
+from cm2.networks.encoders import Image, Text
+from small_models import shrink
+
+ROWS = 80
+RNG = np.random.default_rng(1)
+Y = RNG.integers(2, size=ROWS)
+GREY = (RNG.integers(0, 150, (ROWS, 16, 16)) + 100 * Y[:, None, None]).astype(np.uint8)
+X: dict[str, Any] = {
+    "labs": RNG.normal(size=(ROWS, 2)),
+    "xray": [None if row % 5 == 4 else one for row, one in enumerate(GREY)],
+    "notes": [None if row % 7 == 3 else ("fever", "no fever")[y] for row, y in enumerate(Y)],
+}
+XRAY = {"kind": "image", "depths": [1], "widths": [4], "frozen": True}
+NOTES = {"kind": "text", "width": 8, "layers": 1, "heads": 2, "tokens": 8, "frozen": True}
+HEADS = ("linear", "boosting", "joint", "experts")
+
+
+def model(head: str, **options: Any) -> CM2Classifier:
+    small = {"embedding_dim": 2, "max_epochs": 1, "random_state": 0, "device": "cpu"}
+    return CM2Classifier(
+        head=head, **small | {"encoders": {"xray": XRAY, "notes": NOTES}} | options
+    )
+
+
+@pytest.fixture
+def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any training of a network fails."""
+    shrink(monkeypatch)
+
+    def fail(*_: Any) -> None:
+        pytest.fail("a network is trained")
+
+    monkeypatch.setattr(Fusion, "_train", fail)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_heads_learn_without_a_network(head: str, untrained: None) -> None:
+    fitted = model(head).fit(X, Y)
+    proba = fitted.predict_proba(X)
+    assert roc_auc_score(Y, proba[:, 1]) > 0.9
+    alone = {name: values[2:3] for name, values in X.items()}
+    np.testing.assert_allclose(fitted.predict_proba(alone), proba[2:3], atol=1e-5)
+
+
+def test_a_file_is_whole(untrained: None, tmp_path: Path) -> None:
+    """An encoder that is an object is built anew of its arguments, with its weights."""
+    template = Image(3, crop=16, depths=(1,), widths=(4,), frozen=True)
+    fitted = model("joint", encoders={"xray": template, "notes": NOTES}).fit(X, Y)
+    again = CM2Classifier.load(fitted.save(tmp_path / "model.cm2"))
+    np.testing.assert_array_equal(again.predict_proba(X), fitted.predict_proba(X))
+    assert again.frozen_.encoders_["xray"] is not template
+
+
+def test_a_missing_modality_says_nothing(untrained: None) -> None:
+    fitted = model("linear").fit(X, Y)
+    hidden = X | {"xray": list(GREY)}
+    gone = {"xray": np.zeros(ROWS, bool)}
+    less = X | {"xray": [None] * ROWS}
+    np.testing.assert_array_equal(
+        fitted.predict_proba(hidden, present=gone), fitted.predict_proba(less)
+    )
+
+
+def test_the_pool_trains_networks_for_the_fusion_head_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shrink(monkeypatch)
+    fitted = model("pooled", n_networks=1).fit(X, Y)
+    heads = fitted.head_.heads_ | fitted.head_.left_out_
+    assert not any(isinstance(head, Embedded) for head in heads.values())
+    learned = dict(NOTES, frozen=False)
+    mixed = model("joint", encoders={"xray": XRAY, "notes": learned}, n_networks=2).fit(X, Y)
+    assert isinstance(mixed.head_, Embedded)
+    assert list(mixed.frozen_.encoders_) == ["xray"]
+    widths = [each.shape[1] for each in mixed._blocks(X, None).values.values()]
+    assert widths == [2, 4], "the notes are embedded by each network later"
+
+
+def test_features_are_the_means_of_states() -> None:
+    image = Image(3, crop=16, depths=(1,), widths=(4,)).eval()
+    x = torch.as_tensor(GREY[:3])
+    with torch.no_grad():
+        wanted = image.body(pixel_values=image.colour(x)).pooler_output.flatten(1)
+        torch.testing.assert_close(pooled(image, x), wanted)
+        text = Text(3, vocabulary=9, width=8, layers=1, heads=2).eval()
+        ids = torch.randint(1, 9, (2, 3, 5))
+        mask = torch.ones(2, 3, 5, dtype=torch.bool)
+        mask[0, 1:] = False
+        states, _ = text.documents(Padded(ids, mask))
+        found = pooled(text, Padded(ids, mask))
+    torch.testing.assert_close(found, torch.stack([states[0, 0], states[1].mean(dim=0)]))
