@@ -116,7 +116,7 @@ def frozen(given: Mapping[str, Any], blocks: Blocks, seed: int) -> Frozen:
     learned = learned_inputs(given, blocks)
     names = [] if is_fusion(given) else [one for one in blocks.unread if one not in learned]
     encoders = {name: given["encoders"][name] for name in names}
-    return Frozen(encoders, seed, ACCELERATORS[given["device"]])
+    return Frozen(encoders, given["embedding_dim"], seed, ACCELERATORS[given["device"]])
 
 
 def count_networks(given: Mapping[str, Any], blocks: Blocks) -> int:

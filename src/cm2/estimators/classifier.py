@@ -68,8 +68,8 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         posterior: Encoder posterior, ``"point"`` or ``"gaussian"``.
         objective: ``"alignment"`` or ``"elbo"``.
         n_networks: Networks of the fusion head; each is trained without one fold, and all are
-            averaged. With texts or images the other heads learn from what a network did not see,
-            so that at least two are trained; a pool's heads share them.
+            averaged. With texts or images whose encoders are trained the other heads learn from
+            what a network did not see, so that at least two are; a pool's heads share them.
         max_epochs: Largest number of passes over the training data.
         patience: Epochs without improvement on validation rows before training stops.
         learning_rate: Of AdamW.

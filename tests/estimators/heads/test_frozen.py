@@ -1,5 +1,6 @@
 """Heads on what frozen encoders make of texts and images."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from cm2 import CM2Classifier
 from cm2.core.records import Padded
 from cm2.estimators.heads import Embedded, Fusion
 from cm2.estimators.heads.frozen import pooled
-from cm2.networks.encoders import Image, Text
+from cm2.networks.encoders import Encoder, Image, Text
+from cm2.samples.inputs import Reader
 from small_models import shrink
 
 ROWS = 80
@@ -103,3 +105,53 @@ def test_features_are_the_means_of_states() -> None:
         states, _ = text.documents(Padded(ids, mask))
         found = pooled(text, Padded(ids, mask))
     torch.testing.assert_close(found, torch.stack([states[0, 0], states[1].mean(dim=0)]))
+
+
+@pytest.mark.parametrize(
+    ("modality", "section", "message"),
+    [
+        ("notes", {"kind": "series"}, "encoders.notes: 'series' does not read this modality"),
+        ("notes", NOTES | {"wide": 3}, "encoders.notes: 'text' does not read .*'wide'"),
+        ("xray", XRAY | {"crop": 64}, "encoders.xray: 'image' does not read .*at least 64"),
+    ],
+)
+def test_an_encoder_that_does_not_fit_is_named(
+    modality: str, section: dict[str, Any], message: str, untrained: None
+) -> None:
+    one = model("joint", encoders={modality: section | {"frozen": True}})
+    few = {name: X[name] for name in ("labs", modality)}
+    with pytest.raises(ValueError, match=message):
+        one.fit(few, Y)
+    pickle.loads(pickle.dumps(one))  # as a search over settings of which one fails may do
+
+
+class Shades(Encoder):
+    """An encoder of one's own, which has no features but its embedding."""
+
+    def __init__(self, dim: int, *, frozen: bool = False) -> None:
+        super().__init__(dim)
+        self.linear = torch.nn.Linear(1, dim)
+        if frozen:
+            self.freeze()
+
+    def forward(self, x: Any) -> torch.Tensor:
+        out: torch.Tensor = self.linear(x.float().mean(dim=(1, 2))[:, None] / 255)
+        return out
+
+
+def test_an_encoder_of_ones_own_gives_its_embedding(untrained: None, tmp_path: Path) -> None:
+    own = {"kind": f"{__name__}.Shades", "frozen": True}
+    few = {name: X[name] for name in ("labs", "xray")}
+    fitted = model("linear", encoders={"xray": own}, embedding_dim=3).fit(few, Y)
+    assert fitted._blocks(few, None).values["xray"].shape == (ROWS, 3)
+    again = CM2Classifier.load(fitted.save(tmp_path / "model.cm2"))
+    np.testing.assert_array_equal(again.predict_proba(few), fitted.predict_proba(few))
+
+
+def test_a_modality_that_only_an_earlier_reader_knows(untrained: None) -> None:
+    """Another site has taught the reader; none of these rows has a picture."""
+    few = {name: X[name] for name in ("labs", "xray")}
+    reader = Reader().fit(few)
+    here = {"labs": X["labs"]}
+    fitted = model("joint", encoders={"xray": XRAY}).fit(here, Y, reader=reader)
+    np.testing.assert_allclose(fitted.predict_proba(few), fitted.predict_proba(here), atol=1e-3)
