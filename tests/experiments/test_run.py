@@ -133,7 +133,8 @@ def test_data_prepared_anew_are_not_mixed_with_a_run(tmp_path: Path) -> None:
 
 
 def test_killed_and_resumed_ends_as_if_never_killed(tmp_path: Path) -> None:
-    path = write(tmp_path, **TABLE)
+    """Texts included, though tokens are then made anew: by the words that the run began with."""
+    path = write(tmp_path, data={"modalities": ["series", "vitals", "report"], "tokens": 16})
     more = ["--set", "training.max_epochs=20", "--set", "training.patience=20"]
     train(path, tmp_path / "whole", *more)
     out = tmp_path / "killed"
@@ -151,6 +152,7 @@ def test_killed_and_resumed_ends_as_if_never_killed(tmp_path: Path) -> None:
     assert {"begun.cm2", "best.ckpt", "last.ckpt"} <= {entry.name for entry in out.iterdir()}
     assert cli.main(["evaluate", str(out)]) == 0, "which does not make it a finished run"
     assert train(path, out, *more) == 2, "a folder with a run is not written over"
+    shutil.rmtree(tmp_path / "data" / "tokens")
     assert train(path, out, "--resume", *more) == 0
     for name in ("metrics.csv", "test.json"):
         assert (out / name).read_text() == (tmp_path / "whole" / name).read_text()

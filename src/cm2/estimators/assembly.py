@@ -29,6 +29,7 @@ from cm2.estimators.heads.base import Held
 from cm2.estimators.heads.embedded import LEAST_NETWORKS
 from cm2.estimators.heads.frozen import frozen as is_frozen
 from cm2.estimators.heads.fusion import ACCELERATORS
+from cm2.estimators.heads.threads import same_warnings
 from cm2.networks import fusions, imputers, models
 from cm2.networks.models import objectives, posteriors
 from cm2.samples import targets
@@ -248,6 +249,7 @@ def _model(given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+@same_warnings()
 def fit(
     heads: Sequence[Head],
     frozen: Frozen,
