@@ -7,6 +7,7 @@ It reads samples of any kinds of modalities, trains the heads and pools them. Se
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -338,16 +339,28 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         drawn = assembly.network_head(self._heads[0], self.head).impute(blocks, draws)
         return drawn if draws else np.asarray(drawn[0])
 
-    def save(self, path: str | Path, *, reference: bool = True) -> Path:
+    def save(
+        self,
+        path: str | Path,
+        *,
+        reference: bool = True,
+        facts: Mapping[str, Any] | None = None,
+    ) -> Path:
         """Writes the fitted model to one file, without any of the training data.
 
-        With ``reference``, networks that read other patients (``"m3care"``, ``"muse"``) keep
-        theirs, at most 512 embeddings of training rows each, the one exception, of which
-        ``persistence.facts`` says how many there are; without, they predict each row from itself.
+        Args:
+            path: The file.
+            reference: Whether networks that read other patients (``"m3care"``, ``"muse"``) keep
+                theirs, at most 512 embeddings of training rows each, the one exception, of which
+                ``persistence.facts`` says how many there are; without, they predict each row from
+                itself.
+            facts: What ``persistence.facts`` shall say of the file, beside versions, such as where
+                the data are from.
         """
         check_is_fitted(self, "head_")
         model = self if reference else copy.deepcopy(self)
-        return persistence.save(model, path, keep_reference(model.head_, keep=reference))
+        kept = keep_reference(model.head_, keep=reference)
+        return persistence.save(model, path, {**(facts or {}), **kept})
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import yaml
 
 from cm2.core.errors import InputError
 from cm2.core.files import to_json, write_text
+from cm2.core.versions import versions
 from cm2.estimators.classifier import CM2Classifier
 from cm2.experiments import config
 from cm2.experiments.config import Experiment
@@ -28,8 +27,6 @@ BEGUN = "begun.cm2"
 
 STATES = (BEGUN, "best.ckpt", "last.ckpt")
 """What a run goes on from."""
-
-PACKAGES = ("cm2", "torch", "lightning", "transformers", "numpy", "pandas", "scikit-learn")
 
 
 def facts(run: Path) -> dict[str, Any]:
@@ -68,9 +65,10 @@ def begin(experiment: Experiment, out: Path, data: Mapping[str, Any]) -> None:
         same_data(out, data["checksum"])
     out.mkdir(parents=True, exist_ok=True)
     write(out / "config.yaml", experiment.dump())
+    packages = versions()
     environment = {
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "python": packages.pop("python"),
+        "packages": packages,
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "data": dict(data),
@@ -79,8 +77,8 @@ def begin(experiment: Experiment, out: Path, data: Mapping[str, Any]) -> None:
 
 
 def finish(model: CM2Classifier, out: Path) -> None:
-    """Keeps the fitted model, and nothing that the run could go on from."""
-    model.save(out / MODEL)
+    """Keeps the fitted model, which also says of what data it is, and no state to go on from."""
+    model.save(out / MODEL, facts={"data": facts(out)["data"]})
     for name in STATES:
         (out / name).unlink(missing_ok=True)
 
