@@ -58,6 +58,19 @@ def test_heads_learn_without_a_network(head: str, untrained: None) -> None:
     np.testing.assert_allclose(fitted.predict_proba(alone), proba[2:3], atol=1e-5)
 
 
+@pytest.mark.parametrize("head", ["joint", "experts"])
+def test_trap_texts_may_come_before_tables(head: str, untrained: None) -> None:
+    """Numbers that were added at the end were read with the presence of other modalities."""
+    given = [X, {name: X[name] for name in ("notes", "xray", "labs")}]
+    fitted = [model(head).fit(one, Y) for one in given]
+    first, second = (one._blocks(one_X, None) for one, one_X in zip(fitted, given, strict=True))
+    assert list(second.values) == second.names == ["notes", "xray", "labs"]
+    for name, values in first.values.items():
+        np.testing.assert_array_equal(second.values[name], values)
+    proba = [one.predict_proba(one_X) for one, one_X in zip(fitted, given, strict=True)]
+    np.testing.assert_allclose(proba[1], proba[0], atol=1e-9)
+
+
 def test_a_file_is_whole(untrained: None, tmp_path: Path) -> None:
     """An encoder that is an object is built anew of its arguments, with its weights."""
     template = Image(3, crop=16, depths=(1,), widths=(4,), frozen=True)

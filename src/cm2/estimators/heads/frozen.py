@@ -76,10 +76,13 @@ class Frozen(BaseEstimator):  # type: ignore[misc]
 
     def _with(self, blocks: Blocks, found: dict[str, ndarray]) -> Blocks:
         """Rows with numbers beside what encoders read."""
-        values = dict(blocks.values)
-        for name, each in found.items():
-            here = blocks.present[:, blocks.names.index(name)]
-            values[name] = standardised(self.scalers_[name], each, here)
+        values = {}
+        for column, name in enumerate(blocks.names):  # in whose order heads go through them
+            if name in found:
+                here = blocks.present[:, column]
+                values[name] = standardised(self.scalers_[name], found[name], here)
+            elif name in blocks.values:
+                values[name] = blocks.values[name]
         return blocks._replace(values=values, order=tuple(blocks.names))
 
     def _features(self, blocks: Blocks) -> dict[str, Float[ndarray, "n feature"]]:
