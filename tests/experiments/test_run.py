@@ -21,8 +21,9 @@ import torch
 import yaml
 
 from cm2 import cli
-from cm2.core import persistence
+from cm2.core import pace, persistence
 from cm2.core.errors import InputError
+from cm2.evaluation import metrics
 from cm2.experiments import config, heads, run, sweep
 from cm2.experiments import folder as kept
 from cm2.experiments.predictions import Predictions, notes
@@ -65,11 +66,16 @@ def train(path: Path, out: Path, *more: str) -> int:
 
 
 def test_a_run_of_four_modalities_is_complete(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, out = write(tmp_path), tmp_path / "run"
     assert train(path, out) == 0
     assert "auroc" in capsys.readouterr().out
+    with monkeypatch.context() as patch:  # as if it lasted longer
+        patch.setattr(pace, "EVERY", 0.0)
+        patch.setattr(metrics, "_CHUNK", 1)
+        assert cli.main(["evaluate", str(out), "--replicates", "9"]) == 0
+        assert "pieces of the bootstrap: 8 of 10, about 0 s left" in capsys.readouterr().err
     assert {entry.name for entry in out.iterdir()} == {
         "config.yaml", "environment.json", "metrics.csv", "model.cm2", "test.json", "test.npz",
     }  # fmt: skip

@@ -13,6 +13,7 @@ from numpy import ndarray
 from sklearn.base import clone
 
 from cm2 import copulas, couplings
+from cm2.core.pace import told
 from cm2.estimators.heads import (
     Boosting,
     Embedded,
@@ -269,7 +270,7 @@ def fit(
     for head, (codes, _) in zip(heads, parts, strict=True):
         head.check(codes, groups)
     blocks = frozen.fit(blocks, parts[0][1])
-    for head, part in zip(heads, parts, strict=True):
+    for head, part in told(zip(heads, parts, strict=True), len(heads), "labels"):
         head.fit(blocks, *part, groups)
 
 

@@ -17,6 +17,7 @@ from sklearn.base import BaseEstimator
 from torch import Tensor
 
 from cm2.core.numerics import seeded
+from cm2.core.pace import told
 from cm2.core.persistence import load_module_arrays, module_arrays
 from cm2.estimators.heads.encoding import CHUNK_OF_INPUTS, start, try_encoder
 from cm2.estimators.heads.networks import placed
@@ -122,7 +123,8 @@ def _read(
 ) -> Float[ndarray, "n feature"]:
     """The features of rows that all have the modality."""
     parts = []
-    for batch in loader(ArrayDataset({"one": inputs}, np.ones((rows, 1), bool)), CHUNK_OF_INPUTS):
+    loaded = loader(ArrayDataset({"one": inputs}, np.ones((rows, 1), bool)), CHUNK_OF_INPUTS)
+    for batch in told(loaded, len(loaded), "batches that a frozen encoder reads"):
         x = torch.utils._pytree.tree_map_only(
             Tensor, lambda one: one.to(device), batch.inputs["one"]
         )

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from cm2.core.numerics import seeded
+from cm2.core.pace import told
 from cm2.core.persistence import load_module_arrays, module_arrays, plain
 from cm2.core.records import Batch
 from cm2.estimators.heads.base import FLOOR, Head
@@ -177,7 +178,8 @@ class Networks(Head):
         """What each network says of the rows, batch by batch."""
         with torch.no_grad(), seeded(self.seed), placed(networks, self.accelerator) as device:
             parts = []
-            for batch in batches(blocks):
+            loaded = batches(blocks)
+            for batch in told(loaded, len(loaded), "batches that networks read"):
                 here = torch.utils._pytree.tree_map_only(Tensor, lambda x: x.to(device), batch)
                 parts.append(torch.stack([ask(model, here).cpu() for model in networks]))
         return torch.cat(parts, dim=1)

@@ -20,6 +20,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 from sklearn.base import clone
 
+from cm2.core.pace import told
 from cm2.core.removal import hidden
 from cm2.estimators.heads.base import FLOOR, Head, stratified_folds
 from cm2.estimators.heads.early import Boosting
@@ -198,11 +199,12 @@ class Pool(Head):
         first = [name for name in self.heads_ if name not in last]
         jobs = [*((n, "cross_fit") for n in first), *((n, "begin") for n in last if first)]
         jobs.sort(key=lambda job: -COSTS.get(type(self.heads_[job[0]]), 0))
-        found = Parallel(n_jobs=None if read else self.n_jobs)(
+        found = Parallel(n_jobs=None if read else self.n_jobs, return_as="generator")(
             delayed(_fitted)(self.heads_[name], step, given) for name, step in jobs
         )
         begun: dict[str, Any] = {}
-        for (name, step), (head, said) in zip(jobs, found, strict=True):
+        fitted = told(zip(jobs, found, strict=True), len(jobs), "heads of the pool")
+        for (name, step), (head, said) in fitted:
             self.heads_[name] = head
             (begun if step == "begin" else self.log_proba_)[name] = said
         for name in last:
