@@ -270,6 +270,12 @@ def test_a_run_is_read_with_its_own_words(
     with monkeypatch.context() as patch:
         patch.setattr(Learner, "on_validation_epoch_end", stop)
         assert train(path, stopped) == 1
+    shutil.copytree(stopped, tmp_path / "older")  # begun when a reader stood in other files
+    (tmp_path / "older" / "begun.cm2").unlink()
+    capsys.readouterr()
+    assert train(path, tmp_path / "older", "--resume") == 2
+    assert "has no begun.cm2" in (said := capsys.readouterr().err)
+    assert f"it is of cm2 {version('cm2')}" in said
     shutil.rmtree(root / "tokens")
     monkeypatch.setattr(vocabulary, "learn", refuse)
     assert cli.main(["evaluate", str(out)]) == 0
@@ -283,7 +289,8 @@ def test_a_run_is_read_with_its_own_words(
     (out / "model.cm2").rename(out / "best.ckpt")  # a run of before there was one file
     capsys.readouterr()
     assert cli.main(["evaluate", str(out)]) == 2
-    assert "it was trained by cm2" in capsys.readouterr().err
+    assert "has no model.cm2" in (said := capsys.readouterr().err)
+    assert f"it is of cm2 {version('cm2')}" in said
     assert train(path, out, "--resume") == 0, "it is finished, and stays so"
 
 

@@ -17,7 +17,10 @@ from cm2.estimators.classifier import CM2Classifier
 from cm2.experiments import config
 from cm2.experiments.config import Experiment
 
-__all__ = ["BEGUN", "MODEL", "begin", "check", "facts", "finish", "same_data", "write"]
+__all__ = [
+    *("BEGUN", "BEST", "LAST", "MODEL"),
+    *("begin", "check", "facts", "finish", "of_before", "same_data", "write"),
+]
 
 MODEL = "model.cm2"
 """The fitted model: all that a finished run is read from."""
@@ -25,14 +28,26 @@ MODEL = "model.cm2"
 BEGUN = "begun.cm2"
 """The model before the first step of its training, while that lasts."""
 
-STATES = (BEGUN, "best.ckpt", "last.ckpt")
-"""What a run goes on from."""
+BEST, LAST = "best.ckpt", "last.ckpt"
+"""Of a network whose training lasts: its weights at the best epoch, and the whole last state."""
+
+STATES = (LAST, BEST, BEGUN)
+"""What a run goes on from, in the order in which it goes once the model is kept."""
 
 
 def facts(run: Path) -> dict[str, Any]:
     """What ``environment.json`` says; under ``data`` what the training data were like."""
     found: dict[str, Any] = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     return found
+
+
+def of_before(run: Path, lacking: str) -> InputError:
+    """What is said of a run that an earlier version has left, in other files."""
+    writer = facts(run)["packages"]["cm2"]
+    return InputError(
+        f"{run}: has no {lacking}, of which a run is read; it is of cm2 {writer}: use that version,"
+        " or train it anew"
+    )
 
 
 def check(experiment: Experiment, out: Path, resume: bool) -> None:
@@ -48,6 +63,8 @@ def check(experiment: Experiment, out: Path, resume: bool) -> None:
             raise InputError(f"{out} holds a run already; give --resume, or another --out")
         if not same:
             raise InputError(f"{out} holds a run of another experiment; give another --out")
+        if (out / LAST).is_file() and not any((out / one).is_file() for one in (BEGUN, MODEL)):
+            raise of_before(out, BEGUN)
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is not empty and holds no run; give another --out")

@@ -176,14 +176,10 @@ def _model(run: Path) -> CM2Classifier:
     """The model of a run that is finished, or of one that is not with its best epoch so far."""
     if (run / folder.MODEL).is_file():
         return load(run / folder.MODEL)
-    if not (run / "best.ckpt").is_file():
+    if not (run / folder.BEST).is_file():
         raise InputError(f"{run}: no {folder.MODEL}; give the folder of a run of cm2 train")
     if not (run / folder.BEGUN).is_file():
-        writer = folder.facts(run)["packages"]["cm2"]
-        raise InputError(
-            f"{run}: has no {folder.MODEL}, the one file that a run is read from; it was trained by"
-            f" cm2 {writer}: use that, or train it anew"
-        )
+        raise folder.of_before(run, folder.MODEL)
     model = load(run / folder.BEGUN)
     model.networks_[0].load_state_dict(training.best(run))
     return model
