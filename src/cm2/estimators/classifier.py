@@ -211,7 +211,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._check_array(X, reset=True)
         options = encoding.reading(self.encoders or {}, self.reading or {})
         self.reader_ = reader or Reader(persistence.plain(self.modalities), options)
-        X = self.reader_.samples(X)
+        X = self.reader_.samples(X) if reader is None else reader.check(X)
         y, groups = (X.y if y is None else y), (X.groups if groups is None else groups)
         rows = len(X)
         labels = targets.checked_labels(y, rows)

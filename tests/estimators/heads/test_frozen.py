@@ -165,6 +165,6 @@ def test_a_modality_that_only_an_earlier_reader_knows(untrained: None) -> None:
     """Another site has taught the reader; none of these rows has a picture."""
     few = {name: X[name] for name in ("labs", "xray")}
     reader = Reader().fit(few)
-    here = {"labs": X["labs"]}
+    here = {"labs": X["labs"], "xray": [None] * ROWS}
     fitted = model("joint", encoders={"xray": XRAY}).fit(here, Y, reader=reader)
     np.testing.assert_allclose(fitted.predict_proba(few), fitted.predict_proba(here), atol=1e-3)
