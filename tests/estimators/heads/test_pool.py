@@ -10,8 +10,8 @@ from scipy.optimize import check_grad
 from scipy.special import log_softmax
 from sklearn.base import clone
 
-from cm2.estimators.heads import Experts, Head, Pool
-from cm2.estimators.heads.base import stratified_folds
+from cm2.estimators.heads import Experts, Fusion, Head, Pool
+from cm2.estimators.heads.base import Held, stratified_folds
 from cm2.estimators.heads.pool import fit_weights, pool
 from cm2.samples.inputs import Blocks
 
@@ -271,3 +271,23 @@ def test_empty_pools_and_bad_weights_are_refused() -> None:
         Pool({"good": Reader()}).fit(blocks, y, np.full(20, -1.0))
     with pytest.raises(ValueError, match="prior weights"):
         Pool({"good": Reader()}, prior={"good": 0.0}).fit(blocks, y)
+
+
+def test_trap_rows_that_stop_training_reach_other_processes() -> None:
+    """A head goes there as it goes into a file, which holds no rows of a patient."""
+    blocks, y = world(80)
+    part = {name: values for name, values in blocks.values.items() if name != "row"}
+    blocks = Blocks(part, blocks.present[:, :2])
+    learn, stop = np.arange(60), np.arange(60, 80)
+    said = []
+    for held, n_jobs in (
+        (Held(blocks.take(stop), 1 - y[stop]), None),  # of the wrong outcome: it stops at once
+        (Held(blocks.take(stop), 1 - y[stop]), 2),
+        (None, None),
+    ):
+        network = Fusion(2, training={"max_epochs": 5, "patience": 1, "lr": 0.03}, folds=1)
+        network.held = held
+        fitted = Pool({"fusion": network}, n_jobs=n_jobs).fit(blocks.take(learn), y[learn])
+        said.append(fitted.heads_["fusion"].predict_log_proba(blocks))
+    np.testing.assert_allclose(said[1], said[0], atol=1e-6)
+    assert np.abs(said[2] - said[0]).max() > 1e-3
