@@ -15,7 +15,7 @@ import yaml
 
 from cm2 import CM2Classifier, Samples, cli
 from cm2.core.errors import InputError
-from cm2.experiments import config, results, run
+from cm2.experiments import config, heads, results, run
 from cm2.experiments.config import ConfigError
 from cm2.experiments.predictions import Predictions
 from prepared_folder import drop, make_folder, rewrite_manifest
@@ -273,6 +273,9 @@ def test_what_is_not_given_is_as_in_the_classifier(tmp_path: Path) -> None:
     assert found.dim == plain.embedding_dim
     assert found.model["copula"] == plain.copula
     assert found.training["lr"] == plain.learning_rate
+    assert not heads.classifier(found).presence
+    told = config.parse({**tree, "head": {"kind": "experts", "presence": True}})
+    assert heads.classifier(told).presence
     assert config.parse({**tree, "training": {"accelerator": "gpu"}}).training["accelerator"] == (
         "gpu"
     )

@@ -89,7 +89,9 @@ class Frozen(BaseEstimator):  # type: ignore[misc]
     def _features(self, blocks: Blocks) -> dict[str, Float[ndarray, "n feature"]]:
         """What each encoder makes of its modality; zeros where that is missing."""
         found = {}
-        with torch.no_grad(), placed(list(self.encoders_.values()), self.accelerator) as device:
+        encoders = list(self.encoders_.values())
+        # As networks, by one thread at a time: another would move them off the device.
+        with torch.no_grad(), seeded(self.seed), placed(encoders, self.accelerator) as device:
             for name, encoder in self.encoders_.items():
                 there = blocks.present[:, blocks.names.index(name)]
                 made = np.zeros((len(there), encoder.stages[-1]))
