@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 import pytest
+from joblib import parallel_config
 from scipy.optimize import check_grad
 from scipy.special import log_softmax
 from sklearn.base import clone
@@ -299,3 +300,12 @@ def test_trap_rows_that_stop_training_reach_other_processes(
     assert np.abs(here - without).max() > 1e-3
     monkeypatch.setattr("cm2.estimators.heads.pool.Parallel", elsewhere)
     np.testing.assert_array_equal(said(held), here)
+
+
+@pytest.mark.parametrize("backend", ["multiprocessing", "threading", "sequential"])
+def test_heads_are_fitted_by_any_backend(backend: str) -> None:
+    blocks, y = world(60)
+    heads = {"good": Reader(), "noise": Reader("noise")}
+    with parallel_config(backend=backend):
+        fitted = Pool(heads, n_jobs=2).fit(blocks, y)
+    assert fitted.weights_ == Pool(heads).fit(blocks, y).weights_

@@ -199,7 +199,7 @@ class Pool(Head):
         first = [name for name in self.heads_ if name not in last]
         jobs = [*((n, "cross_fit") for n in first), *((n, "begin") for n in last if first)]
         jobs.sort(key=lambda job: -COSTS.get(type(self.heads_[job[0]]), 0))
-        found = Parallel(n_jobs=None if read else self.n_jobs, return_as="generator")(
+        found = _side_by_side(None if read else self.n_jobs)(
             delayed(_fitted)(self.heads_[name], step, given, self.heads_[name].held)
             for name, step in jobs
         )
@@ -290,6 +290,14 @@ class Pool(Head):
         """Log probabilities of the pool."""
         each = np.stack([head.predict_log_proba(blocks) for head in self.heads_.values()])
         return pool(each, *self.pooled_.at(_missing(blocks.present)))
+
+
+def _side_by_side(n_jobs: int | None) -> Any:
+    """What runs jobs, and hands over what each gives as soon as it is there, if it can."""
+    try:
+        return Parallel(n_jobs=n_jobs, return_as="generator")
+    except ValueError:  # joblib's backend "multiprocessing" gives all of it at the end
+        return Parallel(n_jobs=n_jobs)
 
 
 def _fitted(head: Any, step: str, given: tuple[Any, ...], held: Held | None) -> tuple[Any, Any]:
