@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Without widgets there is a plain bar; the notebooks that are executed need no word about it.
+os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")
 sys.path.insert(0, str(Path(__file__).parent))
 
 import framework
@@ -33,6 +35,7 @@ nb_execution_mode = "cache"
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_merge_streams = True
+nb_output_stderr = "remove-warn"  # a cell that warns fails the build
 
 autosummary_generate = True
 autodoc_default_options = {"members": True, "show-inheritance": True}
@@ -46,7 +49,11 @@ napoleon_use_ivar = True
 html_theme = "furo"
 html_title = "cm2"
 html_theme_options = {
-    "light_css_variables": {"color-brand-primary": "#0072B2", "color-brand-content": "#0072B2"},
+    "light_css_variables": {
+        "color-brand-primary": "#0072B2",
+        "color-brand-content": "#0072B2",
+        "code-font-size": "var(--font-size--small--3)",  # 96 columns of code fit into a page
+    },
     "dark_css_variables": {"color-brand-primary": "#56B4E9", "color-brand-content": "#56B4E9"},
 }
 

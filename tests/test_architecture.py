@@ -238,3 +238,13 @@ def test_no_machine_paths_are_tracked():
         if pattern.search(line)
     ]
     assert not found, f"machine paths: {found}"
+
+
+def test_code_in_docs_is_not_cut_off():
+    """As much as the width of a page has room for, by the font's size in docs/conf.py."""
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        inside = False
+        for number, line in enumerate(page.read_text().splitlines(), 1):
+            if line.startswith("```"):
+                inside = not inside
+            assert not inside or len(line) <= 96, f"{page.name}:{number} has {len(line)} columns"

@@ -297,7 +297,7 @@ def test_other_formats_are_refused(
 def test_facts_say_what_wrote_the_file_and_what_is_added(saved: Path, tmp_path: Path) -> None:
     """Also where the versions that wrote it may be why it cannot be read."""
     model = CM2Classifier.load(saved)
-    found = persistence.facts(model.save(tmp_path / "model.cm2", facts={"site": "A"}))
+    found = persistence.facts(model.save(tmp_path / "model.cm2", facts={"site": "A", "format": 0}))
     assert found == persistence.facts(saved) | {"site": "A"}
     assert found["versions"]["scikit-learn"] == sklearn.__version__
     found["versions"]["scikit-learn"] = "0.1"

@@ -847,6 +847,33 @@ def test_spread_is_of_what_is_missing() -> None:
         CM2Classifier(head="experts").fit(X, y).predict_spread(X)
 
 
+def test_a_prediction_may_average_over_draws() -> None:
+    """The default fills in a mean; draws are another answer, with more of them a steadier one."""
+    X, y = make_world("shared", 240, 0)
+    settings = {"head": "fusion", "max_epochs": 5, "n_networks": 1, "random_state": 0}
+    model = CM2Classifier(**settings).fit(X, y)
+    less = {name: block.copy() for name, block in X.items()}
+    less["a"][:120] = np.nan
+    filled = model.predict_proba(less)
+    drawn = {draws: model.predict_proba(less, draws=draws) for draws in (2, 256, 512)}
+    assert np.abs(drawn[512] - filled)[:120].max() > 1e-4
+    np.testing.assert_allclose(drawn[512][120:], filled[120:], atol=1e-6)
+    np.testing.assert_allclose(drawn[512].sum(axis=1), 1.0, atol=1e-6)
+    few, many = (np.abs(drawn[512] - drawn[draws])[:120].mean() for draws in (2, 256))
+    assert many < few / 2
+    row = {name: block[:1] for name, block in less.items()}
+    np.testing.assert_allclose(model.predict_proba(row, draws=2), drawn[2][:1], atol=1e-5)
+    logs = model.predict_log_proba(less, draws=2)
+    np.testing.assert_allclose(logs, np.log(drawn[2]), atol=1e-12)
+    with pytest.raises(ValueError, match="draws must be at least 1, got 0"):
+        model.predict_proba(less, draws=0)
+    with pytest.raises(ValueError, match="has no network"):
+        CM2Classifier(head="linear").fit(X, y).predict_proba(less, draws=2)
+    rival = CM2Classifier(**settings, network="medfuse").fit(X, y)
+    with pytest.raises(ValueError, match="'medfuse' imputes nothing"):
+        rival.predict_proba(less, draws=2)
+
+
 def test_the_expert_head_refuses_a_copula_that_it_does_not_know() -> None:
     X, y = make_world("shared", 60, 0)
     with pytest.raises(ValueError, match="head='experts' knows"):

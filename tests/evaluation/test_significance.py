@@ -53,6 +53,22 @@ def test_it_agrees_with_the_paired_bootstrap() -> None:
     assert found.standard_error == pytest.approx((each[0] - each[1])[1:].std(), rel=0.1)
 
 
+def test_rows_of_both_outcomes_of_a_patient_go_together() -> None:
+    """What a patient's rows share cancels between outcomes: the jackknife over patients sees it."""
+    rng, target = np.random.default_rng(0), np.arange(120) % 2 == 0
+    groups = np.arange(120) // 2
+    shared = np.repeat(rng.normal(size=60), 2)
+    first, second = (target + w * shared + rng.normal(size=120) for w in (2.0, 0.0))
+    found = significance.delong(target, first[None], second[None], groups)
+    left = [
+        by_pairs(*(part[groups != one] for part in (target, first, second))) for one in range(60)
+    ]
+    jackknife = np.std([gap for gap, _ in left]) * np.sqrt(59)
+    assert found.standard_error == pytest.approx(jackknife, rel=0.02)
+    alone = significance.delong(target, first[None], second[None]).standard_error
+    assert alone > 1.2 * found.standard_error
+
+
 def test_few_patients_have_no_p() -> None:
     """All rows of an outcome of one patient, or none at all."""
     found = significance.delong(TARGET, FIRST[None], SECOND[None], TARGET.astype(int))

@@ -12,7 +12,10 @@ from cm2.networks import fusions, imputers, models
 from cm2.networks.models import objectives, posteriors
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-NAMED = {"backbones", "paper-components", "paper-grid", "paper-rivals", "text-and-code"}
+NAMED = {
+    "backbones", "paper-alignment", "paper-components", "paper-grid", "paper-rivals",
+    "text-and-code",
+}  # fmt: skip
 """Those that are for certain experiments."""
 FILES = sorted(path for path in (CONFIGS / "ablations").glob("*.yaml") if path.stem not in NAMED)
 PAPER = {"mmtm", "daft", "unified", "medfuse", "drfuse", "lsmt", "interleaved", "cm2"}
@@ -64,8 +67,13 @@ def test_every_method_stands_on_every_pair_of_encoders() -> None:
         kinds = [tree.encoders[name]["kind"] for name in ("series", "cxr")]
         random = tree.model["kind"] == "medfuse"
         assert (tree.encoders["cxr"]["weights"] is None) == random
+        if tree.model["kind"] in ("mmtm", "daft"):
+            assert (tree.model["place"], tree.model["missing"]) == ("inside", "zeros")
         assert tree.data["modalities"] == ["series", "cxr"]
-        assert tree.training["batch_size"] == (8 if tree.model["kind"] == "drfuse" else 32)
+        special = {"batch_size": 8, "weights": {"likelihood": 1e-6, "auxiliary": 3.0}}
+        usual = {"batch_size": 32, "weights": {"likelihood": 1e-6}}
+        wanted = special if tree.model["kind"] == "drfuse" else usual
+        assert wanted.items() <= tree.training.items()
         found.add((*kinds, tree.model["kind"]))
     assert len(variants) == 32
     assert found == set(product(("series", "transformer"), ("image", "vit"), PAPER))
@@ -97,19 +105,38 @@ def test_the_components_of_table_5_are_removed_one_by_one() -> None:
     assert sorted(rows) == sorted([*changes, "full", "without copula", "without fusion", "full"])
 
 
+def test_alignments_of_table_4_have_the_weight_of_the_published_scripts() -> None:
+    """One, where that of the copula is 1e-6; all else is the method as printed."""
+    experiment = CONFIGS / "reference" / "mimic4" / "mortality-paired.yaml"
+    found = {label: results.flat(each) for label, each in variants_of(
+        "paper-alignment", experiment
+    ).items()}  # fmt: skip
+    assert found["copula"] == results.flat(config.load(experiment))
+    for label, objective in (("cosine", "cosine"), ("KL", "kl")):
+        own = {
+            key: value for key, value in found[label].items() if value != found["copula"].get(key)
+        }
+        assert own == {"model.objective": objective, "training.weights.alignment": 1.0}
+
+
 def test_rivals_run_as_in_the_paper() -> None:
     """Where it says how: exchange inside encoders, learned vectors, random starts, batches of 8."""
     found = variants_of("paper-rivals", CONFIGS / "reference/mimic4-trimodal/mortality-paired.yaml")
     assert [each.model["kind"] for each in found.values()] == [
         "mmtm", "daft", "unified", "medfuse", "drfuse", "lsmt", "interleaved", "cm2",
     ]  # fmt: skip
-    assert {found[name].model["place"] for name in ("MMTM", "DAFT")} == {"inside"}
+    for name in ("MMTM", "DAFT"):
+        assert (found[name].model["place"], found[name].model["missing"]) == ("inside", "zeros")
     assert found["MedFuse"].model["missing"] == "learned"
     for label, each in found.items():
         weights = {name: each.encoders[name]["weights"] for name in ("cxr", "report")}
         assert all(one is None for one in weights.values()) == (label == "MedFuse")
         assert each.training["batch_size"] == (8 if label == "DrFuse" else 32)
+        assert each.encoders["series"]["dropout"] == 0.3, "and there alone, as in their code"
+        assert each.encoders["cxr"]["dropout"] == 0.0
+        assert each.model["dropout"] == (0.1 if label == "Interleaved" else 0.0)
     drfuse = found["DrFuse"].encoders
+    assert found["DrFuse"].training["weights"]["auxiliary"] == 3, "the mean over three parts"
     assert (drfuse["series"]["kind"], drfuse["cxr"]["weights"]) == (
         "transformer", "microsoft/resnet-50",
     )  # fmt: skip

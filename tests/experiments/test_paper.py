@@ -6,6 +6,8 @@ Quick tests train a row of each on made-up data, slow ones all of them.
 import dataclasses
 import os
 import re
+import shutil
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,11 +15,13 @@ import pandas as pd
 import pytest
 import yaml
 
+import cm2
 from cm2 import cli
 from cm2.clinical.prepare.options import Options
 from cm2.core.errors import InputError
+from cm2.evaluation.significance import WHY_NOT
 from cm2.experiments import config, paper, results, run, sweep
-from cm2.experiments.paper import cost, data, page, plan, printed, tables
+from cm2.experiments.paper import cost, data, page, plan, printed, shipped, tables
 from cm2.experiments.paper.plan import Plan
 from cm2.experiments.sweep import Job
 from tiny_experiments import CONFIGS, command
@@ -122,7 +126,7 @@ def test_a_run_stands_in_several_tables(planned: Plan) -> None:
         for row in planned.variants
         if (row.data, row.setting) == ("mimic4", "matched")
     }
-    own = [("T2", "CM2"), ("T4", "likelihood, as printed"), ("T5", "matched, full")]
+    own = [("T2", "CM2"), ("T4", "copula"), ("T5", "matched, full")]
     own += [("T6", "Frank"), ("T9", "CM2"), ("T10", "LSTM, ResNet-34, CM2"), ("F5", "K = 3")]
     assert len({called[key] for key in own}) == 1
     for method in ("MMTM", "DAFT", "Unified", "MedFuse"):
@@ -130,6 +134,18 @@ def test_a_run_stands_in_several_tables(planned: Plan) -> None:
     assert called["T2", "DrFuse"] != called["T10", "LSTM, ResNet-34, DrFuse"], "printed twice"
     assert len(planned.jobs) == 77
     assert len({job.folder for job in planned.jobs}) == 77
+
+
+@pytest.mark.parametrize("part", ["T4", "T5", "T9", "F5"])
+def test_tables_taken_one_after_the_other_have_their_runs_in_common(
+    part: str, planned: Plan, roots: dict[str, Path], out: Path
+) -> None:
+    """A run is called the same whichever tables are asked for, so that it is trained once."""
+    alone = plan.make([part], roots, CONFIGS, out, last=plan.small)
+    assert {job.folder for job in alone.jobs} < {job.folder for job in planned.jobs}
+    assert alone.variants == {
+        row: found for row, found in planned.variants.items() if row.part == part
+    }
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -177,6 +193,8 @@ def test_the_counts_are_those_of_the_folders(html: str, roots: dict[str, Path]) 
 
 
 def test_the_printed_p_value_stands_beside_honest_ones(html: str) -> None:
+    """With the sentence why the paper's own says nothing."""
+    assert WHY_NOT in section(html, "T11")
     row = re.search(r"<tr><td[^>]*>DAFT</td>.*?</tr>", section(html, "T11"), re.DOTALL)
     assert row
     assert row[0].count("<td") == 8
@@ -216,8 +234,28 @@ def test_what_lacks_its_data_is_named(tmp_path: Path) -> None:
         tables.chosen(["F1"])
     with pytest.raises(InputError, match="no data for any of it"):
         paper.reproduce(tmp_path / "out", configs=CONFIGS)
-    with pytest.raises(InputError, match="no folder reference in it"):
+    with pytest.raises(InputError, match="folders reference and ablations were expected"):
         paper.reproduce(tmp_path / "out", configs=tmp_path)
+
+
+def test_an_installed_package_has_its_experiments_within(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a checkout beside its sources."""
+    assert shipped.configs() == CONFIGS.resolve()
+    monkeypatch.setattr(cm2, "__file__", str(tmp_path / "site" / "cm2" / "__init__.py"))
+    with pytest.raises(InputError, match=r"cm2 has no configs in it or beside it: .* --configs"):
+        shipped.configs()
+    within = tmp_path / "site" / "cm2" / "configs"
+    shutil.copytree(CONFIGS, within)
+    assert shipped.configs() == within
+    assert shipped.configs(CONFIGS) == CONFIGS
+    target = tomllib.loads((CONFIGS.parent / "pyproject.toml").read_text())["tool"]["hatch"][
+        "build"
+    ]
+    assert "configs" in target["targets"]["wheel"]["only-include"]
+    assert target["targets"]["wheel"]["sources"] == {"src": "", "configs": "cm2/configs"}
+    assert "configs" in target["targets"]["sdist"]["include"]
 
 
 def test_the_time_is_measured(
@@ -255,6 +293,19 @@ def test_an_epoch_costs_its_batches(
     assert found.epoch == 7, "19 stays of validation in batches of three, at a second each"
 
 
+def test_stays_are_counted_without_any_run(roots: dict[str, Path], tmp_path: Path) -> None:
+    """Of tables 1 and 8 alone; and where no run has come through, the page says so."""
+    given = [f"mimic4-mortality={roots['mimic4-mortality']}"]
+    assert paper.reproduce(tmp_path, only=["T8"], given=given, configs=CONFIGS) == []
+    html = (tmp_path / "paper.html").read_text(encoding="utf-8")
+    assert "4,287</td>" in section(html, "T8")
+    assert "mimic3-mortality is left out" in html
+    assert pd.read_csv(tmp_path / "values.csv").empty
+    name = {"mimic4-mortality": roots["mimic4-mortality"]}
+    html = written(plan.make(["T4"], name, CONFIGS, tmp_path), ["T4"], name, tmp_path / "p.html")
+    assert "3 runs are not finished" in html
+
+
 def in_process(failing: str = "") -> Callable[..., list[Job]]:
     """What stands in for processes of their own, which start slowly."""
 
@@ -278,7 +329,7 @@ def test_the_command_goes_on_where_it_stopped(
     monkeypatch.setattr(cost, "starting", lambda: 1.0)
     root = roots["mimic4-mortality"]
     words = ["reproduce", "paper", "--only", "T4", "--data", f"mimic4-mortality={root}"]
-    words += ["--out", str(tmp_path / "out"), "--configs", str(CONFIGS), "--replicates", "20"]
+    words += ["--out", str(tmp_path / "out"), "--replicates", "20"]
     words += ["--rehearse", "--set", "training.batch_size=64"]
     assert cli.main([*words, "--estimate"]) == 0
     told = capsys.readouterr().out
@@ -312,7 +363,7 @@ def test_rows_are_checked_before_anything_runs(roots: dict[str, Path], tmp_path:
         (tmp_path / folder).symlink_to(CONFIGS / folder)
     (tmp_path / "published.yaml").symlink_to(CONFIGS / "published.yaml")
     (tmp_path / "ablations").unlink()
-    (tmp_path / "ablations").mkdir()
+    shutil.copytree(CONFIGS / "ablations", tmp_path / "ablations")
     (tmp_path / "ablations" / "copulas.yaml").write_text(yaml.safe_dump({"Gumbel": {}}))
     with pytest.raises(InputError, match=r"T6 has a row 'Frank', which copulas\.yaml lacks"):
         plan.make(["T6"], roots, tmp_path, tmp_path)

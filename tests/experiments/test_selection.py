@@ -21,7 +21,7 @@ def test_points_are_drawn_alike_and_selected_by_validation_data_alone(tmp_path: 
     for label in (*list(few)[:2], *list(few)[-2:]):
         chosen = config.load(experiment, variants[label])
         written = dict(part.split("=") for part in label.split())
-        assert chosen.model["dropout"] == float(written["dropout"])
+        assert chosen.encoders["series"]["dropout"] == float(written["dropout"])
         assert chosen.training["weights"] == {"likelihood": float(written["likelihood"])}
     with pytest.raises(InputError, match="points is from 1 to the 1080"):
         selection.some(variants, 1081)

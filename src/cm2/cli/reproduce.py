@@ -20,7 +20,7 @@ def reproduce(
     replicates: int = 1000,
     estimate: bool = False,
     rehearse: bool = False,
-    configs: Path = Path("configs"),
+    configs: Path | None = None,
     overrides: Sequence[str] = (),
 ) -> int:
     """Runs the tables and figures of Wu et al. (2025), and shows them beside what was printed.
@@ -44,7 +44,8 @@ def reproduce(
         estimate: Stop after saying how long it takes.
         rehearse: Cut all networks down and train them for one epoch, on made-up data if none are
             given, to see that everything runs; minutes, and no result.
-        configs: The folder configs of the repository.
+        configs: A folder of experiments and variants, such as a changed copy of the repository's
+            configs; that which comes with cm2 if not given.
         overrides: Another value for a key in all runs, unless a row of a table sets it; may be
             repeated.
     """

@@ -100,8 +100,8 @@ def save(estimator: Any, path: str | Path, facts: Mapping[str, Any] | None = Non
         skops.io.dump(estimator, part, compression=zipfile.ZIP_DEFLATED)
         with zipfile.ZipFile(part, "a") as archive:
             written = versions()
-            header = {"format": _FORMAT, "cm2": written["cm2"], "versions": written}
-            header |= facts or {}
+            own = {"format": _FORMAT, "cm2": written["cm2"], "versions": written}
+            header = {**(facts or {}), **own}
             archive.writestr(_HEADER, json.dumps(header))
     return path
 

@@ -299,6 +299,25 @@ def held(validation: Any, reader: Reader, classes: ndarray, labels: tuple[int, .
     return Held(blocks.take(known), codes[known])
 
 
+def drawn(heads: Sequence[Head], name: Any, blocks: Blocks, draws: int) -> Blocks:
+    """Rows of which networks draw what is missing.
+
+    Raises:
+        ValueError: If a head has no network that imputes, or there is not one draw.
+    """
+    if draws < 1:
+        raise ValueError(f"draws must be at least 1, got {draws}")
+    for head in heads:
+        network_head(head, name).imputing()
+    return blocks._replace(draws=draws)
+
+
+def embedding_head(head: Head, name: Any) -> JointHead | Fusion:
+    """What embeds for a head."""
+    inner = head.head_ if isinstance(head, Presence) else head
+    return inner if isinstance(inner, JointHead) else network_head(head, name)
+
+
 def network_head(head: Head, name: Any) -> Fusion:
     """The head with networks, of one that may be made of several, and its name for an error."""
     head = head.head_ if isinstance(head, Presence) else head

@@ -24,7 +24,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cm2.core import persistence
 from cm2.estimators import assembly
-from cm2.estimators.heads import Head, JointHead, Presence, encoding
+from cm2.estimators.heads import Head, encoding
 from cm2.estimators.heads.base import class_prior, probabilities
 from cm2.estimators.heads.networks import keep_reference
 from cm2.networks.models import Model
@@ -253,13 +253,20 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         assembly.fit(self._heads, self.frozen_, blocks, parts, groups)
         return self
 
-    def predict_proba(self, X: Any, *, present: Any = None) -> Float[ndarray, "n label"]:
+    def predict_proba(
+        self, X: Any, *, present: Any = None, draws: int | None = None
+    ) -> Float[ndarray, "n label"]:
         """Probabilities of the classes; for multilabel targets, of each label being 1.
 
         A modality that ``X`` does not have counts as missing for every sample. A sample without any
         gets the class frequencies of the training.
+
+        With ``draws``, networks draw what is missing so often and average over it, whatever
+        ``imputation`` and ``n_imputations`` say; without one that imputes that is an error.
         """
         blocks = self._blocks(X, present)
+        if draws is not None:
+            blocks = assembly.drawn(self._heads, self.head, blocks, draws)
         if isinstance(self.head_, list):
             pairs = zip(self.head_, self.prior_, strict=True)
             return np.stack([probabilities(*pair, blocks)[:, 1] for pair in pairs], axis=1)
@@ -267,21 +274,19 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return probabilities(self.head_, self.prior_[:, 1], blocks, exclusive=False)
         return probabilities(self.head_, self.prior_, blocks)
 
-    def predict_log_proba(self, X: Any, *, present: Any = None) -> Float[ndarray, "n label"]:
+    def predict_log_proba(self, X: Any, **options: Any) -> Float[ndarray, "n label"]:
         """Logarithms of :meth:`predict_proba`."""
         with np.errstate(divide="ignore"):  # a probability may be too small for a number
-            return np.log(self.predict_proba(X, present=present))
+            return np.log(self.predict_proba(X, **options))
 
     def predict_spread(self, X: Any, *, present: Any = None) -> Float[ndarray, "n label"]:
         """How much the network's probabilities depend on what is missing.
 
         Their standard deviation over ``n_imputations`` draws from the law of what is missing, in
-        the shape of :meth:`predict_proba`; zero where nothing is missing, and where all is, since
-        no network is asked then.
+        the shape of :meth:`predict_proba`; zero where nothing is missing, and where all is.
 
         Raises:
-            ValueError: If the head does not impute (``"joint"`` and ``"experts"`` need not), or its
-                network does not (only ``"cm2"`` does).
+            ValueError: If the head (``"joint"`` need not) or its network does not impute.
         """
         blocks = self._blocks(X, present)
         known = np.asarray(blocks.present.any(axis=1))[:, None]
@@ -313,10 +318,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             ValueError: If the head has no embeddings (``head="experts"``).
         """
         blocks = self._blocks(X, present)
-        head: Any = self._heads[0]
-        head = head.head_ if isinstance(head, Presence) else head
-        joint = isinstance(head, JointHead)
-        z = (head if joint else assembly.network_head(head, self.head)).embed(blocks)
+        z = assembly.embedding_head(self._heads[0], self.head).embed(blocks)
         return np.where(blocks.present[..., None], z, np.nan)
 
     def impute(

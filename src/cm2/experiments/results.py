@@ -174,9 +174,8 @@ def tables(found: Sequence[Cell], *, replicates: int = 1000) -> pd.DataFrame:
     Returns:
         As of :func:`~cm2.evaluation.summary.summarise`, after a column ``experiment``; where
         several labels may hold together, ``label`` names the one that a row is about, and is empty
-        where it is about all. Methods of
-        the kind ``cm2`` and rivals alike are compared with the best rival; where there is none,
-        with the best of the others.
+        where it is about all. Methods of the kind ``cm2`` and rivals alike are compared with the
+        best rival; where there is none, with the best of the others. No row of no cell.
     """
     parts = []
     for cell in found:
@@ -199,8 +198,10 @@ def tables(found: Sequence[Cell], *, replicates: int = 1000) -> pd.DataFrame:
         table = summary.summarise(scored, others or {run.label for run in cell.runs})
         table[["metric", "label"]] = [_parted(m, cell.runs[0].labels) for m in table["metric"]]
         parts.append(table.drop(columns="seconds").assign(experiment=cell.title))
-    table = pd.concat(parts, ignore_index=True)
     first = ["experiment", "method", "rate", "metric", "label"]
+    if not parts:
+        return pd.DataFrame(columns=[*first, "value", "sd", "low", "high"])
+    table = pd.concat(parts, ignore_index=True)
     return table[[*first, *table.columns.drop(first)]]
 
 

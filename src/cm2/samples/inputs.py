@@ -33,6 +33,8 @@ class Blocks(NamedTuple):
         inputs: What encoders read of the modalities for which it is not ``values``.
         order: The modalities, if not all of them are among the values.
         encoders: The encoder of each modality that is not a table, where none is named.
+        draws: How often networks draw what a row lacks, to average what they say of it; if
+            ``None``, they fill it in as they do.
     """
 
     values: dict[str, Float[ndarray, "n feature"]]
@@ -40,6 +42,7 @@ class Blocks(NamedTuple):
     inputs: dict[str, Inputs] = {}
     order: tuple[str, ...] = ()
     encoders: dict[str, dict[str, Any]] = {}
+    draws: int | None = None
 
     def take(self, rows: Int[ndarray, " row"]) -> Blocks:
         """Some of the rows."""
@@ -49,6 +52,7 @@ class Blocks(NamedTuple):
             {name: inputs.select(rows) for name, inputs in self.inputs.items()},
             self.order,
             self.encoders,
+            self.draws,
         )
 
     def hidden(self, present: Bool[ndarray, "n modality"]) -> Blocks:

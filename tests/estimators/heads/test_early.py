@@ -122,7 +122,10 @@ def test_a_class_that_a_fold_s_training_rows_lack(head: Early) -> None:
 
 
 def test_copies_are_fewer_where_rows_are_many() -> None:
-    few, many = (np.ones((n, 2), bool) for n in (100, 20_000))
+    few, many = (
+        Blocks({name: np.zeros((n, 1), np.float32) for name in "ab"}, np.ones((n, 2), bool))
+        for n in (100, 20_000)
+    )
     head = Linear()
     masks = head._masks(few)
     assert len(masks) == early.COPIES[1]
@@ -135,12 +138,18 @@ def test_copies_are_fewer_where_rows_are_many() -> None:
 def test_rounds_are_fewer_and_steps_larger_where_data_are_large(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(early, "ROUNDS", (4, 16))
+    monkeypatch.setattr(early, "ROUNDS", (8, 16))
     small, large = Boosting(), Boosting()
     blocks, y = world(200)
     small.fit(blocks, y)
     monkeypatch.setattr(early, "CELLS", 200 * 7 * 4 / 2)
     large.fit(blocks, y)
     assert (small.rounds_, large.rounds_) == (16, 8)
+    assert (small.model_.max_bins, large.model_.max_bins) == early.BINS
     rates = [head.model_.learning_rate for head in (small, large)]
     assert rates[1] == pytest.approx(2 * rates[0])
+    assert len(large._masks(blocks)) == 7
+    huge = Boosting()
+    monkeypatch.setattr(early, "CELLS", 200 * 4 * 5 / 4)
+    huge.fit(blocks, y)
+    assert len(huge._masks(blocks)) == 5

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from cm2.core.records import Batch
+from cm2.core.records import Batch, Padded
 from cm2.networks import models
 from cm2.networks.models import Model
+from cm2.networks.models.staged import MISSING, PLACES
 from cm2.networks.tasks import Multiclass
 from laws import FLOAT32
 from small_clinical import (
@@ -18,9 +19,11 @@ from small_clinical import (
     encoder,
     inputs,
     rows_of,
+    spoiled,
 )
 
 names = pytest.mark.parametrize("name", ["daft", "mmtm"])
+read = pytest.mark.parametrize("missing", ["skipped", "zeros"])
 TABLES = ("dense", "precomputed")
 LAYERS: dict[str, dict[str, Any]] = {
     "series": {"layers": 2},
@@ -30,10 +33,10 @@ LAYERS: dict[str, dict[str, Any]] = {
 """Encoders of several stages, where there can be some."""
 
 
-def build(name: str, kinds: tuple[str, ...], place: str = "inside") -> Model:
+def build(name: str, kinds: tuple[str, ...], place: str = "inside", **options: Any) -> Model:
     encoders = {kind: encoder(kind, 8, **LAYERS.get(kind, {})) for kind in kinds}
     torch.manual_seed(1)
-    return models.REGISTRY[name](encoders, 3, place=place, dropout=0.0)
+    return models.REGISTRY[name](encoders, 3, place=place, dropout=0.0, **options)
 
 
 def loss(model: Model, batch: Batch) -> torch.Tensor:
@@ -72,13 +75,17 @@ def test_inside_encoders_of_one_stage_is_on_their_embeddings(name: str) -> None:
 
 
 @names
-def test_whatever_stands_in_an_absent_row_changes_nothing(name: str) -> None:
-    check_absent_rows(lambda: build(name, CLINICAL), loss)
+@read
+def test_whatever_stands_in_an_absent_row_changes_nothing(name: str, missing: str) -> None:
+    check_absent_rows(lambda: build(name, CLINICAL, missing=missing), loss)
 
 
 @names
-def test_a_row_alone_is_the_row_in_a_cohort_and_every_subset_predicts(name: str) -> None:
-    model, batch = build(name, CLINICAL).eval(), clinical_batch(CLINICAL)
+@read
+def test_a_row_alone_is_the_row_in_a_cohort_and_every_subset_predicts(
+    name: str, missing: str
+) -> None:
+    model, batch = build(name, CLINICAL, missing=missing).eval(), clinical_batch(CLINICAL)
     logits = model(batch).logits
     for row in (1, 4):
         given = {kind: rows_of(x, slice(row, row + 1)) for kind, x in batch.inputs.items()}
@@ -90,9 +97,34 @@ def test_a_row_alone_is_the_row_in_a_cohort_and_every_subset_predicts(name: str)
 
 
 @names
+@pytest.mark.parametrize("place", PLACES)
+def test_zeros_are_read_for_what_is_missing(name: str, place: str) -> None:
+    """As if all had all, black images and empty series among them; skipped, they are not."""
+    kinds = ("series", "image")
+    batch = clinical_batch(kinds)
+    given = {
+        kind: spoiled(x, ~there)
+        for (kind, x), there in zip(batch.inputs.items(), batch.present.T, strict=True)
+    }
+    black = torch.where(batch.present[:, 1, None, None], batch.inputs["image"], 0)
+    gone = batch.present[:, 0, None]
+    empty = Padded(batch.inputs["series"].values, batch.inputs["series"].mask & gone)
+    whole = Batch({"series": empty, "image": black.to(torch.uint8)}, torch.ones(8, 2).bool())
+    skipped, zeros = (build(name, kinds, place, missing=one).eval() for one in MISSING)
+    found = zeros(batch._replace(inputs=given)).logits
+    torch.testing.assert_close(found, zeros(whole).logits, **FLOAT32)
+    torch.testing.assert_close(found, skipped(whole).logits, **FLOAT32)
+    apart = (found - skipped(batch).logits).abs().amax(dim=1) > 1e-6
+    assert torch.equal(apart, ~batch.present.all(dim=1))
+
+
+@names
 @pytest.mark.parametrize("kinds", [("series",), CLINICAL])
-def test_a_gradient_reaches_every_parameter(name: str, kinds: tuple[str, ...]) -> None:
-    model = build(name, kinds)
+@read
+def test_a_gradient_reaches_every_parameter(
+    name: str, kinds: tuple[str, ...], missing: str
+) -> None:
+    model = build(name, kinds, missing=missing)
     loss(model, clinical_batch(kinds, 40)).backward()
     assert not [key for key, p in model.named_parameters() if p.grad is None or not p.grad.any()]
 
@@ -130,3 +162,7 @@ def test_places_are_named() -> None:
     for name in ("daft", "mmtm"):
         with pytest.raises(ValueError, match="place must be one of"):
             build(name, TABLES, "outside")
+        with pytest.raises(ValueError, match="missing must be one of"):
+            build(name, TABLES, missing="learned")
+        with pytest.raises(ValueError, match="present needs a column for each of"):
+            build(name, ("dense",), missing="zeros")(clinical_batch(TABLES))

@@ -125,6 +125,15 @@ def test_a_series_without_a_step_is_one_that_is_missing(name: str) -> None:
         torch.testing.assert_close(found, model(absent).logits)
 
 
+def test_the_interleaved_state_of_what_is_missing_is_zeros() -> None:
+    model, batch = build("interleaved", CLINICAL), clinical_batch(CLINICAL)
+    given: list[torch.Tensor] = []
+    model.residual.register_forward_pre_hook(lambda module, args: given.append(args[0]))
+    model(batch)
+    there = given[0].unflatten(1, (3, 8)).any(dim=-1)
+    assert torch.equal(there, batch.present)
+
+
 @names
 def test_what_pools_steps_is_dropped(name: str) -> None:
     assert not [key for key in build(name, ("text",)).state_dict() if "score" in key]

@@ -127,7 +127,7 @@ class Networks(Head):
             out: Tensor = model.complete(batch, draws or 1, sampled=draws is not None)
             return out.transpose(0, 1)
 
-        found = self._asked(self._imputing()[:1], blocks, ask)[0].transpose(0, 1)
+        found = self._asked(self.imputing()[:1], blocks, ask)[0].transpose(0, 1)
         drawn: Float[ndarray, "draw n modality dim"] = found.numpy()
         return drawn
 
@@ -136,9 +136,9 @@ class Networks(Head):
 
         Zero where nothing is missing.
         """
-        return self._average(self._imputing(), blocks, "spread")
+        return self._average(self.imputing(), blocks, "spread")
 
-    def _imputing(self) -> list[CM2]:
+    def imputing(self) -> list[CM2]:
         """The networks, if they draw what is missing."""
         self._check()
         networks = [network for network in self.networks_ if isinstance(network, CM2)]
@@ -157,10 +157,12 @@ class Networks(Head):
         self, networks: Sequence[Model], blocks: Blocks, what: Literal["mean", "spread"]
     ) -> Float[ndarray, "n label"]:
         """What the networks predict, averaged over them."""
+        draws = blocks.draws or self.imputations
+        sampled = what == "spread" or blocks.draws is not None
 
         def ask(model: Any, batch: Batch) -> Tensor:
-            options = {"sampled": what == "spread"} if isinstance(model, CM2) else {}
-            out: Tensor = getattr(model.predict(batch, self.imputations, **options), what)
+            options = {"sampled": sampled} if isinstance(model, CM2) else {}
+            out: Tensor = getattr(model.predict(batch, draws, **options), what)
             return out
 
         found: Float[ndarray, "n label"]

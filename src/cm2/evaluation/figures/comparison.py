@@ -1,6 +1,7 @@
 """Methods beside each other over the missing rate or another number, with their intervals."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -8,8 +9,10 @@ from matplotlib.figure import Figure
 from cm2.evaluation.figures import style
 
 COLUMNS = ("method", "metric", "value", "low", "high")
-SHIFT = 0.012
-"""Between methods, as a share of the axis."""
+SHIFT, SPAN = 0.012, 0.05
+"""Between methods, and between the first and the last at most, as shares of the axis."""
+
+LINES = ("-", "--", ":", "-.")
 
 
 @style.styled
@@ -30,8 +33,8 @@ def comparison(
         label: Of that axis.
 
     Returns:
-        A row of panels with one line a method; lines are shifted a little so that intervals can be
-        told apart.
+        A row of panels with one line a method, the first drawn over the others; lines are shifted a
+        little so that intervals can be told apart.
 
     Raises:
         ValueError: If the table lacks a column or a metric.
@@ -45,7 +48,8 @@ def comparison(
         raise ValueError(f"the table of results lacks metrics {unknown}; it has {known}")
     methods = list(dict.fromkeys(table["method"]))
     figure, axes = style.panels(len(metrics), width=3.4, height=3.6)
-    step = SHIFT * max(float(table[axis].max() - table[axis].min()), 1e-9)
+    width = max(float(table[axis].max() - table[axis].min()), 1e-9)
+    step = width * min(SHIFT, SPAN / len(methods))
     for ax, metric in zip(axes, metrics, strict=True):
         for place, method in enumerate(methods):
             rows = table[(table["method"] == method) & (table["metric"] == metric)]
@@ -54,13 +58,26 @@ def comparison(
                 rows[axis] + step * (place - (len(methods) - 1) / 2),
                 rows["value"],
                 yerr=[rows["value"] - rows["low"], rows["high"] - rows["value"]],
-                color=style.COLOURS[place % len(style.COLOURS)],
-                marker=style.MARKERS[place % len(style.MARKERS)],
-                markersize=4,
-                elinewidth=0.8,
                 label=method,
+                **_look(place),
             )
         ax.set(xlabel=label, title=metric)
         ax.set_xticks(sorted(set(table[axis])))
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
+
+
+def _look(place: int) -> dict[str, Any]:
+    """How a method is drawn: the first stands out, and no two are alike."""
+    if place == 0:
+        own = {"color": style.COLOURS[0], "marker": style.MARKERS[0]}
+        return own | {"markersize": 5, "linewidth": 2.4, "elinewidth": 1.4, "zorder": 4}
+    turn, other = divmod(place - 1, len(style.COLOURS) - 1)
+    return {
+        "color": style.COLOURS[1 + other],
+        "marker": style.MARKERS[1 + other],
+        "linestyle": LINES[turn % len(LINES)],
+        "markersize": 4,
+        "linewidth": 1.2,
+        "elinewidth": 0.6,
+    }

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cm2.core.errors import InputError
 from cm2.experiments import results, sweep
-from cm2.experiments.paper import cost, data, page, plan, tables
+from cm2.experiments.paper import cost, data, page, plan, shipped, tables
 from cm2.experiments.paper.plan import Plan
 from cm2.experiments.sweep import Job
 
@@ -24,7 +24,7 @@ def reproduce(
     *,
     only: Sequence[str] = (),
     given: Sequence[str] = (),
-    configs: Path = Path("configs"),
+    configs: Path | None = None,
     seeds: int = 1,
     processes: int = 1,
     replicates: int = 1000,
@@ -42,7 +42,7 @@ def reproduce(
         out: Folder of runs, prepared data and the page, ``paper.html``.
         only: Names of tables and figures, such as ``T5``; all if none is named.
         given: ``NAME=DIR`` of data, see ``data.NAMES``; what lacks its data is left out.
-        configs: The folder ``configs`` of the repository.
+        configs: Another folder ``configs`` than that of the package.
         seeds: Runs of each row.
         processes: Runs side by side.
         replicates: Bootstrap samples behind the intervals.
@@ -61,8 +61,7 @@ def reproduce(
     """
     parts = tables.chosen(only)
     folders = data.given(given)
-    if not (configs / "reference").is_dir():
-        raise InputError(f"{configs}: no folder reference in it; give the repository's --configs")
+    configs = shipped.configs(configs)
     if rehearse and not folders:
         say(f"tables are made up, in {out / 'made-up'}")
         folders = data.made_up(out / "made-up")

@@ -75,12 +75,9 @@ def write(
         plan: The runs, of which those that are finished are shown.
         parts: Names of tables and figures.
         roots: Prepared folders by name.
-        configs: The folder ``configs`` of the repository.
+        configs: The folder ``configs``.
         left_out: Sentences on what is not there.
         replicates: Bootstrap samples behind the intervals.
-
-    Raises:
-        InputError: If no run is finished.
     """
     done = [job.folder for job in plan.jobs if finished(job)]
     cells = results.cells(results.find(done)[0])
@@ -165,7 +162,8 @@ def _section(name: str, found: Found) -> Section:
     show = SHOWN.get(part.shown)
     if show is not None:
         tables = show(name, part, found)
-        return Section(title, [] if tables else [NOTHING], tables)
+        texts = significance.TEXT if part.shown == "tests" else []
+        return Section(title, texts if tables else [NOTHING], tables)
     try:
         made = list(drawings.FIGURES[part.shown](found.of(name), found.table))
     except drawings.LackingError as reason:

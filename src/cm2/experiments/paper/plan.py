@@ -9,7 +9,7 @@ from typing import NamedTuple
 from cm2.core.errors import InputError
 from cm2.experiments import config, folder, sweep
 from cm2.experiments.config import Experiment
-from cm2.experiments.paper.tables import Entry, entries
+from cm2.experiments.paper.tables import PARTS, Entry, entries
 from cm2.experiments.sweep import Job
 
 __all__ = ["Plan", "Sweep", "check", "finished", "make", "small"]
@@ -63,7 +63,7 @@ def make(
     Args:
         parts: Names of tables and figures.
         roots: Prepared folders by name; rows that need another are left out.
-        configs: The folder ``configs`` of the repository.
+        configs: The folder ``configs``.
         out: Where runs go.
         seeds: Runs of each variant.
         overrides: Another value for a key in all runs, unless a row sets it.
@@ -73,11 +73,15 @@ def make(
         InputError: If an experiment or a row is not accepted, or ``configs`` is another folder.
     """
     known: dict[str, dict[str, list[str]]] = {}
+    loaded: dict[tuple[Path, tuple[str, ...]], Experiment] = {}
     called: dict[tuple[Path, str], str] = {}
     chosen: dict[Path, dict[str, list[str]]] = {}
     variants: dict[Entry, tuple[Path, str]] = {}
-    rows = [one for part in parts for one in entries(part) if one.prepared in roots]
-    for row in rows:
+    rows = [one for part in PARTS for one in entries(part) if one.prepared in roots]
+    wanted = {one.experiment for one in rows if one.part in parts}
+    # A run is told by what it is: several tables have it, some under another name. It has that of
+    # the first of all tables, chosen or not, so that whoever takes one after the other trains once.
+    for row in (one for one in rows if one.experiment in wanted):
         path = configs / "reference" / f"{row.experiment}.yaml"
         if row.variants not in known:
             file = configs / "ablations" / f"{row.variants}.yaml"
@@ -85,16 +89,19 @@ def make(
         if row.label not in known[row.variants]:
             raise InputError(f"{row.part} has a row {row.label!r}, which {row.variants}.yaml lacks")
         changes = [f"data.root={roots[row.prepared]}", *known[row.variants][row.label]]
-        experiment = config.load(path, [*overrides, *changes])
-        # A run is told by what it is: several tables have it, some under another name.
-        label = called.setdefault((path, experiment.dump()), row.label)
-        chosen.setdefault(path, {}).setdefault(label, [*changes, *last(experiment)])
-        variants[row] = (_folder(out, path), label)
+        key = (path, tuple(changes))
+        if key not in loaded:
+            loaded[key] = config.load(path, [*overrides, *changes])
+        label = called.setdefault((path, loaded[key].dump()), row.label)
+        if row.part in parts:
+            own = chosen.setdefault(path, {})
+            own.setdefault(label, [*changes, *last(loaded[key])])
+            variants[row] = (_folder(out, path), label)
     sweeps = []
     for path, each in chosen.items():
         jobs = sweep.plan(path, each, _folder(out, path), seeds=seeds, overrides=overrides)
         sweeps.append(Sweep(path, _folder(out, path), jobs))
-    if len(called) != sum(map(len, chosen.values())):
+    if len({(path, label) for (path, _), label in called.items()}) != len(called):
         raise InputError(
             "rows of one experiment differ, but have one name in two files of variants"
         )

@@ -134,7 +134,7 @@ PARTS: dict[str, Part] = {
     ),
     "T4": Part(
         "What aligns the modalities",
-        (Block("objective", {"cosine": "cosine", "kl": "KL", "copula": "likelihood, as printed"}),),
+        (Block("paper-alignment", {"cosine": "cosine", "kl": "KL", "copula": "copula"}),),
     ),
     "T5": Part(
         "Components removed",

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cm2.core.records import Batch, Output
 from cm2.networks.encoders import Encoder
 from cm2.networks.models.base import Model, encode_present, register
-from cm2.networks.models.staged import Run, check_place
+from cm2.networks.models.staged import Run, check_missing, check_place, filled
 
 
 @register("daft")
@@ -32,7 +32,8 @@ class DAFT(Model):
     in the source: it reads the mean of the main features over places beside the others' embeddings,
     and maps channels. With ``"embeddings"``, which is simpler, it stands on the embedding. Beyond
     the source: more than one conditioning modality, and any of them absent, the main one included.
-    Inside, a row without the main modality gets the classifier's intercept.
+    Inside, a row without the main modality gets the classifier's intercept. With
+    ``missing="zeros"`` encoders read zeros for what is missing, as Wu et al. (2025) ran it.
 
     Args:
         encoders: Encoder of each modality, all of one ``dim``; the first is the main one.
@@ -40,6 +41,8 @@ class DAFT(Model):
         bottleneck: Width of the hidden layer; a seventh of all embeddings' if ``None``, as in the
             source, but at least 4.
         place: ``"embeddings"`` or ``"inside"``.
+        missing: What encoders read where a modality is missing: ``"skipped"``, nothing, or
+            ``"zeros"``.
         dropout: Probability of dropping a coordinate of the mapped embedding.
 
     Example:
@@ -58,10 +61,12 @@ class DAFT(Model):
         *,
         bottleneck: int | None = None,
         place: str = "embeddings",
+        missing: str = "skipped",
         dropout: float = 0.1,
     ) -> None:
         super().__init__(encoders, labels)
         self.place = check_place(place)
+        self.zeros = check_missing(missing) == "zeros"
         stages = next(iter(encoders.values())).stages
         self.stage = max(len(stages) - 2, 0)
         main = self.dim if place == "embeddings" else stages[self.stage]
@@ -78,6 +83,9 @@ class DAFT(Model):
 
     def forward(self, batch: Batch) -> Output:
         """Returns logits of the mapped embedding of the first modality."""
+        if self.zeros:
+            self._check(batch)
+            batch = filled(batch, self.modalities)
         if self.place == "inside":
             return Output(self.classifier(self.inside(batch)), {}, {})
         z = self.raw(batch)

@@ -15,7 +15,13 @@ from torch import Tensor, nn
 from cm2.core.records import Batch, Output
 from cm2.networks.encoders import Encoder
 from cm2.networks.models.base import Model, average, register
-from cm2.networks.models.staged import Run, check_place, shared_stages
+from cm2.networks.models.staged import (
+    Run,
+    check_missing,
+    check_place,
+    filled,
+    shared_stages,
+)
 
 
 @register("mmtm")
@@ -32,13 +38,19 @@ class MMTM(Model):
     one after each of the last stages (``Encoder.staged``), as many as all encoders have, such as
     those of a ResNet and the layers of an LSTM. They squeeze the mean over places, and excite
     channels. With ``"embeddings"``, which is simpler, one stands on the embeddings. Beyond the
-    source: any number of modalities, some absent.
+    source: any number of modalities, some absent; with ``missing="zeros"`` encoders read zeros for
+    these, which squeeze and vote as what is there, as Wu et al. (2025) ran it. The code that they
+    ran, that of MedFuse, has one module alone, between the last stage of a ResNet and the first of
+    two layers of an LSTM, with gates of at most one, and a classifier of both embeddings beside;
+    here stages meet that are equally far from the end, whatever encoders there are.
 
     Args:
         encoders: Encoder of each modality, all of one ``dim``.
         labels: Number of logits.
         ratio: Width of all embeddings together over that of the squeeze; 4 in the source.
         place: ``"embeddings"`` or ``"inside"``.
+        missing: What encoders read where a modality is missing: ``"skipped"``, nothing, or
+            ``"zeros"``.
         dropout: Probability of dropping a coordinate of an excited embedding.
 
     Example:
@@ -56,12 +68,14 @@ class MMTM(Model):
         *,
         ratio: float = 4.0,
         place: str = "embeddings",
+        missing: str = "skipped",
         dropout: float = 0.1,
     ) -> None:
         super().__init__(encoders, labels)
         together = self.dim * len(encoders)
         if not 0 < ratio <= together:
             raise ValueError(f"ratio must be positive and at most {together}, but is {ratio}")
+        self.zeros = check_missing(missing) == "zeros"
         inside = check_place(place) == "inside"
         if not inside:
             self.squeeze = nn.Sequential(nn.Linear(together, int(together / ratio)), nn.ReLU())
@@ -74,6 +88,9 @@ class MMTM(Model):
 
     def forward(self, batch: Batch) -> Output:
         """Returns the average logits, and those of each modality."""
+        if self.zeros:
+            self._check(batch)
+            batch = filled(batch, self.modalities)
         z = self.excited(batch) if len(self.transfers) == 0 else self.inside(batch)
         excited = self.dropout(z)
         votes = [head(excited[:, column]) for column, head in enumerate(self.classifiers)]

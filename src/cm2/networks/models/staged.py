@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cm2.core.records import Batch
@@ -22,6 +23,36 @@ def check_place(place: str) -> str:
     if place not in PLACES:
         raise ValueError(f"place must be one of {list(PLACES)}, but is {place!r}")
     return place
+
+
+MISSING = ("skipped", "zeros")
+"""What encoders read where a modality is missing: nothing, or zeros as if it were there."""
+
+
+def check_missing(missing: str) -> str:
+    """Raises unless that is something to read."""
+    if missing not in MISSING:
+        raise ValueError(f"missing must be one of {list(MISSING)}, but is {missing!r}")
+    return missing
+
+
+def filled(batch: Batch, modalities: Sequence[str]) -> Batch:
+    """Gives all rows all modalities, with zeros to read where one was missing.
+
+    Args:
+        batch: Some rows.
+        modalities: Names, in the order of the columns of ``present``.
+    """
+    columns = zip(modalities, batch.present.T, strict=True)
+    inputs = {name: _zeroed(batch.inputs[name], there) for name, there in columns}
+    return batch._replace(inputs=inputs, present=torch.ones_like(batch.present))
+
+
+def _zeroed(x: Any, there: Bool[Tensor, " batch"]) -> Any:
+    """An input, a tensor or a tuple of some, with zeros in rows that are not there."""
+    if isinstance(x, Tensor):
+        return torch.where(there.view(-1, *[1] * (x.dim() - 1)), x, x.new_zeros(()))
+    return type(x)(*(_zeroed(part, there) for part in x))
 
 
 class Run:
