@@ -82,6 +82,13 @@ class Networks(Head):
                 load_module_arrays(self.start(0), arrays).eval() for arrays in state["networks_"]
             ]
 
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """In a pickle, as on the way to another process, what encoders begin from goes along.
+
+        In a file it does not: there the networks are trained, and weights may be gone.
+        """
+        return _remade, (type(self), super().__getstate__())
+
     def predict_log_proba(self, blocks: Blocks) -> Float[ndarray, "n label"]:
         """Log of the probabilities averaged over networks and imputations.
 
@@ -204,6 +211,13 @@ class Networks(Head):
             for view, rows in enumerate(shown):
                 log_proba[view, outside] = self._log_average([one], rows.take(outside))
         return log_proba
+
+
+def _remade(cls: type[Networks], state: Mapping[str, Any]) -> Networks:
+    """The head of a pickle."""
+    head = object.__new__(cls)
+    head.__dict__.update(state)
+    return head
 
 
 def learned(task: str, labels: int, *, several: bool) -> Task:
