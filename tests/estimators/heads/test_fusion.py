@@ -1,15 +1,12 @@
 """The fusion head: cross-fitted networks, honest out-of-fold predictions, determinism."""
 
-import pickle
-from collections.abc import Iterable
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 
+import elsewhere
 from cm2.estimators.heads import REGISTRY
 from cm2.estimators.heads.base import stratified_folds
 from cm2.estimators.heads.fusion import MODEL, Fusion
@@ -122,22 +119,6 @@ def test_no_network_is_refused() -> None:
         Fusion(folds=0).fit(*blocks(20))
 
 
-def elsewhere(**_: Any) -> Any:
-    """Stands in for ``joblib.Parallel``: jobs go through pickles, as to another process and back.
-
-    Of a method, the object goes with it.
-    """
-
-    def ran(jobs: Iterable[Any]) -> list[Any]:
-        return [there(job[0])(*there(job[1])) for job in jobs]
-
-    return ran
-
-
-def there(thing: Any) -> Any:
-    return pickle.loads(pickle.dumps(thing))
-
-
 def test_trap_what_encoders_begin_from_reaches_other_processes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -147,14 +128,14 @@ def test_trap_what_encoders_begin_from_reaches_other_processes(
     with torch.no_grad():
         template.linear.weight.fill_(0.25)
     head = Fusion(4, training={"max_epochs": 1}, folds=3, encoders={"b": template})
-    monkeypatch.setattr("cm2.estimators.heads.fusion.Parallel", elsewhere)
+    monkeypatch.setattr("cm2.estimators.heads.fusion.Parallel", elsewhere.parallel)
     folds = stratified_folds(y, 3, 0)
-    trained = [there(clone(head)).fit(data, y)]
-    two = there(clone(head))
+    trained = [elsewhere.there(clone(head)).fit(data, y)]
+    two = elsewhere.there(clone(head))
     two.begin(data, y, None, folds)
-    two = there(two)  # as from the process that has trained the first one
+    two = elsewhere.there(two)  # as from the process that has trained the first one
     two.finish(data, y, None, folds)
-    for one in [*trained, two, there(two)]:
+    for one in [*trained, two, elsewhere.there(two)]:
         assert len(one.networks_) == 3
         for network in one.networks_:
             assert (network.encoders["b"].linear.weight == 0.25).all()

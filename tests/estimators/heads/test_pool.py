@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from scipy.optimize import check_grad
 from scipy.special import log_softmax
 from sklearn.base import clone
 
+import elsewhere
 from cm2.estimators.heads import Experts, Fusion, Head, Pool
 from cm2.estimators.heads.base import Held, stratified_folds
 from cm2.estimators.heads.pool import fit_weights, pool
@@ -275,11 +275,6 @@ def test_empty_pools_and_bad_weights_are_refused() -> None:
         Pool({"good": Reader()}, prior={"good": 0.0}).fit(blocks, y)
 
 
-def elsewhere(**_: Any) -> Any:
-    """Stands in for ``joblib.Parallel``: jobs go through a pickle, as to another process."""
-    return lambda jobs: (job(*pickle.loads(pickle.dumps(args))) for job, args, _ in jobs)
-
-
 def test_trap_rows_that_stop_training_reach_other_processes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -298,7 +293,7 @@ def test_trap_rows_that_stop_training_reach_other_processes(
     held = Held(blocks.take(stop), 1 - y[stop])  # of the wrong outcome: training stops at once
     here, without = said(held), said(None)
     assert np.abs(here - without).max() > 1e-3
-    monkeypatch.setattr("cm2.estimators.heads.pool.Parallel", elsewhere)
+    monkeypatch.setattr("cm2.estimators.heads.pool.Parallel", elsewhere.parallel)
     np.testing.assert_array_equal(said(held), here)
 
 
