@@ -15,7 +15,7 @@ from cm2.benchmark.command import run as command
 from cm2.benchmark.folder import Job, load, place
 from cm2.benchmark.jobs import TimeUpError, limited
 from cm2.benchmark.methods import METHODS, POOLED, Budget, Method
-from cm2.benchmark.patterns import OBSERVED, Pattern
+from cm2.benchmark.patterns import OBSERVED, Pattern, apply
 from cm2.benchmark.run import Settings, open_studies, run
 from cm2.benchmark.studies import Given
 from cm2.benchmark.suites import SUITES
@@ -224,6 +224,30 @@ def test_every_method_fits_and_predicts(name):
         np.testing.assert_allclose(probability.sum(axis=1), 1, atol=1e-5)
     with pytest.raises(ValueError, match="remove the same from the training rows"):
         jobs.run(study(120), METHODS[name], Budget(0, 1), (OBSERVED, TRAINED))
+
+
+@pytest.mark.parametrize("name", ["CM², joint", "concat. LR", "MedFuse"])
+@pytest.mark.usefixtures("small_models")
+def test_what_no_training_row_has_is_shown_to_no_method(name):
+    made = study(120)
+    pattern = Pattern("whole", 0.5, "train")
+    gone = jobs.run(made, METHODS[name], Budget(0, 1), (pattern,))
+    train = made.split(0).train
+    left = [m for m, x in apply(pattern, "train", dict(made.blocks(train)), 0).items()
+            if not np.isnan(x).all()]  # fmt: skip
+    assert len(left) == 1
+    alone = Given({m: made.blocks(train)[m] for m in left}, made.y)
+    said = jobs.run(alone, METHODS[name], Budget(0, 1), (OBSERVED,)).probability[OBSERVED]
+    np.testing.assert_allclose(gone.probability[pattern], said, rtol=1e-6)
+    assert (gone.missing[pattern] == 0).all(), "of what test rows lack, nothing was removed"
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_every_fit_has_a_file_of_its_own(suite):
+    patterns = SUITES[suite].patterns
+    every = Settings({"made": study()}, patterns, methods(), seeds=2).jobs()
+    assert len({place(Path("x"), job) for job in every}) == len(every)
+    assert sum(len(job.patterns) for job in every) == 2 * 3 * len(patterns)
 
 
 def test_a_job_says_what_it_is():

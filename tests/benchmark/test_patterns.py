@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cm2.benchmark.patterns import OBSERVED, Pattern, apply
+from cm2.benchmark.patterns import OBSERVED, RULES, Pattern, apply
 from cm2.samples.worlds import make_world, remove
 
 
@@ -36,6 +36,16 @@ def test_the_rate_is_the_share_of_what_may_go(rule, rate, world):
         np.testing.assert_array_equal(block[kept], X[name][kept])
 
 
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_as_many_sensors_of_each_row_go_and_never_the_first(rate):
+    X = {f"m{k}": np.ones((500, 1)) for k in range(37)}
+    found = gone(Pattern("sensors", rate).removed_from(X, 0))
+    assert not found[:, 0].any()
+    assert set(found.sum(axis=1)) == {round(36 * rate)}
+    # Each goes equally often: four standard errors of a share of 500 rows.
+    assert found[:, 1:].mean(axis=0) == pytest.approx(rate, abs=4 * np.sqrt(0.25 / 500))
+
+
 def test_whole_modalities_are_gone_from_all_rows():
     X, _ = make_world("shared", 500, 3)
     after = gone(Pattern("whole", 0.5).removed_from(X, 1))
@@ -62,6 +72,16 @@ def test_rules_look_at_what_they_say():
     assert apart(unseen[:, 1], mean["a"]) < 0.15
 
 
+@pytest.mark.filterwarnings("error")
+def test_columns_without_a_value_tell_nothing():
+    rng = np.random.default_rng(0)
+    X = {name: rng.normal(size=(200, 3)) for name in ("a", "b")}
+    empty = {name: np.hstack([block, np.full((200, 1), np.nan)]) for name, block in X.items()}
+    for rule in RULES:
+        plain, more = (gone(Pattern(rule, 0.5).removed_from(x, 0)) for x in (X, empty))
+        np.testing.assert_array_equal(plain, more)
+
+
 def test_only_the_rows_that_are_meant_lose_something(world):
     X = world
     before = gone(X)
@@ -74,6 +94,14 @@ def test_only_the_rows_that_are_meant_lose_something(world):
     ours, theirs = (gone(apply(both, place, X, 0)) for place in ("train", "test"))
     assert not np.array_equal(ours, theirs), "not the same draw for both"
     np.testing.assert_array_equal(gone(apply(both, "test", X, 0)), theirs)
+
+
+def test_what_removes_the_same_from_training_rows_is_one_pattern_there():
+    for rule in RULES:
+        assert Pattern(rule, 0.5).at("train") == OBSERVED
+        assert Pattern(rule, 0.5, "train").at("test") == OBSERVED
+        assert Pattern(rule, 0.5, "both").at("train") == Pattern(rule, 0.5, "train").at("train")
+    assert Pattern("random", 0.5, "both").at("train") != Pattern("random", 0.3, "both").at("train")
 
 
 def test_names_and_refusals(world):

@@ -1,11 +1,15 @@
 """Data sets: whole, parted by patient, and nothing of a test row in what is learned."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from functools import cache
 
 import numpy as np
 import pytest
 
 from cm2.benchmark.studies import STUDIES, Given, Study
+from cm2.benchmark.studies.mimic4 import Generated
+from cm2.benchmark.studies.prepared import COMPONENTS
 from cm2.clinical.prepare.errors import TableError
 from cm2.core.errors import InputError
 
@@ -13,6 +17,9 @@ SIZES = {
     "digits": (1797, 10, 4),
     "eicu": (1292, 2, 7),
     "eicu-hourly": (1293, 2, 9),
+    "eicu-regions": (1293, 2, 9),
+    "mimic4-generated": (104, 2, 3),
+    "p12": (7990, 2, 37),
     "physionet2012": (4000, 2, 11),
     "physionet2012-ab": (8000, 2, 11),
     "rosmap": (245, 2, 3),
@@ -22,17 +29,20 @@ SIZES = {
 """Rows, classes and modalities; a world has 2,400 rows for each of 20 seeds."""
 
 
-@pytest.fixture
-def opened(request: pytest.FixtureRequest) -> Callable[[str], Study]:
-    """Opens a data set; one that needs a folder skips where there are no data."""
+@pytest.fixture(scope="module")
+def opened(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Study]]:
+    """Opens a data set, once; one that needs a folder skips where there are no data."""
 
+    @cache
     def study(name: str) -> Study:
         kind = STUDIES[name]
         if not kind.folder:
             return kind()
         return kind(request.getfixturevalue("data_home") / kind.folder)
 
-    return study
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Generated, "patients", 120)
+        yield study
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -50,7 +60,7 @@ def test_splits_share_no_patient_and_blocks_fit_the_rows(name, opened):
     assert {len(block) for block in blocks.values()} == {rows}
     assert study.present().any(axis=1).all()
     # A ratio of zero means that splits are no parts of the same rows.
-    ratio = len(first.test) / len(first.train)
+    ratio = np.mean([len(test) / len(train) for train, test in map(study.split, range(4))])
     fixed = study.test_to_train == 0
     assert fixed or study.test_to_train == pytest.approx(ratio, rel=0.1)
 
@@ -59,6 +69,49 @@ def test_the_five_folds_of_eicu_part_the_patients(opened):
     study = opened("eicu-hourly")
     tests = [study.split(seed).test for seed in range(5)]
     np.testing.assert_array_equal(np.sort(np.concatenate(tests)), np.arange(len(study.y)))
+
+
+def test_each_region_of_eicu_is_predicted_by_the_others(opened):
+    study = opened("eicu-regions")
+    region = study._stays["region"].to_numpy()
+    assert study.regions == ("Midwest", "Northeast", "South", "West")
+    for seed, name in enumerate(study.regions):
+        train, test = study.split(seed)
+        assert set(region[test]) == {name}
+        assert (region[test] == name).sum() == (region == name).sum()
+        assert name not in set(region[train])
+    np.testing.assert_array_equal(study.split(4).test, study.split(0).test)
+
+
+def test_a_sensor_of_p12_that_was_never_read_is_absent(opened):
+    study = opened("p12")
+    first, *sensors = study.modalities
+    assert (first, len(sensors)) == ("static", 36)
+    blocks, present = study.blocks(np.arange(0)), study.present()
+    assert present[:, 0].all()
+    assert present[:, 1:].any(axis=1).all()
+    for name, there in zip(sensors, present[:, 1:].T, strict=True):
+        first, last, least, greatest, mean, count = blocks[name][there].T
+        assert (count >= 1).all()
+        assert ((least <= mean + 1e-9) & (mean <= greatest + 1e-9)).all()
+        for end in (first, last):
+            assert ((end == least) | (end == greatest) | (count > 2)).all()
+    assert len(study.split(0).test) == round(0.1 * len(study.y))
+
+
+def test_what_pictures_and_documents_become_is_learned_on_training_rows(opened):
+    study = deepcopy(opened("mimic4-generated"))
+    train = study.split(0).train
+    blocks = study.blocks(train)
+    assert {name: block.shape[1] for name, block in blocks.items()}["cxr"] == COMPONENTS
+    rest = np.setdiff1d(np.arange(len(study.y)), train)
+    shown = study.present()[:, 1]
+    pixels = study._made["cxr"].args[0]
+    pixels[rest[shown[rest]]] = 255.0
+    again = study.blocks(train)
+    np.testing.assert_array_equal(again["cxr"][train], blocks["cxr"][train])
+    assert not np.array_equal(again["cxr"][rest], blocks["cxr"][rest], equal_nan=True)
+    np.testing.assert_array_equal(np.isnan(blocks["cxr"]).all(axis=1), ~shown)
 
 
 def test_the_users_own_arrays_are_a_study():

@@ -9,6 +9,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from cm2.estimators.baselines import Concatenated, Imputed, LateFusion, Rival, Stacking
+from cm2.estimators.copula_imputation import CopulaImputed
+from cm2.estimators.multimodal_vae import MultimodalVAE
 from cm2.estimators.tuning import Fill, tune
 from cm2.samples.worlds import make_world, remove
 
@@ -18,12 +20,14 @@ QUICK = {
     "stacking": Stacking(),
     "linear": Concatenated("linear"),
     "imputed": Imputed(),
+    "autoencoder": MultimodalVAE(max_epochs=20),
 }
 ALL = {
     **QUICK,
     "late, forest": LateFusion("forest"),
     "boosting": Concatenated("boosting"),
     "forest": Concatenated("forest"),
+    "copula-imputed": CopulaImputed(),
 }
 
 

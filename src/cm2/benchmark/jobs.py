@@ -109,7 +109,8 @@ def run(
 ) -> Done:
     """Fits a method once and predicts the test rows under each pattern.
 
-    Test rows come in no other way, and all patterns remove the same from the training rows.
+    Test rows come in no other way, and all patterns remove the same from the training rows. A
+    modality that no training row is left with is shown to no method, in test rows neither.
 
     Args:
         study: The data.
@@ -131,12 +132,14 @@ def run(
     start = time.perf_counter()
     with limited(limit):
         given = apply(patterns[0], "train", learned, budget.seed)
+        given = {name: x for name, x in given.items() if present({name: x}).any()}
         made.fit(given, study.y[train], groups=study.groups[train])
     fitted = time.perf_counter()
     probability, missing = {}, {}
     for pattern in patterns:
         X = apply(pattern, "test", asked, budget.seed)
-        probability[pattern] = np.asarray(made.predict_proba(X), dtype=float)
+        shown = {name: X[name] for name in given}
+        probability[pattern] = np.asarray(made.predict_proba(shown), dtype=float)
         missing[pattern] = (~present(X)).sum(axis=1)
     each = (time.perf_counter() - fitted) / len(patterns)
     return Done(test, probability, missing, fitted - start, each, made)

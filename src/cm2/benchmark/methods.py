@@ -1,4 +1,8 @@
-"""The methods that are compared: CM² and its rivals, by the name under which they are shown."""
+"""The methods that are compared: CM² and its rivals, by the name under which they are shown.
+
+All networks, CM²'s own among them, get what :data:`ALIKE` says. What is their own has the sizes of
+their classes' defaults.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,8 @@ from numpy import ndarray
 
 from cm2.estimators.baselines import Concatenated, Imputed, LateFusion, Stacking
 from cm2.estimators.classifier import CM2Classifier
+from cm2.estimators.copula_imputation import CopulaImputed
+from cm2.estimators.multimodal_vae import MultimodalVAE
 
 
 @runtime_checkable
@@ -67,6 +73,59 @@ def _cm2(**options: Any) -> Callable[[Budget], Fits]:
 def _network(name: str) -> Callable[[Budget], Fits]:
     return _cm2(head="fusion", network=name)
 
+
+ALIKE = (
+    "Every network has the same encoders (a small one a modality, started at random), embeddings "
+    "of 16 coordinates, optimiser, rate, batches, largest number of passes and patience on "
+    "held-out training rows, and is the mean of three, each trained without a third of the rows. "
+    "None is searched over; whatever is no network picks its strength by cross-validated log loss."
+)
+"""What methods have in common, for the page."""
+
+NETWORKS = (
+    ("MedFuse", "medfuse", "Hayat et al. 2022: an LSTM over the embeddings that are there", 12),
+    ("MMTM", "mmtm", "Joze et al. 2020: embeddings rescale each other", 10),
+    ("DAFT", "daft", "Poelsterl et al. 2021: the others shift and scale the first modality", 6),
+    ("Unified", "unified", "Hayat et al. 2021: one classifier for complete rows, else one each", 9),
+    ("DrFuse", "drfuse", "Yao et al. 2024: shared and distinct parts, attention by class", 18),
+    ("LSMT", "lsmt", "Khader et al. 2023: one Transformer over all that is there", 28),
+    (
+        "Interleaved",
+        "interleaved",
+        "Zhang et al. 2023: modalities attend to themselves and to the others in turn",
+        50,
+    ),
+    (
+        "missing token",
+        "missing-token",
+        "a Transformer over modalities, with a learned token where one is missing",
+        14,
+    ),
+    (
+        "modality dropout",
+        "modality-dropout",
+        "Neverova et al. 2016: a hidden layer, of which training hides whole modalities",
+        7,
+    ),
+    (
+        "M3Care",
+        "m3care",
+        "Zhang et al. 2022: what is missing is gathered from similar patients",
+        45,
+    ),
+    ("SMIL", "smil", "Ma et al. 2021: priors for what is missing, by meta-learning", 22),
+    (
+        "ShaSpec",
+        "shaspec",
+        "Wang et al. 2023: features shared by modalities, and specific ones",
+        10,
+    ),
+    ("MUSE", "muse", "Wu et al. 2024: a graph of patients and modalities", 35),
+    ("HEALNet", "healnet", "Hemker et al. 2024: latent vectors read what is there in turn", 120),
+    ("Flex-MoE", "flex-moe", "Yun et al. 2024: experts for each combination of modalities", 44),
+    ("UMSE", "umse", "Lee et al. 2023: layers a modality that share a few bottlenecks", 75),
+)
+"""Networks of others: name, that of ``CM2Classifier(network=..)``, what, and seconds."""
 
 POOLED = "CM², pooled heads"
 LATE_FUSION = "late fusion"
@@ -159,10 +218,21 @@ METHODS: dict[str, Method] = {
         "the same, geometric mean",
         seconds=10,
     ),
-    "MedFuse": Method(
-        _network("medfuse"),
-        "Hayat et al. 2022: an LSTM over embeddings, a learned one where one is missing",
-        seconds=12,
+    "copula-imputed boosting": Method(
+        lambda budget: CopulaImputed(random_state=budget.seed),
+        "gradient boosting on all features, gaps filled by a Gaussian copula of all columns "
+        "(Zhao and Udell 2020)",
+        seconds=60,
     ),
+    "multimodal VAE": Method(
+        lambda budget: MultimodalVAE(max_epochs=budget.epochs, random_state=budget.seed),
+        "Wu and Goodman 2018: logistic regression on the posterior mean of one autoencoder, of 16 "
+        "coordinates and as many passes as the networks, whose experts are multiplied",
+        seconds=10,
+    ),
+    **{
+        name: Method(_network(network), about, seconds=seconds)
+        for name, network, about, seconds in NETWORKS
+    },
 }
 """Every method; a new one is one entry."""

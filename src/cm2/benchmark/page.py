@@ -10,7 +10,7 @@ import pandas as pd
 
 from cm2.benchmark import results
 from cm2.benchmark.folder import Job
-from cm2.benchmark.methods import POOLED
+from cm2.benchmark.methods import ALIKE, POOLED
 from cm2.benchmark.results import COMPARED, SLOPE, Cell
 from cm2.benchmark.run import Settings
 from cm2.evaluation import bootstrap, calibrated, report
@@ -148,7 +148,7 @@ def _how(table: pd.DataFrame, settings: Settings, cells: Sequence[Cell]) -> repo
     if faults:
         tables.append(report.Table("Without predictions", report.pairs(faults, ("fit", "why"))))
     limit = "none" if settings.limit is None else f"{settings.limit:g} s a fit"
-    text = [f"Time limit: {limit}. Passes of a network: at most {settings.epochs}."]
+    text = [f"Time limit: {limit}. Passes of a network: at most {settings.epochs}.", ALIKE]
     return report.Section("How it was run", text, tables)
 
 

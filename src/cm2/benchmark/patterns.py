@@ -19,7 +19,7 @@ from cm2.samples.worlds import remove
 Blocks: TypeAlias = Mapping[str, Float[ndarray, "n _"]]
 Chance: TypeAlias = Float[ndarray, "n modality"]
 
-RULES = ("random", "whole", "seen", "unseen")
+RULES = ("random", "whole", "sensors", "seen", "unseen")
 
 
 class Pattern(NamedTuple):
@@ -27,13 +27,14 @@ class Pattern(NamedTuple):
 
     Attributes:
         rule: ``"random"``, each modality of a row alone; ``"whole"``, the same modalities of all
-            rows; ``"seen"``, by the level of the first modality, which stays (missing at random);
+            rows; ``"sensors"``, as many of each row, drawn for it, but never the first;
+            ``"seen"``, by the level of the first modality, which stays (missing at random);
             ``"unseen"``, by the level of the modality that goes (missing not at random).
         rate: Expected share of the modalities, of those that may go.
         where: Which rows: ``"test"``, ``"train"`` or ``"both"``.
     """
 
-    rule: Literal["random", "whole", "seen", "unseen"] = "random"
+    rule: Literal["random", "whole", "sensors", "seen", "unseen"] = "random"
     rate: float = 0.0
     where: Literal["test", "train", "both"] = "test"
 
@@ -45,6 +46,7 @@ class Pattern(NamedTuple):
         how = {
             "random": "at random",
             "whole": "whole modalities",
+            "sensors": "of the sensors left out",
             "seen": "by what is seen (MAR)",
             "unseen": "by what goes (MNAR)",
         }[self.rule]
@@ -68,8 +70,10 @@ class Pattern(NamedTuple):
         return remove(X, _CHANCES[self.rule](X, self.rate, rng), rng)
 
     def at(self, place: Literal["test", "train"]) -> Pattern:
-        """What is left of the pattern for one kind of rows."""
-        return self if self.where in (place, "both") else self._replace(rate=0.0)
+        """What is left of the pattern for one kind of rows; equal where the same is removed."""
+        if self.rate == 0 or self.where not in (place, "both"):
+            return Pattern()
+        return self._replace(where=place)
 
 
 OBSERVED = Pattern()
@@ -87,6 +91,13 @@ def _whole(X: Blocks, rate: float, rng: np.random.Generator) -> Chance:
     return np.tile(gone, (_rows(X), 1))
 
 
+def _sensors(X: Blocks, rate: float, rng: np.random.Generator) -> Chance:
+    """Ones for a share of the modalities after the first, other ones in each row."""
+    order = rng.random((_rows(X), len(X) - 1)).argsort(axis=1)
+    gone = order.argsort(axis=1) < round(rate * order.shape[1])
+    return np.concatenate([np.zeros((len(gone), 1)), gone], axis=1)
+
+
 def _seen(X: Blocks, rate: float, rng: np.random.Generator) -> Chance:
     """The higher the first modality is, the likelier the others go."""
     chance = np.tile(_likelier(_level(next(iter(X.values()))), rate)[:, None], (1, len(X)))
@@ -102,6 +113,7 @@ def _unseen(X: Blocks, rate: float, rng: np.random.Generator) -> Chance:
 _CHANCES: dict[str, Callable[[Blocks, float, np.random.Generator], Chance]] = {
     "random": _random,
     "whole": _whole,
+    "sensors": _sensors,
     "seen": _seen,
     "unseen": _unseen,
 }
@@ -118,6 +130,7 @@ def _level(block: Float[ndarray, "n _"]) -> Float[ndarray, " n"]:
     if not there.any():
         return found
     seen = block[there]
+    seen = seen[:, ~np.isnan(seen).all(axis=0)]
     mean, deviation = np.nanmean(seen, axis=0), np.nanstd(seen, axis=0)
     apart = np.nan_to_num((seen - mean) / np.where(deviation > 0, deviation, np.inf))
     direction = np.linalg.svd(apart.T @ apart)[0][:, 0]

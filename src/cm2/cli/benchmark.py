@@ -25,7 +25,7 @@ def benchmark(
     first stopped, and makes tables and the page again.
 
     Args:
-        suite: ``quick``, ``tables`` or ``open``.
+        suite: ``quick``, ``tables``, ``p12`` or ``open``.
         out: Folder to write to.
         data: Folders of data sets, as NAME=DIR; without them those in CM2_DATA_HOME.
         only: Data sets of the suite; all of them if none is named.

@@ -30,7 +30,7 @@ def prepare(
     seed: int = 0,
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15),
     splits: Path | None = None,
-    splits_from: Literal["mimic3-benchmarks", "medfuse"] | None = None,
+    splits_from: Literal["mimic3-benchmarks", "medfuse", "carebench"] | None = None,
     lists: Path | None = None,
     split_by: Literal["hospital", "region", "year", "anchor_year_group"] | None = None,
     notes: Path | None = None,

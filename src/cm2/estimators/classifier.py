@@ -19,7 +19,6 @@ from numpy import ndarray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils import check_random_state
-from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cm2.core import persistence
@@ -219,7 +218,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         kept = np.flatnonzero(weight > 0)
         together = assembly.learns_together(params)
         codes, self.classes_ = targets.encoded(labels[kept], constant=together)
-        weight = self._weighted(weight[kept], codes)
+        weight = targets.weighted(weight[kept], codes, self.classes_, self.class_weight)
         if groups is not None:
             groups = targets.checked_groups(groups, rows)[kept]
         if reader is None:
@@ -240,7 +239,10 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         held = assembly.held(validation, self.reader_, self.classes_, codes.shape[1:])
         parts = [(codes, weight)]
         if codes.ndim > 1:
-            parts = [(column, self._weighted(weight, column)) for column in codes.T]
+            weighted = partial(
+                targets.weighted, classes=self.classes_, class_weight=self.class_weight
+            )
+            parts = [(column, weighted(weight, column)) for column in codes.T]
         priors = [class_prior(*part, len(self.classes_)) for part in parts]
         self.prior_ = np.stack(priors) if codes.ndim > 1 else priors[0]
         self.head_: Head | list[Head]
@@ -342,22 +344,14 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return drawn if draws else np.asarray(drawn[0])
 
     def save(
-        self,
-        path: str | Path,
-        *,
-        reference: bool = True,
-        facts: Mapping[str, Any] | None = None,
+        self, path: str | Path, *, reference: bool = True, facts: Mapping[str, Any] | None = None
     ) -> Path:
         """Writes the fitted model to one file, without any of the training data.
 
-        Args:
-            path: The file.
-            reference: Whether networks that read other patients (``"m3care"``, ``"muse"``) keep
-                theirs, at most 512 embeddings of training rows each, the one exception, of which
-                ``persistence.facts`` says how many there are; without, they predict each row from
-                itself.
-            facts: What ``persistence.facts`` shall say of the file, beside versions, such as where
-                the data are from.
+        With ``reference``, networks that read other patients (``"m3care"``, ``"muse"``) keep
+        theirs, at most 512 embeddings of training rows each, the one exception, of which
+        ``persistence.facts`` says how many there are; without, they predict each row from itself.
+        It also says ``facts``, such as where the data are from.
         """
         check_is_fitted(self, "head_")
         model = self if reference else copy.deepcopy(self)
@@ -404,10 +398,3 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "head_")
         self._check_array(X, reset=False)
         return self.frozen_.read(self.reader_.blocks(X, present))
-
-    def _weighted(self, weight: Float[ndarray, " n"], codes: ndarray) -> Float[ndarray, " n"]:
-        """Weights of samples, those of their classes among them if they have but one."""
-        if self.class_weight is not None and codes.ndim == 1:
-            weight = weight * compute_sample_weight(self.class_weight, self.classes_[codes])
-        # Heads have priors and penalties worth so many rows; only relative weights should matter.
-        return np.asarray(weight / weight.mean())

@@ -74,6 +74,30 @@ def test_lists_of_stays_tell_the_patients_too(tmp_path: Path) -> None:
     assert lists.read("mimic3-benchmarks", tmp_path, "mimic3") == (parts, None)
 
 
+def test_a_fold_of_carebench_is_three_tables_of_stays(tmp_path: Path) -> None:
+    # Their lists of X-rays hold commas and quotes.
+    cxrs = "\"[('a', Timestamp('2150-01-01')), ('b', Timestamp('2150-01-02'))]\""
+    files = {
+        "stays_train.csv": f"stay_id,subject_id,valid_cxrs\n1,7,{cxrs}\n2,7,[]\n",
+        "stays_val.csv": "stay_id,subject_id,valid_cxrs\n3,8,[]\n",
+        "stays_test.csv": "stay_id,subject_id,valid_cxrs\n4,9,[]\n",
+    }
+    write(tmp_path, files)
+    assert lists.read("carebench", tmp_path, "mimic4") == (
+        {7: "train", 8: "validation", 9: "test"},
+        None,
+    )
+    write(tmp_path, {"stays_test.csv": "stay_id,subject_id\n4,8\n"})
+    with pytest.raises(TableError, match="1 patients stand in the lists of two parts"):
+        lists.read("carebench", tmp_path, "mimic4")
+    write(tmp_path, {"stays_test.csv": "stay_id,subject_id\n4,\n5,x\n"})
+    with pytest.raises(TableError, match="2 stays have no number of a patient"):
+        lists.read("carebench", tmp_path, "mimic4")
+    (tmp_path / "stays_val.csv").unlink()
+    with pytest.raises(MissingError, match=r"not all of stays_train\.csv.*/stays_val\.csv$"):
+        lists.read("carebench", tmp_path, "mimic4")
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [
@@ -200,7 +224,7 @@ def test_two_ways_to_split_are_refused(raw: Path, tmp_path: Path) -> None:
     with pytest.raises(TableError, match="--split-by and --splits-from are two ways"):
         Options(splits_from="medfuse", split_by="anchor_year_group")
     with pytest.raises(
-        TableError, match="splits_from must be None or mimic3-benchmarks or medfuse"
+        TableError, match="splits_from must be None or mimic3-benchmarks or medfuse or carebench"
     ):
         Options(splits_from="mimic-cxr")
     with pytest.raises(TableError, match="physionet2012 has no use for --lists"):

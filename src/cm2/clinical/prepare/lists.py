@@ -1,9 +1,11 @@
-"""Published lists of who is in which part: those of the MIMIC-III benchmark, and MedFuse's.
+"""Published lists of who is in which part: the MIMIC-III benchmark's, MedFuse's, CareBench's.
 
 Harutyunyan et al. (2019) publish for MIMIC-III, and Hayat et al. (2022, MedFuse) for MIMIC-IV, a
 list of patients with a 1 for those of the test set, and another of the rest with a 1 for those of
 validation. Their programs then write a list of stays for each part of a task. Either is read, from
-a checkout of the repository or a folder of the lists alone.
+a checkout of the repository or a folder of the lists alone. CareBench (Yin et al. 2026, When does
+multimodal learning help in healthcare?, https://arxiv.org/abs/2602.23614) has lists of stays alone,
+three for each of five folds, as its program writes them.
 """
 
 from __future__ import annotations
@@ -13,29 +15,44 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
+
 from cm2.clinical.prepare.errors import MissingError, TableError
-from cm2.clinical.prepare.splits import Given
+from cm2.clinical.prepare.splits import Given, texts
 
 __all__ = ["PUBLISHED", "read"]
 
 
 class Published(NamedTuple):
-    """Lists of patients.
+    """Lists of patients, or of stays.
 
     Attributes:
         source: Whose patients they are of.
-        test: Name of the list of the test set.
-        validation: Name of the list of validation.
+        stays: Names of the lists of stays of each part.
+        test: Name of the list of patients of the test set; "" where there are no such lists.
+        validation: Name of that of validation.
     """
 
     source: str
-    test: str
-    validation: str
+    stays: Mapping[str, str]
+    test: str = ""
+    validation: str = ""
 
+
+STAYS = {
+    "train": "train_listfile.csv",
+    "validation": "val_listfile.csv",
+    "test": "test_listfile.csv",
+}
+"""Lists of the stays of a task, as the programs of the benchmark and of MedFuse write them."""
+
+FOLD = {"train": "stays_train.csv", "validation": "stays_val.csv", "test": "stays_test.csv"}
+"""Tables of the stays of a fold, as the program of CareBench writes them."""
 
 PUBLISHED: Mapping[str, Published] = {
-    "mimic3-benchmarks": Published("mimic3", "testset.csv", "valset.csv"),
-    "medfuse": Published("mimic4", "testset_iv.csv", "valset_iv.csv"),
+    "mimic3-benchmarks": Published("mimic3", STAYS, "testset.csv", "valset.csv"),
+    "medfuse": Published("mimic4", STAYS, "testset_iv.csv", "valset_iv.csv"),
+    "carebench": Published("mimic4", FOLD),
 }
 
 PLACES = (
@@ -48,13 +65,6 @@ PLACES = (
 )
 """Where the lists of patients lie in a checkout."""
 
-STAYS = {
-    "train": "train_listfile.csv",
-    "validation": "val_listfile.csv",
-    "test": "test_listfile.csv",
-}
-"""Lists of the stays of a task, as the programs of both write them."""
-
 STAY = re.compile("([0-9]+)_episode[0-9]+_timeseries[.]csv,")
 
 
@@ -66,7 +76,8 @@ def read(name: str, folder: Path, source: str) -> Given:
 
     Args:
         name: Whose lists, see `PUBLISHED`.
-        folder: A checkout, or a folder of the lists of patients or of a task's lists of stays.
+        folder: A checkout, or a folder of the lists of patients or of a task's (or a fold's) lists
+            of stays.
         source: The data set to be split.
 
     Raises:
@@ -78,25 +89,28 @@ def read(name: str, folder: Path, source: str) -> Given:
         raise TableError(f"the lists of {name} are of patients of {published.source}, not {source}")
     if not folder.is_dir():
         raise MissingError(f"{folder}: no such folder of lists")
+    stays = {part: folder / file for part, file in published.stays.items()}
     patients = {
         part: next((path for path in _places(folder, file) if path.is_file()), None)
         for part, file in (("test", published.test), ("validation", published.validation))
+        if file
     }
-    stays = {part: folder / file for part, file in STAYS.items()}
-    if patients["test"] and patients["validation"]:
-        test, validation = _flagged(patients["test"]), _flagged(patients["validation"])
-        listed = {
-            "test": {subject for subject, flag in test.items() if flag},
-            "validation": {subject for subject, flag in validation.items() if flag},
-        }
-        listed["train"] = (test.keys() | validation.keys()) - listed["test"] - listed["validation"]
+    test, validation = patients.get("test"), patients.get("validation")
+    if test and validation:
+        flagged = {"test": _flagged(test), "validation": _flagged(validation)}
+        listed = {part: {who for who, flag in of.items() if flag} for part, of in flagged.items()}
+        listed["train"] = set().union(*flagged.values()) - listed["test"] - listed["validation"]
         return Given(_disjoint(listed, folder), "train")
     if all(path.is_file() for path in stays.values()):
         return Given(_disjoint({part: _of_stays(path) for part, path in stays.items()}, folder))
-    wanted = published.validation if patients["test"] else published.test
+    wanted = published.validation if test else published.test
+    first = wanted or next(path.name for path in stays.values() if not path.is_file())
+    neither = (
+        f"neither {published.test} and {published.validation} nor " if wanted else "not all of "
+    )
     raise MissingError(
-        f"{folder}: neither {published.test} and {published.validation} nor"
-        f" {', '.join(STAYS.values())} are there; the first path tried was {folder / wanted}"
+        f"{folder}: {neither}{', '.join(published.stays.values())} are there; the first path tried"
+        f" was {folder / first}"
     )
 
 
@@ -118,10 +132,18 @@ def _flagged(path: Path) -> dict[int, bool]:
 
 
 def _of_stays(path: Path) -> set[int]:
-    """Reads the patients of a list of stays."""
+    """Reads the patients of a list of stays: from their names, or a column of patients."""
     header, *lines = _text(path).splitlines() or [""]
-    if header.split(",")[0].strip() != "stay":
-        raise TableError(f"{path}: a list of stays begins with the column stay")
+    names = [name.strip() for name in header.split(",")]
+    if "subject_id" in names:
+        subjects = pd.to_numeric(texts(path, "stays")["subject_id"], errors="coerce")
+        if lost := int(subjects.isna().sum()):
+            raise TableError(f"{path}: {lost} stays have no number of a patient")
+        return set(subjects.astype("int64"))
+    if names[0] != "stay":
+        raise TableError(
+            f"{path}: a list of stays begins with the column stay, or has one subject_id"
+        )
     stays = [STAY.match(line) for line in lines]
     if lost := sum(stay is None for stay in stays):
         raise TableError(f"{path}: {lost} stays are not written as SUBJECT_episodeN_timeseries.csv")
