@@ -146,3 +146,15 @@ def rewrite_manifest(root: Path, **entries: object) -> None:
     """Changes entries of the manifest, and its checksums to those of the files as they are."""
     content = json.loads((root / "manifest.json").read_text()) | {"files": manifest.checksums(root)}
     (root / "manifest.json").write_text(json.dumps(content | entries))
+
+
+def drop(root: Path, name: str) -> None:
+    """Makes a folder one that knows nothing of a modality, as of a site without the device."""
+    content = json.loads((root / "manifest.json").read_text())
+    facts = content["modalities"].pop(name)
+    for file in {facts["file"], facts.get("index", facts["file"])}:
+        (root / file).unlink()
+    stays = pd.read_parquet(root / "stays.parquet").drop(columns=f"has_{name}")
+    stays.to_parquet(root / "stays.parquet")
+    (root / "manifest.json").write_text(json.dumps(content))
+    rewrite_manifest(root)

@@ -206,6 +206,19 @@ def test_there_is_one_call_of_the_trainer_and_one_format_of_a_model():
     assert kept == ["cm2.estimators.classifier"]
 
 
+def test_samples_are_read_in_one_place():
+    """One reader; scales are fitted, and vocabularies learned, by what reads a kind of modality."""
+    readers = [name_of(path) for path in MODULES if "def fit_blocks(" in path.read_text()]
+    assert readers == ["cm2.samples.inputs"]
+    learners = {where for path in MODULES for where in calls(path, r"vocabulary\.learn")}
+    assert learners == {"cm2.samples.kinds.text"}
+    scaling = "cm2.samples.scaling"
+    fitters = {where for path in MODULES for where in calls(path, r"Columns|scaler")} - {scaling}
+    assert {where.rpartition(".")[0] for where in fitters - {"cm2.estimators.heads.frozen"}} == {
+        "cm2.samples.kinds"
+    }
+
+
 def test_public_names_resolve():
     assert {"CM2", "CM2Classifier", "CopulaJoint", "copulas", "marginals"} <= set(cm2.__all__)
     for name in cm2.__all__:

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 import skops.io
 from sklearn.linear_model import LogisticRegression
 
 from cm2 import CM2Classifier
+from cm2.core import persistence
 
 pytestmark = pytest.mark.usefixtures("small_models")
 
@@ -290,6 +292,19 @@ def test_other_formats_are_refused(
     path = rewritten(saved, tmp_path / "model.cm2", **{"cm2.json": header})
     with pytest.raises(ValueError, match=message):
         CM2Classifier.load(path)
+
+
+def test_facts_say_what_wrote_the_file_and_what_is_added(saved: Path, tmp_path: Path) -> None:
+    """Also where the versions that wrote it may be why it cannot be read."""
+    model = CM2Classifier.load(saved)
+    found = persistence.facts(model.save(tmp_path / "model.cm2", facts={"site": "A", "format": 0}))
+    assert found == persistence.facts(saved) | {"site": "A"}
+    assert found["versions"]["scikit-learn"] == sklearn.__version__
+    found["versions"]["scikit-learn"] = "0.1"
+    changed = {"cm2.json": json.dumps(found).encode(), "schema.json": b"{}"}
+    other = rewritten(saved, tmp_path / "other.cm2", **changed)
+    with pytest.raises(ValueError, match=r"damaged; it was written with scikit-learn 0.1 \(here"):
+        CM2Classifier.load(other)
 
 
 def test_the_file_has_no_predictions_of_training_rows(tmp_path: Path) -> None:

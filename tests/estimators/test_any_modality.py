@@ -93,6 +93,19 @@ def test_a_row_alone_is_as_in_a_cohort(pooled: CM2Classifier) -> None:
         np.testing.assert_allclose(pooled.predict_proba(S[[row]])[0], whole[row], atol=1e-5)
 
 
+def test_threads_change_no_prediction(pooled: CM2Classifier) -> None:
+    many = S[np.tile(np.arange(ROWS), 12)]
+    found = []
+    before = torch.get_num_threads()
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        try:
+            found.append(pooled.predict_proba(many))
+        finally:
+            torch.set_num_threads(before)
+    np.testing.assert_allclose(found[1], found[0], atol=1e-5)
+
+
 def test_a_modality_that_is_not_given_is_missing(pooled: CM2Classifier) -> None:
     some = {name: X[name] for name in ("labs", "notes")}
     gone = some | {"vitals": [None] * ROWS, "xray": [None] * ROWS}

@@ -15,10 +15,10 @@ import yaml
 
 from cm2 import CM2Classifier, Samples, cli
 from cm2.core.errors import InputError
-from cm2.experiments import config, results, run
+from cm2.experiments import config, heads, results, run
 from cm2.experiments.config import ConfigError
 from cm2.experiments.predictions import Predictions
-from prepared_folder import make_folder, rewrite_manifest
+from prepared_folder import drop, make_folder, rewrite_manifest
 from small_models import shrink
 
 FIRST = 7_340_000
@@ -200,6 +200,44 @@ def test_several_labels(tmp_path: Path) -> None:
         run.evaluate(tmp_path / "run", root=other)
 
 
+def test_another_site_may_lack_modalities_and_none_is_removed_there(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The experiment removes half of its own; new patients are predicted by all that is known."""
+    out, names = tmp_path / "run", ["series", "vitals", "cxr"]
+    root = make_folder(tmp_path / "data", 60)
+    data = {"modalities": names[:2], "missing_rate": 0.5}
+    run.train(config.load(write(tmp_path, root, head="joint", data=data, encoders={})), out)
+    model = CM2Classifier.load(out / "model.cm2")
+    other = make_folder(tmp_path / "other", 30, seed=5, first=1000)
+
+    def predicted(known: list[str]) -> None:
+        asked, found = run.predict(out, other)
+        there = Samples.open(other, known)
+        np.testing.assert_array_equal(asked.samples.present, there.present)
+        np.testing.assert_array_equal(found.probability, model.predict_proba(there))
+        assert run.evaluate(out, root=other, replicates=9)["rows"] == len(there)
+
+    predicted(names[:2])
+    whole = Samples.open(root, names[:2])
+    assert run.predict(out, root)[0].samples.present.sum() < whole.present.sum()
+    drop(other, "cxr")
+    assert not caplog.messages
+    drop(other, "vitals")
+    predicted(names[:1])
+    assert "has no modality 'vitals': it is missing for all stays" in caplog.text
+    drop(other, "series")
+    with pytest.raises(InputError, match="no modality 'series'"):
+        run.predict(out, other)
+    paired = tmp_path / "paired"
+    data = {"modalities": names[:2], "setting": "paired"}
+    run.train(config.load(write(tmp_path, root, head="joint", data=data, encoders={})), paired)
+    bare = make_folder(tmp_path / "bare", 30, seed=5, first=1000)
+    drop(bare, "vitals")
+    with pytest.raises(InputError, match="no modality 'vitals'"):
+        run.predict(paired, bare)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -235,6 +273,9 @@ def test_what_is_not_given_is_as_in_the_classifier(tmp_path: Path) -> None:
     assert found.dim == plain.embedding_dim
     assert found.model["copula"] == plain.copula
     assert found.training["lr"] == plain.learning_rate
+    assert not heads.classifier(found).presence
+    told = config.parse({**tree, "head": {"kind": "experts", "presence": True}})
+    assert heads.classifier(told).presence
     assert config.parse({**tree, "training": {"accelerator": "gpu"}}).training["accelerator"] == (
         "gpu"
     )

@@ -66,7 +66,9 @@ def evaluate(
     """
     from cm2.experiments import run as runs
 
-    _show(runs.evaluate(run, root=data, split=split, replicates=replicates))
+    with _heard():
+        result = runs.evaluate(run, root=data, split=split, replicates=replicates)
+    _show(result)
 
 
 def predict(
@@ -90,7 +92,8 @@ def predict(
     from cm2.experiments import run as runs
 
     write = runs.write_meds if meds else runs.write_predictions
-    write(run, data, out, split=split)
+    with _heard():
+        write(run, data, out, split=split)
 
 
 def embed(run: Path, *, data: Path, modality: str) -> None:
@@ -103,7 +106,8 @@ def embed(run: Path, *, data: Path, modality: str) -> None:
     """
     from cm2.experiments import run as runs
 
-    runs.write_embeddings(run, data, modality)
+    with _heard():
+        runs.write_embeddings(run, data, modality)
 
 
 def sweep(

@@ -12,7 +12,6 @@ import os
 import zipfile
 import zlib
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +23,7 @@ from numpy import ndarray
 from torch import nn
 
 from cm2.core.files import replacing
+from cm2.core.versions import different, versions
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -84,7 +84,7 @@ def save(estimator: Any, path: str | Path, facts: Mapping[str, Any] | None = Non
     Args:
         estimator: What is written.
         path: The file.
-        facts: What :func:`facts` says of the file, beside its format and the version of cm2.
+        facts: What :func:`facts` says of the file, beside its format and the versions of packages.
 
     Raises:
         ValueError: If an argument of the constructor could not be read again.
@@ -99,7 +99,9 @@ def save(estimator: Any, path: str | Path, facts: Mapping[str, Any] | None = Non
     with replacing(path) as part:
         skops.io.dump(estimator, part, compression=zipfile.ZIP_DEFLATED)
         with zipfile.ZipFile(part, "a") as archive:
-            header = {"format": _FORMAT, "cm2": version("cm2"), **(facts or {})}
+            written = versions()
+            own = {"format": _FORMAT, "cm2": written["cm2"], "versions": written}
+            header = {**(facts or {}), **own}
             archive.writestr(_HEADER, json.dumps(header))
     return path
 
@@ -165,7 +167,10 @@ def load(path: str | Path, expected: type) -> Any:
         foreign = _foreign(types)
         estimator = None if foreign else skops.io.load(path, trusted=types)
     except Exception as error:  # whatever a damaged description makes the reader stumble over
-        raise ValueError(f"{path} is not a saved cm2 estimator, or it is damaged") from error
+        raise ValueError(
+            f"{path} is not a saved cm2 estimator, or it is damaged"
+            f"{different(header.get('versions', {}))}"
+        ) from error
     if foreign:
         raise ValueError(f"{path} holds types that cm2 does not write: {', '.join(foreign)}")
     if not isinstance(estimator, expected):

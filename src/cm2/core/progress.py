@@ -10,6 +10,8 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import Callback
 
+from cm2.core.pace import clock
+
 LOG = logging.getLogger("cm2.core.progress")
 
 NAMES = {"val_loss": ("loss", 1), "val_auroc": ("AUROC", -1)}
@@ -67,18 +69,3 @@ class Progress(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes those of an earlier part of the run."""
         self.best, self.best_epoch = state_dict["best"], state_dict["epoch"]
-
-
-def clock(seconds: float) -> str:
-    """Writes a span of time.
-
-    Example:
-        >>> clock(7.2), clock(187.0), clock(7500.0)
-        ('7 s', '3 min 7 s', '2 h 5 min')
-    """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

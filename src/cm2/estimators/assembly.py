@@ -13,6 +13,7 @@ from numpy import ndarray
 from sklearn.base import clone
 
 from cm2 import copulas, couplings
+from cm2.core.pace import told
 from cm2.estimators.heads import (
     Boosting,
     Embedded,
@@ -29,6 +30,7 @@ from cm2.estimators.heads.base import Held
 from cm2.estimators.heads.embedded import LEAST_NETWORKS
 from cm2.estimators.heads.frozen import frozen as is_frozen
 from cm2.estimators.heads.fusion import ACCELERATORS
+from cm2.estimators.heads.threads import same_warnings
 from cm2.networks import fusions, imputers, models
 from cm2.networks.models import objectives, posteriors
 from cm2.samples import targets
@@ -116,7 +118,7 @@ def frozen(given: Mapping[str, Any], blocks: Blocks, seed: int) -> Frozen:
     learned = learned_inputs(given, blocks)
     names = [] if is_fusion(given) else [one for one in blocks.unread if one not in learned]
     encoders = {name: given["encoders"][name] for name in names}
-    return Frozen(encoders, seed, ACCELERATORS[given["device"]])
+    return Frozen(encoders, given["embedding_dim"], seed, ACCELERATORS[given["device"]])
 
 
 def count_networks(given: Mapping[str, Any], blocks: Blocks) -> int:
@@ -248,6 +250,7 @@ def _model(given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+@same_warnings()
 def fit(
     heads: Sequence[Head],
     frozen: Frozen,
@@ -267,7 +270,7 @@ def fit(
     for head, (codes, _) in zip(heads, parts, strict=True):
         head.check(codes, groups)
     blocks = frozen.fit(blocks, parts[0][1])
-    for head, part in zip(heads, parts, strict=True):
+    for head, part in told(zip(heads, parts, strict=True), len(heads), "labels"):
         head.fit(blocks, *part, groups)
 
 

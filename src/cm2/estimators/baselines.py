@@ -26,6 +26,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
 from cm2.estimators.heads.base import class_prior
+from cm2.estimators.heads.threads import same_warnings
 from cm2.estimators.tuning import LOWEST, Kind, Seen, Tuned, tune
 from cm2.samples.tables import present
 from cm2.samples.targets import check_patients, checked_groups, row_weights
@@ -64,7 +65,8 @@ class Rival(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         if groups is not None:
             groups = checked_groups(groups, len(codes))[kept]
             check_patients(groups, 2, type(self).__name__)
-        self._fit(values, codes[kept], weight[kept], groups)
+        with same_warnings():
+            self._fit(values, codes[kept], weight[kept], groups)
         return self
 
     def predict_proba(self, X: Mapping[str, Any]) -> Float[ndarray, "n label"]:

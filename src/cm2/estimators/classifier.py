@@ -7,6 +7,7 @@ It reads samples of any kinds of modalities, trains the heads and pools them. Se
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -18,7 +19,6 @@ from numpy import ndarray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils import check_random_state
-from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cm2.core import persistence
@@ -68,8 +68,8 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         posterior: Encoder posterior, ``"point"`` or ``"gaussian"``.
         objective: ``"alignment"`` or ``"elbo"``.
         n_networks: Networks of the fusion head; each is trained without one fold, and all are
-            averaged. With texts or images the other heads learn from what a network did not see,
-            so that at least two are trained; a pool's heads share them.
+            averaged. With texts or images whose encoders are trained the other heads learn from
+            what a network did not see, so that at least two are; a pool's heads share them.
         max_epochs: Largest number of passes over the training data.
         patience: Epochs without improvement on validation rows before training stops.
         learning_rate: Of AdamW.
@@ -210,7 +210,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._check_array(X, reset=True)
         options = encoding.reading(self.encoders or {}, self.reading or {})
         self.reader_ = reader or Reader(persistence.plain(self.modalities), options)
-        X = self.reader_.samples(X)
+        X = self.reader_.samples(X) if reader is None else reader.check(X)
         y, groups = (X.y if y is None else y), (X.groups if groups is None else groups)
         rows = len(X)
         labels = targets.checked_labels(y, rows)
@@ -218,7 +218,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         kept = np.flatnonzero(weight > 0)
         together = assembly.learns_together(params)
         codes, self.classes_ = targets.encoded(labels[kept], constant=together)
-        weight = self._weighted(weight[kept], codes)
+        weight = targets.weighted(weight[kept], codes, self.classes_, self.class_weight)
         if groups is not None:
             groups = targets.checked_groups(groups, rows)[kept]
         if reader is None:
@@ -239,7 +239,10 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         held = assembly.held(validation, self.reader_, self.classes_, codes.shape[1:])
         parts = [(codes, weight)]
         if codes.ndim > 1:
-            parts = [(column, self._weighted(weight, column)) for column in codes.T]
+            weighted = partial(
+                targets.weighted, classes=self.classes_, class_weight=self.class_weight
+            )
+            parts = [(column, weighted(weight, column)) for column in codes.T]
         priors = [class_prior(*part, len(self.classes_)) for part in parts]
         self.prior_ = np.stack(priors) if codes.ndim > 1 else priors[0]
         self.head_: Head | list[Head]
@@ -340,16 +343,20 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         drawn = assembly.network_head(self._heads[0], self.head).impute(blocks, draws)
         return drawn if draws else np.asarray(drawn[0])
 
-    def save(self, path: str | Path, *, reference: bool = True) -> Path:
+    def save(
+        self, path: str | Path, *, reference: bool = True, facts: Mapping[str, Any] | None = None
+    ) -> Path:
         """Writes the fitted model to one file, without any of the training data.
 
         With ``reference``, networks that read other patients (``"m3care"``, ``"muse"``) keep
         theirs, at most 512 embeddings of training rows each, the one exception, of which
         ``persistence.facts`` says how many there are; without, they predict each row from itself.
+        It also says ``facts``, such as where the data are from.
         """
         check_is_fitted(self, "head_")
         model = self if reference else copy.deepcopy(self)
-        return persistence.save(model, path, keep_reference(model.head_, keep=reference))
+        kept = keep_reference(model.head_, keep=reference)
+        return persistence.save(model, path, {**(facts or {}), **kept})
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -391,10 +398,3 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "head_")
         self._check_array(X, reset=False)
         return self.frozen_.read(self.reader_.blocks(X, present))
-
-    def _weighted(self, weight: Float[ndarray, " n"], codes: ndarray) -> Float[ndarray, " n"]:
-        """Weights of samples, those of their classes among them if they have but one."""
-        if self.class_weight is not None and codes.ndim == 1:
-            weight = weight * compute_sample_weight(self.class_weight, self.classes_[codes])
-        # Heads have priors and penalties worth so many rows; only relative weights should matter.
-        return np.asarray(weight / weight.mean())

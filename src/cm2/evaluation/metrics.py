@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy import stats
 
+from cm2.core.pace import told
 from cm2.evaluation import bootstrap
 from cm2.evaluation.bootstrap import Interval
 
@@ -213,10 +214,11 @@ def replicate(
         As :func:`measure`; NaN where a replicate lacks a class.
     """
     step = max(1, _CHUNK // max(target.size, 1))
+    pieces = range(0, len(counts), step)
     with np.errstate(invalid="ignore", divide="ignore"):
         parts = [
             measure(target, probability, counts[first : first + step, groups].astype(np.float64))
-            for first in range(0, len(counts), step)
+            for first in told(pieces, len(pieces), "pieces of the bootstrap")
         ]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 

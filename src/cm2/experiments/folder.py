@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,15 @@ import yaml
 
 from cm2.core.errors import InputError
 from cm2.core.files import to_json, write_text
+from cm2.core.versions import versions
 from cm2.estimators.classifier import CM2Classifier
 from cm2.experiments import config
 from cm2.experiments.config import Experiment
 
-__all__ = ["BEGUN", "MODEL", "begin", "check", "facts", "finish", "same_data", "write"]
+__all__ = [
+    *("BEGUN", "BEST", "LAST", "MODEL"),
+    *("begin", "check", "facts", "finish", "of_before", "same_data", "write"),
+]
 
 MODEL = "model.cm2"
 """The fitted model: all that a finished run is read from."""
@@ -26,16 +28,26 @@ MODEL = "model.cm2"
 BEGUN = "begun.cm2"
 """The model before the first step of its training, while that lasts."""
 
-STATES = (BEGUN, "best.ckpt", "last.ckpt")
-"""What a run goes on from."""
+BEST, LAST = "best.ckpt", "last.ckpt"
+"""Of a network whose training lasts: its weights at the best epoch, and the whole last state."""
 
-PACKAGES = ("cm2", "torch", "lightning", "transformers", "numpy", "pandas", "scikit-learn")
+STATES = (LAST, BEST, BEGUN)
+"""What a run goes on from, in the order in which it goes once the model is kept."""
 
 
 def facts(run: Path) -> dict[str, Any]:
     """What ``environment.json`` says; under ``data`` what the training data were like."""
     found: dict[str, Any] = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     return found
+
+
+def of_before(run: Path, lacking: str) -> InputError:
+    """What is said of a run that an earlier version has left, in other files."""
+    writer = facts(run)["packages"]["cm2"]
+    return InputError(
+        f"{run}: has no {lacking}, of which a run is read; it is of cm2 {writer}: use that version,"
+        " or train it anew"
+    )
 
 
 def check(experiment: Experiment, out: Path, resume: bool) -> None:
@@ -51,6 +63,8 @@ def check(experiment: Experiment, out: Path, resume: bool) -> None:
             raise InputError(f"{out} holds a run already; give --resume, or another --out")
         if not same:
             raise InputError(f"{out} holds a run of another experiment; give another --out")
+        if (out / LAST).is_file() and not any((out / one).is_file() for one in (BEGUN, MODEL)):
+            raise of_before(out, BEGUN)
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is not empty and holds no run; give another --out")
@@ -68,9 +82,10 @@ def begin(experiment: Experiment, out: Path, data: Mapping[str, Any]) -> None:
         same_data(out, data["checksum"])
     out.mkdir(parents=True, exist_ok=True)
     write(out / "config.yaml", experiment.dump())
+    packages = versions()
     environment = {
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "python": packages.pop("python"),
+        "packages": packages,
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "data": dict(data),
@@ -79,8 +94,8 @@ def begin(experiment: Experiment, out: Path, data: Mapping[str, Any]) -> None:
 
 
 def finish(model: CM2Classifier, out: Path) -> None:
-    """Keeps the fitted model, and nothing that the run could go on from."""
-    model.save(out / MODEL)
+    """Keeps the fitted model, which also says of what data it is, and no state to go on from."""
+    model.save(out / MODEL, facts={"data": facts(out)["data"]})
     for name in STATES:
         (out / name).unlink(missing_ok=True)
 

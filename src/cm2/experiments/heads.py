@@ -43,7 +43,8 @@ TASK = "binary"
 KINDS = (NETWORK, "pooled", "joint", "experts", "linear", "boosting")
 
 HEAD = {
-    key: key for key in ("n_networks", "n_imputations", "rank", "class_weight", "n_jobs")
+    key: key
+    for key in ("n_networks", "n_imputations", "rank", "class_weight", "presence", "n_jobs")
 }  # of no other section
 MODEL = {
     "kind": "network",

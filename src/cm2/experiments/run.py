@@ -66,7 +66,7 @@ def train(
     if first:
         folder.check(experiment, out, resume)
     # An unfinished run may have been evaluated, but has a state to go on from.
-    if resume and not (out / "last.ckpt").exists():
+    if resume and not (out / folder.LAST).exists():
         known = {one: out / f"{one}.json" for one in ("test", "validation")}
         if known[split].exists():
             found: dict[str, Any] = json.loads(known[split].read_text(encoding="utf-8"))

@@ -6,6 +6,7 @@ and ``best.ckpt`` the weights of its best epoch so far: together they are a trai
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,12 @@ from cm2.networks import training
 from cm2.networks.encoders.sections import arguments
 from cm2.networks.models import Model
 from cm2.samples.container import Samples
+from cm2.samples.folder import Folder
 from cm2.samples.stays import Stays
 
 __all__ = ["Trained", "load", "stays"]
+
+LOG = logging.getLogger(__name__)
 
 IMPUTING = ("pooled", "fusion")
 """Heads whose networks draw what is missing, if they are of the paper's kind."""
@@ -62,6 +66,9 @@ class Trained:
     def data(self, split: str | None, *, root: Path | None = None, labelled: bool = False) -> Stays:
         """Reads the data of the run, or others.
 
+        Of the run's own, modalities are removed as in the experiment; of others none is, and where
+        the setting is ``"partial"`` they may lack all modalities but the first.
+
         Args:
             split: Which split; ``None`` for all stays.
             root: Other prepared data.
@@ -70,17 +77,30 @@ class Trained:
         Raises:
             InputError: If the model cannot read them.
         """
-        changed: dict[str, Any] = {"modalities": self.model.modalities_}
-        return self._open(split, root, labelled=labelled, **changed)
+        read = Folder(root or self.experiment.data["root"], verify=self.experiment.data["verify"])
+        wanted = list(self.model.modalities_)
+        if self.experiment.data["setting"] == "partial":
+            known = (*read.modalities, *read.beside)
+            lacking = [name for name in wanted[1:] if name not in known]
+            wanted = [name for name in wanted if name not in lacking]
+            for name in lacking:
+                LOG.warning("%s: has no modality %r: it is missing for all stays", read.root, name)
+        changed = {} if read.checksum == self.facts["checksum"] else {"missing_rate": 0.0}
+        return self._open(read, split, wanted, labelled=labelled, **changed)
 
-    def _open(self, split: str | None, root: Path | None, **changed: Any) -> Stays:
+    def _open(
+        self, read: Folder, split: str | None, modalities: Sequence[str], **changed: Any
+    ) -> Stays:
         """Opens stays that the model can read."""
-        place = root or self.experiment.data["root"]
-        opened = stays(self.experiment, split, self.facts, root=place, **changed)
+        changed["modalities"] = modalities
+        changed["embedded"] = [
+            name for name in self.experiment.data["embedded"] if name in modalities
+        ]
+        opened = stays(self.experiment, split, self.facts, root=read, **changed)
         try:
             self.model.reader_.check(opened.samples)
         except ValueError as error:
-            raise InputError(f"{place}: {error}") from error
+            raise InputError(f"{read.root}: {error}") from error
         return opened
 
     def predictions(self, asked: Stays) -> Predictions:
@@ -109,9 +129,8 @@ class Trained:
         if modality not in known:
             raise InputError(f"there is no modality {modality!r}; there are {known}")
         # Whatever else they lack, and whatever the experiment removed.
-        whole: dict[str, Any] = {"modalities": [modality], "missing_rate": 0.0}
-        whole["embedded"] = [one for one in self.experiment.data["embedded"] if one == modality]
-        opened = self._open(None, root, **whole)
+        read = Folder(root, verify=self.experiment.data["verify"])
+        opened = self._open(read, None, [modality], missing_rate=0.0)
         try:
             z = self.model.embed(opened.samples)
         except ValueError as error:
@@ -157,14 +176,10 @@ def _model(run: Path) -> CM2Classifier:
     """The model of a run that is finished, or of one that is not with its best epoch so far."""
     if (run / folder.MODEL).is_file():
         return load(run / folder.MODEL)
-    if not (run / "best.ckpt").is_file():
+    if not (run / folder.BEST).is_file():
         raise InputError(f"{run}: no {folder.MODEL}; give the folder of a run of cm2 train")
     if not (run / folder.BEGUN).is_file():
-        writer = folder.facts(run)["packages"]["cm2"]
-        raise InputError(
-            f"{run}: has no {folder.MODEL}, the one file that a run is read from; it was trained by"
-            f" cm2 {writer}: use that, or train it anew"
-        )
+        raise folder.of_before(run, folder.MODEL)
     model = load(run / folder.BEGUN)
     model.networks_[0].load_state_dict(training.best(run))
     return model

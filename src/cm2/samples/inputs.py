@@ -27,8 +27,8 @@ class Blocks(NamedTuple):
     """What heads see.
 
     Attributes:
-        values: By modality, rows of finite numbers; zeros where the modality is absent. A modality
-            that only an encoder can read is not among them.
+        values: By modality, rows of finite numbers; zeros where the modality is absent. They are in
+            the order of ``names``, without a modality that only an encoder can read.
         present: Which modalities each row has, in the order of ``names``.
         inputs: What encoders read of the modalities for which it is not ``values``.
         order: The modalities, if not all of them are among the values.

@@ -44,7 +44,7 @@ class Stays:
     @classmethod
     def open(
         cls,
-        root: str | Path,
+        root: str | Path | Folder,
         *,
         labels: Sequence[str] | None = None,
         classes: int = 0,
@@ -54,7 +54,7 @@ class Stays:
         """Opens prepared data.
 
         Args:
-            root: The folder.
+            root: The folder, by its path or opened.
             labels: Those that a model was trained on; ``None`` for the folder's own.
             classes: How many it was trained on.
             labelled: Whether stays whose outcome is not known are left out.
@@ -63,7 +63,8 @@ class Stays:
         Raises:
             InputError: If the folder is not whole, or no stay is left.
         """
-        read = Folder(root, verify=options.pop("verify", True))
+        verify = options.pop("verify", True)
+        read = root if isinstance(root, Folder) else Folder(root, verify=verify)
         samples = Samples.of(read, **options)
         stays = read.stays.set_index("stay_id").loc[samples.ids].reset_index()
         named = read.labels if labels is None else tuple(labels)

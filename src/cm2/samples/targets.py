@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from scipy.sparse import issparse
 from sklearn.preprocessing import LabelEncoder
+from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import column_or_1d
 
@@ -116,6 +117,16 @@ def row_weights(sample_weight: Float[ndarray, " n"] | None, rows: int) -> Float[
             f"sample_weight should be {rows} finite numbers >= 0, got shape {weight.shape}"
         )
     return weight
+
+
+def weighted(
+    weight: Float[ndarray, " n"], codes: Int[ndarray, " n ..."], classes: ndarray, class_weight: Any
+) -> Float[ndarray, " n"]:
+    """Weights of samples, those of their classes among them if each is of one class."""
+    if class_weight is not None and codes.ndim == 1:
+        weight = weight * compute_sample_weight(class_weight, classes[codes])
+    # Heads have priors and penalties worth so many rows; only relative weights should matter.
+    return np.asarray(weight / weight.mean())
 
 
 def checked_groups(groups: Any, rows: int) -> ndarray:

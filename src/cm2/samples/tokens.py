@@ -15,6 +15,7 @@ from jaxtyping import Int
 from numpy import ndarray
 
 from cm2.core.errors import InputError
+from cm2.core.pace import told
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -95,7 +96,8 @@ def chunk(
     ids: list[ndarray] = [np.empty(0, np.int32)]
     lengths: list[int] = []
     owners: list[int] = []
-    for start in range(0, len(texts), BATCH):
+    starts = range(0, len(texts), BATCH)
+    for start in told(starts, len(starts), f"parts of {BATCH} texts that are cut into tokens"):
         found = tokenizer.encode_batch(list(texts[start : start + BATCH]))
         for number, encoding in enumerate(found, start=start):
             pieces = [encoding, *encoding.overflowing][:per_text]

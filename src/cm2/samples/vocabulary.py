@@ -21,6 +21,7 @@ from jaxtyping import Shaped
 from numpy import ndarray
 
 from cm2.core.errors import InputError
+from cm2.core.pace import told
 from cm2.samples import tokens
 
 if TYPE_CHECKING:
@@ -93,7 +94,8 @@ def _pieces(
     alphabet: defaultdict[str, set[int]] = defaultdict(set)
     order = np.argsort(patients, kind="stable")
     grouped = itertools.groupby(order, key=lambda row: patients[row])
-    for number, (_, rows) in enumerate(grouped):
+    counted = told(grouped, len(np.unique(patients)), "patients whose words are counted")
+    for number, (_, rows) in enumerate(counted):
         raw: Counter[str] = Counter()
         for row in rows:
             raw.update(texts[row].split())

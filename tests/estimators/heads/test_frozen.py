@@ -1,5 +1,6 @@
 """Heads on what frozen encoders make of texts and images."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from cm2 import CM2Classifier
 from cm2.core.records import Padded
 from cm2.estimators.heads import Embedded, Fusion
 from cm2.estimators.heads.frozen import pooled
-from cm2.networks.encoders import Image, Text
+from cm2.networks.encoders import Encoder, Image, Text
+from cm2.samples.inputs import Reader
 from small_models import shrink
 
 ROWS = 80
@@ -54,6 +56,19 @@ def test_heads_learn_without_a_network(head: str, untrained: None) -> None:
     assert roc_auc_score(Y, proba[:, 1]) > 0.9
     alone = {name: values[2:3] for name, values in X.items()}
     np.testing.assert_allclose(fitted.predict_proba(alone), proba[2:3], atol=1e-5)
+
+
+@pytest.mark.parametrize("head", ["joint", "experts"])
+def test_trap_texts_may_come_before_tables(head: str, untrained: None) -> None:
+    """Numbers that were added at the end were read with the presence of other modalities."""
+    given = [X, {name: X[name] for name in ("notes", "xray", "labs")}]
+    fitted = [model(head).fit(one, Y) for one in given]
+    first, second = (one._blocks(one_X, None) for one, one_X in zip(fitted, given, strict=True))
+    assert list(second.values) == second.names == ["notes", "xray", "labs"]
+    for name, values in first.values.items():
+        np.testing.assert_array_equal(second.values[name], values)
+    proba = [one.predict_proba(one_X) for one, one_X in zip(fitted, given, strict=True)]
+    np.testing.assert_allclose(proba[1], proba[0], atol=1e-9)
 
 
 def test_a_file_is_whole(untrained: None, tmp_path: Path) -> None:
@@ -103,3 +118,53 @@ def test_features_are_the_means_of_states() -> None:
         states, _ = text.documents(Padded(ids, mask))
         found = pooled(text, Padded(ids, mask))
     torch.testing.assert_close(found, torch.stack([states[0, 0], states[1].mean(dim=0)]))
+
+
+@pytest.mark.parametrize(
+    ("modality", "section", "message"),
+    [
+        ("notes", {"kind": "series"}, "encoders.notes: 'series' does not read this modality"),
+        ("notes", NOTES | {"wide": 3}, "encoders.notes: 'text' does not read .*'wide'"),
+        ("xray", XRAY | {"crop": 64}, "encoders.xray: 'image' does not read .*at least 64"),
+    ],
+)
+def test_an_encoder_that_does_not_fit_is_named(
+    modality: str, section: dict[str, Any], message: str, untrained: None
+) -> None:
+    one = model("joint", encoders={modality: section | {"frozen": True}})
+    few = {name: X[name] for name in ("labs", modality)}
+    with pytest.raises(ValueError, match=message):
+        one.fit(few, Y)
+    pickle.loads(pickle.dumps(one))  # as a search over settings of which one fails may do
+
+
+class Shades(Encoder):
+    """An encoder of one's own, which has no features but its embedding."""
+
+    def __init__(self, dim: int, *, frozen: bool = False) -> None:
+        super().__init__(dim)
+        self.linear = torch.nn.Linear(1, dim)
+        if frozen:
+            self.freeze()
+
+    def forward(self, x: Any) -> torch.Tensor:
+        out: torch.Tensor = self.linear(x.float().mean(dim=(1, 2))[:, None] / 255)
+        return out
+
+
+def test_an_encoder_of_ones_own_gives_its_embedding(untrained: None, tmp_path: Path) -> None:
+    own = {"kind": f"{__name__}.Shades", "frozen": True}
+    few = {name: X[name] for name in ("labs", "xray")}
+    fitted = model("linear", encoders={"xray": own}, embedding_dim=3).fit(few, Y)
+    assert fitted._blocks(few, None).values["xray"].shape == (ROWS, 3)
+    again = CM2Classifier.load(fitted.save(tmp_path / "model.cm2"))
+    np.testing.assert_array_equal(again.predict_proba(few), fitted.predict_proba(few))
+
+
+def test_a_modality_that_only_an_earlier_reader_knows(untrained: None) -> None:
+    """Another site has taught the reader; none of these rows has a picture."""
+    few = {name: X[name] for name in ("labs", "xray")}
+    reader = Reader().fit(few)
+    here = {"labs": X["labs"], "xray": [None] * ROWS}
+    fitted = model("joint", encoders={"xray": XRAY}).fit(here, Y, reader=reader)
+    np.testing.assert_allclose(fitted.predict_proba(few), fitted.predict_proba(here), atol=1e-3)

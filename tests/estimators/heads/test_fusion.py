@@ -2,12 +2,15 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 
+import elsewhere
 from cm2.estimators.heads import REGISTRY
 from cm2.estimators.heads.base import stratified_folds
 from cm2.estimators.heads.fusion import MODEL, Fusion
+from cm2.networks.encoders import Dense
 from cm2.samples.inputs import Blocks
 
 
@@ -114,3 +117,25 @@ def test_weight_zero_counts_as_absent() -> None:
 def test_no_network_is_refused() -> None:
     with pytest.raises(ValueError, match="folds=0"):
         Fusion(folds=0).fit(*blocks(20))
+
+
+def test_trap_what_encoders_begin_from_reaches_other_processes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A head goes there as it goes into a file, of which encoders are built at random."""
+    data, y = blocks(60)
+    template = Dense(3, 4, width=5).freeze()
+    with torch.no_grad():
+        template.linear.weight.fill_(0.25)
+    head = Fusion(4, training={"max_epochs": 1}, folds=3, encoders={"b": template})
+    monkeypatch.setattr("cm2.estimators.heads.fusion.Parallel", elsewhere.parallel)
+    folds = stratified_folds(y, 3, 0)
+    trained = [elsewhere.there(clone(head)).fit(data, y)]
+    two = elsewhere.there(clone(head))
+    two.begin(data, y, None, folds)
+    two = elsewhere.there(two)  # as from the process that has trained the first one
+    two.finish(data, y, None, folds)
+    for one in [*trained, two, elsewhere.there(two)]:
+        assert len(one.networks_) == 3
+        for network in one.networks_:
+            assert (network.encoders["b"].linear.weight == 0.25).all()

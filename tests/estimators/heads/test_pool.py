@@ -6,12 +6,14 @@ from typing import Self
 
 import numpy as np
 import pytest
+from joblib import parallel_config
 from scipy.optimize import check_grad
 from scipy.special import log_softmax
 from sklearn.base import clone
 
-from cm2.estimators.heads import Experts, Head, Pool
-from cm2.estimators.heads.base import stratified_folds
+import elsewhere
+from cm2.estimators.heads import Experts, Fusion, Head, Pool
+from cm2.estimators.heads.base import Held, stratified_folds
 from cm2.estimators.heads.pool import fit_weights, pool
 from cm2.samples.inputs import Blocks
 
@@ -271,3 +273,34 @@ def test_empty_pools_and_bad_weights_are_refused() -> None:
         Pool({"good": Reader()}).fit(blocks, y, np.full(20, -1.0))
     with pytest.raises(ValueError, match="prior weights"):
         Pool({"good": Reader()}, prior={"good": 0.0}).fit(blocks, y)
+
+
+def test_trap_rows_that_stop_training_reach_other_processes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A head goes there as it goes into a file, which holds no rows of a patient."""
+    blocks, y = world(80)
+    part = {name: values for name, values in blocks.values.items() if name != "row"}
+    blocks = Blocks(part, blocks.present[:, :2])
+    learn, stop = np.arange(60), np.arange(60, 80)
+
+    def said(held: Held | None) -> np.ndarray:
+        network = Fusion(2, training={"max_epochs": 5, "patience": 1, "lr": 0.03}, folds=1)
+        network.held = held
+        fitted = Pool({"fusion": network}).fit(blocks.take(learn), y[learn])
+        return fitted.heads_["fusion"].predict_log_proba(blocks)
+
+    held = Held(blocks.take(stop), 1 - y[stop])  # of the wrong outcome: training stops at once
+    here, without = said(held), said(None)
+    assert np.abs(here - without).max() > 1e-3
+    monkeypatch.setattr("cm2.estimators.heads.pool.Parallel", elsewhere.parallel)
+    np.testing.assert_array_equal(said(held), here)
+
+
+@pytest.mark.parametrize("backend", ["multiprocessing", "threading", "sequential"])
+def test_heads_are_fitted_by_any_backend(backend: str) -> None:
+    blocks, y = world(60)
+    heads = {"good": Reader(), "noise": Reader("noise")}
+    with parallel_config(backend=backend):
+        fitted = Pool(heads, n_jobs=2).fit(blocks, y)
+    assert fitted.weights_ == Pool(heads).fit(blocks, y).weights_

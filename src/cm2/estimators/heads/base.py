@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from sklearn.base import BaseEstimator, clone
 
+from cm2.core.pace import told
 from cm2.core.registry import Registry
 from cm2.samples.inputs import Blocks
 from cm2.samples.targets import row_weights
@@ -125,7 +126,8 @@ class Head(BaseEstimator, ABC):  # type: ignore[misc]
         weight = row_weights(sample_weight, len(y))
         shown = [blocks, *map(blocks.hidden, views)]
         log_proba = np.full((len(shown), len(y), int(y.max()) + 1), FLOOR)
-        for fold in np.unique(folds):
+        numbers = np.unique(folds)
+        for fold in told(numbers, len(numbers), f"folds of {type(self).__name__}"):
             train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
             seen, codes = np.unique(y[train], return_inverse=True)
             if len(seen) < 2:

@@ -125,19 +125,25 @@ def built(
     return network
 
 
-def try_encoder(section: Any, dim: int, blocks: Blocks, name: str, seed: int) -> None:
-    """Reads a row with the encoder that was named, so that a mistake is found at once.
+def try_encoder(section: Any, dim: int, blocks: Blocks, name: str, seed: int) -> Encoder:
+    """Builds the encoder that was named and reads a row with it, to find a mistake at once.
+
+    Returns:
+        The encoder, in evaluation mode.
 
     Raises:
         ValueError: If it cannot be built or does not read the modality.
     """
     row = np.flatnonzero(blocks.present[:, blocks.names.index(name)])[:1]
-    batch = ArrayDataset(blocks.take(row).raw, blocks.present[row])[[0]]
+    part = ArrayDataset(blocks.take(row).raw, blocks.present[row])
     try:
         with seeded(seed), torch.no_grad():
-            start(section, dim, blocks.shapes[name]).eval()(batch.inputs[name])
+            encoder = start(section, dim, blocks.shapes[name]).eval()
+            if len(row):  # what was learned before may know modalities that these samples lack
+                encoder(part[[0]].inputs[name])
     except (ValueError, TypeError, AttributeError, RuntimeError) as error:
         kind = type(section).__name__ if isinstance(section, Encoder) else section["kind"]
         raise ValueError(
             f"encoders.{name}: {kind!r} does not read this modality: {error}"
         ) from error
+    return encoder

@@ -17,6 +17,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from sklearn.base import clone
 
+from cm2.core.pace import told
 from cm2.estimators.heads.base import Head, class_prior, register, stratified_folds
 from cm2.estimators.heads.block_gaussian import BlockGaussian
 from cm2.estimators.heads.scores import KINDS, TREES, Expert
@@ -129,7 +130,7 @@ class Experts(Head):
         sizes = (labels - 1,) * len(blocks.values)
         scores = np.zeros((len(y), sum(sizes)))
         self.experts_: dict[str, Expert] = {}
-        for m, name in enumerate(blocks.values):
+        for m, name in enumerate(told(blocks.values, len(blocks.values), "experts")):
             rows = blocks.present[:, m]
             expert = Expert(self.experts, self.random_state, self.trees)
             held_out = expert.cross_fit(

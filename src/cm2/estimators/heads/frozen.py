@@ -17,8 +17,9 @@ from sklearn.base import BaseEstimator
 from torch import Tensor
 
 from cm2.core.numerics import seeded
+from cm2.core.pace import told
 from cm2.core.persistence import load_module_arrays, module_arrays
-from cm2.estimators.heads.encoding import CHUNK_OF_INPUTS, start
+from cm2.estimators.heads.encoding import CHUNK_OF_INPUTS, start, try_encoder
 from cm2.estimators.heads.networks import placed
 from cm2.networks.encoders import Encoder
 from cm2.samples.batches import ArrayDataset, loader
@@ -33,6 +34,7 @@ class Frozen(BaseEstimator):  # type: ignore[misc]
 
     Args:
         encoders: Of each modality the section of its encoder, or an encoder, which is copied.
+        dim: Width of the embedding of encoders that have no features before it.
         seed: Of what starts at random in them.
         accelerator: Where they compute.
 
@@ -43,21 +45,30 @@ class Frozen(BaseEstimator):  # type: ignore[misc]
     """
 
     def __init__(
-        self, encoders: Mapping[str, Any], seed: int = 0, accelerator: str = "cpu"
+        self,
+        encoders: Mapping[str, Any],
+        dim: int = 16,
+        seed: int = 0,
+        accelerator: str = "cpu",
     ) -> None:
         self.encoders = encoders
+        self.dim = dim
         self.seed = seed
         self.accelerator = accelerator
 
     def fit(self, blocks: Blocks, weight: Float[ndarray, " n"]) -> Blocks:
         """Learns scales from the training rows and returns them with the numbers."""
         self.shapes_ = {name: blocks.shapes[name] for name in self.encoders}
-        self.encoders_ = self._started(self.encoders)
+        self.encoders_ = {
+            name: try_encoder(section, self.dim, blocks, name, self.seed)
+            for name, section in self.encoders.items()
+        }
         found = self._features(blocks)
         self.scalers_ = {}
         for name, values in found.items():
-            here = blocks.present[:, blocks.names.index(name)]
-            self.scalers_[name] = Columns().fit(values[here], sample_weight=weight[here])
+            here = np.flatnonzero(blocks.present[:, blocks.names.index(name)])
+            known = here if len(here) else np.arange(1)  # zeros, whose scale lets nothing through
+            self.scalers_[name] = Columns().fit(values[known], sample_weight=weight[known])
         return self._with(blocks, found)
 
     def read(self, blocks: Blocks) -> Blocks:
@@ -66,16 +77,21 @@ class Frozen(BaseEstimator):  # type: ignore[misc]
 
     def _with(self, blocks: Blocks, found: dict[str, ndarray]) -> Blocks:
         """Rows with numbers beside what encoders read."""
-        values = dict(blocks.values)
-        for name, each in found.items():
-            here = blocks.present[:, blocks.names.index(name)]
-            values[name] = standardised(self.scalers_[name], each, here)
+        values = {}
+        for column, name in enumerate(blocks.names):  # in whose order heads go through them
+            if name in found:
+                here = blocks.present[:, column]
+                values[name] = standardised(self.scalers_[name], found[name], here)
+            elif name in blocks.values:
+                values[name] = blocks.values[name]
         return blocks._replace(values=values, order=tuple(blocks.names))
 
     def _features(self, blocks: Blocks) -> dict[str, Float[ndarray, "n feature"]]:
         """What each encoder makes of its modality; zeros where that is missing."""
         found = {}
-        with torch.no_grad(), placed(list(self.encoders_.values()), self.accelerator) as device:
+        encoders = list(self.encoders_.values())
+        # As networks, by one thread at a time: another would move them off the device.
+        with torch.no_grad(), seeded(self.seed), placed(encoders, self.accelerator) as device:
             for name, encoder in self.encoders_.items():
                 there = blocks.present[:, blocks.names.index(name)]
                 made = np.zeros((len(there), encoder.stages[-1]))
@@ -85,29 +101,23 @@ class Frozen(BaseEstimator):  # type: ignore[misc]
                 found[name] = made
         return found
 
-    def _started(self, sections: Mapping[str, Any]) -> dict[str, Encoder]:
-        with seeded(self.seed):
-            return {
-                name: start(section, 1, self.shapes_[name]).eval()
-                for name, section in sections.items()
-            }
-
     def __getstate__(self) -> dict[str, Any]:
         """Encoders as arrays and as what they are built of, for safe files."""
         state = dict(super().__getstate__())
-        made: dict[str, Encoder] = state["encoders_"]
-        state["encoders"] = {name: encoder.section() for name, encoder in made.items()}
-        state["encoders_"] = {name: module_arrays(encoder) for name, encoder in made.items()}
+        made: dict[str, Encoder] = state.get("encoders_", {})  # none yet where a fit has failed
+        if made:
+            state["encoders"] = {name: encoder.section() for name, encoder in made.items()}
+            state["encoders_"] = {name: module_arrays(encoder) for name, encoder in made.items()}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Rebuilds the encoders from arrays."""
         super().__setstate__(state)
-        built = self._started(self.encoders)
-        self.encoders_ = {
-            name: load_module_arrays(encoder, state["encoders_"][name])
-            for name, encoder in built.items()
-        }
+        self.encoders_ = {}
+        with seeded(self.seed):
+            for name, arrays in state.get("encoders_", {}).items():
+                built = start(self.encoders[name], self.dim, self.shapes_[name])
+                self.encoders_[name] = load_module_arrays(built, arrays).eval()
 
 
 def _read(
@@ -115,7 +125,8 @@ def _read(
 ) -> Float[ndarray, "n feature"]:
     """The features of rows that all have the modality."""
     parts = []
-    for batch in loader(ArrayDataset({"one": inputs}, np.ones((rows, 1), bool)), CHUNK_OF_INPUTS):
+    loaded = loader(ArrayDataset({"one": inputs}, np.ones((rows, 1), bool)), CHUNK_OF_INPUTS)
+    for batch in told(loaded, len(loaded), "batches that a frozen encoder reads"):
         x = torch.utils._pytree.tree_map_only(
             Tensor, lambda one: one.to(device), batch.inputs["one"]
         )

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from cm2.core.numerics import seeded
+from cm2.core.pace import told
 from cm2.core.persistence import load_module_arrays, module_arrays, plain
 from cm2.core.records import Batch
 from cm2.estimators.heads.base import FLOOR, Head
@@ -80,6 +81,13 @@ class Networks(Head):
             self.networks_ = [
                 load_module_arrays(self.start(0), arrays).eval() for arrays in state["networks_"]
             ]
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """In a pickle, as on the way to another process, what encoders begin from goes along.
+
+        In a file it does not: there the networks are trained, and weights may be gone.
+        """
+        return _remade, (type(self), super().__getstate__())
 
     def predict_log_proba(self, blocks: Blocks) -> Float[ndarray, "n label"]:
         """Log of the probabilities averaged over networks and imputations.
@@ -179,7 +187,8 @@ class Networks(Head):
         """What each network says of the rows, batch by batch."""
         with torch.no_grad(), seeded(self.seed), placed(networks, self.accelerator) as device:
             parts = []
-            for batch in batches(blocks):
+            loaded = batches(blocks)
+            for batch in told(loaded, len(loaded), "batches that networks read"):
                 here = torch.utils._pytree.tree_map_only(Tensor, lambda x: x.to(device), batch)
                 parts.append(torch.stack([ask(model, here).cpu() for model in networks]))
         return torch.cat(parts, dim=1)
@@ -202,6 +211,13 @@ class Networks(Head):
             for view, rows in enumerate(shown):
                 log_proba[view, outside] = self._log_average([one], rows.take(outside))
         return log_proba
+
+
+def _remade(cls: type[Networks], state: Mapping[str, Any]) -> Networks:
+    """The head of a pickle."""
+    head = object.__new__(cls)
+    head.__dict__.update(state)
+    return head
 
 
 def learned(task: str, labels: int, *, several: bool) -> Task:

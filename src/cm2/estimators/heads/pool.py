@@ -20,8 +20,9 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 from sklearn.base import clone
 
+from cm2.core.pace import told
 from cm2.core.removal import hidden
-from cm2.estimators.heads.base import FLOOR, Head, stratified_folds
+from cm2.estimators.heads.base import FLOOR, Head, Held, stratified_folds
 from cm2.estimators.heads.early import Boosting
 from cm2.estimators.heads.embedded import Embedded
 from cm2.estimators.heads.experts import Experts
@@ -198,17 +199,20 @@ class Pool(Head):
         first = [name for name in self.heads_ if name not in last]
         jobs = [*((n, "cross_fit") for n in first), *((n, "begin") for n in last if first)]
         jobs.sort(key=lambda job: -COSTS.get(type(self.heads_[job[0]]), 0))
-        found = Parallel(n_jobs=None if read else self.n_jobs)(
-            delayed(_fitted)(self.heads_[name], step, given) for name, step in jobs
+        found = _side_by_side(None if read else self.n_jobs)(
+            delayed(_fitted)(self.heads_[name], step, given, self.heads_[name].held)
+            for name, step in jobs
         )
         begun: dict[str, Any] = {}
-        for (name, step), (head, said) in zip(jobs, found, strict=True):
+        fitted = told(zip(jobs, found, strict=True), len(jobs), "heads of the pool")
+        for (name, step), (head, said) in fitted:
             self.heads_[name] = head
             (begun if step == "begin" else self.log_proba_)[name] = said
         for name in last:
             if not first or self._is_worth(name, first, begun[name], given, missing):
                 step = "finish" if first else "cross_fit"
-                _, self.log_proba_[name] = _fitted(self.heads_[name], step, given)
+                one = self.heads_[name]
+                _, self.log_proba_[name] = _fitted(one, step, given, one.held)
             else:
                 self.left_out_[name] = self.heads_.pop(name)
 
@@ -288,8 +292,20 @@ class Pool(Head):
         return pool(each, *self.pooled_.at(_missing(blocks.present)))
 
 
-def _fitted(head: Any, step: str, given: tuple[Any, ...]) -> tuple[Any, Any]:
-    """A head, fitted by ``cross_fit``, or by ``begin`` and ``finish``, and what that returns."""
+def _side_by_side(n_jobs: int | None) -> Any:
+    """What runs jobs, and hands over what each gives as soon as it is there, if it can."""
+    try:
+        return Parallel(n_jobs=n_jobs, return_as="generator")
+    except ValueError:  # joblib's backend "multiprocessing" gives all of it at the end
+        return Parallel(n_jobs=n_jobs)
+
+
+def _fitted(head: Any, step: str, given: tuple[Any, ...], held: Held | None) -> tuple[Any, Any]:
+    """A head, fitted by ``cross_fit``, or by ``begin`` and ``finish``, and what that returns.
+
+    The rows that stop its training come beside it: a head that went to another process has none.
+    """
+    head.held = held
     said = getattr(head, step)(*given)
     return head, said
 

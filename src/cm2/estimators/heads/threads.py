@@ -1,30 +1,59 @@
-"""Threads of linear algebra: on matrices as small as those of a head they wait for each other."""
+"""What belongs to the process while heads are fitted: threads of linear algebra, warning filters.
+
+So that several Python threads leave it as it was, the first that enters sets it and the last that
+leaves takes it back.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from threadpoolctl import threadpool_limits
 
-_LOCK = threading.Lock()
-_HELD: list[threadpool_limits] = []
+__all__ = ["one_thread", "same_warnings"]
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread for BLAS and OpenMP inside; also a decorator.
+class _Shared:
+    """A setting of the process; what a call returns is a context and a decorator.
 
-    The limit is the process's. So that several Python threads leave it as it was, the first that
-    enters sets it and the last that leaves takes it back.
+    Args:
+        enter: Sets it, and returns what takes it back.
     """
-    with _LOCK:
-        _HELD.append(threadpool_limits(1) if not _HELD else _HELD[0])
-    try:
-        yield
-    finally:
-        with _LOCK:
-            limit = _HELD.pop()
-            if not _HELD:
-                limit.restore_original_limits()
+
+    def __init__(self, enter: Callable[[], Callable[[], object]]) -> None:
+        self._enter = enter
+        self._lock = threading.Lock()
+        self._inside = 0
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            if not self._inside:
+                self._leave = self._enter()
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if not self._inside:
+                    self._leave()
+
+
+def _noted() -> Callable[[], object]:
+    """Notes the warning filters, to be put back."""
+    before = warnings.catch_warnings()
+    before.__enter__()
+    return lambda: before.__exit__(None, None, None)
+
+
+one_thread = _Shared(lambda: threadpool_limits(1).restore_original_limits)
+"""One thread for BLAS and OpenMP inside: on matrices as small as those of a head they wait for
+each other."""
+
+same_warnings = _Shared(_noted)
+"""Warning filters that are inside another's, as scikit-learn sets some, are taken back in the order
+in which threads leave them, and so not to what they were."""

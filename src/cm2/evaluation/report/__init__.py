@@ -5,7 +5,6 @@ sent as one file. It is handed aggregates only; nothing here reads samples.
 """
 
 import importlib.metadata
-import platform
 import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -19,11 +18,9 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table as RichTable
 
+from cm2.core.versions import versions as versions
 from cm2.evaluation import bootstrap
 from cm2.evaluation.figures import style
-
-PACKAGES = ("cm2", "torch", "lightning", "scikit-learn", "pandas", "numpy", "scipy", "matplotlib")
-
 
 NARROWEST = 12
 """Characters that the first column of a table keeps on a narrow terminal."""
@@ -51,14 +48,6 @@ class Section(NamedTuple):
     text: Sequence[str] = ()
     tables: Sequence[Table] = ()
     pictures: Sequence[Picture] = ()
-
-
-def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
-    """The versions of Python and of the packages that a result may depend on."""
-    found = {"python": platform.python_version()}
-    for name in packages:
-        found[name] = importlib.metadata.version(name)
-    return found
 
 
 def pairs(facts: Mapping[str, Any], names: tuple[str, str] = ("", "")) -> pd.DataFrame:

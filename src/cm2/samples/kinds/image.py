@@ -12,6 +12,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from cm2.core.errors import InputError
+from cm2.core.pace import told
 from cm2.samples.kinds import paths
 from cm2.samples.kinds.base import Column, Inputs, Learned, Listed, entries, register
 from cm2.samples.ragged import NEVER
@@ -177,7 +178,8 @@ class ImageColumn(Listed):
                 )
 
     def try_all(self, here: Bool[ndarray, " n"]) -> None:
-        for row in np.flatnonzero(here).tolist():
+        rows = np.flatnonzero(here).tolist()
+        for row in told(rows, len(rows), "pictures that are tried"):
             if not isinstance(self.values[row], ndarray | Kept):
                 self.pixels(row, TRIAL)  # whole: the start of a file that is cut short is sound
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, Self
 
 import numpy as np
@@ -220,10 +219,10 @@ def _summary(steps: Float[ndarray, "step variable"]) -> Float[ndarray, " feature
     any_known = known.any(axis=0)
     columns = np.arange(steps.shape[1])
     first, last = known.argmax(axis=0), len(steps) - 1 - known[::-1].argmax(axis=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of variables without a value, now NaN
-        least, greatest = np.nanmin(steps, axis=0), np.nanmax(steps, axis=0)
-        # Its sum may be rounded, or overflow.
-        mean = np.nanmean(steps, 0, np.float64).clip(least, greatest)
+    with np.errstate(all="ignore"):  # of variables without a value, now NaN
+        least, greatest = np.fmin.reduce(steps), np.fmax.reduce(steps)
+        total = np.where(known, steps, 0).sum(axis=0, dtype=np.float64)
+        # The sum may be rounded, or overflow.
+        mean = (total / known.sum(axis=0)).clip(least, greatest)
     ends = [np.where(any_known, steps[at, columns], np.nan) for at in (first, last)]
     return np.concatenate([*ends, least, greatest, mean, known.sum(axis=0)])
