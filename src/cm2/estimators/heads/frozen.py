@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from lightning.fabric.utilities import move_data_to_device
 from numpy import ndarray
 from sklearn.base import BaseEstimator
 from torch import Tensor
@@ -21,6 +22,7 @@ from cm2.core.pace import told
 from cm2.core.persistence import load_module_arrays, module_arrays
 from cm2.estimators.heads.encoding import CHUNK_OF_INPUTS, start, try_encoder
 from cm2.estimators.heads.networks import placed
+from cm2.networks.attention import mean_of
 from cm2.networks.encoders import Encoder
 from cm2.samples.batches import ArrayDataset, loader
 from cm2.samples.inputs import Blocks
@@ -127,9 +129,7 @@ def _read(
     parts = []
     loaded = loader(ArrayDataset({"one": inputs}, np.ones((rows, 1), bool)), CHUNK_OF_INPUTS)
     for batch in told(loaded, len(loaded), "batches that a frozen encoder reads"):
-        x = torch.utils._pytree.tree_map_only(
-            Tensor, lambda one: one.to(device), batch.inputs["one"]
-        )
+        x = move_data_to_device(batch.inputs["one"], device)
         parts.append(pooled(encoder, x).double().cpu())
     return torch.cat(parts).numpy()
 
@@ -143,8 +143,7 @@ def pooled(encoder: Encoder, x: Any) -> Float[Tensor, "row feature"]:
             values, real = stages.send(values)
         except StopIteration:
             break
-    share = real.to(values.dtype) / real.sum(dim=1, keepdim=True).clamp_min(1)
-    return torch.einsum("rp,rpf->rf", share, values)
+    return mean_of(values, real)
 
 
 def frozen(section: Any) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from lightning.fabric.utilities import move_data_to_device
 from numpy import ndarray
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
@@ -189,7 +190,7 @@ class Networks(Head):
             parts = []
             loaded = batches(blocks)
             for batch in told(loaded, len(loaded), "batches that networks read"):
-                here = torch.utils._pytree.tree_map_only(Tensor, lambda x: x.to(device), batch)
+                here = move_data_to_device(batch, device)
                 parts.append(torch.stack([ask(model, here).cpu() for model in networks]))
         return torch.cat(parts, dim=1)
 
