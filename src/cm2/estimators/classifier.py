@@ -218,7 +218,8 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         kept = np.flatnonzero(weight > 0)
         together = assembly.learns_together(params)
         codes, self.classes_ = targets.encoded(labels[kept], constant=together)
-        weight = targets.weighted(weight[kept], codes, self.classes_, self.class_weight)
+        by_class = self.classes_, self.class_weight
+        weight = targets.weighted(weight[kept], codes, *by_class)
         if groups is not None:
             groups = targets.checked_groups(groups, rows)[kept]
         if reader is None:
@@ -239,10 +240,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         held = assembly.held(validation, self.reader_, self.classes_, codes.shape[1:])
         parts = [(codes, weight)]
         if codes.ndim > 1:
-            weighted = partial(
-                targets.weighted, classes=self.classes_, class_weight=self.class_weight
-            )
-            parts = [(column, weighted(weight, column)) for column in codes.T]
+            parts = [(one, targets.weighted(weight, one, *by_class)) for one in codes.T]
         priors = [class_prior(*part, len(self.classes_)) for part in parts]
         self.prior_ = np.stack(priors) if codes.ndim > 1 else priors[0]
         self.head_: Head | list[Head]
@@ -290,7 +288,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             ValueError: If the head (``"joint"`` need not) or its network does not impute.
         """
-        blocks = self._blocks(X, present)
+        blocks = self._blocks(X, present, networks=True)
         known = np.asarray(blocks.present.any(axis=1))[:, None]
         spreads = [
             assembly.network_head(head, self.head).spread(blocks) * known for head in self._heads
@@ -339,7 +337,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             ValueError: If the head does not impute (``"joint"`` and ``"experts"`` need not).
         """
-        blocks = self._blocks(X, present)
+        blocks = self._blocks(X, present, networks=True)
         drawn = assembly.network_head(self._heads[0], self.head).impute(blocks, draws)
         return drawn if draws else np.asarray(drawn[0])
 
@@ -394,7 +392,9 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 checks = {"ensure_all_finite": False, "dtype": None, "accept_sparse": True}
             validate_data(self, X, reset=reset, **checks)
 
-    def _blocks(self, X: Any, present: Any) -> Blocks:
+    def _blocks(self, X: Any, present: Any, *, networks: bool = False) -> Blocks:
+        """What heads see; if only networks are asked, without numbers by frozen encoders."""
         check_is_fitted(self, "head_")
         self._check_array(X, reset=False)
-        return self.frozen_.read(self.reader_.blocks(X, present))
+        blocks = self.reader_.blocks(X, present)
+        return blocks if networks else self.frozen_.read(blocks)

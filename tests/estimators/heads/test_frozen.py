@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from cm2 import CM2Classifier
 from cm2.core.records import Padded
-from cm2.estimators.heads import Embedded, Fusion
+from cm2.estimators.heads import Embedded, Frozen, Fusion
 from cm2.estimators.heads.frozen import pooled
 from cm2.networks.encoders import Encoder, Image, Text
 from cm2.samples.inputs import Reader
@@ -103,6 +103,22 @@ def test_the_pool_trains_networks_for_the_fusion_head_alone(
     assert list(mixed.frozen_.encoders_) == ["xray"]
     widths = [each.shape[1] for each in mixed._blocks(X, None).values.values()]
     assert widths == [2, 4], "the notes are embedded by each network later"
+
+
+def test_networks_alone_need_no_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    shrink(monkeypatch)
+    fitted = model("pooled", n_networks=1).fit(X, Y)
+    numbers = fitted._blocks(X, None)
+    network = fitted.head_.left_out_.get("fusion") or fitted.head_.heads_["fusion"]
+    spread = network.spread(numbers)
+    imputed = network.impute(numbers, 2)
+
+    def fail(*_: Any) -> None:
+        pytest.fail("a frozen encoder reads")
+
+    monkeypatch.setattr(Frozen, "read", fail)
+    np.testing.assert_array_equal(fitted.predict_spread(X), spread)
+    np.testing.assert_array_equal(fitted.impute(X, draws=2), imputed)
 
 
 def test_features_are_the_means_of_states() -> None:
