@@ -18,12 +18,10 @@ from torch import Tensor, nn
 from cm2.core.numerics import seeded
 from cm2.estimators.baselines import Rival
 from cm2.estimators.heads.base import stratified_folds
+from cm2.estimators.heads.fusion import INNER_FOLDS
 from cm2.estimators.tuning import tune
 from cm2.samples.scaling import RobustScaler
 from cm2.samples.tables import present
-
-INNER_FOLDS = 6
-"""One part of this many of the rows is kept for early stopping, as of all networks."""
 
 
 class ProductOfExperts(nn.Module):

@@ -96,8 +96,8 @@ class Early(Head):
     ) -> Float[ndarray, "n feature"]:
         """What the model reads of rows in which so much is present."""
 
-    def _copies(self, rows: int, columns: int) -> int:
-        """The number of copies of rows."""
+    def _suit(self, rows: int, columns: int) -> int:
+        """Suits the model to the size of the data, and says how many copies of rows there are."""
         return int(np.clip(ROWS // rows, *COPIES))
 
     def fit(
@@ -163,7 +163,7 @@ class Early(Head):
     def _masks(self, blocks: Blocks) -> list[Bool[ndarray, "n modality"]]:
         """What is left of each row in each copy."""
         columns = sum(x.shape[1] for x in blocks.values.values())
-        number = self._copies(len(blocks.present), columns)
+        number = self._suit(len(blocks.present), columns)
         rng = np.random.default_rng(self.random_state)
         return [hidden(blocks.present, rate, rng) for rate in np.linspace(0, HIGHEST, number)]
 
@@ -222,11 +222,11 @@ class Boosting(Early):
         bins_: The largest number of bins of a column.
     """
 
-    def _copies(self, rows: int, columns: int) -> int:
-        """Sets the number of rounds, too, that the size of the data allows."""
+    def _suit(self, rows: int, columns: int) -> int:
+        """Allows as many rounds and bins as the size of the data does."""
         trees = 1 if len(self.prior_) <= 2 else len(self.prior_)
         cells = max(rows * columns * trees, 1)
-        copies = min(super()._copies(rows, columns), max(COPIES[0], int(4 * CELLS // cells)))
+        copies = min(super()._suit(rows, columns), max(COPIES[0], int(4 * CELLS // cells)))
         share = CELLS / (cells * copies)
         self.rounds_ = int(np.clip(min(ROUNDS[1] * share, TREES / trees), *ROUNDS))
         self.bins_ = BINS[share < 1]
