@@ -57,17 +57,7 @@ def _verdicts(table: pd.DataFrame) -> list[report.Section]:
         return []
     found = results.verdicts(table)
     lost = found[found["verdict"] == "worse"]
-    lines = []
-    for metric in COMPARED:
-        own = found[found["metric"] == metric]
-        hard = own[own["rate"] >= 0.3]
-        lines.append(
-            f"{metric}: of {len(own)} cells CM² is worse than the best rival of the cell in "
-            f"{(own['verdict'] == 'worse').sum()} and better in "
-            f"{(own['verdict'] == 'better').sum()} at the level .05 after Holm's correction; of "
-            f"the {len(hard)} with at least 30% removed, in {(hard['verdict'] == 'worse').sum()} "
-            f"and {(hard['verdict'] == 'better').sum()}."
-        )
+    lines = [results.counted(found, metric) for metric in COMPARED]
     text = [*lines, "The rival is picked on the test rows of each cell, which favours the rivals."]
     tables = [report.Table("All cells", _rounded(found))]
     if len(lost):

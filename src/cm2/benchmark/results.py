@@ -182,6 +182,24 @@ def verdicts(table: pd.DataFrame, method: str = POOLED) -> pd.DataFrame:
     return rows[[*columns, "p", "p_holm", "verdict"]].reset_index(drop=True)
 
 
+def counted(found: pd.DataFrame, metric: str) -> str:
+    """A sentence on how many cells are won and lost by a measure.
+
+    Args:
+        found: What :func:`verdicts` returned.
+        metric: The measure.
+    """
+    own = found[found["metric"] == metric]
+    hard = own[own["rate"] >= 0.3]
+    return (
+        f"{metric}: of {len(own)} cells CM² is worse than the best rival of the cell in "
+        f"{(own['verdict'] == 'worse').sum()} and better in "
+        f"{(own['verdict'] == 'better').sum()} at the level .05 after Holm's correction; of "
+        f"the {len(hard)} with at least 30% removed, in {(hard['verdict'] == 'worse').sum()} "
+        f"and {(hard['verdict'] == 'better').sum()}."
+    )
+
+
 class Ranks(NamedTuple):
     """Mean ranks of methods over cells, and by how much two must differ.
 
