@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy import ndarray
 
+from cm2.samples.worlds import remove
+
 MISSING = 0.3
 FACTORS = 3
 PREDICTED = 10_000
@@ -71,12 +73,8 @@ def draw(case: Case, rows: int, seed: int) -> tuple[dict[str, ndarray], ndarray]
     y = rng.integers(case.classes, size=rows)
     noise = rng.normal(size=(rows, case.columns)) + rng.normal(size=(rows, FACTORS)) @ loadings
     values = means[y] + noise / np.sqrt(2)
-    missing = rng.random((rows, case.modalities)) < MISSING
-    missing[missing.all(axis=1), 0] = False
     blocks = np.array_split(values, case.modalities, axis=1)
-    for block, gone in zip(blocks, missing.T, strict=True):
-        block[gone] = np.nan
-    return {f"modality_{m}": block for m, block in enumerate(blocks)}, y
+    return remove({f"modality_{m}": x for m, x in enumerate(blocks)}, MISSING, rng), y
 
 
 def measure(name: str, case: Case, jobs: int) -> dict[str, float]:
