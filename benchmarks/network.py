@@ -27,29 +27,24 @@ from cm2.estimators.heads import Fusion
 from cm2.estimators.heads.fusion import MODEL
 
 PATTERNS = (OBSERVED, Pattern("random", 0.3), Pattern("random", 0.6))
-CONCAT, DROPOUT = {"fusion": "concat"}, {"dropout": 0.3}
+LSTM, LITTLE, MUCH = {"fusion": "lstm"}, {"dropout": 0.1}, {"dropout": 0.5}
+SLOW = {"lr": 1e-3}
+PAPER: dict[str, Any] = {"model": LSTM | LITTLE, "encoder": LITTLE}
+"""The paper's fusion, and the dropout that encoders and classifier have elsewhere."""
 SETTINGS: dict[str, dict[str, Any]] = {
-    "the default: LSTM, dropout .1, one network": {},
-    "dropout .3": {"model": DROPOUT, "encoder": DROPOUT},
-    "concatenation for LSTM": {"model": CONCAT},
-    "both": {"model": CONCAT | DROPOUT, "encoder": DROPOUT},
-    "concatenation, dropout .5": {"model": CONCAT | {"dropout": 0.5}, "encoder": {"dropout": 0.5}},
-    "both, learning rate .001": {
-        "model": CONCAT | DROPOUT,
-        "encoder": DROPOUT,
-        "training": {"lr": 1e-3},
-    },
-    "dropout .3, learning rate .001": {
-        "model": DROPOUT,
-        "encoder": DROPOUT,
-        "training": {"lr": 1e-3},
-    },
-    "weight decay 1": {"training": {"weight_decay": 1.0}},
-    "hiding half": {"model": {"hide": 0.5}},
-    "auxiliary heads x 4": {"training": {"weights": {"auxiliary": 2.0}}},
-    "three networks": {"folds": 3},
-    "concatenation, three networks": {"model": CONCAT, "folds": 3},
-    "both, three networks": {"model": CONCAT | DROPOUT, "encoder": DROPOUT, "folds": 3},
+    "LSTM, dropout .1": PAPER,
+    "LSTM, dropout .3": {"model": LSTM},
+    "concatenation, dropout .1": {"model": LITTLE, "encoder": LITTLE},
+    "concatenation, dropout .3: the default": {},
+    "concatenation, dropout .5": {"model": MUCH, "encoder": MUCH},
+    "the default, learning rate .001": {"training": SLOW},
+    "LSTM, dropout .3, learning rate .001": {"model": LSTM, "training": SLOW},
+    "LSTM, dropout .1, weight decay 1": PAPER | {"training": {"weight_decay": 1.0}},
+    "LSTM, dropout .1, hiding half": PAPER | {"model": LSTM | LITTLE | {"hide": 0.5}},
+    "LSTM, dropout .1, auxiliary heads x 4": PAPER | {"training": {"weights": {"auxiliary": 2.0}}},
+    "LSTM, dropout .1, three networks": PAPER | {"folds": 3},
+    "concatenation, dropout .1, three networks": {"model": LITTLE, "encoder": LITTLE, "folds": 3},
+    "concatenation, dropout .3, three networks": {"folds": 3},
 }
 LINEAR = "the linear head, all features"
 

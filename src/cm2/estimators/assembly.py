@@ -29,7 +29,7 @@ from cm2.estimators.heads import (
 from cm2.estimators.heads.base import Held
 from cm2.estimators.heads.embedded import LEAST_NETWORKS
 from cm2.estimators.heads.frozen import frozen as is_frozen
-from cm2.estimators.heads.fusion import ACCELERATORS
+from cm2.estimators.heads.fusion import ACCELERATORS, MODEL
 from cm2.estimators.heads.threads import same_warnings
 from cm2.networks import fusions, imputers, models
 from cm2.networks.models import objectives, posteriors
@@ -241,8 +241,7 @@ def _model(given: Mapping[str, Any]) -> dict[str, Any]:
     """The network's kind and arguments, of which rivals get none."""
     if given["network"] != "cm2":
         return {"kind": given["network"]}
-    return {
-        "kind": "cm2",
+    return MODEL | {
         "copula": given["copula"],
         "components": given["n_components"],
         "imputation": imputation(given),

@@ -123,7 +123,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         rank: int = 24,
         modalities: Groups | None = None,
         class_weight: str | dict[Any, float] | None = None,
-        fusion: str = "lstm",
+        fusion: str = "concat",
         posterior: str = "point",
         objective: str = "alignment",
         n_networks: int = 3,

@@ -10,32 +10,27 @@ design page, "Prediction heads".
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from joblib import Parallel, delayed
 from numpy import ndarray
-from scipy.optimize import minimize
-from scipy.special import log_softmax, softmax
 from sklearn.base import clone
 
 from cm2.core.pace import told
 from cm2.core.removal import hidden
-from cm2.estimators.heads.base import FLOOR, Head, Held, stratified_folds
+from cm2.estimators.heads.base import Head, Held, stratified_folds
 from cm2.estimators.heads.early import Boosting
 from cm2.estimators.heads.embedded import Embedded
 from cm2.estimators.heads.experts import Experts
 from cm2.estimators.heads.fusion import Fusion
 from cm2.estimators.heads.held_out import clearly_lower
 from cm2.estimators.heads.joint import JointHead
+from cm2.estimators.heads.log_linear import fit_weights, losses
 from cm2.evaluation.bootstrap import numbered
 from cm2.samples.inputs import Blocks
 from cm2.samples.targets import row_weights
-
-WEIGHT_VARIANCE = 4.0
-SCALE_VARIANCE = 0.25
-SLOPE_VARIANCE = 1.0
 
 COSTS: dict[type, int] = {Fusion: 4, Experts: 3, JointHead: 2, Boosting: 1}
 """Order of fitting: what takes longest first, and networks before what reads them."""
@@ -47,45 +42,16 @@ LEAST = 0.05
 """A head of less weight on average is left out: it does not pay for its predictions."""
 
 
-class Weights(NamedTuple):
-    """Weights and confidence as functions of the share missing, in deviations from its mean.
-
-    Attributes:
-        level: Logarithms of the heads' weights at the mean share, less what they have in common.
-        slope: How they change by a deviation of it.
-        scale: Logarithm of the confidence at the mean share, and how it changes.
-        center: The mean share missing.
-        width: Its standard deviation; infinite if it is always the same.
-    """
-
-    level: Float[ndarray, " head"]
-    slope: Float[ndarray, " head"]
-    scale: Float[ndarray, " 2"]
-    center: float
-    width: float
-
-    def at(self, missing: Float[ndarray, " n"]) -> tuple[ndarray, ndarray]:
-        """Weights, which sum to one, and confidence of rows that lack such shares."""
-        apart = (missing - self.center) / self.width
-        weights = softmax(self.level + apart[:, None] * self.slope, axis=1)
-        return weights, np.exp(self.scale[0] + self.scale[1] * apart)
-
-    def mean(
-        self, missing: Float[ndarray, "view n"], weight: Float[ndarray, " n"]
-    ) -> Float[ndarray, " head"]:
-        """Mean weights over rows and their views."""
-        each, _ = self.at(missing.ravel())
-        return np.asarray(np.average(each, axis=0, weights=np.tile(weight, len(missing))))
-
-
 class Pool(Head):
-    r"""Heads pooled as :math:`\log p = e^{s} \sum_k w_k \log p_k` plus what normalises it.
+    r"""Heads pooled as :math:`\log p = \log \pi + e^{s} \sum_k w_k \log (p_k / \pi)`, normalised.
 
-    The weights are :math:`w_k \propto a_k e^{t_k + u_k f}` and :math:`s = s_0 + s_1 f`, with
-    :math:`a_k` given in advance and :math:`f` the share of modalities that a row lacks, in standard
-    deviations from its mean. What is minimised is the out-of-fold log loss, summed over rows and
-    averaged over views of them, plus :math:`\sum_k t_k^2 / (2 \cdot 4) + \sum_k u_k^2 / 2
-    + (s_0^2 + s_1^2) / (2 \cdot 0.25)`. A head whose weight is under .05 on average is left out.
+    Confidence is in what heads say beyond the frequencies :math:`\pi` of the classes, so that more
+    of it makes no class more frequent. The weights are :math:`w_k \propto a_k e^{t_k + u_k f}`, and
+    :math:`s = s_0 + s_1 f`, with :math:`a_k` given in advance and :math:`f` the share of modalities
+    that a row lacks, in standard deviations from its mean. What is minimised is the out-of-fold log
+    loss, summed over rows and averaged over views of them, plus :math:`\sum_k t_k^2 / (2 \cdot 4) +
+    \sum_k u_k^2 / 2 + (s_0^2 + s_1^2) / (2 \cdot 0.25)`. A head whose weight is under .05 on
+    average is left out.
 
     Args:
         heads: The heads by name. They stay unfitted: clones are fitted.
@@ -233,7 +199,7 @@ class Pool(Head):
         known = np.stack([self.log_proba_[other][: len(missing), rows] for other in others])
         both = np.concatenate([known, said[None, : len(missing)]])
         one, two = (
-            _losses(each, fit_weights(each, y, weight, self._prior(names), lacking), y, lacking)
+            losses(each, fit_weights(each, y, weight, self._prior(names), lacking), y, lacking)
             for each, names in ((known, others), (both, [*others, name]))
         )
         groups = numbered(None if given[4] is None else given[4][rows], len(rows))
@@ -283,13 +249,13 @@ class Pool(Head):
         out = np.zeros((len(asked), len(y), int(y.max()) + 1))
         for place, (view, mask) in enumerate(zip(asked, [blocks.present, *views], strict=True)):
             each = np.stack([self.log_proba_[name][view] for name in self.heads_])
-            out[place, kept] = pool(each, *self.pooled_.at(_missing(mask[kept])))
+            out[place, kept] = self.pooled_.pooled(each, _missing(mask[kept]))
         return out
 
     def predict_log_proba(self, blocks: Blocks) -> Float[ndarray, "n label"]:
         """Log probabilities of the pool."""
         each = np.stack([head.predict_log_proba(blocks) for head in self.heads_.values()])
-        return pool(each, *self.pooled_.at(_missing(blocks.present)))
+        return self.pooled_.pooled(each, _missing(blocks.present))
 
 
 def _side_by_side(n_jobs: int | None) -> Any:
@@ -313,76 +279,3 @@ def _fitted(head: Any, step: str, given: tuple[Any, ...], held: Held | None) -> 
 def _missing(present: Bool[ndarray, "n modality"]) -> Float[ndarray, " n"]:
     """The share of the modalities that each row lacks."""
     return 1.0 - present.mean(axis=1)
-
-
-def pool(
-    log_proba: Float[ndarray, "head n label"],
-    weights: Float[ndarray, "n head"],
-    scale: Float[ndarray, " n"],
-) -> Float[ndarray, "n label"]:
-    """The normalised weighted geometric mean of each row, to the power of its ``scale``."""
-    mean = np.einsum("nk,knc->nc", weights, np.maximum(log_proba, FLOOR))
-    return np.asarray(log_softmax(scale[:, None] * mean, axis=1))
-
-
-def _losses(
-    log_proba: Float[ndarray, "head view n label"],
-    weights: Weights,
-    y: Int[ndarray, " n"],
-    missing: Float[ndarray, "view n"],
-) -> Float[ndarray, " n"]:
-    """The log loss of each row, averaged over its views."""
-    pooled = [
-        pool(log_proba[:, view], *weights.at(lacking)) for view, lacking in enumerate(missing)
-    ]
-    return -np.mean(pooled, axis=0)[np.arange(len(y)), y]
-
-
-def fit_weights(
-    log_proba: Float[ndarray, "head view n label"],
-    y: Int[ndarray, " n"],
-    sample_weight: Float[ndarray, " n"],
-    prior: Float[ndarray, " head"],
-    missing: Float[ndarray, "view n"],
-) -> Weights:
-    """Weights and confidence that minimise the penalised log loss of the pool.
-
-    Args:
-        log_proba: What each head says of each row in each view, held out.
-        y: Class codes.
-        sample_weight: Of each row.
-        prior: Weights of the heads in advance.
-        missing: Share of modalities that each row lacks in each view.
-    """
-    if (prior < 0).any() or prior.sum() <= 0:
-        raise ValueError(f"prior weights should not be negative, nor all zero; got {prior}")
-    heads, views, _, labels = log_proba.shape
-    flat = np.maximum(log_proba, FLOOR).reshape(heads, -1, labels)
-    share = np.tile(sample_weight / sample_weight.mean(), views) / views
-    with np.errstate(divide="ignore"):
-        log_prior = np.log(prior)
-    target = np.tile(np.eye(labels)[y], (views, 1))
-    width = float(missing.std())
-    start = Weights(log_prior, log_prior, np.zeros(2), float(missing.mean()), width or np.inf)
-    apart = (missing.ravel() - start.center) / start.width
-
-    def unpacked(free: Float[ndarray, " free"]) -> Weights:
-        t, u = free[:heads], free[heads : 2 * heads]
-        return start._replace(level=log_prior + t, slope=u, scale=free[2 * heads :])
-
-    variance = np.repeat([WEIGHT_VARIANCE, SLOPE_VARIANCE, SCALE_VARIANCE], [heads, heads, 2])
-
-    def objective(free: Float[ndarray, " free"]) -> tuple[float, Float[ndarray, " free"]]:
-        weights, scale = unpacked(free).at(missing.ravel())
-        mean = np.einsum("nk,knc->nc", weights, flat)
-        fitted = log_softmax(scale[:, None] * mean, axis=1)
-        slope = (share * scale)[:, None] * (np.exp(fitted) - target)
-        by_head = np.einsum("nc,knc->nk", slope, flat)
-        by_level = weights * (by_head - (weights * by_head).sum(axis=1, keepdims=True))
-        by_scale = (slope * mean).sum(axis=1)
-        gradient = [by_level.sum(axis=0), apart @ by_level, [by_scale.sum(), apart @ by_scale]]
-        loss = -float(share @ (fitted * target).sum(axis=1)) + float(free**2 @ (0.5 / variance))
-        return loss, np.concatenate(gradient) + free / variance
-
-    free = np.zeros(2 * heads + 2)
-    return unpacked(minimize(objective, free, jac=True, method="L-BFGS-B").x)

@@ -69,7 +69,7 @@ class Dense(Encoder):
         *,
         width: int = 32,
         blocks: int = 1,
-        dropout: float = 0.1,
+        dropout: float = 0.3,
     ) -> None:
         super().__init__(dim)
         if features < 1:
