@@ -232,6 +232,39 @@ def test_a_head_that_does_not_pay_is_left_out() -> None:
     assert pooled.weights_ == {"good": 1.0, "noise": 0.0}
 
 
+class Networks(Fusion):
+    """Three networks in name, which read the log odds off a column, four times too sure."""
+
+    def __init__(self, modality: str = "good", folds: int = 3) -> None:
+        self.modality = modality
+        self.folds = folds
+
+    def begin(self, blocks: Blocks, *given: object) -> tuple[np.ndarray, np.ndarray]:
+        rows = np.arange(0, len(blocks.present), 3)
+        reader = Reader(self.modality, factor=4.0)
+        shown = [blocks, *(blocks.hidden(view) for view in given[-1])]
+        return rows, np.stack([reader.predict_log_proba(one.take(rows)) for one in shown])
+
+    def finish(self, blocks: Blocks, *given: object) -> np.ndarray:
+        self.finished_ = True
+        shown = [blocks, *(blocks.hidden(view) for view in given[-1])]
+        return np.stack([Reader(self.modality).predict_log_proba(one) for one in shown])
+
+
+@pytest.mark.parametrize(("says", "worth"), [("noise", False), ("good", True)])
+def test_the_other_networks_are_trained_where_the_first_is_worth_it(
+    says: str, worth: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    blocks, y = world(1500)
+    heads = {"reader": Reader("good" if says == "noise" else "noise"), "fusion": Networks(says)}
+    with caplog.at_level("INFO", "cm2.estimators.heads.pool"):
+        pooled = Pool(heads).fit(blocks, y)
+    found = pooled.heads_ if worth else pooled.left_out_
+    assert hasattr(found["fusion"], "finished_") == worth
+    assert ("the others are trained" in caplog.text) == worth
+    assert ("the others are not trained" in caplog.text) != worth
+
+
 def test_weights_are_fitted_on_rows_that_a_head_has_not_seen() -> None:
     blocks, y = world()
     pooled = Pool({"memory": Memory(), "good": Reader("good")}).fit(blocks, y)

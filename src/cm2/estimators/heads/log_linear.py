@@ -70,17 +70,6 @@ def pool(
     return np.asarray(log_softmax(rates + scale[:, None] * mean, axis=1))
 
 
-def losses(
-    log_proba: Float[ndarray, "head view n label"],
-    weights: Weights,
-    y: Int[ndarray, " n"],
-    missing: Float[ndarray, "view n"],
-) -> Float[ndarray, " n"]:
-    """The log loss of each row, averaged over its views."""
-    pooled = [weights.pooled(log_proba[:, view], one) for view, one in enumerate(missing)]
-    return -np.mean(pooled, axis=0)[np.arange(len(y)), y]
-
-
 def fit_weights(
     log_proba: Float[ndarray, "head view n label"],
     y: Int[ndarray, " n"],

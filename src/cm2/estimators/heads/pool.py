@@ -9,6 +9,7 @@ design page, "Prediction heads".
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -25,12 +26,12 @@ from cm2.estimators.heads.early import Boosting
 from cm2.estimators.heads.embedded import Embedded
 from cm2.estimators.heads.experts import Experts
 from cm2.estimators.heads.fusion import Fusion
-from cm2.estimators.heads.held_out import clearly_lower
 from cm2.estimators.heads.joint import JointHead
-from cm2.estimators.heads.log_linear import fit_weights, losses
-from cm2.evaluation.bootstrap import numbered
+from cm2.estimators.heads.log_linear import fit_weights
 from cm2.samples.inputs import Blocks
 from cm2.samples.targets import row_weights
+
+LOG = logging.getLogger(__name__)
 
 COSTS: dict[type, int] = {Fusion: 4, Experts: 3, JointHead: 2, Boosting: 1}
 """Order of fitting: what takes longest first, and networks before what reads them."""
@@ -157,7 +158,7 @@ class Pool(Head):
         """Fits the heads and notes what they say of rows held out.
 
         Of networks that no other head reads the first is trained alone, and the others only if it
-        makes the pool of the other heads better.
+        is worth its place in a pool of all heads.
         """
         read = any(isinstance(head, Embedded) for head in self.heads_.values())
         several = (n for n, h in self.heads_.items() if isinstance(h, Fusion) and h.folds > 1)
@@ -190,20 +191,23 @@ class Pool(Head):
         given: tuple[Any, ...],
         missing: Float[ndarray, "view n"],
     ) -> bool:
-        """Whether the first network makes the pool of the others better, where it did not see.
+        """Whether the first network has its share in a pool of the rows that it did not see.
 
-        By more than one standard error of the paired difference: a network costs more than they do.
+        The others take twice as long again, and are kept for predictions too.
         """
         rows, said = begun
-        y, weight, lacking = given[1][rows], given[2][rows], missing[:, rows]
+        names = [*others, name]
         known = np.stack([self.log_proba_[other][: len(missing), rows] for other in others])
         both = np.concatenate([known, said[None, : len(missing)]])
-        one, two = (
-            losses(each, fit_weights(each, y, weight, self._prior(names), lacking), y, lacking)
-            for each, names in ((known, others), (both, [*others, name]))
+        weight, lacking = given[2][rows], missing[:, rows]
+        found = fit_weights(both, given[1][rows], weight, self._prior(names), lacking)
+        share = float(found.mean(lacking, weight)[-1])
+        LOG.info(
+            "the first of the networks has %.0f%% of the weight in the pool; the others are %s",
+            100 * share,
+            "trained" if share >= LEAST else "not trained",
         )
-        groups = numbered(None if given[4] is None else given[4][rows], len(rows))
-        return clearly_lower(two, one, weight / weight.sum(), groups)
+        return share >= LEAST
 
     def _prior(self, names: list[str]) -> Float[ndarray, " head"]:
         return np.array([1.0 if self.prior is None else self.prior[name] for name in names])
