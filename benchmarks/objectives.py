@@ -41,9 +41,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "K = 3": {"components": 3},
     "rank 2": {"rank": 2},
     "rank 16": {"rank": 16},
-    "Rosenblatt, K = 3": {"coupling": "rosenblatt", "components": 3},
+    "Rosenblatt, K = 3, draws": {
+        "coupling": "rosenblatt",
+        "components": 3,
+        "imputation": "conditional",
+    },
     "Gaussian, coordinates": {"copula": "gaussian", "rank": None},
-    "Gumbel, coordinates": {"copula": "gumbel", "rank": None, "imputation": "conditional"},
+    "Gumbel, coordinates, draws": {"copula": "gumbel", "rank": None, "imputation": "conditional"},
     "independence": {"copula": "independence", "rank": None},
     "no alignment": {"weights": {"alignment": 0.0, "kl": 0.0}},
     "alignment x 10": {"weights": {"alignment": 1.0, "kl": 1.0}},
@@ -65,7 +69,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "dropout .1": LITTLE,
 }
-SLOW = {"Gumbel, coordinates": ("PhysioNet a", "eICU")}
+SLOW = {"Gumbel, coordinates, draws": ("PhysioNet a", "eICU")}
 """Left out: a step of seven to eleven modalities takes two seconds."""
 
 

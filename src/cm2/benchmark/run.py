@@ -18,6 +18,7 @@ from cm2.benchmark.methods import METHODS, Budget, Method
 from cm2.benchmark.patterns import Pattern
 from cm2.benchmark.studies import STUDIES, Study
 from cm2.core.errors import InputError
+from cm2.core.pace import clock
 from cm2.evaluation import report
 
 LOG = logging.getLogger(__name__)
@@ -119,9 +120,10 @@ def run(settings: Settings, out: Path, asked: Mapping[str, Any] | None = None) -
     lasting = seconds(settings)
     open_jobs.sort(key=lambda job: (job.seed, -lasting[job.study, job.method]))
     console = Console(stderr=True)
-    hours = sum(lasting[job.study, job.method] for job in open_jobs) / settings.processes / 3600
+    each = sum(lasting[job.study, job.method] for job in open_jobs)
+    lasts = 60 * max(1, round(each / settings.processes / 60))
     console.print(
-        f"{len(open_jobs)} of {len(every)} fits are to be made, in about {_lasting(hours)} with "
+        f"{len(open_jobs)} of {len(every)} fits are to be made, in about {clock(lasts)} with "
         f"{settings.processes} side by side, by times of another machine."
     )
     calls = (
@@ -142,10 +144,6 @@ def seconds(settings: Settings) -> dict[tuple[str, str], float]:
         for method, about in settings.methods.items():
             found[name, method] = about.seconds * max(size, 0.2)
     return found
-
-
-def _lasting(hours: float) -> str:
-    return f"{hours:.1f} hours" if hours >= 1 else f"{max(1, round(60 * hours))} minutes"
 
 
 def _fitted(study: Study, settings: Settings, job: Job, out: Path) -> str:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from cm2.core.files import to_json, write_text
+from cm2.core.pace import clock
 from cm2.core.records import Batch
 from cm2.estimators.heads.fusion import Course, Fusion
 from cm2.experiments import config, heads, run
@@ -162,22 +163,15 @@ def told(costs: Sequence[Cost]) -> str:
     """A sentence on how long runs take, one after the other.
 
     Example:
-        >>> told([Cost(60.0, 30.0, 16, 100)] * 4).partition("; ")[2]
-        'one after the other 36 min if they stop as early as they may, 3.4 h if none stops early.'
+        >>> told([Cost(60.0, 30.0, 16, 100)] * 4).partition("may, ")[2]
+        '3 h 24 min if none stops early.'
     """
     reading = sum(one.reading for one in costs)
     shortest = sum(one.epoch * one.least for one in costs) + reading
     longest = sum(one.epoch * one.most for one in costs) + reading
     return (
         f"Measured on {device()}: an epoch of every run takes "
-        f"{_shown(sum(one.epoch for one in costs))}, starting {_shown(reading)}; one after the "
-        f"other {_shown(shortest)} if they stop as early as they may, {_shown(longest)} if none "
+        f"{clock(sum(one.epoch for one in costs))}, starting {clock(reading)}; one after the "
+        f"other {clock(shortest)} if they stop as early as they may, {clock(longest)} if none "
         "stops early."
     )
-
-
-def _shown(seconds: float) -> str:
-    for size, name in ((86400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {name}" if name != "min" else f"{seconds / size:.0f} min"
-    return f"{seconds:.0f} s"
