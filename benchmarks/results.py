@@ -1,0 +1,83 @@
+"""Brings what ``cm2 benchmark`` measured into the docs: tables, reliability, README's picture.
+
+    cm2 benchmark --suite tables --out runs/tables
+    python benchmarks/results.py runs/tables --name tables
+
+Writes ``docs/results/NAME.csv``, which pages of the docs read; of a run on PhysioNet's set b also
+``reliability.csv`` and ``physionet2012.png``, and prints README's table.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+
+from cm2.evaluation.figures import comparison, style
+
+DOCS = Path(__file__).parents[1] / "docs" / "results"
+LEFT_OUT = ["sd", "p_runs", "notes"]
+"""Columns that no page shows."""
+
+FACE = "physionet2012-ab"
+SHOWN = {
+    "CM², pooled heads": "**CM2, the default**",
+    "boosting + dropout": "boosting, trained with modalities removed",
+    "LR + dropout": "logistic regression, the same",
+    "imputed LR": "logistic regression, chained imputation",
+    "late fusion, forests": "late fusion of forests",
+    "concat. boosting": "boosting, gaps as they are",
+}
+
+
+def face(table: pd.DataFrame) -> str:
+    """Draws README's picture, and returns its table."""
+    own = pd.concat([table[table["method"] == name] for name in SHOWN])
+    with mpl.rc_context(style.RC):
+        comparison.comparison(own, ("AUROC", "log loss")).savefig(DOCS / "physionet2012.png")
+    wide = own.pivot(index="method", columns=["metric", "rate"], values="value")
+    rates = sorted(own["rate"].unique())
+    heads = [f"{100 * rate:.0f}% removed" if rate else "as observed" for rate in rates]
+    lines = ["| | " + " | ".join(heads) + " |", "|---" * (len(rates) + 1) + "|"]
+    for name, said in SHOWN.items():
+        pairs = [(wide.loc[name, ("AUROC", r)], wide.loc[name, ("log loss", r)]) for r in rates]
+        cells = [f"{a:.3f} ({loss:.3f})".replace("0.", ".") for a, loss in pairs]
+        stars = "**" if said.startswith("**") else ""
+        lines.append(f"| {said} | {' | '.join(stars + cell + stars for cell in cells)} |")
+    return "\n".join(lines)
+
+
+def reliability(run: Path, patterns: list[str]) -> pd.DataFrame:
+    """Slopes of calibration by what a row lacks, a pattern after the other."""
+    parts = []
+    for pattern in patterns:
+        slug = pattern.split("%")[0].replace(" ", "-")
+        [path] = (run / "tables").glob(f"*{FACE}*{slug}*slope-by*.csv")
+        part = pd.read_csv(path)
+        part.insert(0, "removed", pattern.split(" at ")[0])
+        parts.append(part)
+    return pd.concat(parts)
+
+
+def main() -> None:
+    """Writes the files."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--name", required=True)
+    given = parser.parse_args()
+    table = pd.read_csv(given.run / "summary.csv", keep_default_na=False, na_values=[""])
+    kept = table.drop(columns=LEFT_OUT, errors="ignore")
+    kept.to_csv(DOCS / f"{given.name}.csv", index=False, float_format="%.4g")
+    own = table[table["data"] == FACE]
+    if len(own):
+        slopes = reliability(given.run, list(dict.fromkeys(own["pattern"])))
+        slopes.to_csv(DOCS / "reliability.csv", index=False, float_format="%.4g")
+        print(face(own))
+
+
+if __name__ == "__main__":
+    main()
