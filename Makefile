@@ -50,6 +50,8 @@ format: $(TOOLS) ## rewrite the sources in the project's format
 
 docs: $(TOOLS) ## build the site in docs/_build/html, running its examples
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	@! grep -rlF --include='*.html' '&lt;Figure size' docs/_build/html || \
+	  { echo "these pages have the name of a figure in its place"; exit 1; }
 
 fast: $(TOOLS) ## the quick tests only, stop at the first failure
 	$(PYTEST) -n $(WORKERS) --dist worksteal -x -m "not slow"

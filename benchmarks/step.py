@@ -78,15 +78,8 @@ def batch() -> Batch:
 
 def learner(rows: Batch, **settings: Any) -> Learner:
     """The network of the estimator, its joint started from the rows."""
-    options = {
-        "copula": DEFAULTS.copula,
-        "components": DEFAULTS.n_components,
-        "coupling": DEFAULTS.coupling,
-        "imputation": assembly.imputation(DEFAULTS.get_params()),
-        "fusion": DEFAULTS.fusion,
-        "posterior": DEFAULTS.posterior,
-        "objective": DEFAULTS.objective,
-    }
+    options = assembly.model(DEFAULTS.get_params())
+    del options["kind"]
     torch.manual_seed(0)
     encoders = {name: Dense(FEATURES, DEFAULTS.embedding_dim) for name in rows.inputs}
     model = CM2(encoders, 2, seed=0, **(options | settings))

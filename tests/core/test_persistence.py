@@ -272,7 +272,7 @@ def test_another_estimator_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a saved cm2 estimator"):
         CM2Classifier.load(path)
     with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("cm2.json", '{"format": 5, "cm2": "0.1"}')
+        archive.writestr("cm2.json", '{"format": 6, "cm2": "0.1"}')
     with pytest.raises(ValueError, match="holds a LogisticRegression, not a CM2Classifier"):
         CM2Classifier.load(path)
 
@@ -280,7 +280,7 @@ def test_another_estimator_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        (b'{"format": 1, "cm2": "0.1"}', "has format 1, written by cm2 0.1; this version reads 5"),
+        (b'{"format": 1, "cm2": "0.1"}', "has format 1, written by cm2 0.1; this version reads 6"),
         (b"[1]", "not a saved cm2 estimator"),
         (b"{", "not a saved cm2 estimator"),
         (None, "not a saved cm2 estimator"),

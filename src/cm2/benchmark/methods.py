@@ -78,9 +78,9 @@ ALIKE = (
     "Every network has the same encoders (a small one a modality, started at random), embeddings "
     "of 16 coordinates, optimiser, rate, batches, largest number of passes and patience on "
     "held-out training rows, and is the mean of three, each trained without a third of the rows. "
-    "None is searched over: CM²'s fusion and dropout, and that of the encoders, were settled once "
-    "on training rows of PhysioNet 2012 and eICU. Whatever is no network picks its strength by "
-    "cross-validated log loss."
+    "None is searched over: how CM² joins embeddings, and its dropout and the encoders', were "
+    "settled on set a of PhysioNet 2012, with a look at the folds of eICU. Whatever is no network "
+    "picks its strength by cross-validated log loss."
 )
 """What methods have in common, for the page."""
 

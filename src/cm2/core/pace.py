@@ -41,8 +41,8 @@ def clock(seconds: float) -> str:
     """Writes a span of time.
 
     Example:
-        >>> clock(7.2), clock(187.0), clock(600.0), clock(7500.0), clock(4e5)
-        ('7 s', '3 min 7 s', '10 min', '2 h 5 min', '4.6 days')
+        >>> clock(7.2), clock(187.0), clock(600.0), clock(7500.0), clock(7200.0), clock(4e5)
+        ('7 s', '3 min 7 s', '10 min', '2 h 5 min', '2 h', '4.6 days')
     """
     whole = round(seconds)
     if whole < 60:
@@ -50,5 +50,6 @@ def clock(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 else "")
     if whole < 2 * 86400:
-        return f"{whole // 3600} h {whole % 3600 // 60} min"
+        minutes = whole % 3600 // 60
+        return f"{whole // 3600} h" + (f" {minutes} min" if minutes else "")
     return f"{whole / 86400:.1f} days"

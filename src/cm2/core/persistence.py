@@ -33,7 +33,7 @@ _FOREIGN = {
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     "sklearn.tree._tree.Tree",
 }
-_FORMAT = 5
+_FORMAT = 6
 _HEADER = "cm2.json"
 
 

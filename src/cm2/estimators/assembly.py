@@ -192,7 +192,7 @@ def build(
     fusion = Fusion(
         given["embedding_dim"],
         given["n_imputations"],
-        model=_model(given),
+        model=model(given),
         training={
             "max_epochs": given["max_epochs"],
             "patience": given["patience"],
@@ -237,7 +237,7 @@ def build(
     return Presence(head, folds, seed) if given["presence"] else head
 
 
-def _model(given: Mapping[str, Any]) -> dict[str, Any]:
+def model(given: Mapping[str, Any]) -> dict[str, Any]:
     """The network's kind and arguments, of which rivals get none."""
     if given["network"] != "cm2":
         return {"kind": given["network"]}

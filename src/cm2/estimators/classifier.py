@@ -64,7 +64,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             for a full covariance.
         modalities: Columns of each modality when ``X`` is one array: slices, positions or names.
         class_weight: ``None``, ``"balanced"`` or a weight for each class.
-        fusion: ``"lstm"`` or ``"concat"``.
+        fusion: ``"concat"``, ``"lstm"`` (the paper's) or another of ``cm2.networks.fusions``.
         posterior: Encoder posterior, ``"point"`` or ``"gaussian"``.
         objective: ``"alignment"`` or ``"elbo"``.
         n_networks: Networks of the fusion head; each is trained without one fold, and all are

@@ -82,7 +82,7 @@ def fitted(
     return fit_weights(log_proba[:, None], y, np.ones(len(y)), prior, missing).at(missing[0])
 
 
-def rates(y: np.ndarray) -> np.ndarray:
+def log_frequency(y: np.ndarray) -> np.ndarray:
     """Logarithms of the frequencies of the classes."""
     return np.log(class_prior(y, np.ones(len(y)), int(y.max()) + 1))
 
@@ -97,7 +97,7 @@ def test_a_pool_of_one_is_that_head_up_to_scale() -> None:
     assert pooled.weights_ == {"only": 1.0}
     odds = np.diff(pooled.predict_log_proba(blocks), axis=1)[:, 0]
     _, scale = pooled.pooled_.at(np.zeros(len(y)))
-    [prior] = np.diff(rates(y))
+    [prior] = np.diff(log_frequency(y))
     head = prior + scale * (blocks.values["good"][:, 0].astype(float) - prior)
     np.testing.assert_allclose(odds, head, rtol=1e-9, atol=1e-9)
     # The column is the true log odds, so there is nothing to rescale; sd of the estimate is .1.
@@ -124,9 +124,9 @@ def test_the_penalised_optimum_beats_every_single_head() -> None:
     truth = 2 * np.eye(3)[y]
     log_proba = log_softmax(truth + 1.5 * rng.standard_normal((3, 400, 3)), axis=2)
     weights, scale = fitted(log_proba, y)
-    pooled = loss(pool(log_proba, weights, scale, rates(y)), y)
+    pooled = loss(pool(log_proba, weights, scale, log_frequency(y)), y)
     assert pooled < min(loss(head, y) for head in log_proba)
-    equal = pool(log_proba, np.full((400, 3), 1 / 3), np.ones(400), rates(y))
+    equal = pool(log_proba, np.full((400, 3), 1 / 3), np.ones(400), log_frequency(y))
     assert pooled <= loss(equal, y)
 
 
@@ -140,7 +140,7 @@ def test_no_nearby_weights_have_a_lower_penalised_loss() -> None:
         # With two heads the smallest t that gives the weights is +- half of their log ratio.
         t = 0.5 * np.log(w / (1 - w))
         weights = np.tile([w, 1 - w], (300, 1))
-        pooled = pool(log_proba, weights, np.full(300, np.exp(s)), rates(y))
+        pooled = pool(log_proba, weights, np.full(300, np.exp(s)), log_frequency(y))
         return loss(pooled, y) + 2 * t**2 / 8 + s**2 / 0.5
 
     best = penalised(weights[0], np.log(scale))
@@ -156,17 +156,17 @@ def test_confidence_makes_a_rare_class_no_more_or_less_frequent() -> None:
     """Heads that know different things say too little each; together they are to be believed.
 
     To the power of more than one, their mean would move the prior as well. The slope's deviation
-    is .02 with 1,000 positives, and the mean is within the frequency by the optimum's own law.
+    is .02 with 1,000 positives, and the mean is the frequency, since the heads are right.
     """
     rng = np.random.default_rng(6)
     y = (rng.random(20_000) < 0.05).astype(int)
-    [prior] = np.diff(rates(y))
+    [prior] = np.diff(log_frequency(y))
     seen = (2 * y - 1) * 0.75 + rng.standard_normal((3, 20_000))
     odds = prior + 1.5 * seen  # each head's true log odds; of all three, the sum beyond the prior
     log_proba = log_softmax(np.stack([np.zeros_like(odds), odds], axis=2), axis=2)
     weights, scale = fitted(log_proba, y)
     assert scale[0] == pytest.approx(3.0, rel=0.1)
-    pooled = pool(log_proba, weights, scale, rates(y))
+    pooled = pool(log_proba, weights, scale, log_frequency(y))
     assert np.exp(pooled[:, 1]).mean() == pytest.approx(0.05, abs=0.003)
     [found] = slope(y == 1, np.exp(pooled[:, 1]))
     assert found == pytest.approx(1.0, abs=0.06)
@@ -233,15 +233,16 @@ def test_a_head_that_does_not_pay_is_left_out() -> None:
 
 
 class Networks(Fusion):
-    """Three networks in name, which read the log odds off a column, four times too sure."""
+    """Three networks in name, which read the log odds off a column."""
 
-    def __init__(self, modality: str = "good", folds: int = 3) -> None:
+    def __init__(self, modality: str = "good", factor: float = 1.0, folds: int = 3) -> None:
         self.modality = modality
+        self.factor = factor
         self.folds = folds
 
     def begin(self, blocks: Blocks, *given: object) -> tuple[np.ndarray, np.ndarray]:
         rows = np.arange(0, len(blocks.present), 3)
-        reader = Reader(self.modality, factor=4.0)
+        reader = Reader(self.modality, self.factor)
         shown = [blocks, *(blocks.hidden(view) for view in given[-1])]
         return rows, np.stack([reader.predict_log_proba(one.take(rows)) for one in shown])
 
@@ -251,12 +252,16 @@ class Networks(Fusion):
         return np.stack([Reader(self.modality).predict_log_proba(one) for one in shown])
 
 
-@pytest.mark.parametrize(("says", "worth"), [("noise", False), ("good", True)])
-def test_the_other_networks_are_trained_where_the_first_is_worth_it(
-    says: str, worth: bool, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("reader", "says", "factor", "worth"),
+    [("good", "noise", 4.0, False), ("noise", "good", 1.0, True), ("good", "good", 1.0, True)],
+)
+def test_the_other_networks_are_trained_where_the_first_has_its_share(
+    reader: str, says: str, factor: float, worth: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """One that says the same as another head has half of the weight, and gains nothing yet."""
     blocks, y = world(1500)
-    heads = {"reader": Reader("good" if says == "noise" else "noise"), "fusion": Networks(says)}
+    heads = {"reader": Reader(reader), "fusion": Networks(says, factor)}
     with caplog.at_level("INFO", "cm2.estimators.heads.pool"):
         pooled = Pool(heads).fit(blocks, y)
     found = pooled.heads_ if worth else pooled.left_out_

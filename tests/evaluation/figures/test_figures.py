@@ -8,10 +8,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from IPython.core.formatters import DisplayFormatter
 from matplotlib.figure import Figure
 
 from cm2.copulas import Frank, Gaussian, Gumbel
-from cm2.evaluation.figures import availability, calibration, comparison, density, style, training
+from cm2.evaluation.figures import (
+    availability,
+    calibration,
+    comparison,
+    density,
+    pairs,
+    style,
+    training,
+)
 
 
 def results() -> pd.DataFrame:
@@ -110,6 +119,23 @@ def test_density_contours_show_where_the_mass_is():
     assert len(figure.axes) == 6
     with pytest.raises(ValueError, match=r"2 coordinates; these have others: \['wide'\]"):
         density.contours({"wide": Gumbel(dim=3, alpha=2.0)})
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: comparison.comparison(results(), ["AUROC"]),
+        lambda: density.families(("gumbel",)),
+        lambda: density.surfaces(Gumbel(dim=2, alpha=2.0), points=11),
+        lambda: pairs.samples(Gumbel(dim=2, alpha=2.0), n=50),
+        lambda: pairs.pairs(Gumbel(dim=2, alpha=2.0), Gumbel(dim=2, alpha=2.0).sample((50,))),
+        lambda: availability.availability(np.ones((20, 2), dtype=bool), ["labs", "notes"]),
+    ],
+)
+def test_a_notebook_shows_a_figure_without_pyplot(draw):
+    """IPython knows matplotlib's own figures only once ``pyplot`` was imported."""
+    shown, _ = DisplayFormatter().format(draw())
+    assert shown["image/png"].startswith(b"\x89PNG")
 
 
 def test_saved_twice_and_embedded(tmp_path):

@@ -1,7 +1,4 @@
-"""Log-linear pooling: weights and confidence as functions of what is missing.
-
-Genest and Zidek (1986), "Combining probability distributions"; see the docs, "Prediction heads".
-"""
+"""The arithmetic of log-linear pooling: weights and confidence, by what is missing."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ class Weights(NamedTuple):
         scale: Logarithm of the confidence at the mean share, and how it changes.
         center: The mean share missing.
         width: Its standard deviation; infinite if it is always the same.
-        rates: Logarithms of the classes' frequencies.
+        log_frequency: Logarithms of the classes' frequencies, by weight.
     """
 
     level: Float[ndarray, " head"]
@@ -37,7 +34,7 @@ class Weights(NamedTuple):
     scale: Float[ndarray, " 2"]
     center: float
     width: float
-    rates: Float[ndarray, " label"]
+    log_frequency: Float[ndarray, " label"]
 
     def at(self, missing: Float[ndarray, " n"]) -> tuple[ndarray, ndarray]:
         """Weights, which sum to one, and confidence of rows that lack such shares."""
@@ -49,7 +46,7 @@ class Weights(NamedTuple):
         self, log_proba: Float[ndarray, "head n label"], missing: Float[ndarray, " n"]
     ) -> Float[ndarray, "n label"]:
         """Log probabilities of the pool for rows that lack such shares."""
-        return pool(log_proba, *self.at(missing), self.rates)
+        return pool(log_proba, *self.at(missing), self.log_frequency)
 
     def mean(
         self, missing: Float[ndarray, "view n"], weight: Float[ndarray, " n"]
@@ -63,11 +60,11 @@ def pool(
     log_proba: Float[ndarray, "head n label"],
     weights: Float[ndarray, "n head"],
     scale: Float[ndarray, " n"],
-    rates: Float[ndarray, " label"],
+    log_frequency: Float[ndarray, " label"],
 ) -> Float[ndarray, "n label"]:
-    """Weighted geometric means; what they say beyond ``rates``, to the power of ``scale``."""
-    mean = np.einsum("nk,knc->nc", weights, np.maximum(log_proba, FLOOR) - rates)
-    return np.asarray(log_softmax(rates + scale[:, None] * mean, axis=1))
+    """Weighted geometric means; what they say beyond the frequencies, to the power of ``scale``."""
+    mean = np.einsum("nk,knc->nc", weights, np.maximum(log_proba, FLOOR) - log_frequency)
+    return np.asarray(log_softmax(log_frequency + scale[:, None] * mean, axis=1))
 
 
 def fit_weights(
@@ -89,15 +86,16 @@ def fit_weights(
     if (prior < 0).any() or prior.sum() <= 0:
         raise ValueError(f"prior weights should not be negative, nor all zero; got {prior}")
     heads, views, _, labels = log_proba.shape
-    rates = np.log(class_prior(y, sample_weight, labels))
-    flat = np.maximum(log_proba, FLOOR).reshape(heads, -1, labels) - rates
-    share = np.tile(sample_weight / sample_weight.mean(), views) / views
+    weight = sample_weight / sample_weight.mean()
+    log_frequency = np.log(class_prior(y, weight, labels))
+    flat = np.maximum(log_proba, FLOOR).reshape(heads, -1, labels) - log_frequency
+    share = np.tile(weight, views) / views
     with np.errstate(divide="ignore"):
         log_prior = np.log(prior)
     target = np.tile(np.eye(labels)[y], (views, 1))
     width = float(missing.std())
     center = float(missing.mean())
-    start = Weights(log_prior, log_prior, np.zeros(2), center, width or np.inf, rates)
+    start = Weights(log_prior, log_prior, np.zeros(2), center, width or np.inf, log_frequency)
     apart = (missing.ravel() - start.center) / start.width
 
     def unpacked(free: Float[ndarray, " free"]) -> Weights:
@@ -109,7 +107,7 @@ def fit_weights(
     def objective(free: Float[ndarray, " free"]) -> tuple[float, Float[ndarray, " free"]]:
         weights, scale = unpacked(free).at(missing.ravel())
         mean = np.einsum("nk,knc->nc", weights, flat)
-        fitted = log_softmax(rates + scale[:, None] * mean, axis=1)
+        fitted = log_softmax(log_frequency + scale[:, None] * mean, axis=1)
         slope = (share * scale)[:, None] * (np.exp(fitted) - target)
         by_head = np.einsum("nc,knc->nk", slope, flat)
         by_level = weights * (by_head - (weights * by_head).sum(axis=1, keepdims=True))

@@ -203,7 +203,8 @@ class Pool(Head):
         found = fit_weights(both, given[1][rows], weight, self._prior(names), lacking)
         share = float(found.mean(lacking, weight)[-1])
         LOG.info(
-            "the first of the networks has %.0f%% of the weight in the pool; the others are %s",
+            "the first network of %r has %.0f%% of the weight in the pool; the others are %s",
+            name,
             100 * share,
             "trained" if share >= LEAST else "not trained",
         )

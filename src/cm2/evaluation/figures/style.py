@@ -41,6 +41,13 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+class Drawing(Figure):
+    """A figure that a notebook shows, also where nothing has imported ``matplotlib.pyplot``."""
+
+    def _repr_png_(self) -> bytes:
+        return _png(self, RC["figure.dpi"])
+
+
 def styled(function: Callable[P, R]) -> Callable[P, R]:
     """Runs a figure function under the shared settings and leaves matplotlib's own alone."""
 
@@ -63,7 +70,7 @@ def panels(count: int, *, width: float = 3.2, height: float = 2.8) -> tuple[Figu
     Returns:
         The figure and its axes from left to right.
     """
-    figure = Figure(figsize=(width * count, height), layout="constrained")
+    figure = Drawing(figsize=(width * count, height), layout="constrained")
     axes = figure.subplots(1, count, squeeze=False)[0]
     return figure, list(axes)
 
@@ -89,7 +96,11 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
 
 def embed(figure: Figure) -> str:
     """The figure as a PNG in a data URI, for a page that opens without a network."""
+    return "data:image/png;base64," + base64.b64encode(_png(figure, 150)).decode("ascii")
+
+
+def _png(figure: Figure, dpi: int) -> bytes:
     buffer = io.BytesIO()
     with mpl.rc_context(RC):
-        figure.savefig(buffer, format="png", dpi=150)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+        figure.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()
