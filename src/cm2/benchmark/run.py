@@ -121,7 +121,7 @@ def run(settings: Settings, out: Path, asked: Mapping[str, Any] | None = None) -
     open_jobs.sort(key=lambda job: (job.seed, -lasting[job.study, job.method]))
     console = Console(stderr=True)
     each = sum(lasting[job.study, job.method] for job in open_jobs)
-    lasts = 60 * max(1, round(each / settings.processes / 60))
+    lasts = 60.0 * max(1, round(each / settings.processes / 60))
     console.print(
         f"{len(open_jobs)} of {len(every)} fits are to be made, in about {clock(lasts)} with "
         f"{settings.processes} side by side, by times of another machine."
