@@ -58,7 +58,7 @@ def availability(
     table = patterns(present, modalities, smallest=smallest)
     columns, names = np.arange(len(table)), list(modalities)
     width = 3.4 + 0.36 * len(table)
-    figure = style.Drawing(figsize=(width, 2.6 + 0.25 * len(names)), layout="constrained")
+    figure = style.blank(width, 2.6 + 0.25 * len(names))
     grid = figure.add_gridspec(2, 2, width_ratios=(1.1, max(1.0, 0.3 * len(table))))
     bars = figure.add_subplot(grid[0, 1])
     dots = figure.add_subplot(grid[1, 1], sharex=bars)

@@ -95,7 +95,7 @@ def contours(copulas: Copulas, *, points: int = 121) -> Figure:
         ValueError: If a copula does not couple exactly two coordinates.
     """
     named = _bivariate(copulas, "contours")
-    figure = style.Drawing(figsize=(2.7 * len(named), 5.2), layout="constrained")
+    figure = style.blank(2.7 * len(named), 5.2)
     axes = figure.subplots(2, len(named), squeeze=False)
     for column, (name, copula) in enumerate(named.items()):
         _unit_square(axes[0, column], copula, points)
@@ -120,7 +120,7 @@ def surfaces(copulas: Copulas, *, points: int = 61, highest: float = 6.0) -> Fig
         ValueError: If a copula does not couple exactly two coordinates.
     """
     named = _bivariate(copulas, "surfaces")
-    figure = style.Drawing(figsize=(3.4 * len(named), 3.2), layout="constrained")
+    figure = style.blank(3.4 * len(named), 3.2)
     u = torch.linspace(0.0, 1.0, points + 2, dtype=torch.float64)[1:-1]
     first, second = np.meshgrid(u, u)
     for column, (name, copula) in enumerate(named.items()):

@@ -46,7 +46,7 @@ def samples(
     """
     _check(copula, pair)
     u = _draw(copula, n, seed)[:, list(pair)].numpy()
-    figure = style.Drawing(figsize=(3.8, 3.8), layout="constrained")
+    figure = style.blank(3.8, 3.8)
     axes = figure.subplots(
         2, 2, gridspec_kw={"width_ratios": [4, 1], "height_ratios": [1, 4]}, squeeze=False
     )
@@ -104,7 +104,7 @@ def pairs(
     if len(labels) != dim:
         raise ValueError(f"there are {len(labels)} names for {dim} coordinates")
     of_data, of_copula = kendall_matrix(rows), copula.kendall_tau()
-    figure = style.Drawing(figsize=(1.9 * dim, 1.9 * dim), layout="constrained")
+    figure = style.blank(1.9 * dim, 1.9 * dim)
     axes = figure.subplots(dim, dim, squeeze=False)
     for i in range(dim):
         for j in range(dim):

@@ -41,11 +41,19 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Drawing(Figure):
-    """A figure that a notebook shows, also where nothing has imported ``matplotlib.pyplot``."""
+class _Drawing(Figure):
+    """A figure that knows how a notebook shows it."""
 
     def _repr_png_(self) -> bytes:
         return _png(self, RC["figure.dpi"])
+
+
+def blank(width: float, height: float) -> Figure:
+    """An empty figure of a size in inches.
+
+    A notebook shows it, also where nothing has imported ``matplotlib.pyplot``.
+    """
+    return _Drawing(figsize=(width, height), layout="constrained")
 
 
 def styled(function: Callable[P, R]) -> Callable[P, R]:
@@ -70,7 +78,7 @@ def panels(count: int, *, width: float = 3.2, height: float = 2.8) -> tuple[Figu
     Returns:
         The figure and its axes from left to right.
     """
-    figure = Drawing(figsize=(width * count, height), layout="constrained")
+    figure = blank(width * count, height)
     axes = figure.subplots(1, count, squeeze=False)[0]
     return figure, list(axes)
 
