@@ -12,15 +12,14 @@ splits; seconds of processor time of a fit. Set a is development data; eICU's fo
 from __future__ import annotations
 
 import argparse
-import os
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.metrics import log_loss, roc_auc_score
 
 from cm2 import CM2Classifier
+from cm2.benchmark.command import places
 from cm2.benchmark.patterns import OBSERVED, Pattern
 from cm2.benchmark.run import open_studies
 from cm2.benchmark.studies import Study
@@ -91,8 +90,7 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=4)
     parser.add_argument("--settings", nargs="+", choices=[LINEAR, *SETTINGS])
     given = parser.parse_args()
-    places = {"": Path(os.environ["CM2_DATA_HOME"])} if "CM2_DATA_HOME" in os.environ else {}
-    for study_name, study in open_studies(given.studies, places).items():
+    for study_name, study in open_studies(given.studies, places(())).items():
         print(f"\n| {study_name} | as observed | 30% removed | 60% removed | CPU s |")
         print("|---|---|---|---|---|")
         for name in given.settings or [LINEAR, *SETTINGS]:

@@ -12,25 +12,26 @@ folds are those of ``cm2 benchmark``.
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
-from sklearn.metrics import log_loss, roc_auc_score
 
+from cm2 import CM2Classifier
+from cm2.benchmark.command import places
 from cm2.benchmark.patterns import OBSERVED, Pattern
 from cm2.benchmark.run import open_studies
 from cm2.benchmark.studies import Study
 from cm2.core.removal import hidden
-from cm2.estimators.heads import Boosting, Experts, Fusion, Head, JointHead, Linear, log_linear
+from cm2.estimators import assembly
+from cm2.estimators.heads import log_linear
 from cm2.estimators.heads.base import stratified_folds
 from cm2.estimators.heads.pool import RATES
 from cm2.evaluation.calibrated import slope
+from cm2.evaluation.metrics import measure
 from cm2.samples.inputs import Reader
 
 PATTERNS = (OBSERVED, Pattern("random", 0.3), Pattern("random", 0.6))
@@ -40,6 +41,7 @@ class Said(NamedTuple):
     """What heads said of the rows of a split.
 
     Attributes:
+        names: The heads.
         held_out: Of training rows, by each head, in each view.
         test: Of test rows, by each head, under each pattern.
         lacking: The share of the modalities that a training row lacks in each view.
@@ -48,6 +50,7 @@ class Said(NamedTuple):
         truth: Those of test rows.
     """
 
+    names: list[str]
     held_out: Float[ndarray, "head view row label"]
     test: Float[ndarray, "head pattern row label"]
     lacking: Float[ndarray, "view row"]
@@ -56,40 +59,31 @@ class Said(NamedTuple):
     truth: Int[ndarray, " row"]
 
 
-def heads(seed: int) -> dict[str, Head]:
-    """Those of the default pool."""
-    return {
-        "linear": Linear(random_state=seed),
-        "boosting": Boosting(random_state=seed),
-        "joint": JointHead(random_state=seed),
-        "experts": Experts(random_state=seed),
-        "network": Fusion(seed=seed),
-    }
-
-
 def ask(study: Study, seed: int) -> Said:
-    """Fits all heads to a split of a study."""
+    """Fits the heads of the default pool to a split of a study."""
     train, test = study.split(seed)
     X, y, groups = study.blocks(train), study.y[train], study.groups[train]
     reader = Reader()
     rows = reader.fit_blocks({name: x[train] for name, x in X.items()})
     asked = {name: x[test] for name, x in X.items()}
     shown = [reader.blocks(pattern.removed_from(asked, seed)) for pattern in PATTERNS]
-    folds = stratified_folds(y, 3, seed, groups)
+    pool = assembly.build(CM2Classifier().get_params(), seed, rows, None)
+    folds = stratified_folds(y, pool.folds, seed, groups)
     rng = np.random.default_rng(seed)
     views = [hidden(rows.present, rate, rng) for rate in RATES]
     held_out, said = [], []
-    for head in heads(seed).values():
+    for head in pool.heads.values():
         held_out.append(head.cross_fit(rows, y, np.ones(len(y)), folds, groups, views))
         said.append(np.stack([head.predict_log_proba(one) for one in shown]))
     lacking = 1 - np.stack([rows.present, *views]).mean(axis=2)
     missing = 1 - np.stack([one.present for one in shown]).mean(axis=2)
-    return Said(np.stack(held_out), np.stack(said), lacking, missing, y, study.y[test])
+    told = np.stack(held_out), np.stack(said)
+    return Said(list(pool.heads), *told, lacking, missing, y, study.y[test])
 
 
 def pools(said: Said) -> Iterator[tuple[str, Float[ndarray, "pattern row label"]]]:
     """Each head alone, and pools of them; what they say of test rows."""
-    names = list(heads(0))
+    names = said.names
     for name, alone in zip(names, said.test, strict=True):
         yield f"{name} alone", alone
     equal = np.full((said.test.shape[2], len(names)), 1 / len(names))
@@ -123,10 +117,9 @@ def measures(
     """AUROC, log loss and the slope of calibration."""
     proba = np.exp(log_proba)
     proba /= proba.sum(axis=1, keepdims=True)
-    if proba.shape[1] > 2:
-        return float(roc_auc_score(y, proba, multi_class="ovr")), log_loss(y, proba), np.nan
-    [found] = slope(y == 1, proba[:, 1])
-    return float(roc_auc_score(y, proba[:, 1])), log_loss(y, proba), float(found)
+    found = measure(y, proba)
+    [steep] = slope(y == 1, proba[:, 1]) if proba.shape[1] == 2 else [np.nan]
+    return float(found["auroc"][0]), float(found["log_loss"][0]), float(steep)
 
 
 def main() -> None:
@@ -137,8 +130,7 @@ def main() -> None:
     parser.add_argument("--studies", nargs="+", default=["physionet2012"])
     parser.add_argument("--splits", type=int, default=4)
     given = parser.parse_args()
-    places = {"": Path(os.environ["CM2_DATA_HOME"])} if "CM2_DATA_HOME" in os.environ else {}
-    for name, study in open_studies(given.studies, places).items():
+    for name, study in open_studies(given.studies, places(())).items():
         found: dict[str, list[list[tuple[float, float, float]]]] = {}
         for seed in range(given.splits):
             said = ask(study, seed)
