@@ -20,6 +20,7 @@ from cm2.benchmark.run import Settings, open_studies, run
 from cm2.benchmark.studies import Given
 from cm2.benchmark.suites import SUITES
 from cm2.core.errors import InputError
+from cm2.samples.container import Samples
 
 HALF = Pattern("random", 0.5)
 TRAINED = Pattern("random", 0.5, "both")
@@ -240,6 +241,36 @@ def test_what_no_training_row_has_is_shown_to_no_method(name):
     said = jobs.run(alone, METHODS[name], Budget(0, 1), (OBSERVED,)).probability[OBSERVED]
     np.testing.assert_allclose(gone.probability[pattern], said, rtol=1e-6)
     assert (gone.missing[pattern] == 0).all(), "of what test rows lack, nothing was removed"
+
+
+class Looks(Plain):
+    """Keeps what it is given."""
+
+    def fit(self, X, y, *, groups, present=None):
+        self.given = [(X, present)]
+        return self
+
+    def predict_proba(self, X, present=None):
+        self.given.append((X, present))
+        return np.full((len(next(iter(X.values())) if isinstance(X, dict) else X), 2), 0.5)
+
+
+def test_methods_with_encoders_get_samples_that_lack_the_same():
+    made = study(120)
+    raw = {name: [f"{name} {row}" for row in range(120)] for name in made.modalities}
+    made.samples = Samples(raw)
+    patterns = (Pattern("whole", 0.5, "train"),)
+    looks = {
+        encodes: jobs.run(made, Method(lambda budget: Looks(), "", encodes=encodes), Budget(0, 1),
+                          patterns).method.given
+        for encodes in (False, True)
+    }  # fmt: skip
+    split = made.split(0)
+    for rows, (numbers, _), (seen, present) in zip(split, looks[False], looks[True], strict=True):
+        [name] = numbers
+        assert list(seen.columns) == [name]
+        assert list(seen.columns[name].values) == [[f"{name} {row}"] for row in rows]
+        np.testing.assert_array_equal(~np.isnan(numbers[name]).all(axis=1)[:, None], present)
 
 
 @pytest.mark.parametrize("suite", SUITES)

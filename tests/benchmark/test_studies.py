@@ -1,5 +1,6 @@
 """Data sets: whole, parted by patient, and nothing of a test row in what is learned."""
 
+import pickle
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from functools import cache
@@ -7,6 +8,9 @@ from functools import cache
 import numpy as np
 import pytest
 
+from cm2.benchmark import jobs
+from cm2.benchmark.methods import METHODS, Budget
+from cm2.benchmark.patterns import Pattern
 from cm2.benchmark.studies import STUDIES, Given, Study
 from cm2.benchmark.studies.mimic4 import Generated
 from cm2.benchmark.studies.prepared import COMPONENTS
@@ -112,6 +116,20 @@ def test_what_pictures_and_documents_become_is_learned_on_training_rows(opened):
     np.testing.assert_array_equal(again["cxr"][train], blocks["cxr"][train])
     assert not np.array_equal(again["cxr"][rest], blocks["cxr"][rest], equal_nan=True)
     np.testing.assert_array_equal(np.isnan(blocks["cxr"]).all(axis=1), ~shown)
+
+
+def test_encoders_read_the_same_stays_without_the_folder(opened):
+    study = pickle.loads(pickle.dumps(opened("mimic4-generated")))
+    samples = study.samples
+    assert samples.kinds == {"series": "series", "cxr": "image", "report": "text"}
+    np.testing.assert_array_equal(samples.present, study.present())
+    split = study.split(0)
+    numbers = study.blocks(split.train)
+    there = np.stack([~np.isnan(x).all(axis=1) for x in numbers.values()], axis=1)
+    np.testing.assert_array_equal(samples.present, there)
+    done = jobs.run(study, METHODS["MedFuse"], Budget(0, 1), (Pattern("random", 0.5, "both"),))
+    kinds = {n: type(e).__name__ for n, e in done.method.networks_[0].encoders.items()}
+    assert len(set(kinds.values())) == 3, kinds
 
 
 def test_the_users_own_arrays_are_a_study():

@@ -17,8 +17,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cm2.benchmark.methods import Budget, Method
-from cm2.benchmark.patterns import Pattern, apply
+from cm2.benchmark.patterns import Blocks, Pattern, apply
 from cm2.benchmark.studies import Study
+from cm2.samples.container import Samples
 from cm2.samples.tables import present
 
 
@@ -128,18 +129,29 @@ def run(
     train, test = study.split(budget.seed)
     blocks = study.blocks(train)
     learned, asked = ({n: x[rows] for n, x in blocks.items()} for rows in (train, test))
+    samples = study.samples if method.encodes else None
     made = method.build(budget)
     start = time.perf_counter()
     with limited(limit):
         given = apply(patterns[0], "train", learned, budget.seed)
         given = {name: x for name, x in given.items() if present({name: x}).any()}
-        made.fit(given, study.y[train], groups=study.groups[train])
+        X, options = _input(given, samples, train)
+        made.fit(X, study.y[train], groups=study.groups[train], **options)
     fitted = time.perf_counter()
     probability, missing = {}, {}
     for pattern in patterns:
-        X = apply(pattern, "test", asked, budget.seed)
-        shown = {name: X[name] for name in given}
-        probability[pattern] = np.asarray(made.predict_proba(shown), dtype=float)
-        missing[pattern] = (~present(X)).sum(axis=1)
+        left = apply(pattern, "test", asked, budget.seed)
+        X, options = _input({name: left[name] for name in given}, samples, test)
+        probability[pattern] = np.asarray(made.predict_proba(X, **options), dtype=float)
+        missing[pattern] = (~present(left)).sum(axis=1)
     each = (time.perf_counter() - fitted) / len(patterns)
     return Done(test, probability, missing, fitted - start, each, made)
+
+
+def _input(
+    left: Blocks, samples: Samples | None, rows: Int[ndarray, " row"]
+) -> tuple[Any, dict[str, Any]]:
+    """What a method is given of rows: blocks; or samples, and which modalities are left of them."""
+    if samples is None:
+        return left, {}
+    return Samples({n: samples.columns[n] for n in left})[rows], {"present": present(left)}

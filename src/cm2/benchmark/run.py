@@ -21,6 +21,9 @@ from cm2.core.errors import InputError
 from cm2.core.pace import clock
 from cm2.evaluation import report
 
+ENCODERS = 35.0
+"""Seconds in which three networks train encoders of series, pictures and texts on 1,000 rows."""
+
 LOG = logging.getLogger(__name__)
 
 
@@ -140,9 +143,12 @@ def seconds(settings: Settings) -> dict[tuple[str, str], float]:
     """About how long a fit takes, by data set and method: by rows and modalities of the first."""
     found = {}
     for name, study in settings.studies.items():
-        size = len(study.split(0).train) / 1000 * len(study.modalities) / 7
+        rows = len(study.split(0).train) / 1000
+        size = rows * len(study.modalities) / 7
         for method, about in settings.methods.items():
             found[name, method] = about.seconds * max(size, 0.2)
+            if about.encodes and study.samples is not None:
+                found[name, method] += ENCODERS * rows
     return found
 
 

@@ -14,6 +14,7 @@ from numpy import ndarray
 from sklearn.model_selection import StratifiedShuffleSplit
 
 from cm2.core.registry import Registry
+from cm2.samples.container import Samples
 from cm2.samples.tables import present
 
 TEST = 0.3
@@ -48,6 +49,8 @@ class Study(ABC):
         flow: How the rows came about.
         score_name: Name of the clinical score that is compared with, or "".
         score: Its probability of class 1; NaN where a row has none.
+        samples: The rows as encoders read them, in the order of `modalities`, where modalities are
+            more than numbers; else None.
     """
 
     folder: ClassVar[str] = ""
@@ -61,6 +64,7 @@ class Study(ABC):
     flow: list[tuple[str, int]]
     score_name: str = ""
     score: Float[ndarray, " n"]
+    samples: Samples | None = None
 
     def __init__(self, folder: Path | None = None) -> None:
         return

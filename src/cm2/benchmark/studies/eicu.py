@@ -38,7 +38,8 @@ class Mortality(Prepared):
             manifest = prepare("eicu", folder, root, Options(hours=24.0))
             kinds = {name: one["kind"] for name, one in manifest["modalities"].items()}
             names = ["static", *(n for n, k in kinds.items() if k in READ and n != "static")]
-            self._stays = self.read(root, manifest["flow"], modalities=names, removable="any")
+            found = self.read(root, manifest["flow"], modalities=names, removable="any")
+            self._stays = found.stays
             scores = pd.read_parquet(root / "scores.parquet").set_index("stay_id")
         self.title = "In-hospital mortality after 24 hours of intensive care"
         self.source = f"the eICU tables in {folder.resolve().name}, stays of at least 24 hours"

@@ -7,7 +7,8 @@ from tempfile import TemporaryDirectory
 from typing import ClassVar
 
 from cm2.benchmark.studies.base import register
-from cm2.benchmark.studies.prepared import Prepared
+from cm2.benchmark.studies.prepared import Prepared, held
+from cm2.samples.container import Samples
 
 
 @register("mimic4-generated")
@@ -16,7 +17,8 @@ class Generated(Prepared):
 
     The outcome depends on what series, pictures and reports show together; see
     :mod:`cm2.clinical.synthesize.latents`. It is read as the real tables are, by
-    ``cm2 prepare mimic4``.
+    ``cm2 prepare mimic4``. Networks read it by small encoders, which are trained with them; what is
+    no network reads numbers.
     """
 
     patients: ClassVar[int] = 1200
@@ -29,7 +31,8 @@ class Generated(Prepared):
             raw, root = Path(place) / "raw", Path(place) / "prepared"
             synthesize("mimic4", self.patients, raw)
             manifest = prepare("mimic4", raw, root, Options())
-            self.read(root, manifest["flow"])
+            columns = self.read(root, manifest["flow"]).samples.columns
+            self.samples = Samples({name: held(column) for name, column in columns.items()})
         self.title = "In-hospital mortality after 48 hours of generated intensive care"
         self.source = (
             f"cm2 synthesize mimic4 --patients {self.patients}: no patient data; series, X-ray and "

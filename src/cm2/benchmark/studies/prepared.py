@@ -14,11 +14,14 @@ from numpy import ndarray
 from sklearn.decomposition import PCA
 
 from cm2.benchmark.studies.base import Study
-from cm2.samples.kinds import ImageColumn, SeriesColumn, TextColumn
+from cm2.samples.kinds import Column, ImageColumn, SeriesColumn, TextColumn
 from cm2.samples.stays import Stays
 
 SIDE = 16
 """Side of the squares of pixels that components are made of."""
+
+PICTURE = 32
+"""Side of the pictures that encoders of a benchmark read."""
 
 COMPONENTS = 16
 """Numbers of a picture or document."""
@@ -27,7 +30,7 @@ COMPONENTS = 16
 class Prepared(Study):
     """Stays of a folder that ``cm2 prepare`` wrote."""
 
-    def read(self, root: Path, flow: Sequence[Any], **options: Any) -> pd.DataFrame:
+    def read(self, root: Path, flow: Sequence[Any], **options: Any) -> Stays:
         """Takes rows, target and patients from a folder.
 
         Args:
@@ -36,7 +39,7 @@ class Prepared(Study):
             options: Of :meth:`.Stays.open`.
 
         Returns:
-            What the folder says of the stays.
+            The stays, which need the folder where they hold pictures or documents.
         """
         found = Stays.open(root, **options)
         self._made = {name: numbers(column) for name, column in found.samples.columns.items()}
@@ -48,7 +51,7 @@ class Prepared(Study):
         self.score = np.full(len(self.y), np.nan)
         self.flow = [(str(step), int(count)) for step, count in flow]
         self.flow.append(("deaths in hospital", int(self.y.sum())))
-        return found.stays
+        return found
 
     def blocks(self, train: Int[ndarray, " train"]) -> dict[str, Float[ndarray, "n feature"]]:
         """Returns numbers; see :func:`numbers`."""
@@ -90,6 +93,24 @@ def _(column: ImageColumn) -> Made:
     for row in np.flatnonzero(column.present).tolist():
         pixels[row] = column.pixels(row, SIDE).ravel()
     return partial(_components, pixels)
+
+
+@singledispatch
+def held(column: Column) -> Column:
+    """Returns a column that needs no folder any more; pictures are made small."""
+    return column
+
+
+@held.register
+def _(column: TextColumn) -> Column:
+    return TextColumn(column.name, [list(one) if one else None for one in column.values])
+
+
+@held.register
+def _(column: ImageColumn) -> Column:
+    there = column.present
+    pictures = [column.pixels(row, PICTURE) if there[row] else None for row in range(len(there))]
+    return ImageColumn(column.name, pictures)
 
 
 def _same(values: Float[ndarray, "n feature"], train: ndarray) -> Float[ndarray, "n feature"]:
