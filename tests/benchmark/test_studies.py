@@ -13,7 +13,7 @@ from cm2.benchmark.methods import METHODS, Budget
 from cm2.benchmark.patterns import Pattern
 from cm2.benchmark.studies import STUDIES, Given, Study
 from cm2.benchmark.studies.mimic4 import Generated
-from cm2.benchmark.studies.prepared import COMPONENTS
+from cm2.benchmark.studies.numbers import COMPONENTS
 from cm2.clinical.prepare.errors import TableError
 from cm2.core.errors import InputError
 
@@ -143,8 +143,38 @@ def test_the_users_own_arrays_are_a_study():
     train, test = study.split(0)
     assert study.labels == ("ill", "well")
     assert not set(patient[train]) & set(patient[test])
-    with pytest.raises(ValueError, match=r"modality 'labs' should have shape \(2, columns\)"):
+    with pytest.raises(ValueError, match="there are 3 samples, but 2 labels"):
         Given({"labs": rng.normal(size=(3, 3))}, [0, 1])
+
+
+def test_the_users_own_modalities_of_any_kind_are_a_study():
+    rng = np.random.default_rng(0)
+    shape = rng.integers(0, 2, 40)
+    noise = rng.integers(0, 9, (40, 20, 24))
+    pictures = (noise + 99 * shape[:, None, None]).astype(np.uint8)
+    X = {
+        "labs": rng.normal(size=(40, 3)),
+        "vitals": [None if row % 3 else rng.normal(size=(row + 1, 2)) for row in range(40)],
+        "xray": [None if row % 4 == 0 else pictures[row] for row in range(40)],
+        "note": [
+            f"effusion {'left' if row % 2 else 'right'}" if shape[row] else None
+            for row in range(40)
+        ],
+    }
+    study = Given(X, shape)
+    assert study.samples.kinds == {
+        "labs": "table", "vitals": "series", "xray": "image", "note": "text",
+    }  # fmt: skip
+    blocks = study.blocks(study.split(0).train)
+    there = np.stack([~np.isnan(x).all(axis=1) for x in blocks.values()], axis=1)
+    np.testing.assert_array_equal(there, study.present())
+    seen = there[:, 2]
+    assert abs(np.corrcoef(blocks["xray"][seen, 0], shape[seen])[0, 1]) > 0.99, "what pixels show"
+    for method in ("LR + dropout", "DAFT"):
+        done = jobs.run(study, METHODS[method], Budget(0, 1), (Pattern("random", 0.3),))
+        assert np.isfinite(done.probability[Pattern("random", 0.3)]).all()
+    with pytest.raises(ValueError, match="modality 'note' must be two-dim"):
+        Given(X | {"note": [3.5j] * 40}, shape)
 
 
 def test_what_is_not_there_is_named(tmp_path):

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from sklearn.model_selection import StratifiedShuffleSplit
 
+from cm2.benchmark.studies.numbers import numbers
 from cm2.core.registry import Registry
 from cm2.samples.container import Samples
 from cm2.samples.tables import present
@@ -90,43 +91,58 @@ class Study(ABC):
 
 
 class Given(Study):
-    """Blocks of numbers that are there as they are.
+    """Modalities that are there as they are, of any kind that :class:`.Samples` knows.
+
+    Methods that read numbers alone get those of :mod:`cm2.benchmark.studies.numbers`; where some
+    modality is no table, networks read it as it is.
 
     Args:
-        X: Rows of every modality, NaN throughout where one is missing.
+        X: Rows of every modality, NaN throughout or ``None`` where one is missing; or ``Samples``.
         y: Class labels.
         groups: The patient of each row; None where each row is one.
         title: What is predicted.
         source: Where the data come from.
+
+    Raises:
+        ValueError: If a modality cannot be read, or its rows are not as many as the labels.
     """
 
     def __init__(
         self,
-        X: Mapping[str, Any],
+        X: Mapping[str, Any] | Samples,
         y: Any,
         *,
         groups: Any = None,
         title: str = "",
         source: str = "",
     ) -> None:
-        self._X = {name: np.asarray(block, np.float64) for name, block in X.items()}
+        samples = X if isinstance(X, Samples) else Samples(X)
         names, self.y = np.unique(np.asarray(y), return_inverse=True)
+        if len(samples) != len(self.y):
+            raise ValueError(f"there are {len(samples)} samples, but {len(self.y)} labels")
+        self._read(samples)
+        if set(samples.kinds.values()) != {"table"}:
+            self.samples = samples
         self.labels = tuple(str(name) for name in names)
-        self.modalities = tuple(self._X)
         rows = len(self.y)
-        for name, block in self._X.items():
-            if block.ndim != 2 or len(block) != rows:
-                raise ValueError(
-                    f"modality {name!r} should have shape ({rows}, columns), got {block.shape}"
-                )
         self.groups = np.arange(rows) if groups is None else pd.factorize(np.asarray(groups))[0]
         self.title, self.source = title, source
         self.flow = [("rows", rows)]
         self.score = np.full(rows, np.nan)
 
+    def _read(self, samples: Samples) -> None:
+        """Takes what makes numbers of the modalities."""
+        self._made = {name: numbers(column) for name, column in samples.columns.items()}
+        self._present = samples.present
+        self.modalities = tuple(self._made)
+
     def blocks(self, train: Int[ndarray, " train"]) -> dict[str, Float[ndarray, "n feature"]]:
-        """Returns the blocks."""
-        return dict(self._X)
+        """Returns numbers; see :func:`.numbers`."""
+        return {name: made(train) for name, made in self._made.items()}
+
+    def present(self) -> Bool[ndarray, "n modality"]:
+        """Returns which modalities each row has."""
+        return self._present
 
 
 STUDIES: Registry[Study] = Registry("study")

@@ -7,7 +7,8 @@ from tempfile import TemporaryDirectory
 from typing import ClassVar
 
 from cm2.benchmark.studies.base import register
-from cm2.benchmark.studies.prepared import Prepared, held
+from cm2.benchmark.studies.numbers import held
+from cm2.benchmark.studies.prepared import Prepared
 from cm2.samples.container import Samples
 
 
