@@ -88,47 +88,47 @@ ALIKE = (
 """What methods have in common, for the page."""
 
 NETWORKS = (
-    ("MedFuse", "medfuse", "Hayat et al. 2022: an LSTM over the embeddings that are there", 12),
-    ("MMTM", "mmtm", "Joze et al. 2020: embeddings rescale each other", 10),
-    ("DAFT", "daft", "Poelsterl et al. 2021: the others shift and scale the first modality", 6),
-    ("Unified", "unified", "Hayat et al. 2021: one classifier for complete rows, else one each", 9),
-    ("DrFuse", "drfuse", "Yao et al. 2024: shared and distinct parts, attention by class", 18),
-    ("LSMT", "lsmt", "Khader et al. 2023: one Transformer over all that is there", 28),
+    ("MedFuse", "medfuse", "Hayat et al. 2022: an LSTM over the embeddings that are there", 5),
+    ("MMTM", "mmtm", "Joze et al. 2020: embeddings rescale each other", 4),
+    ("DAFT", "daft", "Poelsterl et al. 2021: the others shift and scale the first modality", 3),
+    ("Unified", "unified", "Hayat et al. 2021: one classifier for complete rows, else one each", 3),
+    ("DrFuse", "drfuse", "Yao et al. 2024: shared and distinct parts, attention by class", 6),
+    ("LSMT", "lsmt", "Khader et al. 2023: one Transformer over all that is there", 5),
     (
         "Interleaved",
         "interleaved",
         "Zhang et al. 2023: modalities attend to themselves and to the others in turn",
-        50,
+        8,
     ),
     (
         "missing token",
         "missing-token",
         "a Transformer over modalities, with a learned token where one is missing",
-        14,
+        5,
     ),
     (
         "modality dropout",
         "modality-dropout",
         "Neverova et al. 2016: a hidden layer, of which training hides whole modalities",
-        7,
+        3,
     ),
     (
         "M3Care",
         "m3care",
         "Zhang et al. 2022: what is missing is gathered from similar patients",
-        45,
+        12,
     ),
-    ("SMIL", "smil", "Ma et al. 2021: priors for what is missing, by meta-learning", 22),
+    ("SMIL", "smil", "Ma et al. 2021: priors for what is missing, by meta-learning", 5),
     (
         "ShaSpec",
         "shaspec",
         "Wang et al. 2023: features shared by modalities, and specific ones",
-        10,
+        4,
     ),
-    ("MUSE", "muse", "Wu et al. 2024: a graph of patients and modalities", 35),
-    ("HEALNet", "healnet", "Hemker et al. 2024: latent vectors read what is there in turn", 120),
-    ("Flex-MoE", "flex-moe", "Yun et al. 2024: experts for each combination of modalities", 44),
-    ("UMSE", "umse", "Lee et al. 2023: layers a modality that share a few bottlenecks", 75),
+    ("MUSE", "muse", "Wu et al. 2024: a graph of patients and modalities", 11),
+    ("HEALNet", "healnet", "Hemker et al. 2024: latent vectors read what is there in turn", 15),
+    ("Flex-MoE", "flex-moe", "Yun et al. 2024: experts for each combination of modalities", 10),
+    ("UMSE", "umse", "Lee et al. 2023: layers a modality that share a few bottlenecks", 10),
 )
 """Networks of others: name, that of ``CM2Classifier(network=..)``, what, and seconds."""
 
@@ -140,67 +140,67 @@ METHODS: dict[str, Method] = {
         _cm2(),
         "the estimator's default: linear, boosting, joint, expert and network heads, pooled",
         ours=True,
-        seconds=30,
+        seconds=19,
     ),
     "CM², joint": Method(
         _cm2(head="joint"),
         "Bayes' rule with class-conditional joint laws of all coordinates of all modalities",
         ours=True,
-        seconds=6,
+        seconds=2,
     ),
     "CM², network": Method(
         _cm2(head="fusion"),
         "the fusion head alone; missing embeddings are their means given the others",
         ours=True,
         encodes=True,
-        seconds=20,
+        seconds=6,
     ),
     "CM², conditional": Method(
         _cm2(head="fusion", imputation="conditional"),
         "the same; missing embeddings drawn given the others",
         ours=True,
         encodes=True,
-        seconds=25,
+        seconds=7,
     ),
     "CM², marginal": Method(
         _cm2(head="fusion", imputation="marginal"),
         "the same, drawn without looking at the others, as in the paper",
         ours=True,
         encodes=True,
-        seconds=20,
+        seconds=6,
     ),
     "CM², zero-filled": Method(
         _cm2(head="fusion", imputation="zero"),
         "the same, missing embeddings are zero",
         ours=True,
         encodes=True,
-        seconds=20,
+        seconds=6,
     ),
     "LR + dropout": Method(
         _cm2(head="linear"),
         "logistic regression on all features, clipped, with flags, trained on copies of the rows "
         "with modalities removed (the pool's linear head alone)",
-        seconds=2,
+        seconds=1,
     ),
     "boosting + dropout": Method(
         _cm2(head="boosting"),
         "gradient boosting on all features, trained on such copies (the pool's head alone)",
-        seconds=5,
+        seconds=4,
     ),
     "concat. LR": Method(
         lambda budget: Concatenated("linear", random_state=budget.seed),
         "logistic regression on all features side by side, gaps filled and flagged",
-        seconds=2,
+        seconds=1,
     ),
     "concat. boosting": Method(
         lambda budget: Concatenated("boosting", random_state=budget.seed),
         "gradient boosting on all features side by side, gaps as they are",
-        seconds=6,
+        seconds=8,
     ),
     "imputed LR": Method(
         lambda budget: Imputed(random_state=budget.seed),
         "logistic regression on all features, gaps filled by chained ridge regressions",
-        seconds=20,
+        seconds=4,
     ),
     "stacking": Method(
         lambda budget: Stacking(random_state=budget.seed),
@@ -220,24 +220,24 @@ METHODS: dict[str, Method] = {
     "late fusion, forests": Method(
         lambda budget: LateFusion("forest", random_state=budget.seed),
         "a random forest each modality, mean probability of those present",
-        seconds=10,
+        seconds=7,
     ),
     "late fusion, forests, log": Method(
         lambda budget: LateFusion("forest", "log", random_state=budget.seed),
         "the same, geometric mean",
-        seconds=10,
+        seconds=7,
     ),
     "copula-imputed boosting": Method(
         lambda budget: CopulaImputed(random_state=budget.seed),
         "gradient boosting on all features, gaps filled by a Gaussian copula of all columns "
         "(Zhao and Udell 2020)",
-        seconds=60,
+        seconds=40,
     ),
     "multimodal VAE": Method(
         lambda budget: MultimodalVAE(max_epochs=budget.epochs, random_state=budget.seed),
         "Wu and Goodman 2018: logistic regression on the posterior mean of one autoencoder, of 16 "
         "coordinates and as many passes as the networks, whose experts are multiplied",
-        seconds=10,
+        seconds=4,
     ),
     **{
         name: Method(_network(network), about, encodes=True, seconds=seconds)
