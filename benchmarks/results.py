@@ -15,11 +15,15 @@ from pathlib import Path
 import matplotlib as mpl
 import pandas as pd
 
+from cm2.benchmark.methods import POOLED
 from cm2.evaluation.figures import comparison, style
 
 DOCS = Path(__file__).parents[1] / "docs" / "results"
 LEFT_OUT = ["sd", "p_runs", "notes"]
 """Columns that no page shows."""
+
+COMPARISON = ["rival", "difference", "difference_low", "difference_high", "p_patients"]
+"""Columns that pages show of CM2 alone, and that would be the half of a file."""
 
 FACE = "physionet2012-ab"
 SHOWN = {
@@ -71,6 +75,7 @@ def main() -> None:
     given = parser.parse_args()
     table = pd.read_csv(given.run / "summary.csv", keep_default_na=False, na_values=[""])
     kept = table.drop(columns=LEFT_OUT, errors="ignore")
+    kept.loc[kept["method"] != POOLED, COMPARISON] = None
     kept.to_csv(DOCS / f"{given.name}.csv", index=False, float_format="%.4g")
     own = table[table["data"] == FACE]
     if len(own):

@@ -78,7 +78,8 @@ def _network(name: str) -> Callable[[Budget], Fits]:
 
 ALIKE = (
     "Every network has the same encoders (a small one a modality, started at random, which reads "
-    "series, pictures and texts themselves where a data set has them), embeddings "
+    "series, pictures and texts themselves where a data set has them; so do the pool and the joint "
+    "head), embeddings "
     "of 16 coordinates, optimiser, rate, batches, largest number of passes and patience on "
     "held-out training rows, and is the mean of three, each trained without a third of the rows. "
     "None is searched over: how CM² joins embeddings, and its dropout and the encoders', were "
@@ -140,12 +141,14 @@ METHODS: dict[str, Method] = {
         _cm2(),
         "the estimator's default: linear, boosting, joint, expert and network heads, pooled",
         ours=True,
+        encodes=True,
         seconds=19,
     ),
     "CM², joint": Method(
         _cm2(head="joint"),
         "Bayes' rule with class-conditional joint laws of all coordinates of all modalities",
         ours=True,
+        encodes=True,
         seconds=2,
     ),
     "CM², network": Method(

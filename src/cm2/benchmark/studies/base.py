@@ -94,7 +94,7 @@ class Given(Study):
     """Modalities that are there as they are, of any kind that :class:`.Samples` knows.
 
     Methods that read numbers alone get those of :mod:`cm2.benchmark.studies.numbers`; where some
-    modality is no table, networks read it as it is.
+    modality is no table, methods with encoders read all of them as they are.
 
     Args:
         X: Rows of every modality, NaN throughout or ``None`` where one is missing; or ``Samples``.

@@ -18,8 +18,8 @@ class Generated(Prepared):
 
     The outcome depends on what series, pictures and reports show together; see
     :mod:`cm2.clinical.synthesize.latents`. It is read as the real tables are, by
-    ``cm2 prepare mimic4``. Networks read it by small encoders, which are trained with them; what is
-    no network reads numbers.
+    ``cm2 prepare mimic4``. CM² and networks read it by small encoders, which are trained; other
+    methods read numbers.
     """
 
     patients: ClassVar[int] = 1200
