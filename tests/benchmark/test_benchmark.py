@@ -16,7 +16,7 @@ from cm2.benchmark.folder import Job, load, place
 from cm2.benchmark.jobs import TimeUpError, limited
 from cm2.benchmark.methods import METHODS, POOLED, Budget, Method
 from cm2.benchmark.patterns import OBSERVED, Pattern, apply
-from cm2.benchmark.run import Settings, open_studies, run
+from cm2.benchmark.run import Settings, open_studies, run, seconds
 from cm2.benchmark.studies import Given
 from cm2.benchmark.suites import SUITES
 from cm2.core.errors import InputError
@@ -257,20 +257,36 @@ class Looks(Plain):
 
 def test_methods_with_encoders_get_samples_that_lack_the_same():
     made = study(120)
-    raw = {name: [f"{name} {row}" for row in range(120)] for name in made.modalities}
-    made.samples = Samples(raw)
-    patterns = (Pattern("whole", 0.5, "train"),)
-    looks = {
-        encodes: jobs.run(made, Method(lambda budget: Looks(), "", encodes=encodes), Budget(0, 1),
-                          patterns).method.given
-        for encodes in (False, True)
-    }  # fmt: skip
-    split = made.split(0)
-    for rows, (numbers, _), (seen, present) in zip(split, looks[False], looks[True], strict=True):
-        [name] = numbers
-        assert list(seen.columns) == [name]
-        assert list(seen.columns[name].values) == [[f"{name} {row}"] for row in rows]
-        np.testing.assert_array_equal(~np.isnan(numbers[name]).all(axis=1)[:, None], present)
+    made.samples = Samples(
+        {name: [f"{name} {row}" for row in range(120)] for name in made.modalities}
+    )
+    for pattern in (TRAINED, Pattern("whole", 0.5, "train")):
+        numbers, raw = (
+            jobs.run(
+                made,
+                Method(lambda budget: Looks(), "", encodes=encodes),
+                Budget(0, 1),
+                (pattern,),
+            ).method.given
+            for encodes in (False, True)
+        )
+        for rows, (blocks, _), (seen, present) in zip(made.split(0), numbers, raw, strict=True):
+            assert list(seen.columns) == list(blocks)
+            for at, name in enumerate(blocks):
+                assert list(seen.columns[name].values) == [[f"{name} {row}"] for row in rows]
+                there = ~np.isnan(blocks[name]).all(axis=1)
+                np.testing.assert_array_equal(there, present[:, at])
+            assert present.all() == (len(blocks) == 1)
+
+
+def test_networks_encode_and_cost_more_where_there_is_something_to_encode():
+    networks = {name for name, one in METHODS.items() if one.encodes}
+    assert {"MedFuse", "UMSE", "CM², zero-filled", "CM², joint", POOLED} <= networks
+    assert networks.isdisjoint({"LR + dropout", "stacking", "multimodal VAE"})
+    plain, raw = study(), study()
+    raw.samples = Samples({"a": ["text"] * 400})
+    lasts = seconds(Settings({"plain": plain, "raw": raw}, (OBSERVED,)))
+    assert {name for name in METHODS if lasts["raw", name] > lasts["plain", name]} == networks
 
 
 @pytest.mark.parametrize("suite", SUITES)

@@ -4,9 +4,13 @@ import pickle
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from functools import cache
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from numpy import ndarray
+from scipy.sparse import csr_array
 
 from cm2.benchmark import jobs
 from cm2.benchmark.methods import METHODS, Budget
@@ -16,6 +20,7 @@ from cm2.benchmark.studies.mimic4 import Generated
 from cm2.benchmark.studies.numbers import COMPONENTS
 from cm2.clinical.prepare.errors import TableError
 from cm2.core.errors import InputError
+from cm2.samples.container import Samples
 
 SIZES = {
     "digits": (1797, 10, 4),
@@ -112,7 +117,11 @@ def test_what_pictures_and_documents_become_is_learned_on_training_rows(opened):
     shown = study.present()[:, 1]
     pixels = study._made["cxr"].args[0]
     pixels[rest[shown[rest]]] = 255.0
+    documents = study._made["report"].args[0]
+    documents.iloc[rest] = documents.iloc[rest].where(documents.isna(), "effusion " * 9)
     again = study.blocks(train)
+    np.testing.assert_array_equal(again["report"][train], blocks["report"][train])
+    assert not np.array_equal(again["report"][rest], blocks["report"][rest], equal_nan=True)
     np.testing.assert_array_equal(again["cxr"][train], blocks["cxr"][train])
     assert not np.array_equal(again["cxr"][rest], blocks["cxr"][rest], equal_nan=True)
     np.testing.assert_array_equal(np.isnan(blocks["cxr"]).all(axis=1), ~shown)
@@ -135,46 +144,110 @@ def test_encoders_read_the_same_stays_without_the_folder(opened):
 def test_the_users_own_arrays_are_a_study():
     rng = np.random.default_rng(0)
     patient = np.arange(60) // 2
-    study = Given(
-        {"labs": rng.normal(size=(60, 3)), "notes": rng.normal(size=(60, 2))},
-        np.where(patient % 2, "ill", "well"),
-        groups=patient,
-    )
-    train, test = study.split(0)
-    assert study.labels == ("ill", "well")
-    assert not set(patient[train]) & set(patient[test])
-    with pytest.raises(ValueError, match="there are 3 samples, but 2 labels"):
-        Given({"labs": rng.normal(size=(3, 3))}, [0, 1])
+    X = {"labs": rng.normal(size=(60, 3)), "notes": rng.normal(size=(60, 2))}
+    y = np.where(patient % 2, "ill", "well")
+    for study in (Given(X, y, groups=patient), Given(Samples(X, y=y, groups=patient))):
+        train, test = study.split(0)
+        assert study.labels == ("ill", "well")
+        assert not set(patient[train]) & set(patient[test])
+        assert study.samples is None
+    frame = pd.DataFrame({"age": [40, None, 70], "sex": [0, 1, None]}, dtype="Int64")
+    sparse = csr_array(np.eye(3))
+    blocks = Given({"frame": frame, "sparse": sparse}, [0, 1, 1]).blocks(np.arange(3))
+    np.testing.assert_array_equal(blocks["frame"], [[40, 0], [np.nan, 1], [70, np.nan]])
+    np.testing.assert_array_equal(blocks["sparse"], np.eye(3))
 
 
-def test_the_users_own_modalities_of_any_kind_are_a_study():
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"y": [0, 1]}, "there are 3 samples, but 2 labels"),
+        ({"groups": [1]}, "there are 3 samples, but 1 groups"),
+        ({"X": {"labs": [[1.0], [np.nan], [2.0]]}}, r"no modality at all \(rows 1\)"),
+        ({"X": {"labs": [[1.0], [np.inf], [2.0]]}}, "'labs' has infinite values"),
+        ({"X": {"note": [3.5j] * 3}}, "modality 'note' must be two-dim"),
+    ],
+)
+def test_data_that_cannot_be_a_study_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        Given(**({"X": {"labs": np.eye(3)}, "y": [0, 1, 1]} | change))
+
+
+def own(rows: int = 40) -> tuple[dict[str, Any], ndarray]:
+    """Modalities of all kinds, and outcomes that pictures and notes show."""
     rng = np.random.default_rng(0)
-    shape = rng.integers(0, 2, 40)
-    noise = rng.integers(0, 9, (40, 20, 24))
-    pictures = (noise + 99 * shape[:, None, None]).astype(np.uint8)
+    y = rng.integers(0, 2, rows)
+    noise = rng.integers(0, 9, (rows, 20, 24))
+    pictures = (noise + 99 * y[:, None, None]).astype(np.uint8)
+    words = np.array(["small", "left", "seen", "beside", "heart", "no", "pneumothorax"])
+    said = ["Effusion. " if ill else "Clear. " for ill in y]
     X = {
-        "labs": rng.normal(size=(40, 3)),
-        "vitals": [None if row % 3 else rng.normal(size=(row + 1, 2)) for row in range(40)],
-        "xray": [None if row % 4 == 0 else pictures[row] for row in range(40)],
-        "note": [
-            f"effusion {'left' if row % 2 else 'right'}" if shape[row] else None
-            for row in range(40)
+        "labs": rng.normal(size=(rows, 3)),
+        "vitals": [None if row % 3 else rng.normal(size=(row + 1, 2)) for row in range(rows)],
+        "xray": [None if row % 4 == 0 else pictures[row] for row in range(rows)],
+        "note": [text + " ".join(rng.choice(words, 4)).upper() for text in said],
+        "events": [
+            pd.DataFrame({"variable": "hr", "hour": [1.0, 2.0], "value": rng.normal(size=2)})
+            for _ in range(rows)
         ],
     }
-    study = Given(X, shape)
-    assert study.samples.kinds == {
-        "labs": "table", "vitals": "series", "xray": "image", "note": "text",
-    }  # fmt: skip
+    return X, y
+
+
+@pytest.mark.parametrize("method", ["LR + dropout", "DAFT"])
+def test_the_users_own_modalities_of_any_kind_are_a_study(method):
+    X, y = own()
+    study = Given(X, y)
+    kinds = ["table", "series", "image", "text", "events"]
+    assert list(study.samples.kinds.values()) == kinds
     blocks = study.blocks(study.split(0).train)
     there = np.stack([~np.isnan(x).all(axis=1) for x in blocks.values()], axis=1)
     np.testing.assert_array_equal(there, study.present())
+    np.testing.assert_array_equal(there, study.samples.present)
     seen = there[:, 2]
-    assert abs(np.corrcoef(blocks["xray"][seen, 0], shape[seen])[0, 1]) > 0.99, "what pixels show"
-    for method in ("LR + dropout", "DAFT"):
-        done = jobs.run(study, METHODS[method], Budget(0, 1), (Pattern("random", 0.3),))
-        assert np.isfinite(done.probability[Pattern("random", 0.3)]).all()
-    with pytest.raises(ValueError, match="modality 'note' must be two-dim"):
-        Given(X | {"note": [3.5j] * 40}, shape)
+    for name, rows in (("xray", seen), ("note", slice(None))):
+        columns = [x for x in blocks[name][rows].T if x.std() > 0]
+        shows = max(abs(np.corrcoef(x, y[rows])[0, 1]) for x in columns)
+        assert shows > 0.9, f"what {name} show"
+    pattern = Pattern("random", 0.3, "both")
+    done = jobs.run(study, METHODS[method], Budget(0, 1), (pattern,))
+    assert np.isfinite(done.probability[pattern]).all()
+
+
+def test_test_rows_teach_nothing():
+    X, y = own()
+    before = Given(X, y)
+    train, test = before.split(0)
+    changed = {name: list(values) for name, values in X.items()}
+    for row in test:
+        changed["events"][row] = changed["events"][row].assign(variable="other")
+        changed["note"][row] = "entirely different"
+        changed["xray"][row] = None if X["xray"][row] is None else 255 - X["xray"][row]
+    after = Given(changed, y).blocks(train)
+    for name, block in before.blocks(train).items():
+        np.testing.assert_array_equal(after[name][train], block[train], err_msg=name)
+        assert after[name].shape == block.shape
+
+
+@pytest.mark.parametrize("name", ["vitals", "xray", "note", "events"])
+def test_what_no_training_row_has_is_no_number_of_any(name):
+    X, y = own()
+    train, test = Given(X, y).split(0)
+    X[name] = [None if row in set(train) else one for row, one in enumerate(X[name])]
+    X[name][test[0]] = own()[0][name][3]
+    pattern = Pattern("random", 0.3)
+    done = jobs.run(Given(X, y), METHODS["concat. LR"], Budget(0, 1), (pattern,))
+    assert np.isfinite(done.probability[pattern]).all()
+
+
+def test_few_pictures_have_few_components_and_equal_texts_say_only_who_has_one(caplog):
+    X, y = own(8)
+    X["note"] = ["nothing to be seen"] * 7 + [None]
+    few = np.array([1, 2, 3])
+    blocks = Given(X, y).blocks(few)
+    assert blocks["xray"].shape == (8, 2)
+    np.testing.assert_array_equal(blocks["note"][:, 0], [0.0] * 7 + [np.nan])
+    assert "no term of 'note'" in caplog.text
 
 
 def test_what_is_not_there_is_named(tmp_path):

@@ -49,6 +49,8 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> list[str | None]:
         ([np.array(["a cough", "none"], object)] * 4, "text", [1, 1, 1, 1]),
         (["see a.png", "b.png", "c", "no.png"], "text", [1, 1, 1, 1]),  # there are no such files
         ([[1.0, 2.0], None, (3.0, np.nan), np.nan], "table", [1, 0, 1, 0]),
+        ([np.ones(2), None, np.zeros(2), np.ones(2)], "table", [1, 0, 1, 1]),
+        (list(np.ones((4, 2))), "table", [1, 1, 1, 1]),
         (GREY, "image", [1, 0, 1, 1]),
         (np.zeros((4, 8, 8), np.uint8), "image", [1, 1, 1, 1]),
         ([Image.new("L", (5, 5)), None, Image.new("RGB", (6, 5)), None], "image", [1, 0, 1, 0]),

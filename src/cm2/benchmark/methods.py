@@ -20,7 +20,11 @@ from cm2.estimators.multimodal_vae import MultimodalVAE
 
 @runtime_checkable
 class Fits(Protocol):
-    """What a method is: a classifier of scikit-learn's that takes a dict of modalities."""
+    """What a method is: a classifier of scikit-learn's that takes a dict of modalities.
+
+    One that :attr:`Method.encodes` takes ``Samples`` in place of the dict, and ``present`` in both
+    methods, where a study has modalities that are more than numbers.
+    """
 
     def fit(self, X: dict[str, Any], y: Int[ndarray, " n"], *, groups: Int[ndarray, " n"]) -> Any:
         """Learns from rows, NaN where a modality is missing."""
@@ -50,7 +54,8 @@ class Method(NamedTuple):
         build: Makes it, unfitted.
         about: One line on it.
         ours: Whether it is CM², and no rival.
-        encodes: Whether it has encoders, so that it reads series, pictures and texts themselves.
+        encodes: Whether it has encoders, so that it reads series, pictures and texts themselves
+            where a study has them; see :class:`Fits`.
         seconds: Of a fit on a thousand rows of seven modalities, on one thread of 2020s hardware.
     """
 
@@ -77,14 +82,14 @@ def _network(name: str) -> Callable[[Budget], Fits]:
 
 
 ALIKE = (
-    "Every network has the same encoders (a small one a modality, started at random, which reads "
-    "series, pictures and texts themselves where a data set has them; so do the pool and the joint "
-    "head), embeddings "
+    "Every network has the same encoders (a small one a modality, started at random), embeddings "
     "of 16 coordinates, optimiser, rate, batches, largest number of passes and patience on "
     "held-out training rows, and is the mean of three, each trained without a third of the rows. "
     "None is searched over: how CM² joins embeddings, and its dropout and the encoders', were "
     "settled on set a of PhysioNet 2012, with a look at the folds of eICU. Whatever is no network "
-    "picks its strength by cross-validated log loss."
+    "picks its strength by cross-validated log loss. Of generated MIMIC-IV, and of a user's own "
+    "series, pictures and texts, the networks, CM²'s pool and its joint head read the modalities "
+    "themselves; all else, and of other data sets all methods, read numbers made of them."
 )
 """What methods have in common, for the page."""
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
-from cm2.clinical.prepare.documents import terms, vectorize
+from cm2.clinical.prepare.documents import NoTermError, terms, vectorize
 
 TEXTS = [
     f"treatment|organ{k % 3}|step{k % 4}\nmedication|drug{'abc'[k % 3] * 4} 5 mg" for k in range(40)
@@ -46,3 +46,21 @@ def test_a_small_vocabulary_gives_fewer_numbers() -> None:
 def test_nothing_to_learn_from_is_said() -> None:
     with pytest.raises(ValueError, match="no training row has a document of 'treatment'"):
         vectorize(DOCUMENTS, DOCUMENTS.index[-1:])
+
+
+def test_a_line_that_is_no_path_gives_its_words():
+    assert terms("Small LEFT effusion, no pneumothorax.") == [
+        "small",
+        "left",
+        "effusion",
+        "pneumothorax",
+    ]
+    assert terms("a|b|Septic Shock") == ["a|b", "a|b|Septic Shock", "a:septic", "a:shock"]
+
+
+def test_one_term_is_one_number_and_none_is_said():
+    documents = pd.Series(["clear lungs", "lungs", None, "lungs"], name="report")
+    found = vectorize(documents, pd.Index([0, 1, 3]), 4)
+    np.testing.assert_allclose(found.iloc[:, 0], [1, 0, np.nan, 0])
+    with pytest.raises(NoTermError, match="no term of 'report' is frequent enough in 3 documents"):
+        vectorize(documents.replace("clear lungs", "lungs"), pd.Index([0, 1, 3]))

@@ -13,9 +13,10 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from sklearn.model_selection import StratifiedShuffleSplit
 
-from cm2.benchmark.studies.numbers import numbers
+from cm2.benchmark.studies.numbers import held, numbers
 from cm2.core.registry import Registry
 from cm2.samples.container import Samples
+from cm2.samples.inputs import check_any
 from cm2.samples.tables import present
 
 TEST = 0.3
@@ -94,38 +95,46 @@ class Given(Study):
     """Modalities that are there as they are, of any kind that :class:`.Samples` knows.
 
     Methods that read numbers alone get those of :mod:`cm2.benchmark.studies.numbers`; where some
-    modality is no table, methods with encoders read all of them as they are.
+    modality is no table, methods with encoders read all of them as they are, pictures as squares
+    of 32 pixels a side.
 
     Args:
         X: Rows of every modality, NaN throughout or ``None`` where one is missing; or ``Samples``.
-        y: Class labels.
+        y: Class labels; those of ``Samples`` if not given. So with groups.
         groups: The patient of each row; None where each row is one.
         title: What is predicted.
         source: Where the data come from.
 
     Raises:
-        ValueError: If a modality cannot be read, or its rows are not as many as the labels.
+        ValueError: If a modality cannot be read, a row has none, or there are not as many rows as
+            labels and groups.
     """
 
     def __init__(
         self,
         X: Mapping[str, Any] | Samples,
-        y: Any,
+        y: Any = None,
         *,
         groups: Any = None,
         title: str = "",
         source: str = "",
     ) -> None:
         samples = X if isinstance(X, Samples) else Samples(X)
+        y, groups = (samples.y if y is None else y), (samples.groups if groups is None else groups)
+        rows = len(samples)
+        groups = np.arange(rows) if groups is None else np.asarray(groups)
         names, self.y = np.unique(np.asarray(y), return_inverse=True)
-        if len(samples) != len(self.y):
-            raise ValueError(f"there are {len(samples)} samples, but {len(self.y)} labels")
+        for what, told in (("labels", self.y), ("groups", groups)):
+            if len(told) != rows:
+                raise ValueError(f"there are {rows} samples, but {len(told)} {what}")
+        for column in samples.columns.values():
+            column.check(column.present)
+        check_any(samples.present, np.arange(rows))
         self._read(samples)
         if set(samples.kinds.values()) != {"table"}:
-            self.samples = samples
+            self.samples = Samples({name: held(one) for name, one in samples.columns.items()})
         self.labels = tuple(str(name) for name in names)
-        rows = len(self.y)
-        self.groups = np.arange(rows) if groups is None else pd.factorize(np.asarray(groups))[0]
+        self.groups = pd.factorize(groups)[0]
         self.title, self.source = title, source
         self.flow = [("rows", rows)]
         self.score = np.full(rows, np.nan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial, singledispatch
 from typing import Any, TypeAlias
@@ -13,6 +14,8 @@ from numpy import ndarray
 from sklearn.decomposition import PCA
 
 from cm2.samples.kinds import Column, EventColumn, ImageColumn, SeriesColumn, TextColumn
+
+LOG = logging.getLogger(__name__)
 
 SIDE = 16
 """Side of the squares of pixels that components are made of."""
@@ -32,9 +35,10 @@ def numbers(column: Any) -> Made:
     """Returns what makes numbers of a column, NaN where it is missing; it needs no folder any more.
 
     A table is as it is. Series and events are the summaries that heads without an encoder read;
-    documents are vectors of their terms, and pictures principal components of their pixels.
+    documents are vectors of their terms, and pictures principal components of their pixels. A
+    modality that no training row has is NaN, where something would have to be learned of it.
     """
-    return partial(_same, np.asarray(column.values, np.float64))
+    return partial(_same, column.numbers())
 
 
 @numbers.register
@@ -44,7 +48,7 @@ def _(column: SeriesColumn) -> Made:
 
 @numbers.register
 def _(column: EventColumn) -> Made:
-    return partial(_same, column.summaries(column.names))
+    return partial(_summaries, column)
 
 
 @numbers.register
@@ -63,7 +67,7 @@ def _(column: ImageColumn) -> Made:
 
 @singledispatch
 def held(column: Column) -> Column:
-    """Returns a column that needs no folder any more; pictures are made small."""
+    """Returns a column that needs no folder any more; pictures are made ``PICTURE`` wide."""
     return column
 
 
@@ -83,16 +87,36 @@ def _same(values: Float[ndarray, "n feature"], train: ndarray) -> Float[ndarray,
     return values
 
 
-def _vectors(documents: pd.Series, train: ndarray) -> Float[ndarray, "n feature"]:
-    from cm2.clinical.prepare.documents import vectorize
+def _summaries(column: EventColumn, train: ndarray) -> Float[ndarray, "n feature"]:
+    """Of the variables that training rows have."""
+    seen = np.unique(column.take(train).flat()[0]["variable"])
+    return column.summaries([column.names[code] for code in seen])
 
-    return np.asarray(vectorize(documents, pd.Index(train), COMPONENTS))
+
+def _vectors(documents: pd.Series, train: ndarray) -> Float[ndarray, "n feature"]:
+    from cm2.clinical.prepare.documents import NoTermError, vectorize
+
+    if documents.iloc[train].isna().all():
+        return _nothing(len(documents))
+    try:
+        return np.asarray(vectorize(documents, pd.Index(train), COMPONENTS))
+    except NoTermError as error:  # texts that say nothing are there all the same
+        LOG.warning("%s; methods that read numbers see only who has it", error)
+        return np.where(documents.notna(), 0.0, np.nan)[:, None]
 
 
 def _components(pixels: Float[ndarray, "n pixel"], train: ndarray) -> Float[ndarray, "n feature"]:
     there = ~np.isnan(pixels).any(axis=1)
     known = np.intersect1d(train, np.flatnonzero(there))
-    learned = PCA(min(COMPONENTS, len(known)), svd_solver="full").fit(pixels[known])
+    if not len(known):
+        return _nothing(len(pixels))
+    # Beyond one less than there are pictures a component is rounding error.
+    number = max(1, min(COMPONENTS, len(known) - 1))
+    learned = PCA(number, svd_solver="full").fit(pixels[known])
     found = np.full((len(pixels), learned.n_components_), np.nan)
     found[there] = learned.transform(pixels[there])
     return found
+
+
+def _nothing(rows: int) -> Float[ndarray, "n feature"]:
+    return np.full((rows, 1), np.nan)

@@ -1,4 +1,4 @@
-"""Documents (coded paths, one a line) turned into dense vectors: TF-IDF, then truncated SVD.
+"""Documents (coded paths, one a line, or free text) as dense vectors: TF-IDF, then truncated SVD.
 
 Vocabulary, weights and directions are learned from the documents given to ``vectorizer(...).fit``,
 so that nothing of a test row enters them (latent semantic analysis, Deerwester et al. 1990).
@@ -10,17 +10,25 @@ import re
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import issparse
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import Pipeline
 
-__all__ = ["terms", "vectorize", "vectorizer"]
+__all__ = ["NoTermError", "terms", "vectorize", "vectorizer"]
+
+
+class NoTermError(ValueError):
+    """Documents have no term that tells them apart."""
+
 
 WORD = re.compile(r"[a-z][a-z\-]{3,}")
 
 
 def terms(document: str) -> list[str]:
     """Lists the terms of a document: every ancestor of each line's path, and its leaf's words.
+
+    A line that is no path is free text, and gives its words.
 
     Example:
         >>> terms("treatment|cardiovascular|shock|vasopressors")[:3]
@@ -32,8 +40,9 @@ def terms(document: str) -> list[str]:
         parts = line.split("|")
         for length in range(2, len(parts) + 1):
             found["|".join(parts[:length])] = None
-        for word in WORD.findall(parts[-1]):
-            found[f"{parts[0]}:{word}"] = None
+        kind = f"{parts[0]}:" if len(parts) > 1 else ""
+        for word in WORD.findall(parts[-1].lower()):
+            found[f"{kind}{word}"] = None
     return list(found)
 
 
@@ -71,6 +80,10 @@ def vectorize(
 
     Returns:
         A frame with the index of ``documents``.
+
+    Raises:
+        NoTermError: If no term stands in some of the training documents and not in all.
+        ValueError: If no training row has one.
     """
     there = documents.dropna()
     fitted_on = there[there.index.isin(train)]
@@ -80,11 +93,15 @@ def vectorize(
     try:
         counts = pipeline[0].fit_transform(fitted_on)
     except ValueError:
-        raise ValueError(
+        raise NoTermError(
             f"no term of {documents.name!r} is frequent enough in {len(fitted_on)} documents"
         ) from None
-    pipeline[1].set_params(n_components=min(dimensions, counts.shape[1]))
-    pipeline[1].fit(counts)
+    if counts.shape[1] > 1:
+        pipeline[1].set_params(n_components=min(dimensions, counts.shape[1]))
+        pipeline[1].fit(counts)
+    else:  # one term is a direction already
+        pipeline = pipeline[:1]
     values = pipeline.transform(there)
+    values = values.toarray() if issparse(values) else values
     columns = [f"{documents.name}_{j}" for j in range(values.shape[1])]
     return pd.DataFrame(values, index=there.index, columns=columns).reindex(documents.index)

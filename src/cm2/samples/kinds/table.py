@@ -151,7 +151,8 @@ def _filled(values: Any) -> Any:
     """Rows with NaN in place of ``None``: one column of it where there is no row."""
     listed = entries(values) or []
     rows = [one for one in listed if isinstance(one, list | tuple | ndarray)]
-    if len(rows) + listed.count(None) < len(listed) or len(rows) == len(listed):
+    none = sum(one is None for one in listed)  # `count` would compare arrays with None
+    if len(rows) + none < len(listed) or len(rows) == len(listed):
         return values
     gap = [np.nan] * (len(rows[0]) if rows else 1)
     return [gap if one is None else one for one in listed]
