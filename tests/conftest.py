@@ -3,7 +3,7 @@
 import gc
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -95,3 +95,16 @@ def data_home() -> Path:
     if not home.is_dir():
         pytest.skip(f"no data: {home} is absent; set CM2_DATA_HOME to a folder with eicu-demo")
     return home
+
+
+@pytest.fixture(scope="session")
+def dataset(data_home: Path) -> Callable[[str], Path]:
+    """The folder of a data set by its name; a test that asks for one that is absent is skipped."""
+
+    def folder(name: str) -> Path:
+        place = data_home / name
+        if not place.is_dir():
+            pytest.skip(f"no data: {place} is absent; CM2_DATA_HOME may name a folder with {name}")
+        return place
+
+    return folder

@@ -4,9 +4,9 @@ On generated files of the layout of MIMIC, and on the real demos where they are.
 """
 
 import json
-import os
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,6 @@ from cm2.clinical.synthesize.diagnoses import GROUPS
 from cm2.experiments import config, run
 from tiny_experiments import CONFIGS, tiny
 
-DATA = Path(os.environ.get("CM2_DATA_HOME", Path(__file__).parents[3] / "shared" / "data"))
 TASKS = {"mortality": "in-hospital-mortality", "readmission": "readmission"}
 PREPARED = sorted(
     path.relative_to(CONFIGS)
@@ -98,11 +97,11 @@ def test_phenotypes_are_learned_together(generated: dict[str, Path], tmp_path: P
 @pytest.mark.parametrize(
     ("source", "demo"), [("mimic3", "mimiciii-demo"), ("mimic4", "mimiciv-demo")]
 )
-def test_series_of_the_real_mimic_demos(source: str, demo: str, tmp_path: Path) -> None:
-    if not (DATA / demo).is_dir():
-        pytest.skip(f"needs {demo}")
+def test_series_of_the_real_mimic_demos(
+    source: str, demo: str, dataset: Callable[[str], Path], tmp_path: Path
+) -> None:
     out = tmp_path / "demo"
-    assert cli.main(["prepare", source, "--raw", str(DATA / demo), "--out", str(out)]) == 0
+    assert cli.main(["prepare", source, "--raw", str(dataset(demo)), "--out", str(out)]) == 0
     path = CONFIGS / source / "mortality-partial.yaml"
     experiment = config.load(
         path,
@@ -116,13 +115,15 @@ def test_series_of_the_real_mimic_demos(source: str, demo: str, tmp_path: Path) 
     assert found["rows"] > 0
 
 
-@pytest.mark.skipif(not (DATA / "eicu-demo").is_dir(), reason="needs the eICU demo")
 @pytest.mark.parametrize("setting", ["partial", "paired"])
 def test_modalities_of_the_real_eicu_demo(
-    setting: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+    setting: str,
+    dataset: Callable[[str], Path],
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     out = tmp_path_factory.getbasetemp() / "eicu"
-    command = ["prepare", "eicu", "--raw", str(DATA / "eicu-demo"), "--hours", "24"]
+    command = ["prepare", "eicu", "--raw", str(dataset("eicu-demo")), "--hours", "24"]
     assert cli.main([*command, "--out", str(out)]) == 0
     path = CONFIGS / "eicu" / f"mortality-{setting}.yaml"
     # Gumbel draws of seven coordinates, one after the other, would take a minute.

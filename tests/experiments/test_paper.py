@@ -4,7 +4,6 @@ Quick tests train a row of each on made-up data, slow ones all of them.
 """
 
 import dataclasses
-import os
 import re
 import shutil
 import tomllib
@@ -26,7 +25,6 @@ from cm2.experiments.paper.plan import Plan
 from cm2.experiments.sweep import Job
 from tiny_experiments import CONFIGS, command
 
-DATA = Path(os.environ.get("CM2_DATA_HOME", Path(__file__).parents[3] / "shared" / "data"))
 MEASURED = [name for name, part in tables.PARTS.items() if part.shown in ("measures", "components")]
 TRAINED = [name for name in tables.PARTS if tables.entries(name)]
 QUICK = [name for name in data.PREPARED if name.endswith("mortality")]
@@ -393,14 +391,14 @@ def test_all_rows_of_all_tables_on_made_up_data(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "demo"), [("mimic3", "mimiciii-demo"), ("mimic4", "mimiciv-demo")]
 )
-def test_the_series_of_the_real_demos(source: str, demo: str, tmp_path: Path) -> None:
+def test_the_series_of_the_real_demos(
+    source: str, demo: str, dataset: Callable[[str], Path], tmp_path: Path
+) -> None:
     """Every method with partly missing modalities, on the one that the demos have."""
-    if not (DATA / demo).is_dir():
-        pytest.skip(f"the series of real patients need {demo} in {DATA}; set CM2_DATA_HOME")
     roots = {}
     for task, short in tables.TASKS.items():
         roots[f"{source}-{short}"] = tmp_path / short
-        words = ["prepare", source, "--raw", str(DATA / demo), "--out", str(tmp_path / short)]
+        words = ["prepare", source, "--raw", str(dataset(demo)), "--out", str(tmp_path / short)]
         words += ["--task", task, "--hours-per-bin", "2", "--look-back", "0"]
         words += ["--selection", "reference", "--fractions", "(0.5,0.25,0.25)"]
         if short == "readmission":

@@ -3,8 +3,8 @@
 import io
 import json
 import math
-import os
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,6 @@ from cm2.clinical.prepare.pipeline import prepare
 from cm2.core.layout import MANIFEST
 from prepared_batches import Prepared
 
-REAL = Path(os.environ.get("CM2_DATA_HOME", "../shared/data")) / "physionet2012"
 DOOR = {"Age": 60, "Gender": 1, "Height": -1, "ICUType": 3, "Weight": 80}
 
 
@@ -211,11 +210,9 @@ def test_the_reader_hands_out_every_modality(made: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not REAL.is_dir():
-        pytest.skip("PhysioNet 2012 is not here")
+def real(dataset: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("real") / "out"
-    prepare("physionet2012", REAL, out)
+    prepare("physionet2012", dataset("physionet2012"), out)
     return out
 
 
@@ -241,12 +238,14 @@ def test_counts_of_the_real_sets(real: Path) -> None:
     assert about["synthetic"] is False
 
 
-def test_features_of_real_stays_against_a_plain_loop(real: Path) -> None:
+def test_features_of_real_stays_against_a_plain_loop(
+    real: Path, dataset: Callable[[str], Path]
+) -> None:
     frames = {
         name: pd.read_parquet(real / f"{name}.parquet").set_index("stay_id") for name in MODALITIES
     }
     read = 0
-    with tarfile.open(REAL / "set-b.tar.gz") as archive:
+    with tarfile.open(dataset("physionet2012") / "set-b.tar.gz") as archive:
         for member in archive:
             if not member.isfile() or read == 25:
                 continue
