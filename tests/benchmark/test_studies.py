@@ -161,8 +161,9 @@ def test_the_users_own_arrays_are_a_study():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"y": [0, 1]}, "there are 3 samples, but 2 labels"),
-        ({"groups": [1]}, "there are 3 samples, but 1 groups"),
+        ({"y": [0, 1]}, "X has 3 samples, but y has 2"),
+        ({"y": ["ill", None, "well"]}, "1 labels, first at row 1"),
+        ({"groups": [1]}, r"groups must have shape \(3,\), got \(1,\)"),
         ({"X": {"labs": [[1.0], [np.nan], [2.0]]}}, r"no modality at all \(rows 1\)"),
         ({"X": {"labs": [[1.0], [np.inf], [2.0]]}}, "'labs' has infinite values"),
         ({"X": {"note": [3.5j] * 3}}, "modality 'note' must be two-dim"),

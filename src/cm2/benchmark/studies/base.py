@@ -15,6 +15,7 @@ from sklearn.model_selection import StratifiedShuffleSplit
 
 from cm2.benchmark.studies.numbers import held, numbers
 from cm2.core.registry import Registry
+from cm2.samples import targets
 from cm2.samples.container import Samples
 from cm2.samples.inputs import check_any
 from cm2.samples.tables import present
@@ -122,17 +123,14 @@ class Given(Study):
         samples = X if isinstance(X, Samples) else Samples(X)
         y, groups = (samples.y if y is None else y), (samples.groups if groups is None else groups)
         rows = len(samples)
-        groups = np.arange(rows) if groups is None else np.asarray(groups)
-        names, self.y = np.unique(np.asarray(y), return_inverse=True)
-        for what, told in (("labels", self.y), ("groups", groups)):
-            if len(told) != rows:
-                raise ValueError(f"there are {rows} samples, but {len(told)} {what}")
+        self.y, names = targets.encoded(targets.checked_labels(y, rows))
+        groups = np.arange(rows) if groups is None else targets.checked_groups(groups, rows)
         for column in samples.columns.values():
             column.check(column.present)
         check_any(samples.present, np.arange(rows))
         self._read(samples)
         if set(samples.kinds.values()) != {"table"}:
-            self.samples = Samples({name: held(one) for name, one in samples.columns.items()})
+            self.samples = held(samples)
         self.labels = tuple(str(name) for name in names)
         self.groups = pd.factorize(groups)[0]
         self.title, self.source = title, source

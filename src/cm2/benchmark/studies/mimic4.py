@@ -9,7 +9,6 @@ from typing import ClassVar
 from cm2.benchmark.studies.base import register
 from cm2.benchmark.studies.numbers import held
 from cm2.benchmark.studies.prepared import Prepared
-from cm2.samples.container import Samples
 
 
 @register("mimic4-generated")
@@ -32,8 +31,7 @@ class Generated(Prepared):
             raw, root = Path(place) / "raw", Path(place) / "prepared"
             synthesize("mimic4", self.patients, raw)
             manifest = prepare("mimic4", raw, root, Options())
-            columns = self.read(root, manifest["flow"]).samples.columns
-            self.samples = Samples({name: held(column) for name, column in columns.items()})
+            self.samples = held(self.read(root, manifest["flow"]).samples)
         self.title = "In-hospital mortality after 48 hours of generated intensive care"
         self.source = (
             f"cm2 synthesize mimic4 --patients {self.patients}: no patient data; series, X-ray and "

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from sklearn.decomposition import PCA
 
+from cm2.samples.container import Samples
 from cm2.samples.kinds import Column, EventColumn, ImageColumn, SeriesColumn, TextColumn
 
 LOG = logging.getLogger(__name__)
@@ -65,18 +66,22 @@ def _(column: ImageColumn) -> Made:
     return partial(_components, pixels)
 
 
+def held(samples: Samples) -> Samples:
+    """Returns samples that need no folder any more; pictures are made ``PICTURE`` wide."""
+    return Samples({name: _held(column) for name, column in samples.columns.items()})
+
+
 @singledispatch
-def held(column: Column) -> Column:
-    """Returns a column that needs no folder any more; pictures are made ``PICTURE`` wide."""
+def _held(column: Column) -> Column:
     return column
 
 
-@held.register
+@_held.register
 def _(column: TextColumn) -> Column:
     return TextColumn(column.name, [list(one) if one else None for one in column.values])
 
 
-@held.register
+@_held.register
 def _(column: ImageColumn) -> Column:
     there = column.present
     pictures = [column.pixels(row, PICTURE) if there[row] else None for row in range(len(there))]
