@@ -89,11 +89,11 @@ def untouched_torch() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def data_home() -> Path:
-    """The folder that holds `eicu-demo`: CM2_DATA_HOME, or shared/data beside the checkout."""
+    """The folder of the data sets: CM2_DATA_HOME, or shared/data beside the checkout."""
     given = os.environ.get("CM2_DATA_HOME")
     home = Path(given) if given else ROOT.parent / "shared" / "data"
     if not home.is_dir():
-        pytest.skip(f"no data: {home} is absent; set CM2_DATA_HOME to a folder with eicu-demo")
+        pytest.skip(f"no data: {home} is absent; set CM2_DATA_HOME to a folder of data sets")
     return home
 
 

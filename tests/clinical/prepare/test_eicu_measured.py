@@ -1,6 +1,6 @@
 """Laboratory and monitor of eICU: by hand, at the window's end, and on the real demo."""
 
-import os
+from collections.abc import Callable
 from pathlib import Path
 
 import ibis
@@ -13,7 +13,6 @@ from cm2.clinical.prepare.eicu_measured import LABORATORY, MONITOR, measured
 from cm2.clinical.prepare.eicu_window import Window
 from cm2.clinical.prepare.pipeline import prepare
 
-DEMO = Path(os.environ.get("CM2_DATA_HOME", "../shared/data")) / "eicu-demo-hourly"
 END = 1440.0
 STAYS = [1, 2, 3]
 
@@ -74,21 +73,23 @@ def test_without_the_tables_there_is_neither_modality() -> None:
     assert measured(Window({}, ibis.memtable(pd.DataFrame({STAY: STAYS})), END)) == {}
 
 
-@pytest.mark.skipif(not DEMO.is_dir(), reason="the eICU demo with hourly tables is not here")
-def test_counts_of_the_real_demo_and_a_plain_count(tmp_path: Path) -> None:
-    about = prepare("eicu", DEMO, tmp_path / "out")
+def test_counts_of_the_real_demo_and_a_plain_count(
+    dataset: Callable[[str], Path], tmp_path: Path
+) -> None:
+    demo = dataset("eicu-demo-hourly")
+    about = prepare("eicu", demo, tmp_path / "out")
     assert about["flow"][-1] == ["stays kept", 717]
     assert about["positives"] == {"died in hospital": 77}
     assert about["counts"]["events"] == 411_710
     assert about["modalities"]["lab"]["stays"] == 698
     assert about["modalities"]["monitor"]["stays"] == 704
     stays = pd.read_parquet(tmp_path / "out" / "stays.parquet").set_index("stay_id")
-    patient = pd.read_csv(DEMO / "patient.csv.gz").set_index(STAY)
-    places = pd.read_csv(DEMO / "hospital.csv.gz").set_index("hospitalid")
+    patient = pd.read_csv(demo / "patient.csv.gz").set_index(STAY)
+    places = pd.read_csv(demo / "hospital.csv.gz").set_index("hospitalid")
     hospital = patient["hospitalid"].reindex(stays.index)
     assert (stays["hospital"] == hospital.astype(str)).all()
     assert stays["region"].equals(hospital.map(places["region"]).rename("region"))
-    rows = pd.read_csv(DEMO / "lab.csv.gz")
+    rows = pd.read_csv(demo / "lab.csv.gz")
     rows = rows[rows["labname"].eq("creatinine") & rows["labresult"].between(0.1, 40)]
     rows = rows[rows["labresultoffset"].between(-360, 48 * 60, inclusive="left")]
     expected = rows.groupby(STAY)["labresult"].max().reindex(stays.index).dropna()

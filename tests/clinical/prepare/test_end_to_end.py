@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +23,7 @@ from cm2.clinical.synthesize import TRUTH, synthesize
 from cm2.clinical.synthesize.diagnoses import CODES, GROUPS
 from prepared_batches import Prepared
 
-DATA = Path(os.environ.get("CM2_DATA_HOME", "../shared/data"))
-DEMOS = {"mimic3": DATA / "mimiciii-demo", "eicu": DATA / "eicu-demo"}
+DEMOS = {"mimic3": "mimiciii-demo", "eicu": "eicu-demo"}
 HOURS = 48
 SOURCES = ["mimic3", "mimic4"]
 
@@ -324,19 +323,12 @@ COUNTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "source",
-    [
-        pytest.param(
-            source,
-            marks=pytest.mark.skipif(not DEMOS[source].is_dir(), reason="the demo is not here"),
-        )
-        for source in COUNTS
-    ],
-)
-def test_counts_of_the_real_demos(source, tmp_path):
+@pytest.mark.parametrize("source", COUNTS)
+def test_counts_of_the_real_demos(
+    source: str, dataset: Callable[[str], Path], tmp_path: Path
+) -> None:
     stays, positive, events, missing = COUNTS[source]
-    about = prepare(source, DEMOS[source], tmp_path / "out")
+    about = prepare(source, dataset(DEMOS[source]), tmp_path / "out")
     assert about["synthetic"] is False
     assert about["flow"][-1][1] == stays
     assert sum(part["positive"] for part in about["counts"]["stays"].values()) == positive

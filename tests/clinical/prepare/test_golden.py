@@ -1,6 +1,6 @@
 """Real stays of the MIMIC-III demo: hourly values against the raw rows, read by plain pandas."""
 
-import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,6 @@ from cm2.clinical.prepare import events, grid
 from cm2.clinical.prepare.mimic3 import MIMIC3
 from cm2.clinical.prepare.tables import Tables
 
-HOME = os.environ.get("CM2_DATA_HOME") or Path(__file__).resolve().parents[4] / "shared" / "data"
-DEMO = Path(HOME) / "mimiciii-demo"
 BINS = 48
 PARTS = {
     "gcs_eye": ["184", "220739"],
@@ -22,12 +20,10 @@ PARTS = {
 }
 OXYGEN = ["189", "190", "727", "3420", "3422", "223835"]
 
-pytestmark = pytest.mark.skipif(not DEMO.is_dir(), reason="the MIMIC-III demo is absent")
-
 
 @pytest.fixture(scope="module")
-def demo():
-    return DEMO
+def demo(dataset: Callable[[str], Path]) -> Path:
+    return dataset("mimiciii-demo")
 
 
 @pytest.fixture(scope="module")

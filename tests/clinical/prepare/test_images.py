@@ -1,6 +1,7 @@
 """X-rays of a stay: the last one inside the window, upright, and never a crash."""
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import ibis
@@ -259,16 +260,15 @@ def test_no_images_at_all(engine, tmp_path: Path) -> None:
     assert len(pq.read_table(tmp_path / "images.parquet")) == 0
 
 
-FIGURE1 = Path(__file__).resolve().parents[4] / "shared" / "data" / "figure1-cxr" / "images"
-
-
-@pytest.mark.skipif(not FIGURE1.is_dir(), reason="no data: figure1-cxr is absent")
-def test_real_images_of_all_sorts_are_read(engine, tmp_path: Path) -> None:
-    files = sorted(FIGURE1.iterdir())
+def test_real_images_of_all_sorts_are_read(
+    engine, dataset: Callable[[str], Path], tmp_path: Path
+) -> None:
+    place = dataset("figure1-cxr") / "images"
+    files = sorted(place.iterdir())
     table = taken(
         *({"subject_id": 10 * (i + 1), "path": path.name} for i, path in enumerate(files))
     )
-    counts = images.write_images(engine, stays(len(files)), table, FIGURE1, tmp_path)
+    counts = images.write_images(engine, stays(len(files)), table, place, tmp_path)
     assert counts["written"] == len(files) > 50
     pixels = np.load(tmp_path / "images.npy")
     assert (pixels.reshape(len(files), -1).std(axis=1) > 10).all()

@@ -1,6 +1,6 @@
 """MEDS in: the same cohort and grid as from the raw tables, no look ahead, and clear errors."""
 
-import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +16,15 @@ from cm2.clinical.prepare.options import Options
 from cm2.clinical.prepare.pipeline import prepare
 from cm2.clinical.prepare.places import Named
 
-HOME = os.environ.get("CM2_DATA_HOME") or Path(__file__).resolve().parents[4] / "shared" / "data"
-DEMO = Path(HOME) / "mimiciv-demo"
 MADE = ("stays.parquet", "events.parquet", "series.parquet")
 
 
-@pytest.mark.skipif(not DEMO.is_dir(), reason="the MIMIC-IV demo is absent")
-def test_the_same_cohort_and_grid_as_from_the_raw_tables(mimic4_demo: Path, tmp_path: Path) -> None:
-    raw = meds_demo.write(meds_demo.events(DEMO), tmp_path / "raw")
-    meds_demo.labels(DEMO).to_parquet(tmp_path / "labels.parquet")
+def test_the_same_cohort_and_grid_as_from_the_raw_tables(
+    dataset: Callable[[str], Path], mimic4_demo: Path, tmp_path: Path
+) -> None:
+    demo = dataset("mimiciv-demo")
+    raw = meds_demo.write(meds_demo.events(demo), tmp_path / "raw")
+    meds_demo.labels(demo).to_parquet(tmp_path / "labels.parquet")
     files = {"labels": tmp_path / "labels.parquet", "codes": Path("mimic4")}
     about = prepare("meds", raw, tmp_path / "meds", named=Named(**files))
     found, known = ({name: pd.read_parquet(place / name) for name in MADE}

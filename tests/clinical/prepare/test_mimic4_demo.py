@@ -1,7 +1,7 @@
 """The real MIMIC-IV demo: its counts, and every stay's hourly values against the raw rows."""
 
 import json
-import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +14,19 @@ from cm2.clinical.prepare.options import Options
 from cm2.clinical.prepare.pipeline import prepare
 from cm2.clinical.prepare.tables import Tables
 
-HOME = os.environ.get("CM2_DATA_HOME") or Path(__file__).resolve().parents[4] / "shared" / "data"
-DEMO = Path(HOME) / "mimiciv-demo"
 BINS = 48
 PARTS = {"gcs_eye": 220739, "gcs_motor": 223901, "gcs_verbal": 223900}
 
-pytestmark = pytest.mark.skipif(not DEMO.is_dir(), reason="the MIMIC-IV demo is absent")
+
+@pytest.fixture(scope="module")
+def demo(dataset: Callable[[str], Path]) -> Path:
+    return dataset("mimiciv-demo")
 
 
 @pytest.fixture(scope="module")
-def stays() -> pd.DataFrame:
+def stays(demo: Path) -> pd.DataFrame:
     times = ["intime", "outtime"]
-    return pd.read_csv(DEMO / "icu" / "icustays.csv.gz", parse_dates=times)
+    return pd.read_csv(demo / "icu" / "icustays.csv.gz", parse_dates=times)
 
 
 def inside(rows: pd.DataFrame) -> pd.DataFrame:
@@ -35,19 +36,19 @@ def inside(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def chart(stays: pd.DataFrame) -> pd.DataFrame:
+def chart(demo: Path, stays: pd.DataFrame) -> pd.DataFrame:
     columns = ["stay_id", "itemid", "charttime", "storetime", "valuenum"]
-    rows = pd.read_csv(DEMO / "icu" / "chartevents.csv.gz", usecols=columns)
+    rows = pd.read_csv(demo / "icu" / "chartevents.csv.gz", usecols=columns)
     for name in ("charttime", "storetime"):
         rows[name] = pd.to_datetime(rows[name])
     return inside(rows.merge(stays[["stay_id", "intime"]], on="stay_id"))
 
 
 @pytest.fixture(scope="module")
-def laboratory(stays: pd.DataFrame) -> pd.DataFrame:
+def laboratory(demo: Path, stays: pd.DataFrame) -> pd.DataFrame:
     """Results of the admission, charted within the stay."""
     columns = ["hadm_id", "itemid", "charttime", "storetime", "valuenum"]
-    rows = pd.read_csv(DEMO / "hosp" / "labevents.csv.gz", usecols=columns)
+    rows = pd.read_csv(demo / "hosp" / "labevents.csv.gz", usecols=columns)
     for name in ("charttime", "storetime"):
         rows[name] = pd.to_datetime(rows[name])
     rows = rows.dropna(subset="hadm_id").merge(stays, on="hadm_id")
@@ -55,10 +56,10 @@ def laboratory(stays: pd.DataFrame) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def last() -> pd.DataFrame:
+def last(demo: Path) -> pd.DataFrame:
     """Last values of the bins of all stays, from the package."""
     places = {"optional": MIMIC4.optional, "lazy": MIMIC4.lazy, "subfolders": MIMIC4.subfolders}
-    with Tables(DEMO, MIMIC4.wanted, **places) as tables:
+    with Tables(demo, MIMIC4.wanted, **places) as tables:
         source, engine = MIMIC4(tables), tables.engine
         kept = engine.keep("stays", source.stays())
         found = engine.keep("matched", events.match(source.measurements(), kept, hours=BINS))
@@ -164,8 +165,8 @@ def test_height_and_weight_are_charted_before_the_stay(mimic4_demo: Path) -> Non
     assert (without["height"], without["weight"]) == (15, 0)
 
 
-def test_survivors_who_come_back_are_in_the_cohort(tmp_path: Path) -> None:
-    about = prepare("mimic4", DEMO, tmp_path / "out", Options(task="readmission"))
+def test_survivors_who_come_back_are_in_the_cohort(demo: Path, tmp_path: Path) -> None:
+    about = prepare("mimic4", demo, tmp_path / "out", Options(task="readmission"))
     assert about["flow"][-1] == ["stays kept", 48]
     assert about["positives"] == {
         "returned in a new admission": 7,
@@ -174,17 +175,17 @@ def test_survivors_who_come_back_are_in_the_cohort(tmp_path: Path) -> None:
 
 
 def test_readmission_or_death_counts_deaths_and_no_look_back_leaves_few_weights(
-    tmp_path: Path,
+    demo: Path, tmp_path: Path
 ) -> None:
     options = Options(task="readmission", readmission="or-death", look_back=0)
-    about = prepare("mimic4", DEMO, tmp_path / "out", options)
+    about = prepare("mimic4", demo, tmp_path / "out", options)
     assert about["flow"][-1] == ["stays kept", 54]
     assert about["positives"] == {"died in hospital": 9, "returned in a new admission": 5}
     without = about["counts"]["series"]["stays without"]
     assert (without["height"], without["weight"]) == (54, 5)
 
 
-def test_the_same_bytes_again_by_one_thread(mimic4_demo: Path, tmp_path: Path) -> None:
-    prepare("mimic4", DEMO, tmp_path / "one", threads=1)
+def test_the_same_bytes_again_by_one_thread(demo: Path, mimic4_demo: Path, tmp_path: Path) -> None:
+    prepare("mimic4", demo, tmp_path / "one", threads=1)
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (mimic4_demo / path.name).read_bytes(), path.name

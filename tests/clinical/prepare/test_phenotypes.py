@@ -1,7 +1,7 @@
 """Phenotyping: groups of diagnoses by hand, on generated data, and on the real demo."""
 
 import json
-import os
+from collections.abc import Callable
 from pathlib import Path
 
 import ibis
@@ -20,7 +20,6 @@ from cm2.clinical.prepare.pipeline import prepare
 from cm2.clinical.prepare.places import Named
 from prepared_batches import Prepared
 
-DEMO = Path(os.environ.get("CM2_DATA_HOME", "../shared/data")) / "mimiciii-demo"
 FIRST = {2: ["0389", "99591", "99592"], 249: ["78551", "78552"], 98: ["4019"], 157: ["5849"]}
 """Codes of some categories; the file that is made up here has one more for each of the others."""
 
@@ -208,19 +207,21 @@ def test_what_cannot_be_is_said_first(tmp_path: Path) -> None:
         prepare("mimic3", folder, out, Options(task="phenotyping"), named=Named(ccs=ccs))
 
 
-@pytest.mark.skipif(not DEMO.is_dir(), reason="the MIMIC-III demo is not here")
-def test_labels_of_the_real_demo_against_a_plain_count(tmp_path: Path) -> None:
+def test_labels_of_the_real_demo_against_a_plain_count(
+    dataset: Callable[[str], Path], tmp_path: Path
+) -> None:
+    demo = dataset("mimiciii-demo")
     codes = {
         2: ["0389", "99591", "99592"], 131: ["51881", "51884"], 157: ["5849", "5845"],
         98: ["4019"], 106: ["42731"], 249: ["78551", "78552"],
     }  # fmt: skip
     ccs = [old_layout(tmp_path / "ccs.csv", codes)]
     about = prepare(
-        "mimic3", DEMO, tmp_path / "out", Options(task="phenotyping"), named=Named(ccs=ccs)
+        "mimic3", demo, tmp_path / "out", Options(task="phenotyping"), named=Named(ccs=ccs)
     )
     assert about["flow"][-1] == ["stays kept", 57]
     stays = pd.read_parquet(tmp_path / "out" / "stays.parquet").set_index("hadm_id")
-    rows = pd.read_csv(DEMO / "DIAGNOSES_ICD.csv.gz", dtype={"ICD9_CODE": str})
+    rows = pd.read_csv(demo / "DIAGNOSES_ICD.csv.gz", dtype={"ICD9_CODE": str})
     for name, number in PHENOTYPES.items():
         those = rows.loc[rows["ICD9_CODE"].isin(codes.get(number, [])), "HADM_ID"]
         assert (stays[f"label_{name}"] == stays.index.isin(those)).all(), name

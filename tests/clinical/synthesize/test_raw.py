@@ -3,7 +3,7 @@
 import gzip
 import hashlib
 import json
-import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,6 @@ from cm2.clinical import synthesize as package
 from cm2.clinical.synthesize import MANIFEST, TRUTH, World, mimic3, synthesize
 from cm2.clinical.synthesize.files import MARKER
 from cm2.core.errors import InputError
-
-DATA = Path(os.environ.get("CM2_DATA_HOME", "../shared/data"))
-DEMO = DATA / "mimiciii-demo"
 
 
 def read(folder: Path, name: str, **options) -> pd.DataFrame:
@@ -37,11 +34,13 @@ def rank(first, second) -> float:
     return float(spearmanr(first, second).statistic)
 
 
-@pytest.mark.skipif(not DEMO.is_dir(), reason="the MIMIC-III demo is not here")
-def test_columns_of_mimic3_are_those_of_the_real_files(mimic3):
+def test_columns_of_mimic3_are_those_of_the_real_files(
+    mimic3, dataset: Callable[[str], Path]
+) -> None:
+    demo = dataset("mimiciii-demo")
     for path in mimic3.glob("[A-Z]*.csv.gz"):
-        if (DEMO / path.name).is_file():
-            with gzip.open(path, "rt") as ours, gzip.open(DEMO / path.name, "rt") as real:
+        if (demo / path.name).is_file():
+            with gzip.open(path, "rt") as ours, gzip.open(demo / path.name, "rt") as real:
                 assert ours.readline() == real.readline(), path.name
 
 
