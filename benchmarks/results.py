@@ -1,10 +1,10 @@
 """Brings what ``cm2 benchmark`` measured into the docs: tables, reliability, README's picture.
 
     cm2 benchmark --suite tables --out runs/tables
-    python benchmarks/results.py runs/tables --name tables
+    python benchmarks/results.py runs/tables --name tables --face
 
-Writes ``docs/results/NAME.csv``, which pages of the docs read; of a run on PhysioNet's set b also
-``reliability.csv`` and ``physionet2012.png``, and prints README's table.
+Writes ``docs/results/NAME.csv``, which pages of the docs read; with ``--face``, from a run on
+PhysioNet's set b, also ``reliability.csv`` and ``physionet2012.png``, and prints README's table.
 """
 
 from __future__ import annotations
@@ -72,13 +72,14 @@ def main() -> None:
     )
     parser.add_argument("run", type=Path)
     parser.add_argument("--name", required=True)
+    parser.add_argument("--face", action="store_true", help="README's picture and table too")
     given = parser.parse_args()
     table = pd.read_csv(given.run / "summary.csv", keep_default_na=False, na_values=[""])
     kept = table.drop(columns=LEFT_OUT, errors="ignore")
     kept.loc[kept["method"] != POOLED, COMPARISON] = None
     kept.to_csv(DOCS / f"{given.name}.csv", index=False, float_format="%.4g")
-    own = table[table["data"] == FACE]
-    if len(own):
+    if given.face:
+        own = table[table["data"] == FACE]
         slopes = reliability(given.run, list(dict.fromkeys(own["pattern"])))
         slopes.to_csv(DOCS / "reliability.csv", index=False, float_format="%.4g")
         print(face(own))
