@@ -266,23 +266,6 @@ def test_pieces_are_the_whole() -> None:
     torch.testing.assert_close(model.embed_in_pieces(batch), whole, **FLOAT32)
 
 
-def test_embed_gives_rows_in_order_and_nan_where_absent() -> None:
-    batch = clinical_batch(CLINICAL, 10)
-    for column, kind in enumerate(CLINICAL):
-        model = encoder(kind)
-        parts = [take(batch, slice(0, 4)), take(batch, slice(4, 10))]
-        z = models.embed(model, parts, kind)
-        there = batch.present[:, column]
-        assert z.shape == (10, 4)
-        assert z[~there].isnan().all()
-        whole = models.encode_present({kind: model.eval()}, batch.inputs, there[:, None])[there, 0]
-        torch.testing.assert_close(z[there], whole, **FLOAT32)
-        assert models.embed(encoder(kind), iter([]), kind).shape == (0, 4)
-        assert encoder(kind).training
-    with pytest.raises(ValueError, match="there is no modality 'notes'"):
-        models.embed(encoder("dense"), [batch], "notes")
-
-
 def test_unimodal_is_late_fusion_of_one() -> None:
     batch = clinical_batch(("dense",))
     one, late = build("unimodal", ("dense",)).eval(), build("late", ("dense",)).eval()

@@ -1,4 +1,4 @@
-"""Embeddings that were computed before, such as those of ``models.embed``."""
+"""Embeddings that were computed before, such as those that ``cm2 embed`` keeps."""
 
 from __future__ import annotations
 

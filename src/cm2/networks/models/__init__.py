@@ -4,7 +4,6 @@ from cm2.networks.models.base import REGISTRY, Model, Prediction, encode_present
 from cm2.networks.models.cm2 import CM2
 from cm2.networks.models.daft import DAFT
 from cm2.networks.models.drfuse import DrFuse
-from cm2.networks.models.embedding import embed
 from cm2.networks.models.flex_moe import FlexMoE
 from cm2.networks.models.healnet import HEALNet
 from cm2.networks.models.interleaved import Interleaved
@@ -45,7 +44,6 @@ __all__ = [
     "ShaSpec",
     "Unified",
     "Unimodal",
-    "embed",
     "encode_present",
     "register",
 ]
