@@ -129,29 +129,33 @@ def run(
     train, test = study.split(budget.seed)
     blocks = study.blocks(train)
     learned, asked = ({n: x[rows] for n, x in blocks.items()} for rows in (train, test))
-    samples = study.samples if method.encodes else None
     made = method.build(budget)
     start = time.perf_counter()
     with limited(limit):
         given = apply(patterns[0], "train", learned, budget.seed)
         given = {name: x for name, x in given.items() if present({name: x}).any()}
-        X, options = _input(given, samples, train)
+        whole = _whole(study, method, given)
+        X, options = _input(given, whole and whole[train])
         made.fit(X, study.y[train], groups=study.groups[train], **options)
     fitted = time.perf_counter()
+    held = whole and whole[test]
     probability, missing = {}, {}
     for pattern in patterns:
         left = apply(pattern, "test", asked, budget.seed)
-        X, options = _input({name: left[name] for name in given}, samples, test)
+        X, options = _input({name: left[name] for name in given}, held)
         probability[pattern] = np.asarray(made.predict_proba(X, **options), dtype=float)
         missing[pattern] = (~present(left)).sum(axis=1)
     each = (time.perf_counter() - fitted) / len(patterns)
     return Done(test, probability, missing, fitted - start, each, made)
 
 
-def _input(
-    left: Blocks, samples: Samples | None, rows: Int[ndarray, " row"]
-) -> tuple[Any, dict[str, Any]]:
+def _whole(study: Study, method: Method, names: Iterable[str]) -> Samples | None:
+    """A study's samples of some modalities, where it has samples and the method reads them."""
+    if study.samples is None or not method.encodes:
+        return None
+    return Samples({name: study.samples.columns[name] for name in names})
+
+
+def _input(left: Blocks, samples: Samples | None) -> tuple[Any, dict[str, Any]]:
     """What a method is given of rows: blocks; or samples, and which modalities are left of them."""
-    if samples is None:
-        return left, {}
-    return Samples({n: samples.columns[n] for n in left})[rows], {"present": present(left)}
+    return (left, {}) if samples is None else (samples, {"present": present(left)})
