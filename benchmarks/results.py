@@ -3,19 +3,23 @@
     cm2 benchmark --suite tables --out runs/tables
     python benchmarks/results.py runs/tables --name tables --face
 
-Writes ``docs/results/NAME.csv``, which pages of the docs read; with ``--face``, from a run on
-PhysioNet's set b, also ``reliability.csv`` and ``physionet2012.png``, and prints README's table.
+Writes ``docs/results/NAME.csv`` of the suite NAME, which pages of the docs read. A long suite can
+be run in pieces: data sets that the run lacks stay in the file as they are. With ``--face``, from a
+run on PhysioNet's set b, also ``reliability.csv`` and ``physionet2012.png``, and README's table is
+printed.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
 
 from cm2.benchmark.methods import POOLED
+from cm2.benchmark.suites import SUITES
 from cm2.evaluation.figures import comparison, style
 
 DOCS = Path(__file__).parents[1] / "docs" / "results"
@@ -65,19 +69,34 @@ def reliability(run: Path, patterns: list[str]) -> pd.DataFrame:
     return pd.concat(parts)
 
 
+def joined(table: pd.DataFrame, path: Path, studies: Sequence[str]) -> pd.DataFrame:
+    """A run's rows, and those that a file has of other data sets, in the order of the suite."""
+    if path.exists():
+        earlier = read(path)
+        table = pd.concat([earlier[~earlier["data"].isin(table["data"])], table])
+    return table.sort_values("data", key=lambda names: names.map(studies.index), kind="stable")
+
+
+def read(path: Path) -> pd.DataFrame:
+    """Reads a table in which names of methods or patterns may look like missing values."""
+    return pd.read_csv(path, keep_default_na=False, na_values=[""])
+
+
 def main() -> None:
     """Writes the files."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path)
-    parser.add_argument("--name", required=True)
+    parser.add_argument("--name", required=True, choices=SUITES)
     parser.add_argument("--face", action="store_true", help="README's picture and table too")
     given = parser.parse_args()
-    table = pd.read_csv(given.run / "summary.csv", keep_default_na=False, na_values=[""])
+    table = read(given.run / "summary.csv")
     kept = table.drop(columns=LEFT_OUT, errors="ignore")
     kept.loc[kept["method"] != POOLED, COMPARISON] = None
-    kept.to_csv(DOCS / f"{given.name}.csv", index=False, float_format="%.4g")
+    path = DOCS / f"{given.name}.csv"
+    kept = joined(kept, path, SUITES[given.name].studies)
+    kept.to_csv(path, index=False, float_format="%.4g")
     if given.face:
         own = table[table["data"] == FACE]
         slopes = reliability(given.run, list(dict.fromkeys(own["pattern"])))
