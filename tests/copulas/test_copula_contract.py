@@ -119,6 +119,29 @@ def test_kendall_tau_has_a_finite_gradient(case: Case) -> None:
             assert slope.abs().max() > 0
 
 
+@pytest.mark.parametrize(
+    ("family", "tau", "dim"),
+    [
+        *(
+            (family, tau, dim)
+            for family in (*ARCHIMEDEAN, "gaussian", "student", "factor", "survival-joe")
+            for tau in (0.001, 0.5, 0.9)
+            for dim in (2, 3)
+        ),
+        *((family, -0.5, 2) for family in ("frank", "gaussian", "student", "rotated90-joe")),
+        ("frank", 0.0, 2),
+    ],
+)
+def test_gradients_reach_kendalls_tau_from_which_a_copula_is_made(
+    family: str, tau: float, dim: int
+) -> None:
+    value = torch.tensor(tau, dtype=torch.float64, requires_grad=True)
+    found = copulas.REGISTRY[family].from_kendall_tau(value, dim=dim).kendall_tau()[0, 1]
+    (slope,) = torch.autograd.grad(found, value)
+    # Tau of the copula of a tau is that tau; Frank's Debye function is a quadrature.
+    torch.testing.assert_close(slope, torch.ones_like(slope), rtol=1e-5, atol=0)
+
+
 @pytest.mark.parametrize("family", ["frank", "gaussian", "student", "factor"])
 def test_kendall_tau_round_trip_negative(family: str) -> None:
     copula = copulas.REGISTRY[family].from_kendall_tau(torch.tensor(-0.5).double(), dim=2)

@@ -18,7 +18,14 @@ from torch.types import _size
 from cm2.copulas.archimedean import LARGEST_DIM, Archimedean
 from cm2.copulas.base import check_tau, register
 from cm2.copulas.points import as_float
-from cm2.core.numerics import log1mexp, log_cloglog, log_neg_log1mexp, log_polynomial, log_softplus
+from cm2.core.numerics import (
+    inverse,
+    log1mexp,
+    log_cloglog,
+    log_neg_log1mexp,
+    log_polynomial,
+    log_softplus,
+)
 from cm2.core.records import Base, Unit
 
 # Below this |theta| the copula cannot be told from independence in float32 (its density is at
@@ -59,18 +66,17 @@ class Frank(Archimedean):
     @classmethod
     def from_kendall_tau(cls, tau: float | Tensor, dim: int = 2) -> Self:
         value = check_tau("Frank", tau, -1.0 if dim == 2 else 0.0, 1.0)
-        size = value.abs().double()
-        # Bisection: tau grows with theta, and the inverse has no closed form. Tau is at most
-        # theta / 9, and 1 - 4 / theta at least.
-        low, high = 9 * size, (9 * size).maximum(4 / (1 - size))
-        for _ in range(100):
-            middle = (low + high) / 2
-            below = _debye_tau(middle) < size
-            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        # The inverse has no closed form. Tau grows with theta; in size it is at most theta / 9, and
+        # at least 1 - 4 / theta.
+        exact = value.double()
+        size = exact.detach().abs()
+        near, far = 9 * size, (9 * size).maximum(4 / (1 - size))
+        ends = exact.detach().sign() * torch.stack([near, far])
+        theta = inverse(_debye_tau, exact, ends.amin(dim=0), ends.amax(dim=0)).to(value.dtype)
         if dim == 2:
-            return cls(dim, (value.sign() * high).to(value.dtype))
+            return cls(dim, theta)
         # Independence itself is the limit; the smallest theta stands for it.
-        return cls(dim, high.to(value.dtype).clamp_min(torch.finfo(value.dtype).tiny ** 0.5))
+        return cls(dim, theta.clamp_min(torch.finfo(value.dtype).tiny ** 0.5))
 
     def _tau(self) -> Tensor:
         return _debye_tau(self.theta)

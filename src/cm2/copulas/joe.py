@@ -22,7 +22,13 @@ from torch.types import _size
 from cm2.copulas.archimedean import LARGEST_DIM, Archimedean
 from cm2.copulas.base import check_tau, register
 from cm2.copulas.points import as_float
-from cm2.core.numerics import flip_log_neg_log, log_cloglog, log_neg_log, log_polynomial
+from cm2.core.numerics import (
+    flip_log_neg_log,
+    inverse,
+    log_cloglog,
+    log_neg_log,
+    log_polynomial,
+)
 from cm2.core.records import Unit
 
 # Beyond, a frailty is as good as continuous: whole numbers lie closer than doubles can say.
@@ -57,14 +63,11 @@ class Joe(Archimedean):
     @classmethod
     def from_kendall_tau(cls, tau: float | Tensor, dim: int = 2) -> Self:
         value = check_tau("Joe", tau, 0.0, 1.0)
-        size = value.double()
-        # Bisection on 2 / alpha, in which tau falls from 1 to 0; the inverse has no closed form.
-        low, high = torch.zeros_like(size), torch.full_like(size, 2.0)
-        for _ in range(100):
-            middle = (low + high) / 2
-            above = _digamma_tau(middle) > size
-            low, high = torch.where(above, middle, low), torch.where(above, high, middle)
-        return cls(dim, (2 / high).to(value.dtype).clamp_min(1.0))
+        # The inverse has no closed form; in 2 / alpha tau falls from 1 to 0.
+        exact = value.double()
+        low, high = torch.zeros_like(exact), torch.full_like(exact, 2.0)
+        half = inverse(lambda x: -_digamma_tau(x), -exact, low, high)
+        return cls(dim, (2 / half).to(value.dtype).clamp_min(1.0))
 
     def _tau(self) -> Tensor:
         return _digamma_tau(2 / self.alpha.double()).to(self.alpha.dtype)

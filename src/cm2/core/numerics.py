@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -304,3 +304,30 @@ def seeded(seed: int, devices: Sequence[int] = ()) -> Iterator[None]:
     with ALONE, torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
+
+
+def inverse(
+    f: Callable[[Tensor], Tensor],
+    value: Float[Tensor, "*shape"],
+    low: Float[Tensor, "*shape"],
+    high: Float[Tensor, "*shape"],
+) -> Float[Tensor, "*shape"]:
+    """Where a growing function takes a value, with the derivative of the inverse in that value.
+
+    Args:
+        f: The function, differentiable, one entry after the other.
+        value: Its values.
+        low: Points at which it is no more than that.
+        high: Points at which it is no less.
+    """
+    with torch.no_grad():
+        for _ in range(100):
+            middle = (low + high) / 2
+            below = f(middle) < value
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    if not value.requires_grad:
+        return high
+    with torch.enable_grad():
+        x = high.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(f(x).sum(), x)
+    return high.detach() + (value - value.detach()) / slope
