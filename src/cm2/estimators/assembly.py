@@ -13,6 +13,7 @@ from numpy import ndarray
 from sklearn.base import clone
 
 from cm2 import copulas, couplings
+from cm2.core.errors import check_count
 from cm2.core.pace import told
 from cm2.estimators.heads import (
     Boosting,
@@ -76,8 +77,10 @@ def check(given: Mapping[str, Any]) -> None:
     if given["device"] not in ACCELERATORS:
         raise ValueError(f"device must be one of {list(ACCELERATORS)}, got {given['device']!r}")
     for name in COUNTS:
-        if given[name] < 1:
-            raise ValueError(f"{name} must be at least 1, got {given[name]}")
+        check_count(name, given[name])
+    for name in ("presence", "verbose"):
+        if not isinstance(given[name], bool | np.bool_):
+            raise ValueError(f"{name} must be True or False, got {given[name]!r}")
     if not given["learning_rate"] > 0:
         raise ValueError(f"learning_rate must be positive, got {given['learning_rate']}")
     known = ("factor", "gaussian", "independence")
@@ -304,8 +307,7 @@ def drawn(heads: Sequence[Head], name: Any, blocks: Blocks, draws: int) -> Block
     Raises:
         ValueError: If a head has no network that imputes, or there is not one draw.
     """
-    if draws < 1:
-        raise ValueError(f"draws must be at least 1, got {draws}")
+    check_count("draws", draws)
     for head in heads:
         network_head(head, name).imputing()
     return blocks._replace(draws=draws)

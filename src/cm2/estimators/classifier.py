@@ -22,6 +22,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cm2.core import persistence
+from cm2.core.fitting import whole
 from cm2.estimators import assembly
 from cm2.estimators.heads import Head, encoding
 from cm2.estimators.heads.base import class_prior, probabilities
@@ -169,6 +170,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.verbose = verbose
         self.random_state = random_state
 
+    @whole
     def fit(
         self,
         X: Any,
@@ -203,7 +205,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Raises:
             ValueError: Before any training, if the input is bad; the error says which modality or
-                rows.
+                rows. What was learned before stays.
         """
         params = self.get_params(deep=False)
         assembly.check(params)
@@ -211,19 +213,13 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         options = encoding.reading(self.encoders or {}, self.reading or {})
         self.reader_ = reader or Reader(persistence.plain(self.modalities), options)
         X = self.reader_.samples(X) if reader is None else reader.check(X)
-        y, groups = (X.y if y is None else y), (X.groups if groups is None else groups)
-        rows = len(X)
-        labels = targets.checked_labels(y, rows)
-        weight = targets.checked_weights(sample_weight, rows)
-        kept = np.flatnonzero(weight > 0)
         together = assembly.learns_together(params)
-        codes, self.classes_ = targets.encoded(labels[kept], constant=together)
-        by_class = self.classes_, self.class_weight
-        weight = targets.weighted(weight[kept], codes, *by_class)
-        if groups is not None:
-            groups = targets.checked_groups(groups, rows)[kept]
+        learned = X.to_learn(
+            y, sample_weight, groups, class_weight=self.class_weight, constant=together
+        )
+        kept, codes, self.classes_, weight, groups = learned
         if reader is None:
-            some = kept if len(kept) < rows else None  # all of them need no copy
+            some = kept if len(kept) < len(X) else None  # all of them need no copy
             blocks = self.reader_.fit_blocks(X, present, some, weight, groups)
         else:
             blocks = reader.blocks(X, present, trained=True)
@@ -240,6 +236,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         held = assembly.held(validation, self.reader_, self.classes_, codes.shape[1:])
         parts = [(codes, weight)]
         if codes.ndim > 1:
+            by_class = self.classes_, self.class_weight
             parts = [(one, targets.weighted(weight, one, *by_class)) for one in codes.T]
         priors = [class_prior(*part, len(self.classes_)) for part in parts]
         self.prior_ = np.stack(priors) if codes.ndim > 1 else priors[0]
@@ -339,7 +336,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         blocks = self._blocks(X, present, networks=True)
         drawn = assembly.network_head(self._heads[0], self.head).impute(blocks, draws)
-        return drawn if draws else np.asarray(drawn[0])
+        return np.asarray(drawn[0]) if draws is None else drawn
 
     def save(
         self, path: str | Path, *, reference: bool = True, facts: Mapping[str, Any] | None = None

@@ -17,7 +17,7 @@ from jaxtyping import Bool
 from numpy import ndarray
 
 from cm2.core.errors import InputError
-from cm2.samples import opened, selection, tables, targets
+from cm2.samples import given, opened, selection, tables, targets
 from cm2.samples.folder import Folder
 from cm2.samples.kinds import column, kind_of
 
@@ -53,6 +53,7 @@ class Samples:
         present: Which modalities each sample has.
         kinds: Their kinds.
         shape: Number of samples and of modalities.
+        index: Of the frames or series that were given, if any were.
 
     Raises:
         ValueError: If modalities differ in their samples, or one cannot be read.
@@ -83,10 +84,11 @@ class Samples:
         self.columns = {
             name: column(name, values, kinds.get(name)) for name, values in parts.items()
         }
-        self._check_rows(parts)
+        self.index = self._checked(parts)
         self.ids = self._told("ids", ids)
         self.groups = self._told("groups", groups)
-        targets.check_known(() if groups is None else groups)
+        if self.groups is not None:
+            targets.check_known(self.groups)
         self.y = self._told("y", y)
 
     @classmethod
@@ -191,6 +193,34 @@ class Samples:
         """Which modalities each sample has."""
         return np.stack([one.present for one in self.columns.values()], axis=1)
 
+    def to_learn(
+        self, y: Any, sample_weight: Any, groups: Any, *, class_weight: Any, constant: bool
+    ) -> targets.Targets:
+        """What is to be learned of the samples, checked.
+
+        Args:
+            y: Labels; those of the samples if not given. So with groups.
+            sample_weight: Weights, if there are any.
+            groups: Patients.
+            class_weight: Weights of the classes, as in scikit-learn.
+            constant: Whether one of several labels may be the same for every sample.
+
+        Raises:
+            ValueError: If one cannot be used; the error says which and why.
+        """
+        rows = len(self)
+        for name, one in {"y": y, "sample_weight": sample_weight, "groups": groups}.items():
+            given.check_index(name, one, self.index, "X")
+        labels = targets.checked_labels(self.y if y is None else y, rows)
+        weight = targets.checked_weights(sample_weight, rows)
+        kept = np.flatnonzero(weight > 0)
+        codes, classes = targets.encoded(labels[kept], constant=constant)
+        weight = targets.weighted(weight[kept], codes, classes, class_weight)
+        groups = self.groups if groups is None else groups
+        if groups is not None:
+            groups = targets.checked_groups(groups, rows)[kept]
+        return targets.Targets(kept, codes, classes, weight, groups)
+
     def __len__(self) -> int:
         """Returns the number of samples."""
         return self.shape[0]
@@ -204,6 +234,7 @@ class Samples:
         rows = np.atleast_1d(np.arange(len(self))[key])
         part = object.__new__(Samples)
         part.columns = {name: whole.take(rows) for name, whole in self.columns.items()}
+        part.index = None if self.index is None else self.index[rows]
         part.ids, part.groups, part.y = (
             None if told is None else told[rows] for told in (self.ids, self.groups, self.y)
         )
@@ -217,20 +248,26 @@ class Samples:
             named.append(f"{name} ({kind}{'' if count == len(self) else f', {count}'})")
         return f"Samples({len(self)} samples: {', '.join(named)})"
 
-    def _check_rows(self, parts: Mapping[str, Any]) -> None:
+    def _checked(self, parts: Mapping[str, Any]) -> pd.Index | None:
+        """The index of the modalities, if all of them have the same samples in the same order."""
         lengths = {name: len(one) for name, one in self.columns.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"modalities have different numbers of rows: {lengths}")
-        frames = {k: t for k, t in parts.items() if isinstance(t, pd.DataFrame)}
-        first = next(iter(frames), "")
-        for name, frame in frames.items():
-            if not frame.index.equals(frames[first].index):
-                raise ValueError(f"the index of modality {name!r} differs from that of {first!r}")
+        indexed = {k: t for k, t in parts.items() if isinstance(t, pd.DataFrame | pd.Series)}
+        if not indexed:
+            return None
+        first = next(iter(indexed))
+        for name, one in indexed.items():
+            given.check_index(
+                f"modality {name!r}", one, indexed[first].index, f"modality {first!r}"
+            )
+        return indexed[first].index
 
     def _told(self, name: str, values: Any) -> ndarray | None:
         if values is None:
             return None
-        array = np.asarray(values)
+        given.check_index(name, values, self.index, "X")
+        array = given.told(name, values)
         if array.shape[:1] != (len(self),):
             raise ValueError(
                 f"{name} has the shape {array.shape}, but there are {len(self)} samples"

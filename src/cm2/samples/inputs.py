@@ -18,6 +18,7 @@ from sklearn.base import BaseEstimator
 
 from cm2.samples import tables
 from cm2.samples.container import Groups, Samples, samples, unknown
+from cm2.samples.given import check_index
 from cm2.samples.kinds import REGISTRY, Column, Inputs, Learned
 
 __all__ = ["Blocks", "Groups", "Reader", "check_any"]
@@ -251,7 +252,7 @@ class Reader(BaseEstimator):  # type: ignore[misc]
                 if name not in self.names_:
                     raise ValueError(unknown(name, self.names_, "The model knows"))
             full = {name: mask.get(name, np.ones(rows, bool)) for name in self.names_}
-            mask = np.stack([np.asarray(part) for part in full.values()], axis=1)
+            mask = np.stack([_one(name, part, given) for name, part in full.items()], axis=1)
         elif list(given.columns) != self.names_:
             raise ValueError(
                 f"X has the modalities {', '.join(given.columns)}, but the fitted model "
@@ -264,6 +265,18 @@ class Reader(BaseEstimator):  # type: ignore[misc]
                 f"present must be boolean of shape {shape}, got {mask.dtype} of shape {mask.shape}"
             )
         return mask & own
+
+
+def _one(name: str, mask: Any, given: Samples) -> Bool[ndarray, " n"]:
+    """Which samples have one modality, as a mask by names says."""
+    check_index(f"present of modality {name!r}", mask, given.index, "X")
+    found = np.asarray(mask)
+    if found.shape != (len(given),) or found.dtype != bool:
+        raise ValueError(
+            f"present of modality {name!r} must be boolean of shape ({len(given)},), got "
+            f"{found.dtype} of shape {found.shape}"
+        )
+    return found
 
 
 def check_any(present: Bool[ndarray, "n modality"], rows: Int[ndarray, " row"]) -> None:

@@ -1,6 +1,7 @@
 """Tables as numbers: one modality at a time, and what cannot be a number is refused by its column.
 
-A table is an array, a DataFrame or a sparse matrix of samples and columns; lists are arrays.
+A table is an array, a DataFrame or a sparse matrix of samples and columns; lists are arrays, and
+frames of polars or pyarrow DataFrames.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 from scipy.sparse import issparse
 from sklearn.utils.validation import check_array
+
+from cm2.samples.given import plain
 
 _SHOWN = 5
 _TIMES = (
@@ -36,6 +39,7 @@ _FAULTS = {
 
 def as_table(X: Any) -> Any:
     """DataFrames as they are, sparse matrices by columns, anything else as an array."""
+    X = plain(X)
     if isinstance(X, pd.DataFrame):
         return X
     return X.tocsc() if issparse(X) else np.asarray(X)

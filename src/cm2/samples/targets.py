@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 from numpy import ndarray
-from scipy.sparse import issparse
 from sklearn.preprocessing import LabelEncoder
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import column_or_1d
+
+from cm2.samples.given import plain, told
+
+
+class Targets(NamedTuple):
+    """What is learned beside the modalities.
+
+    Attributes:
+        kept: The rows that count, those of a weight.
+        codes: Of their labels.
+        classes: That the codes stand for.
+        weight: Of these rows, that of their classes among it.
+        groups: Their patients, if they are known.
+    """
+
+    kept: Int[ndarray, " row"]
+    codes: Int[ndarray, " row *label"]
+    classes: ndarray
+    weight: Float[ndarray, " row"]
+    groups: ndarray | None
 
 
 def checked_labels(y: Any, rows: int) -> ndarray:
     """Checks labels: (n,) classes or an (n, L) matrix of zeros and ones."""
     if y is None:
         raise ValueError("requires y to be passed, but the target y is None")
-    labels = y.toarray() if issparse(y) else np.asarray(y)
+    labels = told("y", y)
     missing = np.flatnonzero(np.atleast_2d(pd.isna(labels).T).any(axis=0))
     if len(missing):
         raise ValueError(f"Input y contains NaN: {len(missing)} labels, first at row {missing[0]}")
@@ -31,6 +50,8 @@ def checked_labels(y: Any, rows: int) -> ndarray:
         raise ValueError(f"y of shape {labels.shape} and kind {kind!r} is not supported")
     if kind != "multilabel-indicator":
         labels = column_or_1d(labels, warn=True)
+    elif not np.isin(labels, (0, 1)).all():
+        raise ValueError("y of several labels must hold zeros and ones; encode each label so")
     if len(labels) != rows:
         raise ValueError(f"X has {rows} samples, but y has {len(labels)}")
     return labels
@@ -83,9 +104,12 @@ def known_codes(
             f"validation has y of shape {found.shape}, but that of training is "
             f"({', '.join(wanted)}{'' if labels else ','})"
         )
-    unknown = sorted(set(np.unique(found).tolist()) - set(classes.tolist()))
-    if unknown:
-        raise ValueError(f"validation has classes that no training sample has: {unknown}")
+    unknown = ~np.isin(found, classes)
+    if unknown.any():
+        raise ValueError(
+            f"validation has {unknown.sum()} labels of classes that no training sample has, "
+            f"first at row {np.argwhere(unknown)[0, 0]}"
+        )
     codes = found if found.ndim == 2 else np.searchsorted(classes, found)
     return codes.astype(np.int64)
 
@@ -98,7 +122,11 @@ def check_classes(labels: ndarray, whose: str) -> None:
 
 def checked_weights(sample_weight: Any, rows: int) -> ndarray:
     """Weights as float64, ones if there are none."""
-    weight = np.ones(rows) if sample_weight is None else np.asarray(sample_weight, np.float64)
+    try:
+        given = np.ones(rows) if sample_weight is None else plain(sample_weight)
+        weight = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError):  # which shows what is none
+        raise ValueError("sample_weight should be numbers, but holds something else") from None
     if weight.ndim != 1:
         raise ValueError(f"sample_weight should have one dimension, got shape {weight.shape}")
     weight = row_weights(weight, rows)
@@ -131,19 +159,16 @@ def weighted(
 
 def checked_groups(groups: Any, rows: int) -> ndarray:
     """The patient of each row."""
-    checked = np.asarray(groups)
+    checked = told("groups", groups)
     if checked.shape != (rows,):
         raise ValueError(f"groups must have shape ({rows},), got {checked.shape}")
-    check_known(groups)
+    check_known(checked)
     return checked
 
 
-def check_known(groups: Any) -> None:
-    """Refuses rows whose patient is missing: NaN, None or NaT.
-
-    As they were given: an array of texts would have the text "nan" for a missing one.
-    """
-    missing = np.flatnonzero(pd.isna(pd.Series(groups)))
+def check_known(groups: ndarray) -> None:
+    """Refuses rows whose patient is missing: NaN, None or NaT."""
+    missing = np.flatnonzero(pd.isna(groups))
     if len(missing):
         raise ValueError(
             f"groups has {len(missing)} missing values, first at row {missing[0]}: it must name "

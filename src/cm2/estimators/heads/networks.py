@@ -15,6 +15,7 @@ from numpy import ndarray
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from cm2.core.errors import check_count
 from cm2.core.numerics import seeded
 from cm2.core.pace import told
 from cm2.core.persistence import load_module_arrays, module_arrays, plain
@@ -130,6 +131,8 @@ class Networks(Head):
 
         Without ``draws`` they are filled in once, as for a prediction.
         """
+        if draws is not None:
+            check_count("draws", draws)
 
         def ask(model: Any, batch: Batch) -> Tensor:
             out: Tensor = model.complete(batch, draws or 1, sampled=draws is not None)

@@ -21,6 +21,7 @@ from sklearn.base import BaseEstimator
 from torch import Tensor
 
 from cm2.core.registry import Registry
+from cm2.samples.given import plain
 
 
 class Column(ABC):
@@ -182,6 +183,7 @@ def column(name: str, values: Any, kind: str | None = None) -> Column:
     """
     if isinstance(values, Column):
         return values
+    values = plain(values)
     if kind is not None:
         return REGISTRY[kind](name, values)
     said = f"say what kind it is, as in Samples(X, kinds={{{name!r}: 'text'}})"
@@ -213,7 +215,7 @@ def entries(values: Any) -> list[Any] | None:
         values = values.tolist()
     if not isinstance(values, Sequence) or isinstance(values, str | bytes):
         return None
-    return [None if _missing(one) else one for one in values]
+    return [None if _missing(one) else plain(one) for one in values]
 
 
 def _missing(value: Any) -> bool:
