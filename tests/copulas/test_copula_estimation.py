@@ -425,6 +425,20 @@ def test_exchangeable_needs_a_correlation_and_helps_where_pairs_never_meet() -> 
 # Ranks -----------------------------------------------------------------------------------------
 
 
+def test_ranks_of_what_is_no_number_are_refused_without_showing_it() -> None:
+    with pytest.raises(ValueError, match="x should be numbers") as caught:
+        copulas.pseudo_observations([["J. Smith", 1.0], ["J. Doe", 2.0]])
+    assert "Smith" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+def test_ranks_leave_out_what_a_mask_hides() -> None:
+    x = np.ma.masked_array([[1.0, 3.0], [2.0, -999.0], [0.0, 4.0]], mask=False)
+    x[1, 1] = np.ma.masked
+    u = copulas.pseudo_observations(x)
+    torch.testing.assert_close(u, copulas.pseudo_observations(x.filled(np.nan)), equal_nan=True)
+
+
 def test_pseudo_observations_are_ranks_over_n_plus_one() -> None:
     x = np.random.default_rng(0).standard_normal((200, 3)).round(1)
     x[::7, 1] = np.nan

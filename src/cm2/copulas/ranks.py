@@ -22,12 +22,18 @@ def as_rows(x: Any, what: str) -> Float[Tensor, "row dim"]:
         what: Its name in errors.
 
     Raises:
-        ValueError: If it has not two dimensions and at least two columns.
+        ValueError: If it is not of numbers, in two dimensions and at least two columns.
     """
     if isinstance(x, Tensor):
         rows = x.detach().double()
     else:
-        rows = torch.from_numpy(np.array(x, dtype=np.float64))
+        try:
+            array = np.array(np.ma.array(x, dtype=np.float64).filled(np.nan))
+        except (TypeError, ValueError):  # which shows what is none
+            raise ValueError(
+                f"{what} should be numbers, NaN where one is missing, but holds something else"
+            ) from None
+        rows = torch.from_numpy(array)
     if rows.dim() != 2 or rows.shape[1] < 2:
         raise ValueError(
             f"{what} must have shape (rows, coordinates) with at least 2 coordinates, "

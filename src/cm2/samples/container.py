@@ -16,8 +16,9 @@ import pandas as pd
 from jaxtyping import Bool
 from numpy import ndarray
 
+from cm2.core import given
 from cm2.core.errors import InputError
-from cm2.samples import given, opened, selection, tables, targets
+from cm2.samples import opened, selection, tables, targets
 from cm2.samples.folder import Folder
 from cm2.samples.kinds import column, kind_of
 

@@ -16,9 +16,9 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from sklearn.base import BaseEstimator
 
+from cm2.core.given import check_index
 from cm2.samples import tables
 from cm2.samples.container import Groups, Samples, samples, unknown
-from cm2.samples.given import check_index
 from cm2.samples.kinds import REGISTRY, Column, Inputs, Learned
 
 __all__ = ["Blocks", "Groups", "Reader", "check_any"]

@@ -17,7 +17,7 @@ from numpy import ndarray
 from scipy.sparse import issparse
 from sklearn.utils.validation import check_array
 
-from cm2.samples.given import plain
+from cm2.core.given import plain
 
 _SHOWN = 5
 _TIMES = (

@@ -13,7 +13,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import column_or_1d
 
-from cm2.samples.given import plain, told
+from cm2.core.given import floats, told
 
 
 class Targets(NamedTuple):
@@ -122,11 +122,7 @@ def check_classes(labels: ndarray, whose: str) -> None:
 
 def checked_weights(sample_weight: Any, rows: int) -> ndarray:
     """Weights as float64, ones if there are none."""
-    try:
-        given = np.ones(rows) if sample_weight is None else plain(sample_weight)
-        weight = np.asarray(given, dtype=np.float64)
-    except (TypeError, ValueError):  # which shows what is none
-        raise ValueError("sample_weight should be numbers, but holds something else") from None
+    weight = np.ones(rows) if sample_weight is None else floats("sample_weight", sample_weight)
     if weight.ndim != 1:
         raise ValueError(f"sample_weight should have one dimension, got shape {weight.shape}")
     weight = row_weights(weight, rows)

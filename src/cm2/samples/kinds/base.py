@@ -20,8 +20,8 @@ from numpy import ndarray
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
+from cm2.core.given import plain
 from cm2.core.registry import Registry
-from cm2.samples.given import plain
 
 
 class Column(ABC):

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from numpy import ndarray
 from scipy.sparse import issparse
 
@@ -23,6 +24,21 @@ def plain(values: Any) -> Any:
         data = values.data.astype(object if hidden is None else np.float64)
         return np.where(values.mask, hidden, data)
     return values.to_pandas() if hasattr(values, "to_pandas") else values
+
+
+def floats(name: str, values: Any) -> Float[ndarray, ...]:
+    """A copy as float64, NaN where something is missing.
+
+    Raises:
+        ValueError: If something is no number; the error does not show it.
+    """
+    values = plain(values)
+    try:
+        if isinstance(values, pd.DataFrame | pd.Series):
+            return values.to_numpy(np.float64, na_value=np.nan, copy=True)
+        return np.array(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} should be numbers, but holds something else") from None
 
 
 def told(name: str, values: Any) -> ndarray:
