@@ -118,3 +118,120 @@ def test_faults_of_the_description_are_named(tmp_path: Path, spoil, message: str
     with pytest.raises((TableError, MissingError), match=message):
         prepare("table", raw, tmp_path / "out", Options(table=described))
     assert not (tmp_path / "out").exists()
+
+
+def test_what_samples_are_named_by_is_no_feature(tmp_path: Path) -> None:
+    raw = write(tmp_path / "raw", events())
+    stays = pd.read_csv(raw / "stays.csv").assign(age=range(N))
+    stays.to_csv(raw / "stays.csv", index=False)
+    labs = pd.read_csv(raw / "labs.csv").assign(patient=1, died=0)
+    labs.to_csv(raw / "labs.csv", index=False)
+    described = about()
+    described["tables"]["static"] = {"file": "stays.csv", "id": "stay"}
+    made = prepare("table", raw, tmp_path / "out", Options(hours=24, table=described))
+    columns = {name: made["modalities"][name]["columns"] for name in ("static", "labs")}
+    assert columns == {"static": ["age"], "labs": ["sodium", "lactate"]}
+    assert made["measurements_left_out"] == {
+        **{f"static.{name}": {"named by samples": N} for name in ("patient", "died", "admitted")},
+        **{f"labs.{name}": {"named by samples": N // 2} for name in ("patient", "died")},
+    }
+
+
+def zoned(raw: Path, starts: str, times: str, every: int = 1) -> None:
+    """Writes zones behind the times of samples, and of some events."""
+    stays = pd.read_csv(raw / "stays.csv")
+    stays.assign(admitted=stays["admitted"] + starts).to_csv(raw / "stays.csv", index=False)
+    told = pd.read_parquet(raw / "events.parquet")
+    charted = told["charted"].astype(str)
+    told["charted"] = charted.where(told.index % every > 0, charted + times)
+    told.to_parquet(raw / "events.parquet")
+
+
+@pytest.mark.parametrize(
+    ("starts", "times", "every", "message"),
+    [
+        ("", "+05:00", 1, "are with a time zone, but the start of samples is without"),
+        ("+05", "", 1, "are without a time zone, but the start of samples is with"),
+        ("", "Z", 2, "80 of 160 times of column charted have a time zone"),
+    ],
+)
+def test_times_with_a_zone_are_not_compared_with_times_without(
+    tmp_path: Path, starts: str, times: str, every: int, message: str
+) -> None:
+    raw = write(tmp_path / "raw", events())
+    zoned(raw, starts, times, every)
+    with pytest.raises(TableError, match=message):
+        prepare("table", raw, tmp_path / "out", Options(hours=24, table=about()))
+
+
+def test_times_of_several_zones_are_the_same_hours(tmp_path: Path) -> None:
+    plain, told = (write(tmp_path / name, events()) for name in ("plain", "told"))
+    # 7:30 in a zone one hour ahead is 6:30.
+    zoned(told, "Z", "+01:00")
+    frame = pd.read_parquet(told / "events.parquet")
+    early = frame["charted"].str.replace("+01:00", "", regex=False)
+    later = pd.to_datetime(early) + pd.Timedelta(hours=1)
+    mixed = (later.astype(str) + "+01:00").where(frame.index % 2 > 0, early + "Z")
+    frame.assign(charted=mixed).to_parquet(told / "events.parquet")
+    hours = []
+    for raw in (plain, told):
+        out = tmp_path / f"{raw.name}-out"
+        prepare("table", raw, out, Options(hours=24, table=about()))
+        hours.append(pd.read_parquet(out / "events.parquet"))
+    pd.testing.assert_frame_equal(*hours)
+
+
+def test_identifiers_are_read_to_the_last_digit(tmp_path: Path) -> None:
+    plain = write(tmp_path / "plain", events())
+    large = write(tmp_path / "large", events())
+    first = 2**62  # neighbours that one float stands for
+    for name in ("stays", "labs"):
+        frame = pd.read_csv(large / f"{name}.csv")
+        frame.assign(stay=first + frame["stay"]).to_csv(large / f"{name}.csv", index=False)
+    frame = pd.read_parquet(large / "events.parquet")
+    frame = frame.assign(stay=(first + frame["stay"]).astype("string"))
+    nobody = frame.iloc[[0]].assign(stay=None)
+    pd.concat([frame, nobody]).to_csv(large / "events.csv", index=False)
+    described = about()
+    described["events"]["file"] = "events.csv"
+    options = Options(hours=24, table=described)
+    prepare("table", plain, tmp_path / "plain-out", Options(hours=24, table=about()))
+    prepare("table", large, tmp_path / "large-out", options)
+    found = pd.read_parquet(tmp_path / "large-out" / "events.parquet")
+    wanted = pd.read_parquet(tmp_path / "plain-out" / "events.parquet")
+    pd.testing.assert_frame_equal(found.assign(stay_id=found["stay_id"] - first), wanted)
+
+
+@pytest.mark.parametrize(
+    ("file", "column", "values", "message"),
+    [
+        ("labs", "stay", lambda s: "S" + s.astype(str), "column stay: 20 of 20 values"),
+        ("labs", "stay", lambda s: s + 1000, "none of 20 rows has in column stay"),
+        ("events", "stay", lambda s: s + 1000, "none of 160 rows has in column stay"),
+        ("events", "charted", lambda s: s.dt.strftime("%m/%d/%Y %H:%M"), "column charted: 160"),
+        ("events", "number", lambda s: s + ",5", "column number: 160 of 160 values"),
+        ("stays", "admitted", lambda s: "05/" + s, "stays.csv: column admitted: 40 of 40"),
+        ("stays", "stay", lambda s: s.where(s != 4), "1 of 40 samples have no whole number"),
+    ],
+)
+def test_a_column_that_cannot_be_read_stops_the_run(
+    tmp_path: Path, file: str, column: str, values, message: str
+) -> None:
+    raw = write(tmp_path / "raw", events())
+    [path] = raw.glob(f"{file}.*")
+    parquet = path.suffix == ".parquet"
+    frame = pd.read_parquet(path) if parquet else pd.read_csv(path)
+    frame = frame.assign(**{column: values(frame[column])})
+    frame.to_parquet(path) if parquet else frame.to_csv(path, index=False)
+    with pytest.raises(TableError, match=message):
+        prepare("table", raw, tmp_path / "out", Options(hours=24, table=about()))
+
+
+def test_a_footer_and_events_of_others_are_counted(tmp_path: Path) -> None:
+    raw = write(tmp_path / "raw", events((N + 3, "hr", 1.0, 80.0), (N + 4, "hr", 1.0, 80.0)))
+    with (raw / "labs.csv").open("a") as file:
+        file.write("total,140,\n")
+    made = prepare("table", raw, tmp_path / "out", Options(hours=24, table=about()))
+    assert made["unreadable"] == {"events of no sample": 2}
+    assert made["measurements_left_out"] == {"labs.stay": {"of no sample": 1}}
+    assert made["modalities"]["labs"]["stays"] == N // 2

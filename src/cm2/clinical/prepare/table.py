@@ -12,22 +12,28 @@ with, in `mine.yaml`, beside `raw` and `out`:
 Of `samples` only `file` and `id` must be named (a column of the `split` may be), and `events` or
 `tables` may be left out. With
 `start`, `time` is a time of the calendar; without it, hours since the sample's beginning.
+
+What `samples` names is said of samples and not measured: in no table are columns of these names
+features, also where samples and a table are one file.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 
 from cm2.clinical.prepare import own
 from cm2.clinical.prepare.collection import Collected, Collection, register
 from cm2.clinical.prepare.errors import MissingError, TableError
 from cm2.clinical.prepare.options import Options
+from cm2.clinical.prepare.tables import refuse_unreadable
 from cm2.clinical.prepare.variables import Variable
 
 __all__ = ["Table"]
@@ -37,6 +43,10 @@ KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "events": (("file", "id", "variable", "time", "value"), ()),
 }
 """What each part of the description must name, and what it may."""
+
+NAMES = ["stay_id", "variable", "hour", "value"]
+ZONE = r"\d:\d\d\S*\s?(?:Z|[+-]\d\d(?::?\d\d)?)$"
+"""How a time with a zone ends."""
 
 
 @register("table")
@@ -59,34 +69,42 @@ class Table(Collection):
     def collect(self, options: Options, given: Mapping[int, str] | None) -> Collected:
         parts, files = self._parts(options), self.files(options)
         about = parts["samples"]
-        samples = _read(files["samples"], [v for k, v in about.items() if k != "file"])
+        samples = _read(files["samples"], about)
         columns = {key: samples[about[key]] for key in ("group", "label", "split") if key in about}
         stays = own.sample_frame(
             len(samples),
             columns.get("label"),
-            samples[about["id"]],
-            columns.get("group"),
+            _every(files["samples"], samples[about["id"]]),
+            _every(files["samples"], columns["group"]) if "group" in columns else None,
             columns.get("split"),
             options.seed,
             options.fractions,
         )
-        if "start" in about:
+        begin, counts = _begin(files["samples"], samples, about)
+        if begin is not None:
             length = pd.to_timedelta(options.seconds, unit="s")
-            stays["prediction_time"] = _times(samples[about["start"]]).to_numpy() + length
+            stays["prediction_time"] = begin.times.to_numpy() + length
+            begin = begin._replace(times=begin.times.set_axis(stays["stay_id"].to_numpy()))
         flow = [("samples found", len(stays))]
         if given is not None:
             stays["split"] = stays["subject_id"].map(dict(given))
             out = int(stays["split"].isna().sum())
             flow.append(("excluded: not in the file of splits", out))
             stays = stays.dropna(subset="split")
-        events, counts = self._events(parts, files, samples, stays, options)
+        events = pd.DataFrame(columns=NAMES).astype({"stay_id": "int64"})
+        if "events" in parts:
+            place = files["events"]
+            events, more = _events(place, parts["events"], stays["stay_id"], begin, options.hours)
+            counts |= more
         train = stays.loc[stays["split"] == "train", "stay_id"]
         names = sorted(events.loc[events["stay_id"].isin(train), "variable"].unique())
-        numbers = {
-            name: _numbers(files[name], part["id"], stays["stay_id"])
-            for name, part in parts.items()
-            if name not in KEYS
-        }
+        said = [column for key, column in about.items() if key not in ("file", "id")]
+        numbers: dict[str, pd.DataFrame] = {}
+        left_out: dict[str, dict[str, int]] = {}
+        for name, part in parts.items():
+            if name not in KEYS:
+                numbers[name], lost = _numbers(files[name], part, stays["stay_id"], said)
+                left_out |= {f"{name}.{key}": reasons for key, reasons in lost.items()}
         if not names and not numbers:
             raise TableError(f"{self.raw}: no event of a training sample, and no table")
         return Collected(
@@ -96,7 +114,7 @@ class Table(Collection):
             numbers=numbers,
             beside={},
             flow=flow,
-            left_out={},
+            left_out=left_out,
             unreadable={name: number for name, number in counts.items() if number},
             positive="label above 0",
         )
@@ -123,66 +141,160 @@ class Table(Collection):
                 )
         return parts
 
-    def _events(
-        self,
-        parts: Mapping[str, Mapping[str, Any]],
-        files: Mapping[str, Path],
-        samples: pd.DataFrame,
-        stays: pd.DataFrame,
-        options: Options,
-    ) -> tuple[pd.DataFrame, dict[str, int]]:
-        """Events of the samples in the half-open window, and what could not be read."""
-        names = ["stay_id", "variable", "hour", "value"]
-        if "events" not in parts:
-            return pd.DataFrame(columns=names).astype({"stay_id": "int64"}), {}
-        part, start = parts["events"], parts["samples"].get("start")
-        columns = [part[key] for key in ("id", "variable", "time", "value")]
-        raw = _read(files["events"], columns)[columns].set_axis(names, axis=1)
-        frame = raw.assign(
-            stay_id=pd.to_numeric(raw["stay_id"], errors="coerce"),
-            variable=raw["variable"].astype("string"),
-            value=pd.to_numeric(raw["value"], errors="coerce"),
+
+class _Times(NamedTuple):
+    """Times without a zone, and whether they had one; those that had one are in UTC."""
+
+    times: pd.Series
+    zoned: bool
+
+
+def _begin(
+    path: Path, samples: pd.DataFrame, about: Mapping[str, Any]
+) -> tuple[_Times | None, dict[str, int]]:
+    """When each sample begins, and how many do not say so."""
+    if "start" not in about:
+        return None, {}
+    begin = _times(path, samples[about["start"]])
+    return begin, {f"samples.{about['start']}": int(begin.times.isna().sum())}
+
+
+def _events(
+    path: Path, part: Mapping[str, Any], stays: pd.Series, begin: _Times | None, hours: float
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Events of the samples in the half-open window, and what could not be read."""
+    columns = [part[key] for key in ("id", "variable", "time", "value")]
+    raw = _read(path, part)[columns].set_axis(NAMES, axis=1)
+    owner = _ids(path, raw["stay_id"].rename(part["id"]))
+    known = _known(path, owner, stays)
+    counts = {f"events.{part['id']}": int((owner.isna() & raw["stay_id"].notna()).sum())}
+    value = _floats(path, raw["value"].rename(part["value"]))
+    if begin is None:
+        hour = _floats(path, raw["hour"].rename(part["time"]))
+    else:
+        times = _times(path, raw["hour"].rename(part["time"]))
+        if times.zoned != begin.zoned:
+            raise TableError(
+                f"{path}: times of column {part['time']} are {_said(times)}, but the start of"
+                f" samples is {_said(begin)}; give both with a zone, or both without"
+            )
+        hour = (times.times - owner.map(begin.times)).dt.total_seconds() / 3600
+    frame = raw.assign(
+        stay_id=owner, variable=raw["variable"].astype("string"), hour=hour, value=value
+    )[known].astype({"stay_id": "int64"})
+    raw = raw[known]
+    for key, name in (("time", "hour"), ("value", "value")):
+        counts[f"events.{part[key]}"] = int((frame[name].isna() & raw[name].notna()).sum())
+    counts["events of no sample"] = int((~known & owner.notna()).sum())
+    finite = np.isfinite(frame["value"].astype("float64"))
+    inside = frame["hour"].between(0, hours, inclusive="left")
+    kept = frame[inside & finite & frame["variable"].notna()]
+    return kept.astype({"variable": "object", "hour": "float64", "value": "float64"}), counts
+
+
+def _said(times: _Times) -> str:
+    return "with a time zone" if times.zoned else "without a time zone"
+
+
+def _times(path: Path, values: pd.Series) -> _Times:
+    """Reads times, which all have a zone or all have none."""
+    if pd.api.types.is_datetime64_any_dtype(values):
+        zoned = values.dt.tz is not None
+        return _Times(values.dt.tz_convert(None) if zoned else values, zoned)
+    texts = values.astype("string")
+    zones = texts[texts.notna()].str.contains(ZONE)
+    if zones.any() and not zones.all():
+        raise TableError(
+            f"{path}: {int(zones.sum())} of {len(zones)} times of column {values.name} have a time"
+            " zone; give all with one, or all without"
         )
-        frame = frame[frame["stay_id"].isin(stays["stay_id"])].astype({"stay_id": "int64"})
-        if start is None:
-            frame["hour"] = pd.to_numeric(frame["hour"], errors="coerce")
-        else:
-            begin = _times(samples[start]).set_axis(samples[parts["samples"]["id"]].to_numpy())
-            since = _times(frame["hour"]) - frame["stay_id"].map(begin)
-            frame["hour"] = since.dt.total_seconds() / 3600
-        raw = raw.loc[frame.index]
-        counts = {
-            f"events.{part[key]}": int((frame[name].isna() & raw[name].notna()).sum())
-            for key, name in (("time", "hour"), ("value", "value"))
-        }
-        finite = np.isfinite(frame["value"].astype("float64"))
-        inside = frame["hour"].between(0, options.hours, inclusive="left")
-        kept = frame[inside & finite & frame["variable"].notna()]
-        return kept.astype({"variable": "object", "hour": "float64", "value": "float64"}), counts
+    times = pd.to_datetime(texts, errors="coerce", format="ISO8601", utc=True).dt.tz_convert(None)
+    _refuse(path, values, times)
+    return _Times(times, bool(zones.any()))
 
 
-def _times(values: pd.Series) -> pd.Series:
-    times = pd.to_datetime(values, errors="coerce", format="ISO8601")
-    return times if times.dt.tz is None else times.dt.tz_convert(None)
+def _floats(path: Path, values: pd.Series) -> pd.Series:
+    numbers = pd.to_numeric(values, errors="coerce")
+    _refuse(path, values, numbers)
+    return numbers
 
 
-def _read(path: Path, columns: list[str]) -> pd.DataFrame:
-    """Reads a CSV or Parquet file that has these columns."""
+def _ids(path: Path, values: pd.Series) -> pd.Series:
+    """Reads identifiers, to the last digit; one that is no whole number is missing."""
+    if values.dtype.kind in "iu":
+        return values.astype("Int64")
+    codes, texts = pd.factorize(values.astype("string").str.strip())
+    found = pd.array([_whole(text) for text in texts], dtype="Int64")
+    ids = pd.Series(found.take(codes, allow_fill=True), index=values.index, name=values.name)
+    _refuse(path, values, ids)
+    return ids
+
+
+def _whole(text: str) -> int | None:
+    number = int(text.split(".")[0]) if re.fullmatch(r"[+-]?\d{1,19}(\.0+)?", text) else 2**63
+    return number if abs(number) < 2**63 else None
+
+
+def _every(path: Path, values: pd.Series) -> ndarray:
+    """Identifiers of samples, of which none may be missing."""
+    ids = _ids(path, values)
+    if lost := int(ids.isna().sum()):
+        raise TableError(
+            f"{path}: {lost} of {len(ids)} samples have no whole number in column {values.name};"
+            " number them from 0 in all files if they are called by text"
+        )
+    return ids.to_numpy(np.int64)
+
+
+def _known(path: Path, ids: pd.Series, stays: pd.Series) -> pd.Series:
+    """Which rows are of samples; refuses a file in which none is."""
+    known = ids.isin(stays)
+    if len(known) and not known.any():
+        raise TableError(
+            f"{path}: none of {len(known)} rows has in column {ids.name} the identifier of a sample"
+        )
+    return known
+
+
+def _refuse(path: Path, given: pd.Series, read: pd.Series) -> None:
+    there = given.notna()
+    lost = int((there & read.isna()).sum())
+    refuse_unreadable(f"{path}: column {given.name}", lost, int(there.sum()))
+
+
+def _read(path: Path, part: Mapping[str, Any]) -> pd.DataFrame:
+    """Reads a CSV or Parquet file that has the columns that its description names."""
+    # One that is missing would make floats of the others, and no float has 19 digits.
+    exact = {part[key]: "string" for key in ("id", "group") if key in part}
     try:
-        frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+        frame = (
+            pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=exact)
+        )
     except (ValueError, OSError):
         raise TableError(f"{path}: cannot be read as Parquet or comma-separated values") from None
-    if missing := [column for column in columns if column not in frame]:
-        raise TableError(f"{path}: lacks column(s) {', '.join(map(str, missing))}")
+    if missing := [str(one) for key, one in part.items() if key != "file" and one not in frame]:
+        raise TableError(f"{path}: lacks column(s) {', '.join(missing)}")
     return frame
 
 
-def _numbers(path: Path, key: str, stays: pd.Series) -> pd.DataFrame:
-    frame = _read(path, [key])
-    frame = frame[frame[key].isin(stays)]
+def _numbers(
+    path: Path, part: Mapping[str, Any], stays: pd.Series, said: list[str]
+) -> tuple[pd.DataFrame, dict[str, dict[str, int]]]:
+    """A table by sample, and which of its columns are left out, since they are said of samples."""
+    frame = _read(path, part)
+    key = part["id"]
+    frame[key] = _ids(path, frame[key])
+    known = _known(path, frame[key], stays)
+    frame = frame[known].astype({key: "int64"})
     if repeated := int(frame[key].duplicated().sum()):
         raise TableError(f"{path}: {repeated} rows repeat a {key}; one row a sample expected")
-    table = frame.set_index(key)
+    out = [column for column in said if column in frame and column != key]
+    table = frame.set_index(key).drop(columns=out)
     if worded := [str(c) for c in table if table[c].dtype.kind not in "biuf"]:
         raise TableError(f"{path}: has columns that are no numbers: {', '.join(worded[:5])}")
-    return table.replace([np.inf, -np.inf], np.nan)
+    if not len(table.columns):
+        raise TableError(f"{path}: has no column of numbers beside those that samples are named by")
+    left_out = {column: {"named by samples": len(table)} for column in out}
+    if not known.all():
+        left_out[key] = {"of no sample": int((~known).sum())}
+    return table.replace([np.inf, -np.inf], np.nan), left_out
