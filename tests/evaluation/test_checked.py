@@ -125,9 +125,9 @@ def test_weights_have_a_row_a_replicate() -> None:
 
 
 def test_scores_of_runs_are_rows() -> None:
-    with pytest.raises(ValueError, match="first should have shape"):
+    with pytest.raises(ValueError, match=r"first should have shape \(runs, 120\)"):
         significance.delong(Y, P, [Q])
-    with pytest.raises(ValueError, match=r"second should have shape \(1, 120\)"):
+    with pytest.raises(ValueError, match=r"second should have shape \(runs, 120\)"):
         significance.delong(Y, [P], Q[None, :50])
 
 

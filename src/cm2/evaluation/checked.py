@@ -102,18 +102,23 @@ def by_class(probability: Any) -> Float[ndarray, "n label"]:
 
 def of_outcome(probability: Any, rows: int, what: str = "probability") -> Float[ndarray, " n"]:
     """The probability of the outcome, one a row."""
-    return _as_long(probabilities(probability, what), (rows,), what)
+    return _as_long(probabilities(probability, what), rows, what)
 
 
 def scores(score: Any, rows: int, what: str = "score") -> Float[ndarray, " n"]:
     """Finite scores of any scale, one a row."""
-    return _as_long(_finite(score, what), (rows,), what)
+    return _as_long(_finite(score, what), rows, what)
 
 
 def runs(score: Any, rows: int, what: str) -> Float[ndarray, "run n"]:
     """Finite scores of any scale, a row a run."""
     found = _finite(score, what)
-    return _as_long(found, (max(len(np.atleast_1d(found)), 1), rows), what)
+    if found.ndim != 2 or found.shape[1] != rows or not len(found):
+        raise ValueError(
+            f"{what} should have shape (runs, {rows}), a row for each run and a number for each "
+            f"outcome; it has {found.shape}"
+        )
+    return found
 
 
 def weights(weight: Any, rows: int) -> ndarray:
@@ -145,10 +150,10 @@ def _one_dimension(given: Any, what: str) -> ndarray:
     return found
 
 
-def _as_long(found: ndarray, shape: tuple[int, ...], what: str) -> ndarray:
-    if found.shape != shape:
+def _as_long(found: ndarray, rows: int, what: str) -> ndarray:
+    if found.shape != (rows,):
         raise ValueError(
-            f"{what} should have shape {shape}, a number for each outcome; it has {found.shape}"
+            f"{what} should have shape ({rows},), a number for each outcome; it has {found.shape}"
         )
     return found
 
