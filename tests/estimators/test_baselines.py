@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
@@ -12,6 +13,7 @@ from cm2.estimators.baselines import Concatenated, Imputed, LateFusion, Rival, S
 from cm2.estimators.copula_imputation import CopulaImputed
 from cm2.estimators.multimodal_vae import MultimodalVAE
 from cm2.estimators.tuning import Fill, tune
+from cm2.samples.container import Samples
 from cm2.samples.worlds import make_world, remove
 
 QUICK = {
@@ -207,15 +209,116 @@ def test_columns_missing_together_share_an_indicator() -> None:
 
 def test_bad_input_is_named() -> None:
     X, y = world("independent", 0.0, 50)
-    with pytest.raises(ValueError, match="at least two classes"):
+    with pytest.raises(ValueError, match="at least 2 classes"):
         LateFusion().fit(X, np.zeros(50))
     rival = LateFusion().fit(X, y)
     with pytest.raises(ValueError, match="unknown modality 'e'"):
         rival.predict_proba({**X, "e": X["a"]})
-    with pytest.raises(ValueError, match="modality 'b' should have shape"):
+    with pytest.raises(ValueError, match="modality 'b' has 2 columns; the fitted model expects"):
         rival.predict_proba({**X, "b": X["b"][:, :2]})
     with pytest.raises(ValueError, match="average"):
         LateFusion().set_params(average="harmonic").fit(X, y)
+
+
+def frames(n: int = 60) -> tuple[dict[str, pd.DataFrame], np.ndarray]:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, n)
+    labs = pd.DataFrame({"heart rate": rng.normal(size=n) + 2 * y, "pressure": rng.normal(size=n)})
+    return {"labs": labs, "notes": pd.DataFrame(rng.normal(size=(n, 2)), columns=["a", "b"])}, y
+
+
+REFUSED = {
+    "text": "modality 'labs' has text in columns 'heart rate'",
+    "infinite": "modality 'labs' has infinite values in columns 'heart rate'",
+    "index": "the index of modality 'notes' differs from that of 'labs'",
+    "rows": "modalities have different numbers of rows",
+    "series": "modality 'notes' must be two-dimensional",
+    "none": "X has no modality",
+}
+
+
+def refused(X: dict[str, pd.DataFrame], how: str) -> dict[str, object]:
+    labs, notes = X["labs"], X["notes"]
+    cases: dict[str, dict[str, object]] = {
+        "text": {"labs": labs.assign(**{"heart rate": "JohnSmith"}), "notes": notes},
+        "infinite": {"labs": labs.assign(**{"heart rate": np.inf}), "notes": notes},
+        "index": {"labs": labs, "notes": notes[::-1]},
+        "rows": {"labs": labs, "notes": notes[:9]},
+        "series": {"labs": labs, "notes": np.zeros((len(labs), 3, 2))},
+        "none": {},
+    }
+    return cases[how]
+
+
+@pytest.mark.usefixtures("small_models")
+@pytest.mark.parametrize("name", ALL)
+def test_tables_are_read_as_the_classifier_reads_them(name: str) -> None:
+    X, y = frames()
+    rival = clone(ALL[name]).fit(X, y)
+    before = rival.predict_proba(X)
+    for how, message in REFUSED.items():
+        for call in (rival.predict_proba, lambda X: rival.fit(X, y)):
+            with pytest.raises(ValueError, match=message) as error:
+                call(refused(X, how))
+            assert "JohnSmith" not in str(error.value)
+            assert error.value.__cause__ is None
+    with pytest.raises(ValueError, match=r"column 'pressure' stands where .* 'heart rate'"):
+        rival.predict_proba({**X, "labs": X["labs"][["pressure", "heart rate"]]})
+    labels = {
+        "Input y contains NaN: 3 labels": np.where(np.arange(60) < 3, np.nan, y),
+        "Input y contains NaN: 1 labels": [None, *y[1:].tolist()],
+        "X has 60 samples, but y has 50": y[:50],
+        "y is None": None,
+        "at least 2 classes": np.zeros(60),
+        "one class a sample, but y has 2 labels": np.stack([y, 1 - y], axis=1),
+    }
+    for message, wrong in labels.items():
+        with pytest.raises(ValueError, match=message):
+            rival.fit(X, wrong)
+    np.testing.assert_array_equal(rival.predict_proba(X), before)
+    assert list(rival.classes_) == [0, 1]
+
+
+def test_a_fit_that_stops_half_way_leaves_what_was_learned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    X, y = frames()
+    rival = Stacking().fit(X, y)
+    before = rival.predict_proba(X)
+    monkeypatch.setattr("cm2.estimators.baselines.tune", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        rival.fit({"labs": X["notes"]}, np.array(["no", "yes"])[y])
+    np.testing.assert_array_equal(rival.predict_proba(X), before)
+    assert list(rival.classes_) == [0, 1]
+    new = Stacking()
+    with pytest.raises(ZeroDivisionError):
+        new.fit(X, y)
+    with pytest.raises(NotFittedError):
+        new.predict_proba(X)
+
+
+def test_samples_bring_their_labels_and_patients() -> None:
+    X, y = frames()
+    groups = np.arange(60) // 2
+    plain = LateFusion().fit(X, y, groups=groups)
+    held = Samples(X, y=y, groups=groups)
+    np.testing.assert_array_equal(
+        LateFusion().fit(held).predict_proba(held), plain.predict_proba(X)
+    )
+    noted = Samples({**X, "text": ["cough", "fever"] * 30}, y=y)
+    with pytest.raises(ValueError, match="modality 'text' is of kind 'text', but"):
+        LateFusion().fit(noted)
+    with pytest.raises(ValueError, match="modality 'text' is of kind 'text', but"):
+        plain.predict_proba(noted)
+
+
+def test_a_modality_of_rows_that_all_miss_is_as_if_not_given() -> None:
+    X, y = frames()
+    rival = Concatenated().fit(X, y)
+    none = {"labs": X["labs"], "notes": [None] * 60}
+    np.testing.assert_array_equal(
+        rival.predict_proba(none), rival.predict_proba({"labs": X["labs"]})
+    )
 
 
 @pytest.mark.parametrize("strategy", ["mean", "median"])

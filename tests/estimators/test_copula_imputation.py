@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy import ndarray
 from scipy.stats import norm
@@ -93,6 +94,23 @@ def test_scores_go_there_and_back_and_know_weights() -> None:
 
 
 @pytest.mark.usefixtures("small_models")
+def test_columns_are_those_of_the_fit_and_finite() -> None:
+    frame = pd.DataFrame(drawn(60)[1], columns=list("abc"))
+    found = CopulaImputation().fit(frame)
+    before = found.transform(frame)
+    with pytest.raises(ValueError, match="feature names"):
+        found.transform(frame[["b", "a", "c"]])
+    for call in (found.fit, found.transform):
+        with pytest.raises(ValueError, match="has text in columns 'a'") as error:
+            call(frame.assign(a="JohnSmith"))
+        assert "JohnSmith" not in str(error.value)
+        with pytest.raises(ValueError, match="infinite values in columns 'b'"):
+            call(frame.assign(b=np.inf))
+    with pytest.raises(ValueError, match="no value in columns 'c'"):
+        found.fit(frame.assign(c=np.nan))
+    np.testing.assert_array_equal(found.transform(frame), before)
+
+
 def test_a_rival_predicts_from_what_a_row_has() -> None:
     X, y = make_world("shared", 400, 0)
     X = remove(X, 0.4, 1)

@@ -7,9 +7,9 @@ means something.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -28,58 +28,83 @@ from sklearn.utils.validation import check_is_fitted
 from cm2.estimators.heads.base import class_prior
 from cm2.estimators.heads.threads import same_warnings
 from cm2.estimators.tuning import LOWEST, Kind, Seen, Tuned, tune
-from cm2.samples.tables import present
-from cm2.samples.targets import check_patients, checked_groups, row_weights
+from cm2.samples.container import Samples, samples, unknown
+from cm2.samples.kinds import kind_of
+from cm2.samples.kinds.table import Numbers
+from cm2.samples.tables import check_columns, columns, is_dict, present, width
+from cm2.samples.targets import (
+    check_patients,
+    checked_groups,
+    checked_labels,
+    checked_weights,
+    encoded,
+)
 
 
 class Rival(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     """What all rivals share: reading the dict of modalities, class labels, prediction."""
 
     random_state: int
+    classes_: ndarray
+    columns_: dict[str, list[str] | int]
+    prior_: Float[ndarray, " label"]
 
-    def fit(
-        self,
-        X: Mapping[str, Any],
-        y: Any,
-        sample_weight: Float[ndarray, " n"] | None = None,
-        *,
-        groups: ndarray | None = None,
-    ) -> Self:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, groups: Any = None) -> Self:
         """Fits to labelled samples.
 
         Args:
-            X: Arrays or data frames of shape (n, p) by modality; a row of NaN is a modality that
-                the sample lacks, single NaN are filled.
-            y: Class labels.
+            X: Tables by modality, each an array, data frame or sparse matrix (n, p); or
+                :class:`.Samples` of them. A row of NaN is a modality that the sample lacks, single
+                NaN are filled.
+            y: Class labels; those of ``X`` if it is ``Samples`` and none are given.
             sample_weight: Weights of the samples.
             groups: Patient of each sample, if some have several; all folds keep them together.
+
+        Raises:
+            ValueError: If a modality is no table of finite numbers, or labels, weights and patients
+                are not one a sample. What was learned before then stays as it was.
         """
-        self.classes_, codes = np.unique(np.asarray(y), return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError(f"there should be at least two classes, got only {self.classes_}")
-        self.widths_ = {name: np.shape(block)[1] for name, block in X.items()}
-        weight = row_weights(sample_weight, len(codes))
+        given = _tables(X)
+        rows = len(next(iter(given.values())))
+        if isinstance(X, Samples):
+            y, groups = (X.y if y is None else y), (X.groups if groups is None else groups)
+        labels = checked_labels(y, rows)
+        if labels.ndim > 1:
+            raise ValueError(
+                f"{type(self).__name__} learns one class a sample, but y has {labels.shape[1]} "
+                "labels: fit one to each column"
+            )
+        weight = checked_weights(sample_weight, rows)
         kept = weight > 0
-        self.prior_ = class_prior(codes, weight, len(self.classes_))
-        values = {name: block[kept] for name, block in self._read(X).items()}
+        codes, classes = encoded(labels[kept])
         if groups is not None:
-            groups = checked_groups(groups, len(codes))[kept]
+            groups = checked_groups(groups, rows)[kept]
             check_patients(groups, 2, type(self).__name__)
+        # A copy learns, so that no fit that stops half way leaves a mixture of two.
+        learner = copy.copy(self)
+        learner.classes_ = classes
+        learner.columns_ = {name: columns(one.values) for name, one in given.items()}
+        learner.prior_ = class_prior(codes, weight[kept], len(classes))
+        values = {name: block[kept] for name, block in learner._read(given).items()}
         with same_warnings():
-            self._fit(values, codes[kept], weight[kept], groups)
+            learner._fit(values, codes, weight[kept], groups)
+        self.__dict__.update(learner.__dict__)
         return self
 
-    def predict_proba(self, X: Mapping[str, Any]) -> Float[ndarray, "n label"]:
+    def predict_proba(self, X: Any) -> Float[ndarray, "n label"]:
         """Class probabilities; a modality that X lacks counts as missing.
 
         A sample without any gets the class frequencies of the training.
+
+        Raises:
+            ValueError: If a modality is unknown, or has other columns than in training.
         """
-        check_is_fitted(self, "widths_")
-        values = self._read(X)
+        check_is_fitted(self, "columns_")
+        values = self._read(_tables(X))
         known = present(values).any(axis=1, keepdims=True)
         return np.where(known, self._proba(values), self.prior_)
 
-    def predict(self, X: Mapping[str, Any]) -> ndarray:
+    def predict(self, X: Any) -> ndarray:
         """The most probable class."""
         return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
 
@@ -95,20 +120,36 @@ class Rival(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     @abstractmethod
     def _proba(self, values: dict[str, Float[ndarray, "n _"]]) -> Float[ndarray, "n label"]: ...
 
-    def _read(self, X: Mapping[str, Any]) -> dict[str, Float[ndarray, "n _"]]:
-        unknown = sorted(set(X) - set(self.widths_))
-        if unknown:
-            raise ValueError(f"unknown modality {unknown[0]!r}; fitted with {list(self.widths_)}")
-        rows = len(next(iter(X.values())))
-        values = {}
-        for name, width in self.widths_.items():
-            block = np.asarray(X[name], np.float64) if name in X else np.full((rows, width), np.nan)
-            if block.shape != (rows, width):
-                raise ValueError(
-                    f"modality {name!r} should have shape {(rows, width)}, got {block.shape}"
-                )
-            values[name] = block
-        return values
+    def _read(self, given: dict[str, Numbers]) -> dict[str, Float[ndarray, "n _"]]:
+        """The numbers of each modality, NaN where there are none."""
+        for name, column in given.items():
+            if name not in self.columns_:
+                raise ValueError(unknown(name, list(self.columns_), "The model knows"))
+            if column.present.any():
+                found = columns(column.values)
+                check_columns(f"modality {name!r}", found, self.columns_[name])
+        rows = len(next(iter(given.values())))
+        return {
+            name: given[name].numbers()
+            if name in given and given[name].present.any()
+            else np.full((rows, width(wanted)), np.nan)
+            for name, wanted in self.columns_.items()
+        }
+
+
+def _tables(X: Any) -> dict[str, Numbers]:
+    """What the user gave, every modality of which is a table of numbers."""
+    found = {}
+    for name, column in samples(
+        X, dict.fromkeys(X, "table") if is_dict(X) else None
+    ).columns.items():
+        if not isinstance(column, Numbers):
+            raise ValueError(
+                f"modality {name!r} is of kind {kind_of(column)!r}, but this estimator reads tables"
+            )
+        column.check(column.present)
+        found[name] = column
+    return found
 
 
 class LateFusion(Rival):

@@ -7,7 +7,7 @@ https://arxiv.org/abs/1910.12845; their package is ``gcimpute``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -15,12 +15,16 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from scipy.special import ndtri
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cm2.copulas import Gaussian
 from cm2.estimators.baselines import Rival
 from cm2.estimators.heads.base import stratified_folds
 from cm2.estimators.heads.block_gaussian import BlockGaussian
 from cm2.estimators.tuning import Seen, tune
+from cm2.samples.kinds import TableColumn
+from cm2.samples.tables import as_table, names
+from cm2.samples.targets import checked_weights
 
 CHUNK = 2**24
 """Numbers in the largest array of a prediction: 128 MiB."""
@@ -102,15 +106,24 @@ class CopulaImputation(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(
         self,
-        X: Float[ndarray, "n feature"],
+        X: Any,
         y: None = None,
         sample_weight: Float[ndarray, " n"] | None = None,
         groups: ndarray | None = None,
     ) -> Self:
-        """Learns scores and their correlation from columns that each have a value."""
-        weight = np.ones(len(X)) if sample_weight is None else sample_weight
-        self.scores_ = NormalScores().fit(X, None, weight)
-        z = self.scores_.transform(X)
+        """Learns scores and their correlation from columns that each have a value.
+
+        Raises:
+            ValueError: If a column has no value, or is not of finite numbers.
+        """
+        x = _numbers(X)
+        empty = np.flatnonzero(np.isnan(x).all(axis=0)).tolist()
+        if empty:
+            raise ValueError(f"X has no value in columns {names(as_table(X), empty)}; drop them")
+        weight = checked_weights(sample_weight, len(x))
+        validate_data(self, X, reset=True, skip_check_array=True)
+        self.scores_ = NormalScores().fit(x, None, weight)
+        z = self.scores_.transform(x)
         self.strength_, start = self._choose(z, weight, groups)
         covariance = self._laws([self.strength_], z, weight, start)[0].covariance_
         root = 1 / np.sqrt(np.diag(covariance))
@@ -158,16 +171,30 @@ class CopulaImputation(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             found.append(start)
         return found
 
-    def transform(self, X: Float[ndarray, "n feature"]) -> Float[ndarray, "n feature"]:
-        """Rows with gaps filled; values that are there stay as they are."""
-        z = self.scores_.transform(X)
+    def transform(self, X: Any) -> Float[ndarray, "n feature"]:
+        """Rows with gaps filled; values that are there stay as they are.
+
+        Raises:
+            ValueError: If columns are not those of the fit, or not of finite numbers.
+        """
+        check_is_fitted(self, "copula_")
+        validate_data(self, X, reset=False, skip_check_array=True)
+        x = _numbers(X)
+        z = self.scores_.transform(x)
         rows = max(1, CHUNK // max(z.shape[1] ** 2, 1))
         means = []
         for first in range(0, len(z), rows):
             part = torch.from_numpy(z[first : first + rows])
             means.append(self.copula_.mean_normal(part, ~part.isnan()).numpy())
         filled = self.scores_.inverse_transform(np.concatenate(means) if means else z)
-        return np.where(np.isnan(X), filled, X)
+        return np.where(np.isnan(x), filled, x)
+
+
+def _numbers(X: Any) -> Float[ndarray, "n feature"]:
+    """A table as finite numbers and NaN."""
+    column = TableColumn("X", X)
+    column.check(column.present)
+    return column.numbers()
 
 
 class CopulaImputed(Rival):

@@ -137,7 +137,8 @@ class MultimodalVAE(Rival):
         x, shown = self._tensors(values)
         folds = stratified_folds(y, INNER_FOLDS, self.random_state, groups)
         with seeded(self.random_state):
-            self.network_ = ProductOfExperts(list(self.widths_.values()), self.dim)
+            widths = [block.shape[1] for block in values.values()]
+            self.network_ = ProductOfExperts(widths, self.dim)
             self._train(x, shown, torch.from_numpy(weight).float(), torch.from_numpy(folds == 0))
         z, labels = self._embedded(values), len(self.classes_)
         self.tuned_ = tune("linear", z, y, weight, labels, self.random_state, groups=groups)

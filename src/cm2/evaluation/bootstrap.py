@@ -15,7 +15,7 @@ Hinkley (1997), Bootstrap Methods and their Application, sections 3.8 and 4.4.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -49,14 +49,21 @@ class Interval(NamedTuple):
 
 
 def draws(patients: int, replicates: int, seed: int = 0) -> Int[ndarray, "replicate patient"]:
-    """Counts how often each patient is drawn; the first row is ones, the data as they are."""
+    """Counts how often each patient is drawn; the first row is ones, the data as they are.
+
+    Raises:
+        ValueError: If there is no patient to draw, or nothing to be drawn.
+    """
+    for what, number in (("patients", patients), ("replicates", replicates)):
+        if number < 1:
+            raise ValueError(f"{what} should be at least 1, got {number}")
     drawn = np.random.default_rng(seed).multinomial(
         patients, np.full(patients, 1 / patients), size=replicates
     )
     return np.concatenate([np.ones((1, patients), np.int64), drawn])
 
 
-def numbered(groups: ndarray | None, rows: int) -> Int[ndarray, " n"]:
+def numbered(groups: Any, rows: int) -> Int[ndarray, " n"]:
     """The patient of each row as a number from 0; each row is one where no groups are given.
 
     Raises:
@@ -72,9 +79,7 @@ def numbered(groups: ndarray | None, rows: int) -> Int[ndarray, " n"]:
     return np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64)
 
 
-def interval(
-    values: Float[ndarray, " replicate"], *, rarest: int = FEW, confidence: float = LEVEL
-) -> Interval:
+def interval(values: Any, *, rarest: int = FEW, confidence: float = LEVEL) -> Interval:
     """The middle of the replicates that are defined.
 
     Args:
@@ -82,6 +87,7 @@ def interval(
         rarest: Patients with the rarest outcome, as :func:`rarest` counts them.
         confidence: Share of the replicates inside.
     """
+    values = np.asarray(values)
     value, replicates = float(values[0]), values[1:]
     defined = replicates[~np.isnan(replicates)]
     notes = []
@@ -99,7 +105,7 @@ def interval(
     return Interval(value, float(low), float(high), tuple(notes))
 
 
-def rarest(target: Int[ndarray, "n ..."], groups: Int[ndarray, " n"]) -> int:
+def rarest(target: Any, groups: Any) -> int:
     """How many patients have the rarest class, or the rarer outcome of the rarest label.
 
     Labels that nobody or everybody has are left out, as they are of the means over labels.
@@ -108,6 +114,7 @@ def rarest(target: Int[ndarray, "n ..."], groups: Int[ndarray, " n"]) -> int:
         >>> rarest(np.array([0, 0, 1, 1]), np.array([0, 1, 2, 2]))
         1
     """
+    target, groups = np.asarray(target), np.asarray(groups)
     if target.ndim == 2:
         each = [rarest(column, groups) for column in target.T]
         return min((number for number in each if number), default=0)

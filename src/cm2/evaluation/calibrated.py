@@ -6,12 +6,14 @@ of a model for binary regression, Biometrika 45:562-565.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy.special import expit, logit
+
+from cm2.evaluation import checked
 
 STEPS, CLOSE = 50, 1e-8
 LEAST = 1e-9
@@ -19,20 +21,23 @@ LEAST = 1e-9
 
 
 def slope(
-    target: Bool[ndarray, " n"],
-    probability: Float[ndarray, " n"],
-    weight: Float[ndarray, "replicate n"] | None = None,
+    target: Any,
+    probability: Any,
+    weight: Any = None,
 ) -> Float[ndarray, " replicate"]:
     """The slope of the logistic regression of the outcome on the predicted log odds.
 
     Args:
-        target: Outcomes.
+        target: Outcomes (n,), zeros and ones or booleans.
         probability: Predicted.
         weight: Weights of the rows; None for one row of ones.
 
     Returns:
         NaN where all rows have one outcome or one probability, or outcomes are parted without an
         exception, of which no slope is the best.
+
+    Raises:
+        ValueError: If outcomes are not 0 and 1, or probabilities not from 0 to 1.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -41,9 +46,10 @@ def slope(
         >>> round(float(slope(y, p)[0]), 1)
         1.0
     """
-    odds = logit(np.clip(probability, LEAST, 1 - LEAST))
-    weights = np.ones((1, len(odds))) if weight is None else np.asarray(weight, float)
-    return np.array([_slope(target, odds, row) for row in weights])
+    hit = checked.outcomes(target)
+    proba = checked.of_outcome(probability, len(hit))
+    odds = logit(np.clip(proba, LEAST, 1 - LEAST))
+    return np.array([_slope(hit, odds, row) for row in checked.weights(weight, len(hit))])
 
 
 def _slope(
@@ -92,21 +98,24 @@ class Slope(NamedTuple):
 
 
 def by_missing(
-    target: Bool[ndarray, " n"],
-    probability: Float[ndarray, " n"],
-    missing: Int[ndarray, " n"],
+    target: Any,
+    probability: Any,
+    missing: Any,
     counts: Int[ndarray, "replicate patient"],
-    groups: Int[ndarray, " n"],
+    groups: Any,
 ) -> list[Slope]:
     """The slope in each stratum of rows that lack equally many modalities.
 
     Args:
-        target: Outcomes.
+        target: Outcomes (n,), zeros and ones or booleans.
         probability: Predicted.
         missing: How many modalities each row lacks.
         counts: How often each patient is drawn, the first row once each.
         groups: The column of ``counts`` of each row's patient.
     """
+    target = checked.outcomes(target)
+    probability = checked.of_outcome(probability, len(target))
+    missing, groups = np.asarray(missing), np.asarray(groups)
     found = []
     for number in np.unique(missing):
         rows = missing == number

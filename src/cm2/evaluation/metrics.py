@@ -9,7 +9,7 @@ are averaged one against the rest, labels that may hold together one by one (mac
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -17,7 +17,7 @@ from numpy import ndarray
 from scipy import stats
 
 from cm2.core.pace import told
-from cm2.evaluation import bootstrap
+from cm2.evaluation import bootstrap, checked
 from cm2.evaluation.bootstrap import Interval
 
 _CHUNK = 2_000_000
@@ -45,41 +45,64 @@ class Paired(NamedTuple):
     wilcoxon: float
 
 
-def auroc(
+def auroc(target: Any, score: Any, weight: Any) -> Float[ndarray, " replicate"]:
+    """Area under the ROC curve: the probability that a positive scores higher, ties half.
+
+    Args:
+        target: Outcomes (n,), zeros and ones or booleans.
+        score: Finite numbers (n,).
+        weight: Of the samples, (replicate, n).
+
+    Raises:
+        ValueError: If outcomes, scores or weights are other than that.
+    """
+    return _auroc(*_ranked(target, score, weight))
+
+
+def _auroc(
     target: Bool[ndarray, " n"], score: Float[ndarray, " n"], weight: Float[ndarray, "replicate n"]
 ) -> Float[ndarray, " replicate"]:
-    """Area under the ROC curve: the probability that a positive scores higher, ties half."""
     positive, negative = _by_threshold(target, score, weight)
     above = np.cumsum(positive, axis=1)
     wins = (negative * (above - positive / 2)).sum(axis=1)
     return np.asarray(wins / (positive.sum(axis=1) * negative.sum(axis=1)))
 
 
-def aupr(
+def aupr(target: Any, score: Any, weight: Any) -> Float[ndarray, " replicate"]:
+    """Average precision: precision at each threshold by its gain in recall; see :func:`auroc`."""
+    return _aupr(*_ranked(target, score, weight))
+
+
+def _aupr(
     target: Bool[ndarray, " n"], score: Float[ndarray, " n"], weight: Float[ndarray, "replicate n"]
 ) -> Float[ndarray, " replicate"]:
-    """Average precision: precision at each threshold, weighted by the gain in recall."""
     positive, negative = _by_threshold(target, score, weight)
     hits, called = np.cumsum(positive, axis=1), np.cumsum(positive + negative, axis=1)
     precision = hits / np.where(called > 0, called, 1.0)
     return np.asarray((precision * positive).sum(axis=1) / positive.sum(axis=1))
 
 
-def brier(
+def brier(target: Any, score: Any, weight: Any) -> Float[ndarray, " replicate"]:
+    """Mean squared difference between probability and outcome; see :func:`auroc`."""
+    hit = checked.outcomes(target)
+    proba = checked.of_outcome(score, len(hit), "score")
+    return _brier(hit, proba, checked.weights(weight, len(hit)))
+
+
+def _brier(
     target: Bool[ndarray, " n"], score: Float[ndarray, " n"], weight: Float[ndarray, "replicate n"]
 ) -> Float[ndarray, " replicate"]:
-    """Mean squared difference between probability and outcome."""
     return np.asarray(weight @ (score - target) ** 2 / weight.sum(axis=1))
 
 
-RANKING: dict[str, Callable[..., Float[ndarray, " replicate"]]] = {"auroc": auroc, "aupr": aupr}
+RANKING: dict[str, Callable[..., Float[ndarray, " replicate"]]] = {"auroc": _auroc, "aupr": _aupr}
 MEASURES = ("auroc", "aupr", "brier", "log_loss")
 
 
 def measure(
-    target: Int[ndarray, n * label],
-    probability: Float[ndarray, "row ..."],
-    weight: Float[ndarray, "replicate n"] | None = None,
+    target: Any,
+    probability: Any,
+    weight: Any = None,
 ) -> dict[str, Float[ndarray, " replicate"]]:
     """AUROC, AUPR, Brier score and log loss for each row of weights.
 
@@ -93,17 +116,45 @@ def measure(
     has both outcomes, NaN where a row of weights leaves it without one.
 
     Args:
-        target: Class codes, or one column a label.
+        target: Class codes from 0, (n,), or zeros and ones, one column a label; booleans will do.
         probability: One column a class or label, or the probability of class 1.
-        weight: Weights of the samples; None for one row of ones.
+        weight: Weights of the samples, (replicate, n); None for one row of ones.
+
+    Raises:
+        ValueError: If targets are no such codes, or probabilities are not from 0 to 1, not as many,
+            or do not sum to one over the classes.
     """
+    codes, proba = _given(target, probability)
+    return _measured(codes, proba, checked.weights(weight, len(codes)))
+
+
+def _given(
+    target: Any, probability: Any
+) -> tuple[Int[ndarray, n * label], Float[ndarray, "n label"]]:
+    """Targets as whole numbers, and probabilities with a column a class or label."""
     if np.ndim(target) == 2:
-        return _together(target, np.asarray(probability, dtype=np.float64), weight)
-    proba = _columns(probability)
-    if len(target) != len(proba):
-        raise ValueError(f"{len(target)} targets but {len(proba)} rows of probabilities")
-    if weight is None:
-        weight = np.ones((1, len(target)))
+        labels, proba = checked.several(target), checked.probabilities(probability)
+        if labels.shape != proba.shape or not len(labels):
+            raise ValueError(
+                f"targets have shape {labels.shape}, but probabilities {proba.shape}: there should "
+                "be a column for each label in both, and a sample at least"
+            )
+        return labels, proba
+    proba = checked.by_class(probability)
+    codes = checked.codes(target, proba.shape[1])
+    if len(codes) != len(proba):
+        raise ValueError(f"{len(codes)} targets but {len(proba)} rows of probabilities")
+    return codes, proba
+
+
+def _measured(
+    target: Int[ndarray, n * label],
+    proba: Float[ndarray, "n label"],
+    weight: Float[ndarray, "replicate n"],
+) -> dict[str, Float[ndarray, " replicate"]]:
+    """Measures of what has been checked."""
+    if target.ndim == 2:
+        return _together(target, proba, weight)
     labels = proba.shape[1]
     each = range(1, 2) if labels == 2 else range(labels)
     # A class without a sample cannot be told from the rest.
@@ -112,7 +163,7 @@ def measure(
         name: np.mean([rank(target == c, proba[:, c], weight) for c in there], axis=0)
         for name, rank in RANKING.items()
     }
-    out["brier"] = np.sum([brier(target == c, proba[:, c], weight) for c in each], axis=0)
+    out["brier"] = np.sum([_brier(target == c, proba[:, c], weight) for c in each], axis=0)
     surprise = -np.log(np.clip(proba[np.arange(len(target)), target], _TINY, 1.0))
     out["log_loss"] = weight @ surprise / weight.sum(axis=1)
     return out
@@ -120,17 +171,16 @@ def measure(
 
 def _together(
     target: Int[ndarray, "n label"],
-    probability: Float[ndarray, "row column"],
-    weight: Float[ndarray, "replicate n"] | None,
+    probability: Float[ndarray, "n label"],
+    weight: Float[ndarray, "replicate n"],
 ) -> dict[str, Float[ndarray, " replicate"]]:
     """Measures of several labels: their means, all labels together, and each by itself."""
-    if target.shape != probability.shape:
-        raise ValueError(f"targets {target.shape} but probabilities {probability.shape}")
-    if weight is None:
-        weight = np.ones((1, len(target)))
     every = np.repeat(weight, target.shape[1], axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        each = [measure(*column, weight) for column in zip(target.T, probability.T, strict=True)]
+        each = [
+            _measured(outcome, np.stack([1 - proba, proba], axis=1), weight)
+            for outcome, proba in zip(target.T, probability.T, strict=True)
+        ]
         out = {name: _mean(np.stack([one[name] for one in each])) for name in MEASURES}
         for name, rank in RANKING.items():
             out[f"{name}_micro"] = rank(target.ravel() == 1, probability.ravel(), every)
@@ -146,10 +196,10 @@ def _mean(values: Float[ndarray, "label replicate"]) -> Float[ndarray, " replica
 
 
 def evaluate(
-    target: Int[ndarray, n * label],
-    probability: Float[ndarray, "row ..."],
+    target: Any,
+    probability: Any,
     *,
-    groups: ndarray | None = None,
+    groups: Any = None,
     replicates: int = 1000,
     confidence: float = bootstrap.LEVEL,
     seed: int = 0,
@@ -174,7 +224,7 @@ def evaluate(
         >>> found.value, found.notes[1]
         (0.75, '111 of 1000 replicates lack an outcome and are left out')
     """
-    target = np.asarray(target)
+    target, probability = _given(target, probability)
     patient = bootstrap.numbered(groups, len(target))
     counts = bootstrap.draws(int(patient.max()) + 1, replicates, seed)
     values = replicate(target, probability, counts, patient)
@@ -184,7 +234,7 @@ def evaluate(
     }
 
 
-def rarest(name: str, target: Int[ndarray, n * label], groups: Int[ndarray, " n"]) -> int:
+def rarest(name: str, target: Any, groups: Any) -> int:
     """How many patients have the rarest outcome that a measure looks at.
 
     Args:
@@ -192,15 +242,15 @@ def rarest(name: str, target: Int[ndarray, n * label], groups: Int[ndarray, " n"
         target: Class codes, or one column a label.
         groups: The patient of each row.
     """
-    column = of_label(name)[1]
+    column, target = of_label(name)[1], np.asarray(target)
     return bootstrap.rarest(target if column is None else target[:, column], groups)
 
 
 def replicate(
-    target: Int[ndarray, n * label],
-    probability: Float[ndarray, "row ..."],
+    target: Any,
+    probability: Any,
     counts: Int[ndarray, "replicate patient"],
-    groups: Int[ndarray, " n"],
+    groups: Any,
 ) -> dict[str, Float[ndarray, " replicate"]]:
     """Every measure under each draw of patients, in pieces that bound memory.
 
@@ -213,11 +263,17 @@ def replicate(
     Returns:
         As :func:`measure`; NaN where a replicate lacks a class.
     """
+    target, probability = _given(target, probability)
+    groups = np.asarray(groups)
+    if groups.shape != (len(target),):
+        raise ValueError(
+            f"groups should have one entry for each of {len(target)} rows, not shape {groups.shape}"
+        )
     step = max(1, _CHUNK // max(target.size, 1))
     pieces = range(0, len(counts), step)
     with np.errstate(invalid="ignore", divide="ignore"):
         parts = [
-            measure(target, probability, counts[first : first + step, groups].astype(np.float64))
+            _measured(target, probability, counts[first : first + step, groups].astype(np.float64))
             for first in told(pieces, len(pieces), "pieces of the bootstrap")
         ]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -250,8 +306,8 @@ def named(name: str, labels: Sequence[str]) -> str:
 
 
 def paired(
-    first: Float[ndarray, " run"],
-    second: Float[ndarray, " run"],
+    first: Any,
+    second: Any,
     *,
     confidence: float = bootstrap.LEVEL,
     test_to_train: float = 0.0,
@@ -272,10 +328,13 @@ def paired(
         >>> round(paired(np.array([0.8, 0.9, 0.7]), np.array([0.7, 0.7, 0.7])).difference, 3)
         0.1
     """
-    difference = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
-    runs = len(difference)
-    if difference.ndim != 1 or runs < 2:
-        raise ValueError(f"a paired comparison needs at least two runs, got {difference.shape}")
+    one, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if one.ndim != 1 or one.shape != other.shape or len(one) < 2:
+        raise ValueError(
+            f"a paired comparison needs at least two runs, and the same of both methods; the "
+            f"shapes are {one.shape} and {other.shape}"
+        )
+    difference, runs = one - other, len(one)
     mean = float(difference.mean())
     error = float(difference.std(ddof=1) * np.sqrt(1 / runs + test_to_train))
     half = float(stats.t.ppf((1 + confidence) / 2, runs - 1)) * error
@@ -290,6 +349,14 @@ def paired(
     return Paired(mean, mean - half, mean + half, error, certain, ranks)
 
 
+def _ranked(
+    target: Any, score: Any, weight: Any
+) -> tuple[Bool[ndarray, " n"], Float[ndarray, " n"], Float[ndarray, "replicate n"]]:
+    """What the rankings are given, checked."""
+    hit = checked.outcomes(target)
+    return hit, checked.scores(score, len(hit)), checked.weights(weight, len(hit))
+
+
 def _by_threshold(
     target: Bool[ndarray, " n"], score: Float[ndarray, " n"], weight: Float[ndarray, "replicate n"]
 ) -> tuple[Float[ndarray, "replicate threshold"], Float[ndarray, "replicate threshold"]]:
@@ -300,14 +367,3 @@ def _by_threshold(
     positive = np.add.reduceat(sorted_weight * hit, first, axis=1)
     negative = np.add.reduceat(sorted_weight * ~hit, first, axis=1)
     return positive, negative
-
-
-def _columns(
-    probability: Float[ndarray, "row ..."],
-) -> Float[ndarray, "n label"]:
-    proba = np.asarray(probability, dtype=np.float64)
-    if proba.ndim == 1:
-        proba = np.stack([1 - proba, proba], axis=1)
-    if proba.ndim != 2 or proba.shape[1] < 2 or not np.isfinite(proba).all():
-        raise ValueError(f"probabilities should be finite, one column a class; got {proba.shape}")
-    return proba

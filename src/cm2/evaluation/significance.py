@@ -7,14 +7,14 @@ analysis of clustered ROC curve data, both in Biometrics.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy import stats
 
-from cm2.evaluation import bootstrap
+from cm2.evaluation import bootstrap, checked
 
 WHY_NOT = (
     "A t-test over bootstrap replicates says nothing of the difference: replicates are not "
@@ -39,16 +39,16 @@ class Compared(NamedTuple):
 
 
 def delong(
-    target: Bool[ndarray, " n"],
-    first: Float[ndarray, "run n"],
-    second: Float[ndarray, "run n"],
-    groups: ndarray | None = None,
+    target: Any,
+    first: Any,
+    second: Any,
+    groups: Any = None,
 ) -> Compared:
     """Compares the mean AUROC of one method's runs with that of another's.
 
     Args:
-        target: Outcomes.
-        first: Scores of each run of a method.
+        target: Outcomes (n,), zeros and ones or booleans.
+        first: Scores of each run of a method, (run, n).
         second: Scores of each run of another.
         groups: The patient of each row; None where each row is one.
 
@@ -56,19 +56,27 @@ def delong(
         NaN for error and p where fewer than two patients have an outcome, and for the difference
         where none has.
 
+    Raises:
+        ValueError: If outcomes are not 0 and 1, or scores are not finite, one row a run.
+
     Example:
         >>> target = np.array([False, False, True, True, True])
         >>> scores = np.array([[0.1, 0.4, 0.35, 0.8, 0.9]]), np.array([[0.3, 0.2, 0.1, 0.9, 0.4]])
         >>> round(delong(target, *scores).difference, 3)
         0.167
     """
+    target = checked.outcomes(target)
+    first, second = (
+        checked.runs(scores, len(target), what)
+        for scores, what in ((first, "first"), (second, "second"))
+    )
     patient = bootstrap.numbered(groups, len(target))
     if target.all() or not target.any():
         return Compared(np.nan, np.nan, np.nan)
     gap, parts = 0.0, {outcome: np.zeros((target == outcome).sum()) for outcome in (True, False)}
     for sign, scores in ((1, first), (-1, second)):
         for score in scores:
-            area, placed = placements(target, score)
+            area, placed = _placements(target, score)
             gap += sign * area / len(scores)
             for outcome, values in placed.items():
                 parts[outcome] = parts[outcome] + sign * (values - area) / len(scores)
@@ -78,10 +86,15 @@ def delong(
     return Compared(float(gap), error, p)
 
 
-def placements(
+def placements(target: Any, score: Any) -> tuple[float, dict[bool, Float[ndarray, " m"]]]:
+    """The AUROC, and for each row of an outcome the share of the other that it is right against."""
+    target = checked.outcomes(target)
+    return _placements(target, checked.scores(score, len(target)))
+
+
+def _placements(
     target: Bool[ndarray, " n"], score: Float[ndarray, " n"]
 ) -> tuple[float, dict[bool, Float[ndarray, " m"]]]:
-    """The AUROC, and for each row of an outcome the share of the other that it is right against."""
     count = {outcome: int((target == outcome).sum()) for outcome in (True, False)}
     ranks = stats.rankdata(score)
     above = ranks[target] - stats.rankdata(score[target])  # negatives below each positive

@@ -87,3 +87,5 @@ def test_pairs_refuse_what_does_not_fit():
         pairs.pairs(copulas.Gumbel(2, 2.0), u)
     with pytest.raises(ValueError, match="2 names for 3 coordinates"):
         pairs.pairs(copulas.Gumbel(3, 2.0), u, names=["a", "b"])
+    with pytest.raises(ValueError, match="u should lie from 0 to 1"):
+        pairs.pairs(copulas.Gumbel(3, 2.0), 5 * u)

@@ -18,6 +18,7 @@ from cm2.evaluation.figures import (
     comparison,
     density,
     pairs,
+    ranks,
     style,
     training,
 )
@@ -89,8 +90,30 @@ def test_reliability_of_true_probabilities_lies_on_the_diagonal():
 def test_reliability_of_a_constant_is_one_bin():
     table = calibration.reliability(np.array([0, 1, 1, 1]), np.full(4, 0.5))
     assert table["observed"].tolist() == [0.75]
-    with pytest.raises(ValueError, match="3 and 4"):
+    with pytest.raises(ValueError, match="probability should have shape"):
         calibration.reliability(np.zeros(3), np.zeros(4))
+    with pytest.raises(ValueError, match="bins should be at least 1, got 0"):
+        calibration.reliability(np.zeros(3), np.zeros(3), bins=0)
+
+
+def test_a_value_beside_its_interval_is_drawn():
+    table = results().assign(low=lambda table: table["value"] + 0.01)
+    assert comparison.comparison(table, ["AUROC"]).axes
+
+
+def test_numbers_are_not_taken_for_presence():
+    with pytest.raises(ValueError, match=r"2 modalities, of booleans; .* dtype float64"):
+        availability.patterns(np.array([[1.0, np.nan]] * 12), ["labs", "notes"])
+    flags = np.array([[True, False]] * 12)
+    table = availability.patterns(flags.tolist(), ["labs", "notes"])
+    assert table["samples"].tolist() == [12]
+    assert availability.availability(pd.DataFrame(flags), ["labs", "notes"]).axes
+
+
+@pytest.mark.parametrize(("mean", "gap"), [({"a": np.nan}, 1.0), ({"a": 1.0}, np.nan), ({}, 1.0)])
+def test_ranks_are_finite(mean, gap):
+    with pytest.raises(ValueError, match="finite mean rank"):
+        ranks.ranks(mean, gap)
 
 
 def test_training_curves_skip_what_the_log_lacks():

@@ -4,6 +4,7 @@ Lex, Gehlenborg, Strobelt, Vuillemot and Pfister (2014), UpSet: Visualization of
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,9 +14,7 @@ from numpy.typing import NDArray
 from cm2.evaluation.figures import style
 
 
-def patterns(
-    present: NDArray[np.bool_], modalities: Sequence[str], *, smallest: int = 10
-) -> pd.DataFrame:
+def patterns(present: Any, modalities: Sequence[str], *, smallest: int = 10) -> pd.DataFrame:
     """Counts the patterns of available modalities, most frequent first.
 
     Args:
@@ -27,13 +26,9 @@ def patterns(
         A boolean column a modality and the column `samples`.
 
     Raises:
-        ValueError: If the width of `present` is not the number of names.
+        ValueError: If the width of `present` is not the number of names, or it is not boolean.
     """
-    if present.ndim != 2 or present.shape[1] != len(modalities):
-        raise ValueError(
-            f"present needs one column for each of {len(modalities)} modalities; its shape is "
-            f"{present.shape}"
-        )
+    present = _flags(present, modalities)
     found, counts = np.unique(present, axis=0, return_counts=True)
     table = pd.DataFrame(found, columns=list(modalities)).assign(samples=counts)
     table = table[table["samples"] >= smallest]
@@ -41,9 +36,7 @@ def patterns(
 
 
 @style.styled
-def availability(
-    present: NDArray[np.bool_], modalities: Sequence[str], *, smallest: int = 10
-) -> Figure:
+def availability(present: Any, modalities: Sequence[str], *, smallest: int = 10) -> Figure:
     """Draws how often each combination of modalities is there.
 
     Args:
@@ -55,6 +48,7 @@ def availability(
         Bars of counts above a matrix of dots, a column a pattern; to its left how many samples have
         each modality.
     """
+    present = _flags(present, modalities)
     table = patterns(present, modalities, smallest=smallest)
     columns, names = np.arange(len(table)), list(modalities)
     width = 3.4 + 0.36 * len(table)
@@ -85,3 +79,14 @@ def availability(
     totals.set_yticks(np.arange(len(names)), names)
     totals.set_xlabel("samples with it")
     return figure
+
+
+def _flags(present: Any, modalities: Sequence[str]) -> NDArray[np.bool_]:
+    """What is present as an array; of numbers, NaN would count as there."""
+    flags = np.asarray(present)
+    if flags.ndim != 2 or flags.shape[1] != len(modalities) or flags.dtype != bool:
+        raise ValueError(
+            f"present needs one column for each of {len(modalities)} modalities, of booleans; its "
+            f"shape is {flags.shape} and its dtype {flags.dtype}"
+        )
+    return flags

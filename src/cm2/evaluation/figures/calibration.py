@@ -4,23 +4,22 @@ Bins hold equally many samples; the intervals of their frequencies are Wilson's 
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
+from cm2.evaluation import checked
 from cm2.evaluation.figures import style
 
 
-def reliability(
-    outcome: NDArray[np.generic], probability: NDArray[np.floating], *, bins: int = 10
-) -> pd.DataFrame:
+def reliability(outcome: Any, probability: Any, *, bins: int = 10) -> pd.DataFrame:
     """Compares predicted probabilities with observed frequencies.
 
     Args:
-        outcome: What happened, 0 or 1.
-        probability: The predicted probability of 1.
+        outcome: What happened (n,), 0 or 1 or booleans; no index is looked at.
+        probability: The predicted probability of 1, (n,).
         bins: How many bins of about equally many samples; fewer where predictions are tied.
 
     Returns:
@@ -28,14 +27,14 @@ def reliability(
         `samples`.
 
     Raises:
-        ValueError: If the two differ in length or there is nothing.
+        ValueError: If outcomes are not 0 and 1, probabilities not from 0 to 1 or not as many, or
+            there is no bin.
     """
-    if len(outcome) != len(probability) or not len(outcome):
-        raise ValueError(
-            f"reliability needs as many outcomes as probabilities, at least one; there are "
-            f"{len(outcome)} and {len(probability)}"
-        )
-    frame = pd.DataFrame({"observed": outcome, "predicted": probability}).astype(float)
+    observed = checked.outcomes(outcome, "outcome")
+    predicted = checked.of_outcome(probability, len(observed))
+    if bins < 1:
+        raise ValueError(f"bins should be at least 1, got {bins}")
+    frame = pd.DataFrame({"observed": observed.astype(float), "predicted": predicted})
     groups = pd.qcut(frame["predicted"], bins, labels=False, duplicates="drop")
     groups = groups.fillna(0)  # one single value everywhere: one bin
     table = frame.groupby(groups).mean()

@@ -57,7 +57,11 @@ def comparison(
             ax.errorbar(
                 rows[axis] + step * (place - (len(methods) - 1) / 2),
                 rows["value"],
-                yerr=[rows["value"] - rows["low"], rows["high"] - rows["value"]],
+                # An interval of percentiles may lie beside its value; no error is negative.
+                yerr=[
+                    (rows["value"] - rows["low"]).clip(lower=0),
+                    (rows["high"] - rows["value"]).clip(lower=0),
+                ],
                 label=method,
                 **_look(place),
             )

@@ -90,8 +90,8 @@ def pairs(
         tau of the data and of the copula.
 
     Raises:
-        ValueError: If ``u`` and the copula differ in their number of coordinates, or the copula
-            has a batch.
+        ValueError: If ``u`` and the copula differ in their number of coordinates, the copula has a
+            batch, or ``u`` has numbers beyond 0 and 1.
     """
     rows = as_rows(u, "u").cpu()
     dim = rows.shape[1]
@@ -100,6 +100,8 @@ def pairs(
             f"the copula must have {dim} coordinates, as u has, and no batch; "
             f"got {copula.dim} and batch shape {tuple(copula.batch_shape)}"
         )
+    if ((rows < 0) | (rows > 1)).any():  # the axes would leave them out without a word
+        raise ValueError("u should lie from 0 to 1; copulas.pseudo_observations makes it of data")
     labels = [f"$u_{{{i + 1}}}$" for i in range(dim)] if names is None else list(names)
     if len(labels) != dim:
         raise ValueError(f"there are {len(labels)} names for {dim} coordinates")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from cm2.evaluation.figures import style
@@ -18,7 +19,12 @@ def ranks(mean: Mapping[str, float], critical: float) -> Figure:
     Returns:
         One panel: a dot and a name a method, best at the top, and grey bars that join methods which
         differ by less.
+
+    Raises:
+        ValueError: If there is no method, or a rank or the difference is not finite.
     """
+    if not mean or not np.isfinite([critical, *mean.values()]).all():
+        raise ValueError("ranks needs a finite mean rank of each of some methods, and a finite gap")
     ordered = sorted(mean.items(), key=lambda item: item[1])
     figure, (ax,) = style.panels(1, width=6.0, height=0.8 + 0.24 * len(ordered))
     values = [value for _, value in ordered]
