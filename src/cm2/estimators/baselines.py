@@ -7,7 +7,6 @@ means something.
 
 from __future__ import annotations
 
-import copy
 import warnings
 from abc import ABC, abstractmethod
 from typing import Any, Literal, Self
@@ -25,6 +24,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
+from cm2.core.fitting import whole
 from cm2.estimators.heads.base import class_prior
 from cm2.estimators.heads.threads import same_warnings
 from cm2.estimators.tuning import LOWEST, Kind, Seen, Tuned, tune
@@ -32,13 +32,7 @@ from cm2.samples.container import Samples, samples, unknown
 from cm2.samples.kinds import kind_of
 from cm2.samples.kinds.table import Numbers
 from cm2.samples.tables import check_columns, columns, is_dict, present, width
-from cm2.samples.targets import (
-    check_patients,
-    checked_groups,
-    checked_labels,
-    checked_weights,
-    encoded,
-)
+from cm2.samples.targets import check_patients
 
 
 class Rival(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
@@ -49,6 +43,7 @@ class Rival(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     columns_: dict[str, list[str] | int]
     prior_: Float[ndarray, " label"]
 
+    @whole
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, groups: Any = None) -> Self:
         """Fits to labelled samples.
 
@@ -65,30 +60,20 @@ class Rival(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
                 are not one a sample. What was learned before then stays as it was.
         """
         given = _tables(X)
-        rows = len(next(iter(given.values())))
-        if isinstance(X, Samples):
-            y, groups = (X.y if y is None else y), (X.groups if groups is None else groups)
-        labels = checked_labels(y, rows)
-        if labels.ndim > 1:
+        learned = given.to_learn(y, sample_weight, groups, class_weight=None, constant=False)
+        kept, codes, self.classes_, weight, patients = learned
+        if codes.ndim > 1:
             raise ValueError(
-                f"{type(self).__name__} learns one class a sample, but y has {labels.shape[1]} "
+                f"{type(self).__name__} learns one class a sample, but y has {codes.shape[1]} "
                 "labels: fit one to each column"
             )
-        weight = checked_weights(sample_weight, rows)
-        kept = weight > 0
-        codes, classes = encoded(labels[kept])
-        if groups is not None:
-            groups = checked_groups(groups, rows)[kept]
-            check_patients(groups, 2, type(self).__name__)
-        # A copy learns, so that no fit that stops half way leaves a mixture of two.
-        learner = copy.copy(self)
-        learner.classes_ = classes
-        learner.columns_ = {name: columns(one.values) for name, one in given.items()}
-        learner.prior_ = class_prior(codes, weight[kept], len(classes))
-        values = {name: block[kept] for name, block in learner._read(given).items()}
+        if patients is not None:
+            check_patients(patients, 2, type(self).__name__)
+        self.columns_ = {name: columns(one.values) for name, one in _numbers(given).items()}
+        self.prior_ = class_prior(codes, weight, len(self.classes_))
+        values = {name: block[kept] for name, block in self._read(given).items()}
         with same_warnings():
-            learner._fit(values, codes, weight[kept], groups)
-        self.__dict__.update(learner.__dict__)
+            self._fit(values, codes, weight, patients)
         return self
 
     def predict_proba(self, X: Any) -> Float[ndarray, "n label"]:
@@ -120,36 +105,38 @@ class Rival(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     @abstractmethod
     def _proba(self, values: dict[str, Float[ndarray, "n _"]]) -> Float[ndarray, "n label"]: ...
 
-    def _read(self, given: dict[str, Numbers]) -> dict[str, Float[ndarray, "n _"]]:
+    def _read(self, given: Samples) -> dict[str, Float[ndarray, "n _"]]:
         """The numbers of each modality, NaN where there are none."""
-        for name, column in given.items():
+        there = {}
+        for name, column in _numbers(given).items():
             if name not in self.columns_:
                 raise ValueError(unknown(name, list(self.columns_), "The model knows"))
             if column.present.any():
                 found = columns(column.values)
                 check_columns(f"modality {name!r}", found, self.columns_[name])
-        rows = len(next(iter(given.values())))
+                there[name] = column
         return {
-            name: given[name].numbers()
-            if name in given and given[name].present.any()
-            else np.full((rows, width(wanted)), np.nan)
+            name: there[name].numbers()
+            if name in there
+            else np.full((len(given), width(wanted)), np.nan)
             for name, wanted in self.columns_.items()
         }
 
 
-def _tables(X: Any) -> dict[str, Numbers]:
+def _tables(X: Any) -> Samples:
     """What the user gave, every modality of which is a table of numbers."""
-    found = {}
-    for name, column in samples(
-        X, dict.fromkeys(X, "table") if is_dict(X) else None
-    ).columns.items():
+    given = samples(X, dict.fromkeys(X, "table") if is_dict(X) else None)
+    for name, column in given.columns.items():
         if not isinstance(column, Numbers):
             raise ValueError(
                 f"modality {name!r} is of kind {kind_of(column)!r}, but this estimator reads tables"
             )
         column.check(column.present)
-        found[name] = column
-    return found
+    return given
+
+
+def _numbers(given: Samples) -> dict[str, Numbers]:
+    return {name: one for name, one in given.columns.items() if isinstance(one, Numbers)}
 
 
 class LateFusion(Rival):
