@@ -73,6 +73,37 @@ def test_readmission_of_survivors() -> None:
     assert kind[100] == "returned in a new admission"
 
 
+@pytest.mark.parametrize(
+    "unknown",
+    [
+        {"outtime": pd.NaT},
+        {"outtime": START},  # before it begins
+        {"died": None},
+        {"hadm_id": None},
+    ],
+)
+def test_survivors_return_also_to_a_stay_of_which_little_is_known(unknown: dict) -> None:
+    rows = [stay(1, 10, 100, 0), stay(1, 11, 101, 20, **unknown), stay(2, 20, 200, 0)]
+    label, kind = labelled(rows, "survivors")
+    assert label == {100: 1, 200: 0}
+    assert kind[100] == "returned in a new admission"
+
+
+def test_readmission_or_death_leaves_out_of_whom_it_cannot_be_told() -> None:
+    rows = [
+        stay(1, 10, 100, 0, dischtime=pd.NaT),
+        stay(1, 11, 101, 20),
+        stay(2, 20, 200, 0, dischtime=pd.NaT, died=1),  # dead, whenever that was
+        stay(3, 30, 300, 0),
+        stay(3, 31, 301, 20, admittime=pd.NaT),
+        stay(4, 40, 400, 0),  # back in time, whenever the later one was
+        stay(4, 41, 401, 10),
+        stay(4, 42, 402, 20, admittime=pd.NaT),
+    ]
+    label, _ = labelled(rows, "or-death")
+    assert label == {101: 0, 200: 1, 301: 0, 400: 1, 402: 0}
+
+
 def test_readmission_or_death_looks_at_kept_stays_within_less_than_30_days() -> None:
     label, kind = labelled(SEQUENCE, "or-death")
     positive = {number for number, value in label.items() if value}

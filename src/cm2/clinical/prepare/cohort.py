@@ -25,7 +25,8 @@ class Cohort:
     """Stays that are left, and how they came to be left.
 
     Attributes:
-        every: All stays with times in order and an outcome, one row each.
+        every: All that begin at a known time, whatever else is unknown of them: to whom a patient
+            returns. Rows of one stay may differ.
         kept: Those not excluded.
         size: How many these are.
         flow: What was found, each exclusion, and how many it took.
@@ -91,6 +92,9 @@ def root(engine: Engine, stays: ir.Table, *, admission: str = "only", told: bool
     found = count(engine, rows)
     cohort = Cohort(rows, rows, found, [("rows of stays found", found)])
     cohort.exclude(engine, "a row of the same stay again", rows.distinct())
+    rows = cohort.kept
+    known = (rows[name].notnull() for name in ("stay_id", "subject_id", "intime"))
+    cohort.every = rows.filter(*known)
     cohort.judge(
         engine,
         "stays_usable",
@@ -105,7 +109,6 @@ def root(engine: Engine, stays: ir.Table, *, admission: str = "only", told: bool
             & told,
         },
     )
-    cohort.every = cohort.kept
     _refuse_repeated(engine, cohort.kept)
     stays = cohort.kept
     moved = stays.transferred.fill_null(False)

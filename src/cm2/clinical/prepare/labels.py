@@ -44,7 +44,8 @@ def label(
       care begins within 30 days of discharge from the unit, in the same admission or another.
     - ``or-death``, as in the code of Wu et al. (2025): of all; positive if the patient's next stay
       of ``root`` was admitted to hospital less than 30 days after this one's discharge from
-      hospital, or the patient died in hospital. Most positives are deaths.
+      hospital, or the patient died in hospital. Most positives are deaths. Survivors of whom it
+      cannot be told, since the one or the other time is unknown, are excluded.
 
     ``length-of-stay``: the hours that the stay in the unit lasts beyond the window, in ten classes,
     one prediction a stay. ``none``: no outcome, for patients of whom it is not known yet.
@@ -77,6 +78,7 @@ def label(
         cohort.exclude(engine, "died in hospital", alive)
         labels = _returned(alive, _back_in_unit(alive, cohort.every))
     else:
+        _exclude_untold(engine, cohort, root)
         labels = _returned(cohort.kept, _admitted_again(cohort.kept, root))
     return engine.keep("labels", labels)
 
@@ -135,6 +137,23 @@ def _admitted_again(stays: ir.Table, others: ir.Table) -> ir.Table:
     return _elsewhere(pairs.filter(pairs.start > pairs.intime, gap < DAYS * 86400))
 
 
+def _exclude_untold(engine: Engine, cohort: Cohort, root: ir.Table) -> None:
+    """Excludes survivors whose discharge, or whose next admission, is at an unknown time."""
+    stays = cohort.kept
+    survived, left = stays.died != 1, stays.dischtime.notnull()
+    cohort.exclude(
+        engine, "time of discharge from hospital unknown", stays.filter(~survived | left)
+    )
+    stays = cohort.kept
+    pairs = _pairs(stays, root)
+    later = pairs.filter(pairs.start > pairs.intime, pairs.died != 1)
+    untold = later.filter(later.again.isnull()).select("stay_id").distinct()
+    # Another stay that is known to be a return settles it.
+    untold = untold.anti_join(_admitted_again(stays, root), "stay_id")
+    kept = stays.anti_join(untold, "stay_id")
+    cohort.exclude(engine, "time of the next admission to hospital unknown", kept)
+
+
 def _pairs(stays: ir.Table, others: ir.Table) -> ir.Table:
     other = others.select(
         "subject_id", next_stay="stay_id", next_hadm="hadm_id", start="intime", again="admittime"
@@ -145,7 +164,7 @@ def _pairs(stays: ir.Table, others: ir.Table) -> ir.Table:
 
 def _elsewhere(pairs: ir.Table) -> ir.Table:
     return pairs.group_by("stay_id").agg(
-        elsewhere=(pairs.next_hadm != pairs.hadm_id).cast("int64").max()
+        elsewhere=(pairs.next_hadm != pairs.hadm_id).fill_null(True).cast("int64").max()
     )
 
 
