@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import secrets
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,15 +61,28 @@ def open_folder(out: Path, ours: Callable[[Path], bool], what: str) -> Path:
         raise InputError(
             f"--out names {out}, which is not empty and holds no {what}; give a new folder"
         )
+    check_writable(out)
+    out.mkdir(parents=True, exist_ok=True)
+    return out
+
+
+def check_writable(out: Path) -> None:
+    """Checks that a folder can be made and written, and leaves nothing behind.
+
+    Args:
+        out: The folder, which need not be there.
+
+    Raises:
+        InputError: If it cannot.
+    """
+    place = out.absolute()
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".probe"
-        probe.touch()
-        probe.unlink()
+        there = next(path for path in (place, *place.parents) if path.exists())
+        with tempfile.TemporaryDirectory(dir=there, prefix=".probe"):
+            pass
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(f"--out names {out}, which cannot be written: {reason}") from error
-    return out
 
 
 def named_folders(words: Sequence[str], names: Sequence[str]) -> dict[str, Path]:

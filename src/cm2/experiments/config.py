@@ -31,6 +31,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from cm2.core.errors import InputError
 from cm2.core.numerics import seeded
+from cm2.core.yaml import read
 from cm2.estimators.classifier import CM2Classifier
 from cm2.experiments import heads
 from cm2.networks import encoders, models, training
@@ -224,9 +225,11 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     if path in above:
         raise ConfigError(f"{path}: base files refer to each other in a circle")
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = read(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: a folder, but a YAML file was expected") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a YAML file: {error}") from None
     if not isinstance(tree, dict):

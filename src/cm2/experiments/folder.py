@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from cm2.core.errors import InputError
-from cm2.core.files import to_json, write_text
+from cm2.core.files import check_writable, to_json, write_text
 from cm2.core.versions import versions
 from cm2.estimators.classifier import CM2Classifier
 from cm2.experiments import config
@@ -37,7 +37,13 @@ STATES = (LAST, BEST, BEGUN)
 
 def facts(run: Path) -> dict[str, Any]:
     """What ``environment.json`` says; under ``data`` what the training data were like."""
-    found: dict[str, Any] = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    path = run / "environment.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: damaged; it cannot be read as JSON, so train the run anew")
     return found
 
 
@@ -52,6 +58,7 @@ def of_before(run: Path, lacking: str) -> InputError:
 
 def check(experiment: Experiment, out: Path, resume: bool) -> None:
     """Checks that a folder is free, or holds the run that is to be resumed."""
+    check_writable(out)
     written = out / "config.yaml"
     if written.exists():
         # Read and written again, so that a key of a later version has its default.

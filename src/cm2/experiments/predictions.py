@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -48,8 +50,11 @@ class Predictions(NamedTuple):
     @classmethod
     def load(cls, path: Path) -> Predictions:
         """Reads what ``save`` wrote."""
-        with np.load(path, allow_pickle=False) as file:
-            return cls(**{name: file[name] for name in cls._fields if name in file})
+        try:
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+                return cls(**{name: file[name] for name in cls._fields if name in file})
+        except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+            raise InputError(f"{path}: damaged or no file of predictions; predict anew") from None
 
     @property
     def positives(self) -> int:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from cm2.core.errors import InputError
+from cm2.core.yaml import read
 from cm2.experiments import config
 
 __all__ = ["Job", "plan", "read_variants", "run"]
@@ -51,9 +52,10 @@ def read_variants(path: Path) -> dict[str, list[str]]:
         InputError: If the file is not of that form.
     """
     try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        tree = read(Path(path).read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: no readable YAML file ({type(error).__name__})") from None
+        why = getattr(error, "problem", None) or type(error).__name__
+        raise InputError(f"{path}: no readable YAML file ({why})") from None
     if not isinstance(tree, dict) or not all(
         isinstance(keys, dict) or keys is None for keys in tree.values()
     ):

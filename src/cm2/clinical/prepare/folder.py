@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from cm2.clinical.prepare.errors import TableError
+from cm2.core.files import check_writable
 
 if sys.platform == "win32":
     import msvcrt
@@ -39,12 +40,14 @@ def refuse(out: Path, raw: Path) -> None:
 
     Raises:
         TableError: It is a file, or one of the two folders lies in the other.
+        InputError: It cannot be made or written.
     """
     here, there = out.resolve(), raw.resolve()
     if here == there or here in there.parents or there in here.parents:
         raise TableError(f"{out}: the output must lie outside the raw tables in {raw}")
     if out.exists() and not out.is_dir():
         raise TableError(f"{out}: exists and is no folder")
+    check_writable(out)
 
 
 @contextmanager
