@@ -125,3 +125,10 @@ def test_several_values_are_one_word(word):
     assert cli.parser().parse_args([*given, "--fractions", ".8,.1,.1"]).prepare.fractions == (
         (0.8, 0.1, 0.1)
     )
+
+
+@pytest.mark.parametrize("command", ["evaluate", "report"])
+def test_replicates_are_counted(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    more = ["--out", "page.html"] if command == "report" else []
+    assert cli.main([command, "nowhere", "--replicates", "-5", *more]) == 2
+    assert "--replicates should be at least 1, got -5" in capsys.readouterr().err

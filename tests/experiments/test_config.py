@@ -98,6 +98,11 @@ def test_mistakes_are_named_with_the_nearest_key(
         ("model.components=0", "components must be at least 1"),
         ("model.objective=elbo", "needs posterior='gaussian'"),
         ("dim=0", "dim must be at least 1"),
+        ("training.max_epochs=0", "training.max_epochs must be at least 1, got 0"),
+        ("training.batch_size=-2", "training.batch_size must be at least 1"),
+        ("training.lr=0", "training.lr must be positive"),
+        ("training.patience=-1", "training.patience must be at least 0"),
+        ("seed=-1", "seed must be at least 0"),
     ],
 )
 def test_values_that_no_model_takes(tmp_path: Path, override: str, message: str) -> None:
@@ -198,3 +203,15 @@ def test_what_is_no_encoder_is_refused(own: str, name: str, message: str) -> Non
 def test_a_mistyped_argument_of_ones_own_encoder_is_named(own: str) -> None:
     with pytest.raises(ConfigError, match=r"did you mean encoders\.series\.width"):
         config.parse({**TREE, "encoders": {"series": {"kind": f"{own}.Mine", "widht": 8}}})
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"training": {"max_epochs": 0}}, "head pooled: max_epochs must be at least 1, got 0"),
+        ({"seed": -3}, "seed must be at least 0, but is -3"),
+    ],
+)
+def test_numbers_of_a_head_are_checked_before_data_are_read(tree: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config.parse({"head": "pooled", "data": {"root": "nowhere"}, **tree})

@@ -111,6 +111,24 @@ def test_it_predicts_when_the_folder_of_training_is_gone(place: Path, tmp_path: 
     assert json.loads(found.read_text())["rows"] == STAYS - 1  # one stay has no series
 
 
+def test_another_window_is_refused(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "pooled", tmp_path / "run")
+    path = tmp_path / "run" / "environment.json"
+    facts = json.loads(path.read_text())
+    assert facts["data"]["hours"] is None  # what is not known is not compared
+    facts["data"]["hours"] = 24
+    path.write_text(json.dumps(facts))
+    shutil.copytree(place / "copy", tmp_path / "later")
+    told = tmp_path / "later" / "manifest.json"
+    manifest = json.loads(told.read_text())
+    for hours, code in ((24.0, 0), (48.0, 2)):
+        told.write_text(json.dumps({**manifest, "options": {"hours": hours}}))
+        command = ["predict", str(tmp_path / "run"), "--data", str(tmp_path / "later")]
+        assert cli.main([*command, "--out", str(tmp_path / "p")]) == code
+    with pytest.raises(InputError, match=r"the first 48\.0 hours .* expects 24"):
+        run.evaluate(tmp_path / "run", root=tmp_path / "later")
+
+
 def test_evaluating_again_gives_the_same(place: Path) -> None:
     before = (place / "pooled" / "test.json").read_text()
     assert json.loads(before) == run.evaluate(place / "pooled")

@@ -137,6 +137,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = chosen.subcommand
     options = {key: value for key, value in chosen[name].items() if key != "config"}
     try:
+        if options.get("replicates", 1) < 1:
+            raise InputError(f"--replicates should be at least 1, got {options['replicates']}")
         return COMMANDS[name](**options) or 0
     except InputError as refusal:
         # Processes that train side by side all meet the same fault; one says it.

@@ -32,6 +32,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from cm2.core.errors import InputError
 from cm2.core.numerics import seeded
 from cm2.core.yaml import read
+from cm2.estimators import assembly
 from cm2.estimators.classifier import CM2Classifier
 from cm2.experiments import heads
 from cm2.networks import encoders, models, training
@@ -144,9 +145,25 @@ def parse(tree: Mapping[str, Any]) -> Experiment:
             for name in names
         },
         model=model,
-        training=_checked("training", training.train, sections["training"] or {}, skip=GIVEN),
-        seed=_scalar(tree, "seed", int, 0),
+        training=_training(sections["training"] or {}),
+        seed=_seed(tree),
     )
+
+
+def _training(given: Mapping[str, Any]) -> dict[str, Any]:
+    found = _checked("training", training.train, given, skip=GIVEN)
+    try:
+        training.check(found)
+    except ValueError as error:
+        raise ConfigError(f"training.{error}") from None
+    return found
+
+
+def _seed(tree: Mapping[str, Any]) -> int:
+    seed: int = _scalar(tree, "seed", int, 0)
+    if seed < 0:
+        raise ConfigError(f"seed must be at least 0, but is {seed}")
+    return seed
 
 
 def _head(given: Any) -> dict[str, Any]:
@@ -180,11 +197,11 @@ def _of_head(
         },
         model=_taken("model", given["model"], heads.MODEL, kind),
         training=_taken("training", given["training"], heads.TRAINING, kind),
-        seed=_scalar(tree, "seed", int, 0),
+        seed=_seed(tree),
         head=head,
     )
     try:
-        heads.classifier(found)
+        assembly.check(heads.classifier(found).get_params(deep=False))
     except ValueError as error:
         raise ConfigError(f"head {kind}: {error}") from None
     return found

@@ -90,6 +90,7 @@ def _fitted(experiment: Experiment, out: Path, *, resume: bool, first: bool) -> 
         "classes": stays.classes,
         "labels": list(stays.labels),
         "checksum": stays.checksum,
+        "hours": stays.hours,
         "rows": {split: int(rows.get(split, 0)) for split in LEARNED},
     }
     model = heads.classifier(experiment, stays.modalities)

@@ -92,6 +92,12 @@ class Trained:
         self, read: Folder, split: str | None, modalities: Sequence[str], **changed: Any
     ) -> Stays:
         """Opens stays that the model can read."""
+        window = self.facts.get("hours")
+        if None not in (window, read.hours) and read.hours != window:
+            raise InputError(
+                f"{read.root}: holds the first {read.hours} hours of a stay; the fitted model "
+                f"expects {window}"
+            )
         changed["modalities"] = modalities
         changed["embedded"] = [
             name for name in self.experiment.data["embedded"] if name in modalities

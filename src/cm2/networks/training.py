@@ -26,6 +26,7 @@ import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
+from cm2.core.errors import check_count
 from cm2.core.files import replacing
 from cm2.core.numerics import ALONE
 from cm2.core.progress import Progress
@@ -176,6 +177,28 @@ def finished(checkpoint: Mapping[str, Any], max_epochs: int, patience: int) -> b
     return bool(waited >= patience or checkpoint["epoch"] + 1 >= max_epochs)
 
 
+COUNTS = ("max_epochs", "batch_size", "validation_batch_size", "draws", "accumulate", "devices")
+
+
+def check(given: Mapping[str, Any]) -> None:
+    """Refuses numbers with which nothing can be trained.
+
+    Args:
+        given: Arguments of :func:`train` by name.
+
+    Raises:
+        ValueError: Naming the argument.
+    """
+    for name in COUNTS:
+        check_count(name, given[name])
+    for name in ("lr", "clip"):
+        if not given[name] > 0:
+            raise ValueError(f"{name} must be positive, got {given[name]}")
+    for name in ("patience", "workers", "weight_decay", "temperature"):
+        if not given[name] >= 0:
+            raise ValueError(f"{name} must be at least 0, got {given[name]}")
+
+
 def train(
     model: M,
     task: Task,
@@ -248,6 +271,7 @@ def train(
         ValueError: If there are no training or no validation samples, or validation samples of one
             outcome only where ``monitor`` ranks them.
     """
+    check(locals())
     for name, data in (("training", training), ("validation", validation)):
         if len(data) == 0 or data.target is None:
             raise ValueError(f"the {name} data need samples and a target")

@@ -76,6 +76,12 @@ class Folder:
         """Whether the data were generated and describe no patient."""
         return bool(self.manifest.get("synthetic", False))
 
+    @property
+    def hours(self) -> float | int | None:
+        """Length of the window before the prediction, if the folder says it."""
+        found: float | int | None = self.manifest.get("options", {}).get("hours")
+        return found
+
     def _beside(self) -> dict[str, dict[str, Any]]:
         file = f"{EVENTS}.parquet"
         grids = [name for name, facts in self.modalities.items() if facts["kind"] == "series"]

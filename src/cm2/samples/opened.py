@@ -147,11 +147,11 @@ def _check_events(frame: pd.DataFrame, folder: Folder, file: str) -> None:
     if frame["variable"].isna().any():
         raise InputError(f"{folder.root / file}: has events without a variable")
     numbers = finite(frame[["hour", "value"]].to_numpy(np.float64), folder.root / file)
-    hours = folder.manifest.get("options", {}).get("hours")
-    late = 0 if hours is None else int((numbers[:, 0] > hours).sum())
+    late = 0 if folder.hours is None else int((numbers[:, 0] > folder.hours).sum())
     if late:
         raise InputError(
-            f"{folder.root / file}: {late} events are from after the prediction, at hour {hours:g}"
+            f"{folder.root / file}: {late} events are from after the prediction, at hour "
+            f"{folder.hours:g}"
         )
 
 

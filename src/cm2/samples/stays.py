@@ -29,6 +29,7 @@ class Stays:
         labels: Names of labels that may hold together; empty where a stay is of one class.
         classes: Number of classes.
         checksum: Of the folder's manifest.
+        hours: Length of the window before the prediction, if the folder says it.
         synthetic: Whether the data were generated.
         source: Where they are from.
     """
@@ -38,6 +39,7 @@ class Stays:
     labels: tuple[str, ...]
     classes: int
     checksum: str
+    hours: float | int | None
     synthetic: bool
     source: str
 
@@ -79,6 +81,7 @@ class Stays:
             named,
             max(selection.classes(read), classes),
             read.checksum,
+            read.hours,
             read.synthetic,
             str(read.manifest.get("source", "")),
         )
