@@ -75,7 +75,8 @@ def test_ages_are_completed_years() -> None:
     engine.close()
 
 
-def test_mimic4_counts_age_from_the_anchor_year() -> None:
+def mimic4_stay(**change: dict[str, object]) -> pd.Series:
+    """One stay of MIMIC-IV, with columns of some tables changed."""
     tables = {
         "patients": {"subject_id": 1, "gender": "F", "anchor_age": 50, "anchor_year": 2150},
         "admissions": {
@@ -96,12 +97,41 @@ def test_mimic4_counts_age_from_the_anchor_year() -> None:
             "outtime": pd.Timestamp("2153-01-04"),
         },
     }
-    raw = {name: ibis.memtable(pd.DataFrame([row])) for name, row in tables.items()}
+    raw = {
+        name: ibis.memtable(pd.DataFrame([row | change.get(name, {})]))
+        for name, row in tables.items()
+    }
     engine = DuckDB()
-    stay = engine.frame(mimic4.MIMIC4(raw).stays()).iloc[0]
+    found = engine.frame(mimic4.MIMIC4(raw).stays())
     engine.close()
+    assert len(found) == 1
+    return found.iloc[0]
+
+
+def test_mimic4_counts_age_from_the_anchor_year() -> None:
+    stay = mimic4_stay()
     assert stay["age"] == 53
     assert stay["transferred"]
+
+
+DIED = {"deathtime": pd.Timestamp("2153-01-20")}
+
+
+@pytest.mark.parametrize(
+    ("change", "died"),
+    [
+        ({}, 0),
+        ({"hospital_expire_flag": 1, **DIED}, 1),
+        ({"hospital_expire_flag": 1}, 1),
+        (DIED, None),
+        ({"subject_id": 9}, None),
+    ],
+)
+def test_an_outcome_that_contradicts_itself_is_unknown(change: dict, died: int | None) -> None:
+    stay = mimic4_stay(admissions=change)
+    assert pd.isna(stay["died"]) if died is None else stay["died"] == died
+    assert stay["hadm_id"] == 2
+    assert stay["subject_id"] == 1
 
 
 def test_eicu_puts_stays_at_one_moment_and_keeps_patients_apart() -> None:

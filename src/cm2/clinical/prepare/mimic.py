@@ -54,11 +54,16 @@ class MIMIC(Source):
         stays = stays.mutate(
             stay_id=stays[self.stay], transferred=functools.reduce(operator.or_, moved)
         )
-        admissions = self.raw["admissions"].drop("subject_id").distinct()
-        patients = self.raw["patients"].distinct()
-        joined = stays.left_join(admissions, "hadm_id").left_join(patients, "subject_id")
+        admissions = self.raw["admissions"].distinct()
+        # An admission of somebody else is none of the stay.
+        joined = stays.left_join(admissions, ["hadm_id", "subject_id"])
         joined = joined.drop("hadm_id_right", "subject_id_right")
-        return shaped(joined.mutate(died=joined.hospital_expire_flag, age=self.age(joined)), STAYS)
+        joined = joined.left_join(self.raw["patients"].distinct(), "subject_id")
+        joined = joined.drop("subject_id_right")
+        # Who died at a known time and was discharged alive has no outcome that could be believed.
+        flag = joined.hospital_expire_flag
+        died = ibis.ifelse((flag == 0) & joined.deathtime.notnull(), ibis.null(flag.type()), flag)
+        return shaped(joined.mutate(died=died, age=self.age(joined)), STAYS)
 
     def measurements(self) -> ir.Table:
         there = (name for name in ("chartevents", "labevents") if name in self.raw)
