@@ -52,3 +52,10 @@ def test_a_place_that_cannot_be_made_is_refused_before_any_work(tmp_path: Path) 
             check(bad)
     check_writable(tmp_path / "a" / "b")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_merged_mapping_may_be_merged_again() -> None:
+    text = "x: &x {k: 0, j: 2}\ndefs:\n  a: &a {<<: *x, k: 1}\nb: {<<: *a}\n"
+    assert read(text) == yaml.safe_load(text)
+    with pytest.raises(yaml.YAMLError, match="'k' is there twice"):
+        read("a:\n  - {k: 1, k: 2}\n")

@@ -230,7 +230,7 @@ def frames(n: int = 60) -> tuple[dict[str, pd.DataFrame], np.ndarray]:
 REFUSED = {
     "text": "modality 'labs' has text in columns 'heart rate'",
     "infinite": "modality 'labs' has infinite values in columns 'heart rate'",
-    "index": "the index of modality 'notes' differs from that of modality 'labs'",
+    "index": "the index of modality 'notes' has the samples in another order than modality 'labs'",
     "rows": "modalities have different numbers of rows",
     "series": "modality 'notes' must be two-dimensional",
     "none": "X has no modality",

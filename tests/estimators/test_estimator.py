@@ -567,7 +567,7 @@ BAD: dict[str, tuple[Any, Any, dict[str, Any], str]] = {
         },
         LABELS,
         {},
-        "the index of modality 'notes' differs from that of modality 'labs'",
+        "the index of modality 'notes' has the samples in another order than modality 'labs'",
     ),
     "one dimension": (
         changed(labs=np.full(ROWS, SECRET)),

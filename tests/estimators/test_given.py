@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from sklearn.model_selection import cross_val_score, train_test_split
 
 from cm2 import CM2Classifier
 from cm2.samples.container import Samples
@@ -81,7 +82,7 @@ def test_an_index_in_another_order_is_refused(what: str) -> None:
         "present": pd.DataFrame({"notes": np.arange(ROWS) % 2 == 0}, LABS.index),
     }
     given = {"y": Y, what: say[what].iloc[ORDER]}
-    with pytest.raises(ValueError, match=f"the index of {what}.* differs"):
+    with pytest.raises(ValueError, match=f"the index of {what}.* another order"):
         joint().fit(X, **given)
     wanted = joint().fit(X, **{"y": Y, what: say[what]}).predict_proba(X)
     # Rows that are only counted, as after reset_index, are in the order of X.
@@ -90,15 +91,33 @@ def test_an_index_in_another_order_is_refused(what: str) -> None:
     np.testing.assert_array_equal(found, wanted)
 
 
+@pytest.mark.parametrize("which", ["X", "y", "both"])
+def test_rows_of_another_index_can_be_taken(which: str) -> None:
+    """As where one of two was counted anew: what fits can be parted and cross-validated too."""
+    frame, y = LABS.iloc[ORDER], pd.Series(Y, LABS.index).iloc[ORDER]
+    if which in ("X", "both"):
+        frame = frame.reset_index(drop=True)
+    if which in ("y", "both"):
+        y = y.reset_index(drop=True)
+    if which != "both":
+        assert not frame.index.equals(y.index)
+    model = CM2Classifier(head="joint", modalities={"m": ["hr"], "n": ["bp"]}, random_state=0)
+    assert len(cross_val_score(model, frame, y)) == 5
+    train, test, of_train, _ = train_test_split(frame, y, random_state=0)
+    assert model.fit(train, of_train).predict_proba(test).shape == (len(test), 2)
+    S = Samples({"labs": frame, "notes": NOTES.to_numpy()}, y=y)
+    assert len(cross_val_score(joint(), S, y)) == 5
+
+
 def test_an_index_in_another_order_is_refused_of_samples_and_texts() -> None:
     texts = pd.Series(["cough"] * ROWS, LABS.index)
     assert len(Samples({**X, "texts": texts})) == ROWS
     for options in ({"y": pd.Series(Y, LABS.index)}, {"ids": pd.Series(ORDER, LABS.index)}):
         [(name, one)] = options.items()
         assert Samples(X, **options)[3:].index.equals(LABS.index[3:])
-        with pytest.raises(ValueError, match=f"the index of {name} differs"):
+        with pytest.raises(ValueError, match=f"the index of {name} has"):
             Samples(X, **{name: one.iloc[ORDER]})
-    with pytest.raises(ValueError, match="the index of modality 'texts' differs"):
+    with pytest.raises(ValueError, match="the index of modality 'texts' has"):
         Samples({**X, "texts": texts.iloc[ORDER]})
 
 

@@ -227,7 +227,7 @@ BAD: dict[str, tuple[Mapping[str, Any], str]] = {
     ),
     "index": (
         {"ehr": pd.DataFrame({"a": [1.0, 2]}), "cxr": pd.DataFrame({"b": [1.0, 2]}, index=[1, 0])},
-        "the index of modality 'cxr' differs from that of modality 'ehr'",
+        "the index of modality 'cxr' has the samples in another order than modality 'ehr'",
     ),
     "nothing observed": (
         {"ehr": np.where(np.arange(ROWS)[:, None] % 3 == 1, np.nan, SECRET)},

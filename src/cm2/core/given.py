@@ -54,7 +54,7 @@ def told(name: str, values: Any) -> ndarray:
     exact = array
     if array.dtype.kind in "US" and isinstance(values, list | tuple):
         exact = np.array(values, dtype=object)
-    if exact.dtype.kind != "O":
+    if exact.dtype.kind != "O" or exact.ndim > 1:
         return array
     missing = pd.isna(exact)
     texts = [isinstance(one, str) for one in exact[~missing]]
@@ -66,7 +66,8 @@ def told(name: str, values: Any) -> ndarray:
 def check_index(name: str, values: Any, index: pd.Index | None, whose: str) -> None:
     """Refuses a frame or series that has the samples in another order, as its index says.
 
-    An index that only counts the rows says nothing, unless the other counts them in another order.
+    An index of other labels says nothing of the order: one may count rows where the other names
+    samples, also after rows of both were taken.
 
     Args:
         name: What ``values`` are called.
@@ -79,11 +80,9 @@ def check_index(name: str, values: Any, index: pd.Index | None, whose: str) -> N
     own = values.index
     if len(own) != len(index) or own.equals(index):
         return
-    counts = pd.RangeIndex(len(index))
     alike = own.nlevels == index.nlevels
-    same = alike and own.isin(index).all() and index.isin(own).all()
-    if same or not (own.equals(counts) or index.equals(counts)):
+    if alike and own.isin(index).all() and index.isin(own).all():
         raise ValueError(
-            f"the index of {name} differs from that of {whose}: bring both into one order, or "
-            "give an array if they are"
+            f"the index of {name} has the samples in another order than {whose}: bring both into "
+            "one order, or give an array if they are"
         )

@@ -306,13 +306,31 @@ def seeded(seed: int, devices: Sequence[int] = ()) -> Iterator[None]:
         yield
 
 
+class _Inverse(torch.autograd.Function):
+    """A point that was found, whose derivative in the value is one over the slope there."""
+
+    @staticmethod
+    def forward(value: Tensor, point: Tensor, slope: Tensor) -> Tensor:
+        return point.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[2])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        refuse_second_derivatives("an inverse that is found by bisection")
+        (slope,) = ctx.saved_tensors
+        return grad / slope, None, None
+
+
 def inverse(
     f: Callable[[Tensor], Tensor],
     value: Float[Tensor, "*shape"],
     low: Float[Tensor, "*shape"],
     high: Float[Tensor, "*shape"],
 ) -> Float[Tensor, "*shape"]:
-    """Where a growing function takes a value, with the derivative of the inverse in that value.
+    """Where a growing function takes a value, with the first derivative of the inverse.
 
     Args:
         f: The function, differentiable, one entry after the other.
@@ -330,4 +348,5 @@ def inverse(
     with torch.enable_grad():
         x = high.detach().requires_grad_()
         (slope,) = torch.autograd.grad(f(x).sum(), x)
-    return high.detach() + (value - value.detach()) / slope
+    found: Tensor = _Inverse.apply(value, high.detach(), slope)
+    return found

@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import Any
 
 import yaml
 
 __all__ = ["read"]
-
-
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[tuple[str, str]] = set()
-        for key, _ in node.value:
-            # A merge (<<) may come several times, and a mapping or list is no key of ours.
-            if not isinstance(key, yaml.ScalarNode) or key.tag.endswith(":merge"):
-                continue
-            if (key.tag, key.value) in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value!r} is there twice", key.start_mark
-                )
-            seen.add((key.tag, key.value))
-        return super().construct_mapping(node, deep)
 
 
 def read(text: str) -> Any:
@@ -35,4 +19,27 @@ def read(text: str) -> Any:
         >>> read("a: 1")
         {'a': 1}
     """
-    return yaml.load(text, _Loader)
+    # Before merges (<<) put the keys of one mapping into another, where they may stand again.
+    _check(yaml.compose(text, yaml.SafeLoader), set())
+    return yaml.safe_load(text)
+
+
+def _check(node: yaml.Node | None, known: set[int]) -> None:
+    if not isinstance(node, yaml.CollectionNode) or id(node) in known:
+        return
+    known.add(id(node))
+    parts = node.value
+    if isinstance(node, yaml.MappingNode):
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            # A merge may come several times, and a mapping or list is no key of ours.
+            if not isinstance(key, yaml.ScalarNode) or key.tag.endswith(":merge"):
+                continue
+            if (key.tag, key.value) in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} is there twice", key.start_mark
+                )
+            seen.add((key.tag, key.value))
+        parts = [value for _, value in node.value]
+    for part in parts:
+        _check(part, known)

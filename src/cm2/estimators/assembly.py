@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +79,8 @@ def check(given: Mapping[str, Any]) -> None:
         raise ValueError(f"device must be one of {list(ACCELERATORS)}, got {given['device']!r}")
     for name in COUNTS:
         check_count(name, given[name])
-    for name in ("presence", "verbose"):
-        if not isinstance(given[name], bool | np.bool_):
-            raise ValueError(f"{name} must be True or False, got {given[name]!r}")
+    if not isinstance(given["presence"], Integral | np.bool_):
+        raise ValueError(f"presence must be True or False, got {given['presence']!r}")
     if not given["learning_rate"] > 0:
         raise ValueError(f"learning_rate must be positive, got {given['learning_rate']}")
     known = ("factor", "gaussian", "independence")

@@ -18,13 +18,14 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cm2.copulas import Gaussian
+from cm2.core.fitting import whole
 from cm2.estimators.baselines import Rival
 from cm2.estimators.heads.base import stratified_folds
 from cm2.estimators.heads.block_gaussian import BlockGaussian
 from cm2.estimators.tuning import Seen, tune
 from cm2.samples.kinds import TableColumn
 from cm2.samples.tables import as_table, names
-from cm2.samples.targets import checked_weights
+from cm2.samples.targets import checked_groups, checked_weights
 
 CHUNK = 2**24
 """Numbers in the largest array of a prediction: 128 MiB."""
@@ -104,6 +105,7 @@ class CopulaImputation(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.tolerance = tolerance
         self.random_state = random_state
 
+    @whole
     def fit(
         self,
         X: Any,
@@ -121,6 +123,8 @@ class CopulaImputation(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         if empty:
             raise ValueError(f"X has no value in columns {names(as_table(X), empty)}; drop them")
         weight = checked_weights(sample_weight, len(x))
+        if groups is not None:
+            groups = checked_groups(groups, len(x))
         validate_data(self, X, reset=True, skip_check_array=True)
         self.scores_ = NormalScores().fit(x, None, weight)
         z = self.scores_.transform(x)

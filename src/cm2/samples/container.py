@@ -67,6 +67,8 @@ class Samples:
         [1, 1]
     """
 
+    index: pd.Index | None = None
+
     def __init__(
         self,
         X: Any,
@@ -254,15 +256,18 @@ class Samples:
         lengths = {name: len(one) for name, one in self.columns.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"modalities have different numbers of rows: {lengths}")
-        indexed = {k: t for k, t in parts.items() if isinstance(t, pd.DataFrame | pd.Series)}
+        indexed = {k: t for k, t in parts.items() if isinstance(t, pd.DataFrame)}
         if not indexed:
             return None
         first = next(iter(indexed))
-        for name, one in indexed.items():
+        for name, one in parts.items():
             given.check_index(
                 f"modality {name!r}", one, indexed[first].index, f"modality {first!r}"
             )
-        return indexed[first].index
+        for name, one in indexed.items():
+            if not one.index.equals(index):
+                raise ValueError(f"the index of modality {name!r} differs from that of {whose}")
+        return index
 
     def _told(self, name: str, values: Any) -> ndarray | None:
         if values is None:

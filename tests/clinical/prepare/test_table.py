@@ -181,6 +181,37 @@ def test_times_of_several_zones_are_the_same_hours(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(*hours)
 
 
+@pytest.mark.parametrize("form", ["%Y%m%dT%H%M%SZ", "%Y%m%dT%H%M%S+0000", "%Y-%m-%dT%H:%M+00 "])
+def test_a_zone_is_seen_in_every_way_to_write_it(tmp_path: Path, form: str) -> None:
+    raw = write(tmp_path / "raw", events())
+    told = pd.read_parquet(raw / "events.parquet")
+    told["charted"] = told["charted"].dt.strftime(form)
+    told.to_parquet(raw / "events.parquet")
+    with pytest.raises(TableError, match="are with a time zone, but the start of samples is"):
+        prepare("table", raw, tmp_path / "out", Options(hours=24, table=about()))
+
+
+@pytest.mark.parametrize(
+    ("start", "charted", "message"),
+    [
+        (False, lambda t: t, "times or durations where numbers are expected"),
+        (False, lambda t: t - t.min(), "times or durations where numbers are expected"),
+        (True, lambda t: t.dt.day, "numbers where times are expected"),
+    ],
+)
+def test_times_are_no_hours_and_hours_no_times(
+    tmp_path: Path, start: bool, charted, message: str
+) -> None:
+    raw = write(tmp_path / "raw", events())
+    told = pd.read_parquet(raw / "events.parquet")
+    told.assign(charted=charted(told["charted"])).to_parquet(raw / "events.parquet")
+    described = about()
+    if not start:
+        del described["samples"]["start"]
+    with pytest.raises(TableError, match=message):
+        prepare("table", raw, tmp_path / "out", Options(hours=24, table=described))
+
+
 def test_identifiers_are_read_to_the_last_digit(tmp_path: Path) -> None:
     plain = write(tmp_path / "plain", events())
     large = write(tmp_path / "large", events())

@@ -47,7 +47,7 @@ def refuse(out: Path, raw: Path) -> None:
         raise TableError(f"{out}: the output must lie outside the raw tables in {raw}")
     if out.exists() and not out.is_dir():
         raise TableError(f"{out}: exists and is no folder")
-    check_writable(out)
+    check_writable(out.parent)  # where the folder is built, and renamed
 
 
 @contextmanager

@@ -45,7 +45,7 @@ KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 """What each part of the description must name, and what it may."""
 
 NAMES = ["stay_id", "variable", "hour", "value"]
-ZONE = r"\d:\d\d\S*\s?(?:Z|[+-]\d\d(?::?\d\d)?)$"
+ZONE = r"[T\s]\d\d(?::?\d\d){0,2}(?:[.,]\d+)?\s?(?:Z|[+-]\d\d(?::?\d\d)?)$"
 """How a time with a zone ends."""
 
 
@@ -201,7 +201,9 @@ def _times(path: Path, values: pd.Series) -> _Times:
     if pd.api.types.is_datetime64_any_dtype(values):
         zoned = values.dt.tz is not None
         return _Times(values.dt.tz_convert(None) if zoned else values, zoned)
-    texts = values.astype("string")
+    if pd.api.types.is_numeric_dtype(values):
+        raise TableError(f"{path}: column {values.name} has numbers where times are expected")
+    texts = values.astype("string").str.strip()
     zones = texts[texts.notna()].str.contains(ZONE)
     if zones.any() and not zones.all():
         raise TableError(
@@ -214,6 +216,11 @@ def _times(path: Path, values: pd.Series) -> _Times:
 
 
 def _floats(path: Path, values: pd.Series) -> pd.Series:
+    if values.dtype.kind in "mM":
+        raise TableError(
+            f"{path}: column {values.name} has times or durations where numbers are expected;"
+            " times of the calendar need the start of samples"
+        )
     numbers = pd.to_numeric(values, errors="coerce")
     _refuse(path, values, numbers)
     return numbers
@@ -221,7 +228,7 @@ def _floats(path: Path, values: pd.Series) -> pd.Series:
 
 def _ids(path: Path, values: pd.Series) -> pd.Series:
     """Reads identifiers, to the last digit; one that is no whole number is missing."""
-    if values.dtype.kind in "iu":
+    if values.dtype.kind == "i":
         return values.astype("Int64")
     codes, texts = pd.factorize(values.astype("string").str.strip())
     found = pd.array([_whole(text) for text in texts], dtype="Int64")
