@@ -260,10 +260,9 @@ class Samples:
         if not indexed:
             return None
         first = next(iter(indexed))
+        index, whose = indexed[first].index, f"modality {first!r}"
         for name, one in parts.items():
-            given.check_index(
-                f"modality {name!r}", one, indexed[first].index, f"modality {first!r}"
-            )
+            given.check_index(f"modality {name!r}", one, index, whose)
         for name, one in indexed.items():
             if not one.index.equals(index):
                 raise ValueError(f"the index of modality {name!r} differs from that of {whose}")
