@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -14,7 +13,8 @@ T = TypeVar("T")
 def whole(fit: Callable[Concatenate[T, P], Any]) -> Callable[Concatenate[T, P], T]:
     """A ``fit`` that fails leaves the estimator as it was, with what it had learned before.
 
-    Otherwise it would predict by a part of the one and a part of the other.
+    Otherwise it would predict by a part of the one and a part of the other. What ``fit`` learns it
+    sets anew, and changes nothing in place.
 
     Example:
         >>> class Mean:
@@ -32,10 +32,13 @@ def whole(fit: Callable[Concatenate[T, P], Any]) -> Callable[Concatenate[T, P], 
 
     @wraps(fit)
     def fitted(self: T, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        learned = copy.copy(self)
-        fit(learned, *args, **kwargs)
-        vars(self).clear()
-        vars(self).update(vars(learned))
+        before = dict(vars(self))
+        try:
+            fit(self, *args, **kwargs)
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
         return self
 
     return fitted
