@@ -22,6 +22,8 @@ def test_it_is_the_measure_of_evaluation(task: Task) -> None:
     if several:
         target[:, 1] = 0
     probability = rng.integers(1, 9, size=(40, task.labels)) / 10
+    if isinstance(task, Multiclass):
+        probability /= probability.sum(axis=1, keepdims=True)
     weight = rng.uniform(0.5, 2.0, size=40)
     ranking = Ranking(task)
     for rows in (slice(0, 25), slice(25, 40)):
