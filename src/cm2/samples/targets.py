@@ -28,7 +28,7 @@ class Targets(NamedTuple):
     """
 
     kept: Int[ndarray, " row"]
-    codes: Int[ndarray, " row *label"]
+    codes: Int[ndarray, " row ..."]
     classes: ndarray
     weight: Float[ndarray, " row"]
     groups: ndarray | None
