@@ -89,7 +89,11 @@ def untouched_torch() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def data_home() -> Path:
-    """The folder of the data sets: CM2_DATA_HOME, or shared/data beside the checkout."""
+    """The folder of the data sets: CM2_DATA_HOME, or shared/data beside the checkout.
+
+    Data are not part of the repository, so a test that needs them is skipped where they are not.
+    This and ``dataset`` are the only skips.
+    """
     given = os.environ.get("CM2_DATA_HOME")
     home = Path(given) if given else ROOT.parent / "shared" / "data"
     if not home.is_dir():

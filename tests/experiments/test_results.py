@@ -102,6 +102,14 @@ def test_without_rivals_all_are_compared_with_the_best_other(tmp_path: Path) -> 
     assert table["sd"].isna().all()
 
 
+@pytest.mark.parametrize("name", ["environment.json", "test.npz"])
+def test_a_run_with_a_damaged_file_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    run = fake(tmp_path / "a")
+    (run / name).write_bytes((run / name).read_bytes()[:20])
+    with pytest.raises(InputError, match=f"{name}: damaged"):
+        results.find([run])
+
+
 def test_equal_predictions_differ_by_nothing(tmp_path: Path) -> None:
     """All methods meet the same bootstrap rows."""
     fake(tmp_path / "a")

@@ -59,7 +59,7 @@ class Rival(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             ValueError: If a modality is no table of finite numbers, or labels, weights and patients
                 are not one a sample. What was learned before then stays as it was.
         """
-        given = _tables(X)
+        given, tables = _tables(X)
         learned = given.to_learn(y, sample_weight, groups, class_weight=None, constant=False)
         kept, codes, self.classes_, weight, patients = learned
         if codes.ndim > 1:
@@ -69,9 +69,9 @@ class Rival(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             )
         if patients is not None:
             check_patients(patients, 2, type(self).__name__)
-        self.columns_ = {name: columns(one.values) for name, one in _numbers(given).items()}
+        self.columns_ = {name: columns(one.values) for name, one in tables.items()}
         self.prior_ = class_prior(codes, weight, len(self.classes_))
-        values = {name: block[kept] for name, block in self._read(given).items()}
+        values = {name: block[kept] for name, block in self._read(tables, len(given)).items()}
         with same_warnings():
             self._fit(values, codes, weight, patients)
         return self
@@ -85,7 +85,8 @@ class Rival(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             ValueError: If a modality is unknown, or has other columns than in training.
         """
         check_is_fitted(self, "columns_")
-        values = self._read(_tables(X))
+        given, tables = _tables(X)
+        values = self._read(tables, len(given))
         known = present(values).any(axis=1, keepdims=True)
         return np.where(known, self._proba(values), self.prior_)
 
@@ -105,10 +106,10 @@ class Rival(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     @abstractmethod
     def _proba(self, values: dict[str, Float[ndarray, "n _"]]) -> Float[ndarray, "n label"]: ...
 
-    def _read(self, given: Samples) -> dict[str, Float[ndarray, "n _"]]:
+    def _read(self, tables: dict[str, Numbers], rows: int) -> dict[str, Float[ndarray, "n _"]]:
         """The numbers of each modality, NaN where there are none."""
         there = {}
-        for name, column in _numbers(given).items():
+        for name, column in tables.items():
             if name not in self.columns_:
                 raise ValueError(unknown(name, list(self.columns_), "The model knows"))
             if column.present.any():
@@ -116,15 +117,14 @@ class Rival(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
                 check_columns(f"modality {name!r}", found, self.columns_[name])
                 there[name] = column
         return {
-            name: there[name].numbers()
-            if name in there
-            else np.full((len(given), width(wanted)), np.nan)
+            name: there[name].numbers() if name in there else np.full((rows, width(wanted)), np.nan)
             for name, wanted in self.columns_.items()
         }
 
 
-def _tables(X: Any) -> Samples:
-    """What the user gave, every modality of which is a table of numbers."""
+def _tables(X: Any) -> tuple[Samples, dict[str, Numbers]]:
+    """What the user gave, and its modalities, each of which is a table of numbers."""
+    tables = {}
     given = samples(X, dict.fromkeys(X, "table") if is_dict(X) else None)
     for name, column in given.columns.items():
         if not isinstance(column, Numbers):
@@ -132,11 +132,8 @@ def _tables(X: Any) -> Samples:
                 f"modality {name!r} is of kind {kind_of(column)!r}, but this estimator reads tables"
             )
         column.check(column.present)
-    return given
-
-
-def _numbers(given: Samples) -> dict[str, Numbers]:
-    return {name: one for name, one in given.columns.items() if isinstance(one, Numbers)}
+        tables[name] = column
+    return given, tables
 
 
 class LateFusion(Rival):

@@ -25,6 +25,7 @@ from cm2.core.files import replacing, to_json
 from cm2.evaluation import bootstrap, metrics, summary
 from cm2.experiments import config
 from cm2.experiments.config import Experiment
+from cm2.experiments.folder import facts
 from cm2.experiments.predictions import Predictions
 from cm2.experiments.sweep import Job
 
@@ -288,13 +289,12 @@ def _labels(sweep: Path) -> dict[str, str]:
 
 def _read(folder: Path) -> Run:
     experiment = config.load(folder / "config.yaml")
-    facts = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     sweep, label = _sweep(folder), ""
     if sweep is not None:
         label = _labels(sweep).get(folder.resolve().parent.name, "")
         # The rate stands in the title of a table; methods keep their name over rates.
         label = re.sub(r"\bmissing_rate=\S+", "", label).strip()
-    return Run(folder, label, experiment, facts, Predictions.load(folder / "test.npz"))
+    return Run(folder, label, experiment, facts(folder), Predictions.load(folder / "test.npz"))
 
 
 def _told_apart(runs: Sequence[Run]) -> list[Run]:

@@ -67,7 +67,7 @@ class Samples:
         [1, 1]
     """
 
-    index: pd.Index | None = None
+    index: pd.Index | None = None  # also of samples that were pickled when they had none
 
     def __init__(
         self,

@@ -252,29 +252,27 @@ class Reader(BaseEstimator):  # type: ignore[misc]
                 if name not in self.names_:
                     raise ValueError(unknown(name, self.names_, "The model knows"))
             full = {name: mask.get(name, np.ones(rows, bool)) for name in self.names_}
-            mask = np.stack([_one(name, part, given) for name, part in full.items()], axis=1)
+            flags = []
+            for name, part in full.items():
+                what = f"present of modality {name!r}"
+                check_index(what, part, given.index, "X")
+                flags.append(_flags(what, part, (rows,)))
+            mask = np.stack(flags, axis=1)
         elif list(given.columns) != self.names_:
             raise ValueError(
                 f"X has the modalities {', '.join(given.columns)}, but the fitted model "
                 f"{', '.join(self.names_)}: so that no column of present is taken for another, "
                 "give it as a dict by modality"
             )
-        mask = np.asarray(mask)
-        if mask.shape != shape or mask.dtype != bool:
-            raise ValueError(
-                f"present must be boolean of shape {shape}, got {mask.dtype} of shape {mask.shape}"
-            )
-        return mask & own
+        return _flags("present", mask, shape) & own
 
 
-def _one(name: str, mask: Any, given: Samples) -> Bool[ndarray, " n"]:
-    """Which samples have one modality, as a mask by names says."""
-    check_index(f"present of modality {name!r}", mask, given.index, "X")
+def _flags(name: str, mask: Any, shape: tuple[int, ...]) -> Bool[ndarray, "n ..."]:
+    """A mask as an array of this shape."""
     found = np.asarray(mask)
-    if found.shape != (len(given),) or found.dtype != bool:
+    if found.shape != shape or found.dtype != bool:
         raise ValueError(
-            f"present of modality {name!r} must be boolean of shape ({len(given)},), got "
-            f"{found.dtype} of shape {found.shape}"
+            f"{name} must be boolean of shape {shape}, got {found.dtype} of shape {found.shape}"
         )
     return found
 
