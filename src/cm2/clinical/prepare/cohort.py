@@ -105,11 +105,12 @@ def root(engine: Engine, stays: ir.Table, *, admission: str = "only", told: bool
             "no time of admission to the unit or of discharge": rows.intime.isnull()
             | (rows.outtime.isnull() & told),
             "discharge from the unit not after admission": rows.outtime <= rows.intime,
-            "outcome of the hospital admission unknown": ~rows.died.isin([0, 1]).fill_null(False)
-            & told,
         },
     )
+    # Before outcomes are looked at: one that is unknown may be what a stay contradicts itself in.
     _refuse_repeated(engine, cohort.kept)
+    unknown = ~cohort.kept.died.isin([0, 1]).fill_null(False) & told
+    cohort.judge(engine, "stays_told", {"outcome of the hospital admission unknown": unknown})
     stays = cohort.kept
     moved = stays.transferred.fill_null(False)
     transferred = {"transferred between units or wards": moved}
