@@ -63,6 +63,16 @@ def test_flags_may_be_words(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lazy", [True, False])
+def test_identifiers_are_exact_and_may_be_written_as_floats(lazy: bool, tmp_path: Path) -> None:
+    """2^53 + 1 is the first whole number that a float does not hold."""
+    gz(tmp_path / "patient.csv.gz", f"stay\n{2**53 + 1}\n12.0\n \n")
+    wanted = {"patient": {"stay": "int64"}}
+    with Tables(tmp_path, wanted, lazy={"patient"} if lazy else ()) as tables:
+        stays = tables["patient"].stay.cast("string").execute()
+    assert stays.dropna().tolist() == [str(2**53 + 1), "12"]
+
+
+@pytest.mark.parametrize("lazy", [True, False])
 def test_a_column_of_which_much_cannot_be_read_stops(lazy: bool, tmp_path: Path) -> None:
     rows = "".join(f"{k},{'forty' if k < 3 else 40},F,x\n" for k in range(200))
     gz(tmp_path / "patient.csv.gz", "stay,age,sex,other\n" + rows)

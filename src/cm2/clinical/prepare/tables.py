@@ -261,6 +261,9 @@ def _cast(text: ir.Value, kind: str) -> ir.Value:
         return text.cast(kind)
     if text.type().is_boolean():
         return text.cast("int64").cast(kind)
+    if kind == "int64":
+        # As it stands first: an identifier above 2^53 is not the same once it was a float.
+        return ibis.coalesce(text.try_cast(kind), text.try_cast("float64").try_cast(kind))
     if kind != "float64":
         return text.try_cast(kind)
     number = text.try_cast("float64")
@@ -278,10 +281,7 @@ def _typed(raw: ir.Table, text: Mapping[str, Any], types: Mapping[str, str]) -> 
     """Casts the text of each column; beside it stands whether it could not be read."""
     columns: dict[str, Any] = {}
     for column, kind in types.items():
-        if kind == "int64" and text[column].type().is_string():
-            columns[column] = _cast(text[column], "float64").try_cast("int64")
-        else:
-            columns[column] = _cast(text[column], kind)
+        columns[column] = _cast(text[column], kind)
         if kind != "string":
             lost = text[column].notnull() & columns[column].isnull()
             columns[column + UNREADABLE] = lost.cast("int64")
