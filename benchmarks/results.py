@@ -4,22 +4,22 @@
     python benchmarks/results.py runs/tables --name tables --face
 
 Writes ``docs/results/NAME.csv`` of the suite NAME, which pages of the docs read. A long suite can
-be run in pieces: data sets that the run lacks stay in the file as they are. With ``--face``, from a
-run on PhysioNet's set b, also ``reliability.csv`` and ``physionet2012.png``, and README's table is
-printed.
+be run in pieces: data sets and rivals that the run lacks stay in the file as they are. With
+``--face``, from a run on PhysioNet's set b, also ``reliability.csv`` and ``physionet2012.png``, and
+README's table is printed.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
 
+from cm2.benchmark import results
 from cm2.benchmark.methods import POOLED
-from cm2.benchmark.suites import SUITES
+from cm2.benchmark.suites import SUITES, Suite
 from cm2.evaluation.figures import comparison, style
 
 DOCS = Path(__file__).parents[1] / "docs" / "results"
@@ -69,12 +69,12 @@ def reliability(run: Path, patterns: list[str]) -> pd.DataFrame:
     return pd.concat(parts)
 
 
-def joined(table: pd.DataFrame, path: Path, studies: Sequence[str]) -> pd.DataFrame:
-    """A run's rows, and those that a file has of other data sets, in the order of the suite."""
-    if path.exists():
-        earlier = read(path)
-        table = pd.concat([earlier[~earlier["data"].isin(table["data"])], table])
-    return table.sort_values("data", key=lambda names: names.map(studies.index), kind="stable")
+def ordered(table: pd.DataFrame, suite: Suite) -> pd.DataFrame:
+    """Sorts by data set, pattern and method as the suite has them."""
+    patterns = [pattern.name for pattern in suite.patterns]
+    order = {"data": suite.studies, "pattern": patterns, "method": suite.methods}
+    places = {name: table[name].map(list(values).index) for name, values in order.items()}
+    return table.loc[pd.DataFrame(places).sort_values(list(order), kind="stable").index]
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -95,8 +95,9 @@ def main() -> None:
     kept = table.drop(columns=LEFT_OUT, errors="ignore")
     kept.loc[kept["method"] != POOLED, COMPARISON] = None
     path = DOCS / f"{given.name}.csv"
-    kept = joined(kept, path, SUITES[given.name].studies)
-    kept.to_csv(path, index=False, float_format="%.4g")
+    if path.exists():
+        kept = results.merged(kept, read(path))
+    ordered(kept, SUITES[given.name]).to_csv(path, index=False, float_format="%.4g")
     if given.face:
         own = table[table["data"] == FACE]
         slopes = reliability(given.run, list(dict.fromkeys(own["pattern"])))

@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,34 @@ def test_verdicts_compare_with_the_best_rival_of_each_cell(settings, tmp_path):
         gap = own[POOLED, row.pattern, row.metric] - own[row.rival, row.pattern, row.metric]
         assert row.difference == pytest.approx(sign * gap)
         assert row.low <= row.difference <= row.high
+
+
+def test_pieces_with_other_rivals_join_to_what_one_run_has(settings, tmp_path):
+    def piece(*names):
+        own = replace(settings, methods={name: methods()[name] for name in (POOLED, *names)})
+        folder = tmp_path / "-".join(names)
+        return results.measured(results.cells(folder, run(own, folder)), own, 300).table
+
+    key = ["data", "pattern", "method", "metric"]
+    whole = piece("strong", "weak").set_index(key)
+    strong, weak = piece("strong"), piece("weak")
+    for later, earlier in ((strong, weak), (weak, strong)):
+        made = results.merged(later, earlier).set_index(key).loc[whole.index]
+        of_rivals = made.index.get_level_values("method") != POOLED
+        same = [name for name in whole.columns if name != "seconds"]
+        alone = ["rival", "difference", "difference_low", "difference_high", "p_patients", "p_runs"]
+        pd.testing.assert_frame_equal(made.loc[~of_rivals, same], whole.loc[~of_rivals, same])
+        rest = [name for name in same if name not in alone]
+        pd.testing.assert_frame_equal(made.loc[of_rivals, rest], whole.loc[of_rivals, rest])
+    elsewhere = weak.assign(data="other")
+    assert len(results.merged(strong, elsewhere)) == len(strong) + len(weak)
+    assert results.merged(strong, strong).equals(strong)
+    changed = weak.assign(value=weak["value"] + 0.01)
+    with pytest.raises(InputError, match="is not the same in both pieces"):
+        results.merged(strong, changed)
+    for lame in (weak[weak["method"] != POOLED], weak[weak["pattern"] != OBSERVED.name]):
+        with pytest.raises(InputError, match="under the same patterns"):
+            results.merged(strong, lame)
 
 
 def test_the_page_says_first_where_it_loses(tmp_path):
