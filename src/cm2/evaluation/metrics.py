@@ -56,30 +56,12 @@ def auroc(target: Any, score: Any, weight: Any) -> Float[ndarray, " replicate"]:
     Raises:
         ValueError: If outcomes, scores or weights are other than that.
     """
-    return _auroc(*_ranked(target, score, weight))
-
-
-def _auroc(
-    target: Bool[ndarray, " n"], score: Float[ndarray, " n"], weight: Float[ndarray, "replicate n"]
-) -> Float[ndarray, " replicate"]:
-    positive, negative = _by_threshold(target, score, weight)
-    above = np.cumsum(positive, axis=1)
-    wins = (negative * (above - positive / 2)).sum(axis=1)
-    return np.asarray(wins / (positive.sum(axis=1) * negative.sum(axis=1)))
+    return _auroc(_curve(*_ranked(target, score, weight)))
 
 
 def aupr(target: Any, score: Any, weight: Any) -> Float[ndarray, " replicate"]:
     """Average precision: precision at each threshold by its gain in recall; see :func:`auroc`."""
-    return _aupr(*_ranked(target, score, weight))
-
-
-def _aupr(
-    target: Bool[ndarray, " n"], score: Float[ndarray, " n"], weight: Float[ndarray, "replicate n"]
-) -> Float[ndarray, " replicate"]:
-    positive, negative = _by_threshold(target, score, weight)
-    hits, called = np.cumsum(positive, axis=1), np.cumsum(positive + negative, axis=1)
-    precision = hits / np.where(called > 0, called, 1.0)
-    return np.asarray((precision * positive).sum(axis=1) / positive.sum(axis=1))
+    return _aupr(_curve(*_ranked(target, score, weight)))
 
 
 def brier(target: Any, score: Any, weight: Any) -> Float[ndarray, " replicate"]:
@@ -95,7 +77,59 @@ def _brier(
     return np.asarray(weight @ (score - target) ** 2 / weight.sum(axis=1))
 
 
-RANKING: dict[str, Callable[..., Float[ndarray, " replicate"]]] = {"auroc": _auroc, "aupr": _aupr}
+class _Curve(NamedTuple):
+    """Weights at the scores of the positives, from high to low, each with all replicates.
+
+    Attributes:
+        own: Of the positives.
+        positive: Of positives that score higher; those that score at least as high.
+        called: Of all samples that score higher; at least as high.
+        samples: Of all samples.
+    """
+
+    own: Float[ndarray, "positive replicate"]
+    positive: tuple[Float[ndarray, "positive replicate"], Float[ndarray, "positive replicate"]]
+    called: tuple[Float[ndarray, "positive replicate"], Float[ndarray, "positive replicate"]]
+    samples: Float[ndarray, " replicate"]
+
+
+def _curve(
+    target: Bool[ndarray, " n"], score: Float[ndarray, " n"], weight: Float[ndarray, "replicate n"]
+) -> _Curve:
+    order = np.argsort(-score, kind="stable")
+    score, hit = score[order], target[order]
+    rows = weight.T[order]  # replicates side by side in memory: sums over samples are vectorised
+    called, positive = (np.zeros((len(x) + 1, len(weight))) for x in (rows, rows[hit]))
+    np.cumsum(rows, axis=0, out=called[1:])
+    np.cumsum(rows[hit], axis=0, out=positive[1:])
+    ties = [np.searchsorted(-score, -score[hit], side) for side in ("left", "right")]
+    known = np.concatenate([[0], np.cumsum(hit)])
+    return _Curve(
+        rows[hit],
+        (positive[known[ties[0]]], positive[known[ties[1]]]),
+        (called[ties[0]], called[ties[1]]),
+        called[-1],
+    )
+
+
+def _auroc(curve: _Curve) -> Float[ndarray, " replicate"]:
+    above, least = (c - p for c, p in zip(curve.called, curve.positive, strict=True))
+    positive = curve.own.sum(axis=0)
+    negative = curve.samples - positive
+    wins = (curve.own * (negative - (above + least) / 2)).sum(axis=0)
+    return np.asarray(wins / (positive * negative))
+
+
+def _aupr(curve: _Curve) -> Float[ndarray, " replicate"]:
+    called = curve.called[1]
+    precision = curve.positive[1] / np.where(called > 0, called, 1.0)
+    return np.asarray((precision * curve.own).sum(axis=0) / curve.own.sum(axis=0))
+
+
+RANKING: dict[str, Callable[[_Curve], Float[ndarray, " replicate"]]] = {
+    "auroc": _auroc,
+    "aupr": _aupr,
+}
 MEASURES = ("auroc", "aupr", "brier", "log_loss")
 
 
@@ -159,14 +193,24 @@ def _measured(
     each = range(1, 2) if labels == 2 else range(labels)
     # A class without a sample cannot be told from the rest.
     there = each if labels == 2 else [c for c in each if (target == c).any()]
-    out = {
-        name: np.mean([rank(target == c, proba[:, c], weight) for c in there], axis=0)
-        for name, rank in RANKING.items()
-    }
+    out = _ranking([(target == c, proba[:, c]) for c in there], weight)
     out["brier"] = np.sum([_brier(target == c, proba[:, c], weight) for c in each], axis=0)
     surprise = -np.log(np.clip(proba[np.arange(len(target)), target], _TINY, 1.0))
     out["log_loss"] = weight @ surprise / weight.sum(axis=1)
     return out
+
+
+def _ranking(
+    each: Sequence[tuple[Bool[ndarray, " n"], Float[ndarray, " n"]]],
+    weight: Float[ndarray, "replicate n"],
+) -> dict[str, Float[ndarray, " replicate"]]:
+    """Measures of ranks, averaged over outcomes and their scores."""
+    found: dict[str, list[ndarray]] = {name: [] for name in RANKING}
+    for target, score in each:
+        curve = _curve(target, score, weight)
+        for name, rank in RANKING.items():
+            found[name].append(rank(curve))
+    return {name: np.mean(values, axis=0) for name, values in found.items()}
 
 
 def _together(
@@ -182,8 +226,8 @@ def _together(
             for outcome, proba in zip(target.T, probability.T, strict=True)
         ]
         out = {name: _mean(np.stack([one[name] for one in each])) for name in MEASURES}
-        for name, rank in RANKING.items():
-            out[f"{name}_micro"] = rank(target.ravel() == 1, probability.ravel(), every)
+        together = _ranking([(target.ravel() == 1, probability.ravel())], every)
+        out |= {f"{name}_micro": values for name, values in together.items()}
     for k in np.flatnonzero((target == 1).any(axis=0) & (target == 0).any(axis=0)):
         out |= {f"{name} {k}": each[k][name] for name in RANKING}
     return out
@@ -355,15 +399,3 @@ def _ranked(
     """What the rankings are given, checked."""
     hit = checked.outcomes(target)
     return hit, checked.scores(score, len(hit)), checked.weights(weight, len(hit))
-
-
-def _by_threshold(
-    target: Bool[ndarray, " n"], score: Float[ndarray, " n"], weight: Float[ndarray, "replicate n"]
-) -> tuple[Float[ndarray, "replicate threshold"], Float[ndarray, "replicate threshold"]]:
-    """Weight of positives and of negatives at each distinct score, from high to low."""
-    order = np.argsort(-score, kind="stable")
-    first = np.flatnonzero(np.diff(score[order], prepend=np.inf))
-    sorted_weight, hit = weight[:, order], target[order]
-    positive = np.add.reduceat(sorted_weight * hit, first, axis=1)
-    negative = np.add.reduceat(sorted_weight * ~hit, first, axis=1)
-    return positive, negative
