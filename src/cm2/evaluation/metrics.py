@@ -8,7 +8,7 @@ are averaged one against the rest, labels that may hold together one by one (mac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy import ndarray
 from scipy import stats
 
 from cm2.core.pace import told
-from cm2.evaluation import bootstrap, checked
+from cm2.evaluation import bootstrap, checked, curve
 from cm2.evaluation.bootstrap import Interval
 
 _CHUNK = 2_000_000
@@ -56,12 +56,12 @@ def auroc(target: Any, score: Any, weight: Any) -> Float[ndarray, " replicate"]:
     Raises:
         ValueError: If outcomes, scores or weights are other than that.
     """
-    return _auroc(_curve(*_ranked(target, score, weight)))
+    return curve.auroc(curve.curve(*_ranked(target, score, weight)))
 
 
 def aupr(target: Any, score: Any, weight: Any) -> Float[ndarray, " replicate"]:
     """Average precision: precision at each threshold by its gain in recall; see :func:`auroc`."""
-    return _aupr(_curve(*_ranked(target, score, weight)))
+    return curve.aupr(curve.curve(*_ranked(target, score, weight)))
 
 
 def brier(target: Any, score: Any, weight: Any) -> Float[ndarray, " replicate"]:
@@ -77,59 +77,7 @@ def _brier(
     return np.asarray(weight @ (score - target) ** 2 / weight.sum(axis=1))
 
 
-class _Curve(NamedTuple):
-    """Weights at the scores of the positives, from high to low, each with all replicates.
-
-    Attributes:
-        own: Of the positives.
-        positive: Of positives that score higher; those that score at least as high.
-        called: Of all samples that score higher; at least as high.
-        samples: Of all samples.
-    """
-
-    own: Float[ndarray, "positive replicate"]
-    positive: tuple[Float[ndarray, "positive replicate"], Float[ndarray, "positive replicate"]]
-    called: tuple[Float[ndarray, "positive replicate"], Float[ndarray, "positive replicate"]]
-    samples: Float[ndarray, " replicate"]
-
-
-def _curve(
-    target: Bool[ndarray, " n"], score: Float[ndarray, " n"], weight: Float[ndarray, "replicate n"]
-) -> _Curve:
-    order = np.argsort(-score, kind="stable")
-    score, hit = score[order], target[order]
-    rows = weight.T[order]  # replicates side by side in memory: sums over samples are vectorised
-    called, positive = (np.zeros((len(x) + 1, len(weight))) for x in (rows, rows[hit]))
-    np.cumsum(rows, axis=0, out=called[1:])
-    np.cumsum(rows[hit], axis=0, out=positive[1:])
-    ties = [np.searchsorted(-score, -score[hit], side) for side in ("left", "right")]
-    known = np.concatenate([[0], np.cumsum(hit)])
-    return _Curve(
-        rows[hit],
-        (positive[known[ties[0]]], positive[known[ties[1]]]),
-        (called[ties[0]], called[ties[1]]),
-        called[-1],
-    )
-
-
-def _auroc(curve: _Curve) -> Float[ndarray, " replicate"]:
-    above, least = (c - p for c, p in zip(curve.called, curve.positive, strict=True))
-    positive = curve.own.sum(axis=0)
-    negative = curve.samples - positive
-    wins = (curve.own * (negative - (above + least) / 2)).sum(axis=0)
-    return np.asarray(wins / (positive * negative))
-
-
-def _aupr(curve: _Curve) -> Float[ndarray, " replicate"]:
-    called = curve.called[1]
-    precision = curve.positive[1] / np.where(called > 0, called, 1.0)
-    return np.asarray((precision * curve.own).sum(axis=0) / curve.own.sum(axis=0))
-
-
-RANKING: dict[str, Callable[[_Curve], Float[ndarray, " replicate"]]] = {
-    "auroc": _auroc,
-    "aupr": _aupr,
-}
+RANKING = {"auroc": curve.auroc, "aupr": curve.aupr}
 MEASURES = ("auroc", "aupr", "brier", "log_loss")
 
 
@@ -207,9 +155,9 @@ def _ranking(
     """Measures of ranks, averaged over outcomes and their scores."""
     found: dict[str, list[ndarray]] = {name: [] for name in RANKING}
     for target, score in each:
-        curve = _curve(target, score, weight)
+        ranked = curve.curve(target, score, weight)
         for name, rank in RANKING.items():
-            found[name].append(rank(curve))
+            found[name].append(rank(ranked))
     return {name: np.mean(values, axis=0) for name, values in found.items()}
 
 
