@@ -175,6 +175,7 @@ def merged(table: pd.DataFrame, earlier: pd.DataFrame, method: str = POOLED) -> 
             f"{', '.join(again)}: {method} is not the same in both pieces; make all of a data set"
             " by one version"
         )
+    # Of two comparisons of the method, that with the better rival has the smaller difference.
     sign = np.where(rows["metric"].isin(summary.LOWER), -1.0, 1.0)
     gap = (sign * rows["difference"]).where(rows["method"] == method)
     order = gap.sort_values(kind="stable").index
