@@ -73,6 +73,20 @@ def test_identifiers_are_exact_and_may_be_written_as_floats(lazy: bool, tmp_path
 
 
 @pytest.mark.parametrize("lazy", [True, False])
+def test_identifiers_are_whole_and_written_as_numbers_are(lazy: bool, tmp_path: Path) -> None:
+    """Engines take ``0x1F`` and ``12.5`` for whole numbers, and not for the same."""
+    written = ["0x1F", "0b11", "12.5", "1e3", "-7.0", "9223372036854775808", "1e300", "nan"]
+    rows = "".join(f"{text}\n" for text in [*written, *range(1000, 2000)])
+    gz(tmp_path / "patient.csv.gz", "stay\n" + rows)
+    wanted = {"patient": {"stay": "int64"}}
+    with Tables(tmp_path, wanted, lazy={"patient"} if lazy else ()) as tables:
+        tables.check()
+        stays = tables["patient"].stay.execute().dropna().astype("int64")
+        assert tables.unreadable == ({} if lazy else {"patient.stay": 6})
+    assert sorted(stays) == [-7, 1000, *range(1000, 2000)]
+
+
+@pytest.mark.parametrize("lazy", [True, False])
 def test_a_column_of_which_much_cannot_be_read_stops(lazy: bool, tmp_path: Path) -> None:
     rows = "".join(f"{k},{'forty' if k < 3 else 40},F,x\n" for k in range(200))
     gz(tmp_path / "patient.csv.gz", "stay,age,sex,other\n" + rows)

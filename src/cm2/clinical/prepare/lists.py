@@ -15,9 +15,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import pandas as pd
-
 from cm2.clinical.prepare.errors import MissingError, TableError
+from cm2.clinical.prepare.identifiers import whole_numbers
 from cm2.clinical.prepare.splits import Given, texts
 
 __all__ = ["PUBLISHED", "read"]
@@ -136,7 +135,7 @@ def _of_stays(path: Path) -> set[int]:
     header, *lines = _text(path).splitlines() or [""]
     names = [name.strip() for name in header.split(",")]
     if "subject_id" in names:
-        subjects = pd.to_numeric(texts(path, "stays")["subject_id"], errors="coerce")
+        subjects = whole_numbers(texts(path, "stays")["subject_id"])
         if lost := int(subjects.isna().sum()):
             raise TableError(f"{path}: {lost} stays have no number of a patient")
         return set(subjects.astype("int64"))

@@ -16,6 +16,7 @@ import pandas as pd
 
 from cm2.clinical.prepare.engine import Engine
 from cm2.clinical.prepare.errors import TableError
+from cm2.clinical.prepare.identifiers import whole_numbers
 from cm2.clinical.prepare.splits import texts
 from cm2.core.layout import SPLITS
 
@@ -45,9 +46,8 @@ def read(path: Path) -> list[int]:
     column = next((name for name in NAMES if name in frame), None)
     if column is None:
         raise TableError(f"{path}: a file of stays lacks a column {' or '.join(NAMES)}")
-    # The authors' lists hold whole numbers as 3.0e5 and the like.
-    stays = pd.to_numeric(frame[column], errors="coerce")
-    if not (stays % 1 == 0).all():
+    stays = whole_numbers(frame[column])
+    if stays.isna().any():
         raise TableError(f"{path}: {column} must be a whole number in every row")
     return sorted(set(stays.astype("int64").tolist()))
 

@@ -27,6 +27,7 @@ import pyarrow.csv
 from cm2.clinical.prepare import splits
 from cm2.clinical.prepare.collection import Collected, Collection, register
 from cm2.clinical.prepare.errors import MissingError, TableError
+from cm2.clinical.prepare.identifiers import whole_numbers
 from cm2.clinical.prepare.options import Options
 from cm2.clinical.prepare.variables import Variable
 
@@ -166,7 +167,8 @@ def _outcomes(one: _Set) -> pd.DataFrame:
     frame.columns = [str(name).strip() for name in frame.columns]
     if missing := [name for name in OUTCOMES if name not in frame]:
         raise TableError(f"{one.outcomes}: lacks column(s) {', '.join(missing)}")
-    frame = frame[list(OUTCOMES)].apply(pd.to_numeric, errors="coerce")
+    stays = whole_numbers(frame["RecordID"])
+    frame = frame[list(OUTCOMES)].apply(pd.to_numeric, errors="coerce").assign(RecordID=stays)
     if not frame["In-hospital_death"].isin([0, 1]).all() or frame["RecordID"].isna().any():
         raise TableError(f"{one.outcomes}: RecordID and In-hospital_death must be numbers, 0 or 1")
     scores = frame[["SAPS-I", "SOFA"]]

@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cm2.clinical.prepare.errors import MissingError, TableError
+from cm2.clinical.prepare.identifiers import whole_numbers
 from cm2.core.layout import SPLITS
 
 __all__ = ["Given", "assign", "checked", "read", "split", "texts"]
@@ -188,7 +189,7 @@ def checked(frame: pd.DataFrame, path: Path) -> dict[int, str]:
     Raises:
         TableError: A part is unknown, or a patient is in two parts.
     """
-    subjects = pd.to_numeric(frame["subject_id"], errors="coerce")
+    subjects = whole_numbers(frame["subject_id"])
     parts = frame["split"].str.strip().str.lower().map(NAMES)
     if not (subjects.notna() & parts.notna()).all():
         raise TableError(

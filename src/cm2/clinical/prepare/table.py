@@ -20,7 +20,6 @@ features, also where samples and a table are one file.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +31,7 @@ from numpy import ndarray
 from cm2.clinical.prepare import own
 from cm2.clinical.prepare.collection import Collected, Collection, register
 from cm2.clinical.prepare.errors import MissingError, TableError
+from cm2.clinical.prepare.identifiers import whole_numbers
 from cm2.clinical.prepare.options import Options
 from cm2.clinical.prepare.tables import refuse_unreadable
 from cm2.clinical.prepare.variables import Variable
@@ -228,18 +228,9 @@ def _floats(path: Path, values: pd.Series) -> pd.Series:
 
 def _ids(path: Path, values: pd.Series) -> pd.Series:
     """Reads identifiers, to the last digit; one that is no whole number is missing."""
-    if values.dtype.kind == "i":
-        return values.astype("Int64")
-    codes, texts = pd.factorize(values.astype("string").str.strip())
-    found = pd.array([_whole(text) for text in texts], dtype="Int64")
-    ids = pd.Series(found.take(codes, allow_fill=True), index=values.index, name=values.name)
+    ids = whole_numbers(values)
     _refuse(path, values, ids)
     return ids
-
-
-def _whole(text: str) -> int | None:
-    number = int(text.split(".")[0]) if re.fullmatch(r"[+-]?\d{1,19}(\.0+)?", text) else 2**63
-    return number if abs(number) < 2**63 else None
 
 
 def _every(path: Path, values: pd.Series) -> ndarray:

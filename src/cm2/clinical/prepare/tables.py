@@ -262,8 +262,11 @@ def _cast(text: ir.Value, kind: str) -> ir.Value:
     if text.type().is_boolean():
         return text.cast("int64").cast(kind)
     if kind == "int64":
-        # As it stands first: an identifier above 2^53 is not the same once it was a float.
-        return ibis.coalesce(text.try_cast(kind), text.try_cast("float64").try_cast(kind))
+        # As it stands first: an identifier above 2^53 is not the same once it was a float, which
+        # only tells whether it is a whole number: engines round others, each in its own way.
+        number = text.try_cast("float64")
+        whole = ibis.coalesce(text.try_cast(kind), number.try_cast(kind))
+        return (number % 1 == 0).ifelse(whole, ibis.null(kind))
     if kind != "float64":
         return text.try_cast(kind)
     number = text.try_cast("float64")
