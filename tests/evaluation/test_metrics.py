@@ -35,6 +35,33 @@ def test_binary_measures_equal_those_of_sklearn(ties: bool, weighted: bool) -> N
         np.testing.assert_allclose(ours[name][0], value, rtol=rtol, err_msg=name)
 
 
+@pytest.mark.parametrize("outcome", [0, 1])
+def test_an_outcome_that_weighs_nothing_is_absent_and_one_that_weighs_little_is_not(
+    outcome: int,
+) -> None:
+    target, score = _binary(40)
+    common = np.random.default_rng(1).random((50, 40))  # no whole numbers, whose sums are exact
+    found = metrics.measure(target, score, np.where(target == outcome, 0.0, common))
+    assert np.isnan(found["auroc"]).all()
+    assert np.isnan(found["aupr"]).all() == (outcome == 1)
+    weight = np.where(target == outcome, 1e-12, 1e6) * common[:1]
+    found = metrics.measure(target, score, weight)
+    # To scale an outcome as a whole changes no AUROC.
+    plain = sklearn_metrics.roc_auc_score(target, score, sample_weight=common[0])
+    theirs = sklearn_metrics.average_precision_score(target, score, sample_weight=weight[0])
+    assert found["auroc"][0] == pytest.approx(plain, rel=1e-9)
+    assert found["aupr"][0] == pytest.approx(theirs, rel=1e-9)
+
+
+def test_weights_of_low_precision_are_summed_in_double() -> None:
+    target, score = _binary(6000)
+    plain = metrics.measure(target, score)
+    for kind in (np.float16, np.float32, np.int8, np.bool_):
+        found = metrics.measure(target, score, np.ones((1, 6000), kind))
+        for name, value in plain.items():
+            np.testing.assert_allclose(found[name], value, rtol=1e-12, err_msg=name)
+
+
 def test_multiclass_measures_equal_those_of_sklearn() -> None:
     rng = np.random.default_rng(2)
     target = rng.integers(0, 4, 400)

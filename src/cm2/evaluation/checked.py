@@ -121,7 +121,7 @@ def runs(score: Any, rows: int, what: str) -> Float[ndarray, "run n"]:
     return found
 
 
-def weights(weight: Any, rows: int) -> ndarray:
+def weights(weight: Any, rows: int) -> Float[ndarray, "replicate n"]:
     """Weights of the samples, a row a replicate; one row of ones if there are none."""
     if weight is None:
         return np.ones((1, rows))
@@ -131,7 +131,8 @@ def weights(weight: Any, rows: int) -> ndarray:
             f"weight should have shape (replicates, {rows}) and no number that is negative or "
             f"missing; its shape is {found.shape}"
         )
-    return found
+    # Sums of many in half or single precision would be off.
+    return found.astype(np.float64, copy=False)
 
 
 def _coded(found: ndarray, classes: int, what: str, wanted: str) -> Int[ndarray, "n ..."]:

@@ -1,8 +1,9 @@
 """Measures of ranks under many rows of weights at once.
 
-The samples are sorted once, and what positives and negatives weigh is kept at the positives alone,
+Positives and negatives are sorted once each, and what they weigh is kept at the positives alone,
 which are few where outcomes are rare. Replicates lie side by side in memory, so that sums over
-samples are vectorised.
+samples are vectorised. Neither is found as a difference of sums, which cancels where one outcome
+weighs little or nothing.
 """
 
 from __future__ import annotations
@@ -19,19 +20,19 @@ class Curve(NamedTuple):
 
     Attributes:
         own: The positive itself.
-        above: Positives that score higher.
         least: Positives that score as high or higher.
-        called_above: Samples of either outcome that score higher.
-        called_least: Samples that score as high or higher.
-        samples: All samples.
+        false_above: Negatives that score higher.
+        false_least: Negatives that score as high or higher.
+        positives: All of them.
+        negatives: All of them.
     """
 
     own: Float[ndarray, "positive replicate"]
-    above: Float[ndarray, "positive replicate"]
     least: Float[ndarray, "positive replicate"]
-    called_above: Float[ndarray, "positive replicate"]
-    called_least: Float[ndarray, "positive replicate"]
-    samples: Float[ndarray, " replicate"]
+    false_above: Float[ndarray, "positive replicate"]
+    false_least: Float[ndarray, "positive replicate"]
+    positives: Float[ndarray, " replicate"]
+    negatives: Float[ndarray, " replicate"]
 
 
 def curve(
@@ -46,29 +47,30 @@ def curve(
     """
     order = np.argsort(-score, kind="stable")
     down, hit = -score[order], target[order]
-    rows = weight.T[order]
-    own = rows[hit]
-    called, positive = _sums(rows), _sums(own)
-    first, last = (np.searchsorted(down, down[hit], side) for side in ("left", "right"))
-    hits = np.concatenate([[0], np.cumsum(hit)])
-    return Curve(
-        own, positive[hits[first]], positive[hits[last]], called[first], called[last], called[-1]
-    )
+    hits, misses = (weight.T[order[own]] for own in (hit, ~hit))
+    positive, negative = _sums(hits), _sums(misses)
+    last = np.searchsorted(down[hit], down[hit], "right")
+    above, least = (np.searchsorted(down[~hit], down[hit], side) for side in ("left", "right"))
+    return Curve(hits, positive[last], negative[above], negative[least], positive[-1], negative[-1])
 
 
+@np.errstate(invalid="ignore")
 def auroc(ranked: Curve) -> Float[ndarray, " replicate"]:
-    """The probability that a positive scores higher than a negative, ties half."""
-    positive = ranked.own.sum(axis=0)
-    negative = ranked.samples - positive
-    better = (ranked.called_above - ranked.above + ranked.called_least - ranked.least) / 2
-    wins = (ranked.own * (negative - better)).sum(axis=0)
-    return np.asarray(wins / (positive * negative))
+    """The probability that a positive scores higher than a negative, ties half.
+
+    NaN where a replicate lacks one of them, as average precision is without positives.
+    """
+    better = (ranked.false_above + ranked.false_least) / 2
+    wins = (ranked.own * (ranked.negatives - better)).sum(axis=0)
+    return np.asarray(wins / (ranked.positives * ranked.negatives))
 
 
+@np.errstate(invalid="ignore")
 def aupr(ranked: Curve) -> Float[ndarray, " replicate"]:
     """Average precision: precision at each threshold by its gain in recall."""
-    precision = ranked.least / np.where(ranked.called_least > 0, ranked.called_least, 1.0)
-    return np.asarray((precision * ranked.own).sum(axis=0) / ranked.own.sum(axis=0))
+    called = ranked.least + ranked.false_least
+    precision = ranked.least / np.where(called > 0, called, 1.0)
+    return np.asarray((precision * ranked.own).sum(axis=0) / ranked.positives)
 
 
 def _sums(rows: Float[ndarray, "row replicate"]) -> Float[ndarray, "sum replicate"]:
