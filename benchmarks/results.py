@@ -17,16 +17,17 @@ from pathlib import Path
 import matplotlib as mpl
 import pandas as pd
 
-from cm2.benchmark import results
+from cm2.benchmark import pieces
 from cm2.benchmark.methods import POOLED
 from cm2.benchmark.suites import SUITES, Suite
+from cm2.evaluation import summary
 from cm2.evaluation.figures import comparison, style
 
 DOCS = Path(__file__).parents[1] / "docs" / "results"
 LEFT_OUT = ["sd", "p_runs", "notes"]
 """Columns that no page shows."""
 
-COMPARISON = ["rival", "difference", "difference_low", "difference_high", "p_patients"]
+COMPARISON = [name for name in summary.COMPARISON if name not in LEFT_OUT]
 """Columns that pages show of CM2 alone, and that would be the half of a file."""
 
 FACE = "physionet2012-ab"
@@ -70,9 +71,11 @@ def reliability(run: Path, patterns: list[str]) -> pd.DataFrame:
 
 
 def ordered(table: pd.DataFrame, suite: Suite) -> pd.DataFrame:
-    """Sorts by data set, pattern and method as the suite has them."""
+    """Sorts by data set, pattern and method as the suite has them; what it has no more goes."""
     patterns = [pattern.name for pattern in suite.patterns]
     order = {"data": suite.studies, "pattern": patterns, "method": suite.methods}
+    for name, values in order.items():
+        table = table[table[name].isin(values)]
     places = {name: table[name].map(list(values).index) for name, values in order.items()}
     return table.loc[pd.DataFrame(places).sort_values(list(order), kind="stable").index]
 
@@ -96,7 +99,7 @@ def main() -> None:
     kept.loc[kept["method"] != POOLED, COMPARISON] = None
     path = DOCS / f"{given.name}.csv"
     if path.exists():
-        kept = results.merged(kept, read(path))
+        kept = pieces.merged(kept, read(path))
     ordered(kept, SUITES[given.name]).to_csv(path, index=False, float_format="%.4g")
     if given.face:
         own = table[table["data"] == FACE]

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from cm2.benchmark import jobs, page, results
+from cm2.benchmark import jobs, page, pieces, results
 from cm2.benchmark.command import run as command
 from cm2.benchmark.folder import Job, load, place
 from cm2.benchmark.jobs import TimeUpError, limited
@@ -21,6 +21,7 @@ from cm2.benchmark.run import Settings, open_studies, run, seconds
 from cm2.benchmark.studies import Given
 from cm2.benchmark.suites import SUITES
 from cm2.core.errors import InputError
+from cm2.evaluation import summary
 from cm2.samples.container import Samples
 
 HALF = Pattern("random", 0.5)
@@ -78,8 +79,9 @@ def settings() -> Settings:
     return Settings({"made": study()}, (OBSERVED, HALF, TRAINED), methods(), seeds=2)
 
 
-def test_patterns_that_train_alike_share_a_fit(settings, tmp_path):
+def test_patterns_that_train_alike_share_a_fit(settings, tmp_path, capsys):
     every = run(settings, tmp_path / "out")
+    assert "6 of 12 are made, about" in capsys.readouterr().err, "said after the first seed"
     assert len(every) == 2 * 2 * 3, "seeds, kinds of training rows, methods"
     assert len(Plain.fits) == len(every)
     train, test = settings.studies["made"].split(0)
@@ -157,22 +159,28 @@ def test_pieces_with_other_rivals_join_to_what_one_run_has(settings, tmp_path):
     whole = piece("strong", "weak").set_index(key)
     strong, weak = piece("strong"), piece("weak")
     for later, earlier in ((strong, weak), (weak, strong)):
-        made = results.merged(later, earlier).set_index(key).loc[whole.index]
+        made = pieces.merged(later, earlier).set_index(key)
+        assert len(made) == len(whole)
+        made = made.loc[whole.index]
         of_rivals = made.index.get_level_values("method") != POOLED
-        same = [name for name in whole.columns if name != "seconds"]
-        alone = ["rival", "difference", "difference_low", "difference_high", "p_patients", "p_runs"]
-        pd.testing.assert_frame_equal(made.loc[~of_rivals, same], whole.loc[~of_rivals, same])
-        rest = [name for name in same if name not in alone]
-        pd.testing.assert_frame_equal(made.loc[of_rivals, rest], whole.loc[of_rivals, rest])
+        alone = list(summary.COMPARISON)
+        assert made.loc[of_rivals, alone].isin(["", np.nan]).all(axis=None)
+        same = [name for name in whole.columns if name not in ("seconds", *alone)]
+        pd.testing.assert_frame_equal(made[same], whole[same])
+        pd.testing.assert_frame_equal(made.loc[~of_rivals, alone], whole.loc[~of_rivals, alone])
     elsewhere = weak.assign(data="other")
-    assert len(results.merged(strong, elsewhere)) == len(strong) + len(weak)
-    assert results.merged(strong, strong).equals(strong)
-    changed = weak.assign(value=weak["value"] + 0.01)
-    with pytest.raises(InputError, match="is not the same in both pieces"):
-        results.merged(strong, changed)
-    for lame in (weak[weak["method"] != POOLED], weak[weak["pattern"] != OBSERVED.name]):
-        with pytest.raises(InputError, match="under the same patterns"):
-            results.merged(strong, lame)
+    assert len(pieces.merged(strong, elsewhere)) == len(strong) + len(weak)
+    assert pieces.merged(strong, strong).equals(strong)
+    assert pieces.merged(whole.reset_index(), weak).equals(whole.reset_index())
+
+
+def test_a_measure_that_is_best_in_the_middle_has_no_best_rival(settings, tmp_path):
+    every = run(settings, tmp_path / "out")
+    table = results.measured(results.cells(tmp_path / "out", every), settings, 20).table
+    compared = table[table["metric"] == "calibration slope"]
+    assert len(compared)
+    assert set(compared["rival"]) == {""}
+    assert compared["difference"].isna().all()
 
 
 def test_the_page_says_first_where_it_loses(tmp_path):

@@ -213,3 +213,14 @@ def test_a_difference_needs_common_seeds() -> None:
     table = summary.summarise(cells, ["a", "b"])
     assert table["difference"].isna().all()
     assert (table["rival"] == "").all()
+
+
+def test_a_rival_without_a_value_is_not_the_best_one() -> None:
+    def cell(name: str, value: float) -> summary.Cell:
+        scores = {"AUROC": np.array([value, value, value])}
+        return summary.Cell(name, 0, 0.0, 9, 3, 9, 1.0, scores, {"AUROC": 3})
+
+    cells = [cell("own", 0.7), cell("lame", np.nan), cell("good", 0.8), cell("bad", 0.6)]
+    table = summary.summarise(cells, ["lame", "good", "bad"]).set_index("method")
+    assert table.loc["own", "rival"] == "good"
+    assert table.loc["own", "difference"] == pytest.approx(-0.1)

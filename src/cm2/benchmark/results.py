@@ -25,7 +25,6 @@ from cm2.benchmark.methods import POOLED
 from cm2.benchmark.patterns import Pattern
 from cm2.benchmark.run import Settings
 from cm2.benchmark.studies import Study
-from cm2.core.errors import InputError
 from cm2.evaluation import bootstrap, calibrated, summary
 
 COMPARED = ("AUROC", "log loss")
@@ -33,8 +32,6 @@ COMPARED = ("AUROC", "log loss")
 
 SLOPE = "calibration slope"
 LEVEL = 0.05
-SAME = 0.001
-"""By how much a measure may differ between two machines that make the same fits."""
 
 
 class Cell(NamedTuple):
@@ -144,45 +141,6 @@ def _scored(
     )
 
 
-def merged(table: pd.DataFrame, earlier: pd.DataFrame, method: str = POOLED) -> pd.DataFrame:
-    """Joins tables of two runs of a benchmark, made in pieces: other data sets, or other rivals.
-
-    Where both have rivals of one data set, the method keeps the comparison with the better one,
-    which is what one run of them all has.
-
-    Args:
-        table: The later table of :func:`measured`; its rows replace equal ones.
-        earlier: The other.
-        method: Which is in both.
-
-    Raises:
-        InputError: If the method is not in both pieces of a data set, or differs between them.
-    """
-    made = set(zip(table["data"], table["method"], strict=True))
-    pairs = zip(earlier["data"], earlier["method"], strict=True)
-    lacking = pd.Series([pair not in made for pair in pairs], earlier.index, dtype=bool)
-    again = sorted(set(earlier.loc[lacking, "data"]) & set(table["data"]))
-    own = (earlier["method"] == method) & earlier["data"].isin(again)
-    rows = pd.concat([table, earlier[lacking | own]], ignore_index=True)
-    key = ["data", "pattern", "metric"]
-    both = rows[rows["data"].isin(again)].set_index(key)
-    own_values = both.loc[both["method"] == method, "value"].groupby(key)
-    pieces = own_values.agg(["size", "min", "max"]).reindex(both.index)
-    if (pieces["size"] != 2).any():
-        raise InputError(f"{', '.join(again)}: both pieces need {method} under the same patterns")
-    if (pieces["max"] - pieces["min"] > SAME).any():
-        raise InputError(
-            f"{', '.join(again)}: {method} is not the same in both pieces; make all of a data set"
-            " by one version"
-        )
-    # Of two comparisons of the method, that with the better rival has the smaller difference.
-    sign = np.where(rows["metric"].isin(summary.LOWER), -1.0, 1.0)
-    gap = (sign * rows["difference"]).where(rows["method"] == method)
-    order = gap.sort_values(kind="stable").index
-    kept = rows.loc[order].drop_duplicates([*key, "method"])
-    return kept.sort_index(ignore_index=True)
-
-
 def holm(p: Float[ndarray, " cell"]) -> Float[ndarray, " cell"]:
     """P-values corrected for their number, step by step; NaN stays.
 
@@ -210,7 +168,7 @@ def verdicts(table: pd.DataFrame, method: str = POOLED) -> pd.DataFrame:
         is better for all), ``p`` by patients, ``p_holm``, and ``verdict``: better, worse or "".
     """
     rows = table[(table["method"] == method) & table["metric"].isin(COMPARED)].copy()
-    sign = np.where(rows["metric"].isin(summary.LOWER), -1.0, 1.0)
+    sign = rows["metric"].map(summary.sign)
     low, high = rows["difference_low"] * sign, rows["difference_high"] * sign
     rows["low"], rows["high"] = np.minimum(low, high), np.maximum(low, high)
     rows["difference"] *= sign

@@ -79,6 +79,8 @@ def _brier(
 
 RANKING = {"auroc": curve.auroc, "aupr": curve.aupr}
 MEASURES = ("auroc", "aupr", "brier", "log_loss")
+LOWER = frozenset({"brier", "log_loss"})
+"""Measures of which less is better."""
 
 
 def measure(

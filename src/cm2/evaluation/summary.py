@@ -22,8 +22,18 @@ METRICS = {"auroc": "AUROC", "aupr": "AUPR", "brier": "Brier", "log_loss": "log 
 TOGETHER = {"auroc_micro": "micro AUROC", "aupr_micro": "micro AUPR"}
 """Those of several labels beside their means."""
 
-LOWER = frozenset({"Brier", "log loss"})
+LOWER = frozenset(METRICS[name] for name in metrics.LOWER)
 """Metrics of which less is better."""
+
+COMPARISON = (
+    "rival",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "p_patients",
+    "p_runs",
+)
+"""Columns of the difference to the best rival."""
 
 
 class Cell(NamedTuple):
@@ -98,10 +108,28 @@ def _shown(name: str) -> str:
     return shown if column is None else f"{shown} {column}"
 
 
+def sign(metric: str) -> int:
+    """1 if more of a metric is better, -1 if less is, 0 of one that is best in the middle.
+
+    Args:
+        metric: As tables show it.
+
+    Example:
+        >>> sign("AUROC 3"), sign("log loss"), sign("calibration slope")
+        (1, -1, 0)
+    """
+    shown = metrics.of_label(metric)[0]
+    if shown in LOWER:
+        return -1
+    return int(shown in {*METRICS.values(), *TOGETHER.values()})
+
+
 def summarise(
     cells: Sequence[Cell], rivals: Collection[str], *, test_to_train: float = 0.0
 ) -> pd.DataFrame:
     """Averages over runs and adds intervals, also of the difference to the best rival.
+
+    A rival without a value is not the best, and of a metric that is best in the middle none is.
 
     Args:
         cells: All methods, runs and rates.
@@ -162,17 +190,17 @@ def _difference(
     test_to_train: float,
 ) -> dict[str, Any]:
     """The difference to the best of others over the seeds that both have."""
-    sign = -1.0 if metric in LOWER else 1.0
-    ranked = sorted(
-        others,
-        key=lambda name: -sign * np.mean([c.scores[metric][0] for c in others[name].values()]),
-    )
-    seeds = [seed for seed in own if ranked and seed in others[ranked[0]]]
+    means = {
+        name: sign(metric) * np.mean([cell.scores[metric][0] for cell in seeds.values()])
+        for name, seeds in others.items()
+    }
+    means = {name: mean for name, mean in means.items() if not np.isnan(mean)}
+    best = max(means, key=lambda name: means[name]) if means and sign(metric) else ""
+    seeds = [seed for seed in own if best and seed in others[best]]
     nothing = float("nan")
     if not seeds:
-        lacking = ("difference", "difference_low", "difference_high", "p_patients", "p_runs")
-        return {"rival": "", **dict.fromkeys(lacking, nothing)}
-    rival = others[ranked[0]]
+        return {**dict.fromkeys(COMPARISON, nothing), "rival": ""}
+    rival = others[best]
     gaps = np.stack([own[s].scores[metric] - rival[s].scores[metric] for s in seeds])
     gap = gaps.mean(axis=0)
     spread = bootstrap.interval(gap)
@@ -182,7 +210,7 @@ def _difference(
             gaps[:, 0], np.zeros(len(seeds)), test_to_train=test_to_train
         ).t_test
     return {
-        "rival": ranked[0],
+        "rival": best,
         "difference": float(gap[0]),
         "difference_low": spread.low,
         "difference_high": spread.high,

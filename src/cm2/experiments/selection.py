@@ -23,9 +23,6 @@ __all__ = ["SPLIT", "best", "measured", "parse", "some", "test"]
 SPLIT = "validation"
 """The split by which a point is chosen."""
 
-LOWER = frozenset({"brier", "log_loss"})
-"""Measures of which less is better."""
-
 
 def parse(select: str) -> str:
     """Returns the measure of ``"validation:auroc"``.
@@ -81,7 +78,9 @@ def measured(jobs: Sequence[Job], measure: str) -> pd.DataFrame:
     table["seeds"] = each.notna().sum(axis=1)
     table.insert(0, "metric", f"{SPLIT}:{measure}")
     table = table.rename_axis("variant").reset_index()
-    return table.sort_values("value", ascending=measure in LOWER, kind="stable", ignore_index=True)
+    return table.sort_values(
+        "value", ascending=measure in metrics.LOWER, kind="stable", ignore_index=True
+    )
 
 
 def best(table: pd.DataFrame) -> str:
