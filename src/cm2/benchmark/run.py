@@ -133,9 +133,15 @@ def run(settings: Settings, out: Path, asked: Mapping[str, Any] | None = None) -
         joblib.delayed(_fitted)(settings.studies[job.study], settings, job, out)
         for job in open_jobs
     )
-    for said in jobs.side_by_side(calls, len(open_jobs), settings.processes, console):
+    done, begin = 0.0, time.monotonic()
+    every_said = jobs.side_by_side(calls, len(open_jobs), settings.processes, console)
+    for number, (job, said) in enumerate(zip(open_jobs, every_said, strict=True), 1):
         if said:
             console.print(said, soft_wrap=True)
+        done += lasting[job.study, job.method]
+        if number < len(open_jobs) and open_jobs[number].seed != job.seed:
+            left = (time.monotonic() - begin) * (each / done - 1)
+            console.print(f"{number} of {len(open_jobs)} are made, about {clock(left)} left.")
     return every
 
 
