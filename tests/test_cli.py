@@ -59,6 +59,15 @@ def test_mistyped_options_exit_with_2(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_an_option_that_a_file_gives_twice_is_refused(tmp_path, capsys):
+    path = tmp_path / "mine.yaml"
+    path.write_text("seeds: 3\nout: x\nseeds: 4\n")
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["demo", "--config", str(path)])
+    assert stop.value.code == 2
+    assert "the key 'seeds' is there twice" in capsys.readouterr().err
+
+
 def test_no_command_exits_with_2(capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main([])

@@ -27,6 +27,15 @@ def test_experiments_and_variants_refuse_keys_given_twice(tmp_path: Path) -> Non
             reader(path)
 
 
+def test_an_override_with_a_key_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("model: {kind: cm2}\n")
+    with pytest.raises(InputError, match="refused: the key 'rank' is there twice"):
+        config.load(path, ["model.joint={rank: 1, rank: 2}"])
+    with pytest.raises(InputError, match=r"model\.joint=\{rank.*is refused: "):
+        config.load(path, ["model.joint={rank"])
+
+
 def test_a_folder_or_a_damaged_file_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a folder, but a YAML file"):
         config.load(tmp_path)

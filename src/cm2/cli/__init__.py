@@ -15,7 +15,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, get_args, get_origin, get_type_hints
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
+from yaml import YAMLError
 
 from cm2.cli.benchmark import benchmark
 from cm2.cli.demo import demo
@@ -23,6 +24,7 @@ from cm2.cli.experiments import embed, evaluate, figures, predict, report, sweep
 from cm2.cli.prepare import prepare
 from cm2.cli.reproduce import reproduce
 from cm2.cli.synthesize import synthesize
+from cm2.core import yaml
 from cm2.core.errors import InputError
 
 __all__ = ["COMMANDS", "main", "parser"]
@@ -46,6 +48,18 @@ GOES_ON = ("sweep", "reproduce")
 """Commands that run what is not finished when they are given again."""
 
 
+STRICT = "yaml without a key given twice"
+"""The mode in which options and the files of ``--config`` are read."""
+
+
+def _read(text: str) -> Any:
+    yaml.check(text)
+    return get_loader("yaml")(text)
+
+
+set_loader(STRICT, _read, (YAMLError,))
+
+
 def parser() -> ArgumentParser:
     """Builds the parser from the signatures and docstrings of the commands.
 
@@ -55,11 +69,12 @@ def parser() -> ArgumentParser:
         prog="cm2",
         description="Probabilistic multimodal learning with copulas when modalities are missing.",
         version=importlib.metadata.version("cm2"),
+        parser_mode=STRICT,
     )
     commands = top.add_subcommands(required=True)
     for name, function in COMMANDS.items():
         text = inspect.getdoc(function) or ""
-        command = ArgumentParser(description=text.split("\n\nArgs:")[0])
+        command = ArgumentParser(description=text.split("\n\nArgs:")[0], parser_mode=STRICT)
         command.add_argument("--config", action="config", help="YAML file of options.")
         _add_arguments(command, function, text)
         commands.add_subcommand(name, command, help=text.splitlines()[0])

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-__all__ = ["read"]
+__all__ = ["check", "read"]
 
 
 def read(text: str) -> Any:
@@ -19,9 +19,14 @@ def read(text: str) -> Any:
         >>> read("a: 1")
         {'a': 1}
     """
+    check(text)
+    return yaml.safe_load(text)
+
+
+def check(text: str) -> None:
+    """Refuses what :func:`read` does; for those who read YAML in a way of their own."""
     # Before merges (<<) put the keys of one mapping into another, where they may stand again.
     _check(yaml.compose(text, yaml.SafeLoader), set())
-    return yaml.safe_load(text)
 
 
 def _check(node: yaml.Node | None, known: set[int]) -> None:

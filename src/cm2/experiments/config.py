@@ -276,9 +276,10 @@ def _assign(tree: dict[str, Any], override: str) -> None:
     if not separator or not name:
         raise ConfigError(f"an override is KEY=VALUE, such as model.copula=frank, not {override!r}")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"the value in {override!r} is not YAML") from None
+        value = read(text)
+    except yaml.YAMLError as error:
+        said = getattr(error, "problem", None) or "not YAML"
+        raise ConfigError(f"the value in {override!r} is refused: {said}") from None
     *path, last = name.split(".")
     for key in path:
         below = tree.setdefault(key, {})
