@@ -87,6 +87,17 @@ def test_a_modality_never_seen_and_gaps_inside_rows(name: str) -> None:
     assert np.isfinite(rival.predict_proba(X)).all()
 
 
+@pytest.mark.usefixtures("small_models")
+@pytest.mark.parametrize("name", ALL)
+def test_a_modality_that_one_patient_has_is_lacking_in_a_fold(name: str) -> None:
+    X, y = world("independent", 0.3, 120)
+    X["a"][3:] = np.nan
+    patients = np.arange(120)
+    patients[:3] = 0
+    rival = clone(ALL[name]).fit(X, y, groups=patients)
+    assert np.isfinite(rival.predict_proba(X)).all()
+
+
 def test_more_than_two_classes_of_which_a_modality_shows_two() -> None:
     X, y = world("independent", 0.3, 300)
     y = y + 2 * (np.arange(300) % 3 == 0)

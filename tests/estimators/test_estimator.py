@@ -339,6 +339,17 @@ def test_a_modality_may_be_absent_at_prediction(head: str) -> None:
     assert np.abs(proba - fitted.predict_proba({k: v[some] for k, v in X.items()})).max() > 0.01
 
 
+@pytest.mark.parametrize("head", [*HEADS, "linear", "boosting"])
+def test_a_modality_that_one_patient_has_is_lacking_in_a_fold(head: str) -> None:
+    X, y = samples()
+    X["rare"] = np.full((len(y), 2), np.nan)
+    X["rare"][:3] = np.arange(6.0).reshape(3, 2)
+    patients = np.arange(len(y))
+    patients[:3] = 0
+    proba = model(head).fit(X, y, groups=patients).predict_proba(X)
+    assert np.isfinite(proba).all()
+
+
 @pytest.mark.parametrize("head", HEADS)
 def test_a_batch_without_a_modality_trains_and_predicts(head: str) -> None:
     """Notes come from the last rows only, so most batches have none."""

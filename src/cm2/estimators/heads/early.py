@@ -267,4 +267,8 @@ class Boosting(Early):
             random_state=self.random_state,
         )
         same = np.ptp(train.weight) == 0  # weighted columns are binned slowly
-        return model.fit(train.x, train.y, None if same else train.weight)
+        # A column that all these rows lack cannot be binned, and one that is constant does not part
+        # them: rare columns have their values in one fold.
+        empty = np.isnan(train.x).all(axis=0)
+        x = np.where(empty, np.float32(0), train.x) if empty.any() else train.x
+        return model.fit(x, train.y, None if same else train.weight)
