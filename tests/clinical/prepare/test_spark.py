@@ -38,6 +38,18 @@ def test_spark_makes_the_same_folder_and_names_a_broken_file(
     for path in (tmp_path / "duckdb").iterdir():
         assert path.read_bytes() == (tmp_path / "spark" / path.name).read_bytes(), path.name
 
+    text = "stay,age,,other,OTHER\n12.0,3,,,\n0x1F,4,,,\n"
+    odd = tmp_path / "odd[1]" / "visit.csv"
+    odd.parent.mkdir()
+    odd.write_text(text)
+    engine = Spark(folder=tmp_path)
+    try:
+        columns = {"visit": {"stay": "int64", "age": "float64"}}
+        with Tables(odd.parent, columns, engine=engine) as found:
+            assert found["visit"].stay.execute().dropna().tolist() == [12]
+    finally:
+        engine.close()
+
     text = "stay,age\n" + "".join(f"{k},{k * 7919 % 101}\n" for k in range(50_000))
     with pytest.raises(TableError, match="give another output folder or --scratch"):
         prepare("mimic3", raw, tmp_path / "out[1]", options, engine="spark")

@@ -65,25 +65,37 @@ def test_flags_may_be_words(tmp_path: Path) -> None:
 @pytest.mark.parametrize("lazy", [True, False])
 def test_identifiers_are_exact_and_may_be_written_as_floats(lazy: bool, tmp_path: Path) -> None:
     """2^53 + 1 is the first whole number that a float does not hold."""
-    gz(tmp_path / "patient.csv.gz", f"stay\n{2**53 + 1}\n12.0\n \n")
+    gz(tmp_path / "patient.csv.gz", f"stay\n{2**53 + 1}\n12.0\n{2**63 - 1}.00\n \n")
     wanted = {"patient": {"stay": "int64"}}
     with Tables(tmp_path, wanted, lazy={"patient"} if lazy else ()) as tables:
         stays = tables["patient"].stay.cast("string").execute()
-    assert stays.dropna().tolist() == [str(2**53 + 1), "12"]
+    assert stays.dropna().tolist() == [str(2**53 + 1), "12", str(2**63 - 1)]
 
 
 @pytest.mark.parametrize("lazy", [True, False])
 def test_identifiers_are_whole_and_written_as_numbers_are(lazy: bool, tmp_path: Path) -> None:
     """Engines take ``0x1F`` and ``12.5`` for whole numbers, and not for the same."""
-    written = ["0x1F", "0b11", "12.5", "1e3", "-7.0", "9223372036854775808", "1e300", "nan"]
-    rows = "".join(f"{text}\n" for text in [*written, *range(1000, 2000)])
+    read = ["-7.0", "+8.", "007"]
+    unread = [
+        "1e3",
+        "0x1F",
+        "0b11",
+        "12.5",
+        "1_000",
+        "9223372036854775808",
+        "1e300",
+        "1.5e0",
+        "nan",
+    ]
+    unread += ["9007199254740993.5", "0.9999999999999999999", "1e-999", ".5e1"]
+    rows = "".join(f"{text}\n" for text in [*read, *unread, *range(1000, 3000)])
     gz(tmp_path / "patient.csv.gz", "stay\n" + rows)
     wanted = {"patient": {"stay": "int64"}}
     with Tables(tmp_path, wanted, lazy={"patient"} if lazy else ()) as tables:
         tables.check()
         stays = tables["patient"].stay.execute().dropna().astype("int64")
-        assert tables.unreadable == ({} if lazy else {"patient.stay": 6})
-    assert sorted(stays) == [-7, 1000, *range(1000, 2000)]
+        assert tables.unreadable == ({} if lazy else {"patient.stay": len(unread)})
+    assert sorted(stays) == [-7, 7, 8, *range(1000, 3000)]
 
 
 @pytest.mark.parametrize("lazy", [True, False])

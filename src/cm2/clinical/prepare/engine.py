@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import re
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -227,10 +228,12 @@ class Spark(Engine):
             self.session.stop()
 
     def _csv(self, path: Path, header: Sequence[str]) -> ir.Table:
+        # With the columns given, since Spark looks for them under the path as a pattern once more.
+        names = (name.replace("`", "``") for name in _distinct(header))
         return self.backend.read_csv(
             HADOOP.sub(r"\\\g<0>", str(path)),
+            schema=", ".join(f"`{name}` STRING" for name in names),
             header=True,
-            inferSchema=False,
             sep=",",
             quote='"',
             escape='"',
@@ -242,6 +245,15 @@ class Spark(Engine):
         # As `parts` lists them: Spark alone would look into no folder of a folder.
         inside: dict[str, Any] = {"recursiveFileLookup": True} if path.is_dir() else {}
         return self.backend.read_parquet(HADOOP.sub(r"\\\g<0>", str(path)), **inside)
+
+
+def _distinct(header: Sequence[str]) -> list[str]:
+    """Columns as Spark calls those of one name, or of none."""
+    names = [name or f"_c{place}" for place, name in enumerate(header)]
+    count = Counter(name.lower() for name in names)
+    return [
+        f"{name}{place}" if count[name.lower()] > 1 else name for place, name in enumerate(names)
+    ]
 
 
 ENGINES: dict[str, type[DuckDB | Spark]] = {"duckdb": DuckDB, "spark": Spark}

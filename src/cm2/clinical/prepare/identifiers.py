@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pandas as pd
 
-__all__ = ["whole_numbers"]
+__all__ = ["whole_number", "whole_numbers"]
 
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d{1,3})?", re.ASCII)
 
@@ -28,14 +28,15 @@ def whole_numbers(values: pd.Series) -> pd.Series:
     if values.dtype.kind == "i":
         return values.astype("Int64")
     codes, texts = pd.factorize(values.astype("string").str.strip())
-    found = pd.array([_whole(text) for text in texts], dtype="Int64")
+    found = pd.array([whole_number(text) for text in texts], dtype="Int64")
     return pd.Series(found.take(codes, allow_fill=True), index=values.index, name=values.name)
 
 
-def _whole(text: str) -> int | None:
+def whole_number(text: str) -> int | None:
+    """Reads one; None if it is none."""
     if not NUMBER.fullmatch(text):
         return None
     number = Decimal(text)
-    if number.adjusted() > 18 or number != number.to_integral_value():
+    if number and (number.adjusted() > 18 or number != number.to_integral_value()):
         return None
-    return int(number) if abs(number) < 2**63 else None
+    return int(number) if -(2**63) <= number < 2**63 else None

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cm2.clinical.prepare.errors import MissingError, TableError
-from cm2.clinical.prepare.identifiers import whole_numbers
+from cm2.clinical.prepare.identifiers import whole_number, whole_numbers
 from cm2.clinical.prepare.splits import Given, texts
 
 __all__ = ["PUBLISHED", "read"]
@@ -123,9 +123,10 @@ def _flagged(path: Path) -> dict[int, bool]:
     found: dict[int, bool] = {}
     for number, line in enumerate(_text(path).splitlines(), 1):
         subject, _, flag = (part.strip() for part in line.partition(","))
-        if not (subject.isdecimal() and flag in ("0", "1")):
+        patient = whole_number(subject)
+        if patient is None or flag not in ("0", "1"):
             raise TableError(f"{path}: line {number}: a patient's number and 0 or 1 are expected")
-        if found.setdefault(int(subject), flag == "1") != (flag == "1"):
+        if found.setdefault(patient, flag == "1") != (flag == "1"):
             raise TableError(f"{path}: line {number}: this patient stands there with 0 and with 1")
     return found
 

@@ -220,8 +220,10 @@ def _records(one: _Set) -> pd.DataFrame:
         raise TableError(f"{one.records}: a row does not have the three columns") from None
     frame = table.to_pandas()
     marks = frame["variable"] == "__stay__"
-    stays = pd.to_numeric(frame.loc[marks, "value"]).to_numpy(np.int64)
-    frame["stay_id"] = stays[marks.cumsum() - 1]
+    stays = whole_numbers(frame.loc[marks, "value"])
+    if stays.isna().any():
+        raise TableError(f"{one.records}: a record is named by a number of more than 64 bits")
+    frame["stay_id"] = stays.to_numpy(np.int64)[marks.cumsum() - 1]
     frame = frame[~marks & frame["variable"].notna()]
     code, times = pd.factorize(frame["time"])
     if (code < 0).any() or not all(re.match(TIME, time) for time in times):

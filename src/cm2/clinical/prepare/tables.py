@@ -262,15 +262,26 @@ def _cast(text: ir.Value, kind: str) -> ir.Value:
     if text.type().is_boolean():
         return text.cast("int64").cast(kind)
     if kind == "int64":
-        # As it stands first: an identifier above 2^53 is not the same once it was a float, which
-        # only tells whether it is a whole number: engines round others, each in its own way.
-        number = text.try_cast("float64")
-        whole = ibis.coalesce(text.try_cast(kind), number.try_cast(kind))
-        return (number % 1 == 0).ifelse(whole, ibis.null(kind))
+        return _whole(text)
     if kind != "float64":
         return text.try_cast(kind)
     number = text.try_cast("float64")
     return (number.isnan() | number.isinf()).ifelse(ibis.null("float64"), number)
+
+
+def _whole(text: ir.Value) -> ir.Value:
+    """Reads whole numbers by their digits, which may be followed by a point and zeros.
+
+    Engines round fractions, each in its own way, take 0x1F and 1_000 for numbers, and floats do not
+    hold neighbours above 2^53 apart.
+    """
+    if not text.type().is_string():
+        return text.try_cast("int64")
+    nothing, number = ibis.null("int64"), text.try_cast("int64")
+    digits = text.re_replace(r"[.]0*$", "").try_cast("int64")
+    other = text.re_search(r"^[+-]?[0-9]+([.]0*)?$").ifelse(digits, nothing)
+    # Patterns are looked for only where digits alone, which nearly all values are, are not found.
+    return (number.cast("string") == text).ifelse(number, other)
 
 
 def _flag(text: ir.Value) -> ir.Value:
