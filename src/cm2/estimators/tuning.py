@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 from cm2.estimators.heads import held_out
 from cm2.estimators.heads.base import class_prior, repeats, stratified_folds
+from cm2.estimators.heads.early import binnable
 from cm2.samples.scaling import GapFlags, medians
 
 Kind = Literal["linear", "boosting", "forest"]
@@ -58,11 +59,11 @@ class Fill(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
 
 class Seen(TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Keeps the columns that have any value in training; boosting cannot bin the others."""
+    """Keeps the columns that have values enough in training; boosting cannot bin the others."""
 
     def fit(self, X: Float[ndarray, "n feature"], y: object = None) -> Self:
         """Finds the columns."""
-        self.columns_ = np.flatnonzero(~np.isnan(X).all(axis=0))
+        self.columns_ = np.flatnonzero(binnable(X))
         return self
 
     def transform(self, X: Float[ndarray, "n feature"]) -> Float[ndarray, "n fewer"]:

@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import multivariate_normal, norm
 
 from cm2.estimators.heads.block_gaussian import BlockGaussian
+from cm2.estimators.heads.block_patterns import Completed, Direct, Expected, Law
 from laws import EXACT, ORACLE
 
 SIZES = (2, 1, 3)
@@ -43,6 +44,40 @@ def test_log_density_is_that_of_the_observed_coordinates() -> None:
                 )
                 expected = law.logpdf(x[row, seen])
             np.testing.assert_allclose(ours[row, label], expected, **ORACLE)
+
+
+@pytest.mark.parametrize("near", [0.0, 0.9999])
+def test_both_ways_to_complete_are_that_of_scipy(near: float) -> None:
+    """Patterns of few and of many coordinates, of which one may nearly be another."""
+    rng = np.random.default_rng(0)
+    root = rng.standard_normal((7, 7))
+    root[1] = near * root[0] + (1 - near) * root[1]
+    covariance = root @ root.T
+    seen = np.array([[0, 1, 1, 0, 1, 0, 0], [1, 1, 1, 1, 0, 1, 1], [1] * 7, [1, 0, 0, 0, 0, 0, 0]])
+    scatter, mean = np.zeros((7, 7)), np.zeros((1, 7))
+    law, found = Law(covariance), Expected(covariance, 1)
+    for there in seen.astype(bool):
+        observed = np.flatnonzero(there)
+        d = root[observed] @ rng.standard_normal((7, 3))
+        part = law.of(observed[None])
+        assert isinstance(part, Direct if there.sum() <= 3 else Completed)
+        of_seen = covariance[np.ix_(observed, observed)]
+        told = covariance[:, observed] @ np.linalg.solve(of_seen, d)
+        left = covariance - covariance[:, observed] @ np.linalg.solve(of_seen, covariance[observed])
+        left[np.ix_(observed, np.arange(7))] = left[np.ix_(np.arange(7), observed)] = 0.0
+        scatter += told @ told.T + 3 * left
+        mean += told.sum(axis=1)
+        weights = np.ones((1, 3, 1))
+        found.add(part, d.T[None], weights)
+        expected = multivariate_normal(np.zeros(len(observed)), of_seen).logpdf(d.T)
+        ours = -0.5 * (
+            part.squares(d.T[None])[0] + part.log_det + len(observed) * np.log(2 * np.pi)
+        )
+        np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-6 if near else 1e-9)
+    # A correlation of .9999.. costs as many digits as the condition of the covariance has.
+    tolerance = {"rtol": 1e-6, "atol": 1e-7} if near else {"rtol": 1e-9, "atol": 1e-10}
+    np.testing.assert_allclose(found.scatter(), scatter, **tolerance)
+    np.testing.assert_allclose(found.completed(), mean, **tolerance)
 
 
 @pytest.mark.parametrize("strength", [0.0, 5.0, 600.0])

@@ -153,3 +153,25 @@ def test_rounds_are_fewer_and_steps_larger_where_data_are_large(
     monkeypatch.setattr(early, "CELLS", 200 * 4 * 5 / 4)
     huge.fit(blocks, y)
     assert len(huge._masks(blocks)) == 5
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_columns_that_scikit_learn_cannot_bin_part_no_rows(
+    weighted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It bins 200,000 rows of more, drawn with replacement, and none that weighs nothing."""
+    rng = np.random.default_rng(0)
+    monkeypatch.setattr(early, "ROUNDS", (1, 1))
+    n = 400 if weighted else 800_000
+    y = rng.integers(0, 2, n)
+    x = (rng.standard_normal((n, 2)) + y[:, None]).astype(np.float32)
+    present = np.ones((n, 2), dtype=bool)
+    present[np.arange(n) != 1, 1] = False  # one value, which three draws in four miss
+    weight = np.where(np.arange(n) != 1, 1.0, 0.0) if weighted else None
+    head = Boosting(folds=2)
+    for head.random_state in range(3):
+        head.prior_, head.rounds_, head.bins_ = np.array([0.5, 0.5]), 1, 63
+        values = np.where(present, x, np.nan)
+        part = early.Part(values, y, np.ones(n) if weight is None else weight)
+        proba = head._fitted(1.0, part).predict_proba(values[:9])
+        assert np.isfinite(proba).all()

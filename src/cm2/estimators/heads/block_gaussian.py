@@ -4,9 +4,7 @@ x | y ~ N(mu_y, Sigma). The prior on Sigma is inverse Wishart, centred on the bl
 covariance, so its strength moves the model between naive Bayes over blocks and a free covariance.
 EM with missing data: Dempster, Laird, Rubin (1977); Little and Rubin (2019), chapter 11.
 
-With K_p the inverse covariance of what pattern p observes, zero elsewhere, completed deviations are
-Sigma K_p d and what stays uncertain is Sigma - Sigma K_p Sigma. So a step of EM needs two sums over
-patterns, of K d d' K - K and of K d, and no more memory for many patterns than for one.
+Of what a pattern observes and what it lacks, the less is inverted (:mod:`.block_patterns`).
 """
 
 from __future__ import annotations
@@ -15,11 +13,10 @@ from collections.abc import Iterator
 from typing import NamedTuple, Self
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-_LOG_2PI = float(np.log(2 * np.pi))
+from cm2.estimators.heads.block_patterns import LOG_2PI, Expected, Law, add, add_square
 
 CHUNK = 2**21
 """Numbers in the largest array that grows with the number of patterns: 16 MiB."""
@@ -36,16 +33,6 @@ class Patterns(NamedTuple):
     """Indicators of the classes, times the root of the row's weight."""
     value: Float[ndarray, "pattern row seen"]
     """Coordinates, times the root of the row's weight."""
-
-
-class Sums(NamedTuple):
-    """What a step of EM adds up over patterns, with d = x - mu_y."""
-
-    square: Float[ndarray, "dim dim"]
-    """Of K d d' K - K over rows: the gradient of the log likelihood in Sigma, doubled."""
-    linear: Float[ndarray, "label dim"]
-    """Of K d over the rows of a class."""
-    log_likelihood: float
 
 
 class BlockGaussian:
@@ -169,13 +156,13 @@ class BlockGaussian:
     ) -> Float[ndarray, "n label"]:
         """Log density of the blocks that are there, under each class; 0 where nothing is."""
         out = np.zeros((len(x), len(self.mean_)))
+        law = Law(self.covariance_)
         for observed, rows in self._groups(present):
-            precision, log_det = self._invert(observed)
             value = x[rows[:, :, None], observed[:, None, :]]
-            constant = log_det + observed.shape[1] * _LOG_2PI
+            part = law.of(observed)
+            constant = part.log_det + observed.shape[1] * LOG_2PI
             for label, mean in enumerate(self.mean_):
-                deviation = value - mean[observed][:, None]
-                square = (deviation @ precision * deviation).sum(axis=2)
+                square = part.squares(value - mean[observed][:, None])
                 out[rows, label] = -0.5 * (square + constant[:, None])
         return out
 
@@ -194,23 +181,14 @@ class BlockGaussian:
                 observed = np.nonzero(patterns[chunk][:, self.block])[1].reshape(-1, size)
                 yield observed, order[first[chunk][:, None] + np.arange(count)]
 
-    def _invert(
-        self, observed: Int[ndarray, "pattern seen"]
-    ) -> tuple[Float[ndarray, "pattern seen seen"], Float[ndarray, " pattern"]]:
-        """Inverse and log determinant of the covariance of what each pattern observes."""
-        part = self.covariance_[observed[:, :, None], observed[:, None, :]]
-        root = torch.linalg.cholesky(torch.from_numpy(part))
-        log_det = 2 * root.diagonal(dim1=1, dim2=2).log().sum(dim=1)
-        return torch.cholesky_inverse(root).numpy(), log_det.numpy()
-
     def _fit_independent(self, data: list[Patterns]) -> None:
         """Closed form for independent blocks; sets what is shrunk to as well."""
         labels, dim = data[0].label.shape[2], len(self.block)
         total, column = np.zeros((labels, dim)), np.zeros((labels, dim))
         for observed, label, value in data:
             count = np.square(label).sum(axis=1)[:, :, None]
-            _add(total, observed, np.broadcast_to(count, (*count.shape[:2], observed.shape[1])))
-            _add(column, observed, label.swapaxes(1, 2) @ value)
+            add(total, observed, np.broadcast_to(count, (*count.shape[:2], observed.shape[1])))
+            add(column, observed, label.swapaxes(1, 2) @ value)
         common = column.sum(axis=0) / np.maximum(total.sum(axis=0), 1e-300)
         rows = total + self.pull
         self.mean_ = np.where(
@@ -220,41 +198,31 @@ class BlockGaussian:
         scatter = self.pull * shift.T @ shift
         for observed, label, value in data:
             deviation = value - label @ self.mean_.T[observed].swapaxes(1, 2)
-            _add_square(scatter, observed, deviation.swapaxes(1, 2) @ deviation)
+            add_square(scatter, observed, deviation.swapaxes(1, 2) @ deviation)
         seen = total.sum(axis=0)
         center = scatter / np.maximum(seen, 1e-300)[:, None]
         center = np.where((self.block[:, None] == self.block) & (seen > 0)[:, None], center, 0.0)
         center[np.diag_indices_from(center)] += np.where(seen > 0, self.ridge, 1.0)
         self.common_, self.center_, self.covariance_ = common, center, center
 
-    def _expect(self, data: list[Patterns]) -> Sums:
+    def _expect(self, data: list[Patterns]) -> Expected:
         """The E-step, and the log likelihood at the present parameters."""
-        square, linear = np.zeros_like(self.covariance_), np.zeros_like(self.mean_)
-        log_likelihood = 0.0
+        law, found = Law(self.covariance_), Expected(self.covariance_, len(self.mean_))
         for observed, label, value in data:
-            precision, log_det = self._invert(observed)
-            weight = np.square(label).sum(axis=(1, 2))
             deviation = value - label @ self.mean_.T[observed].swapaxes(1, 2)
-            solved = deviation @ precision
-            gradient = solved.swapaxes(1, 2) @ solved - weight[:, None, None] * precision
-            _add_square(square, observed, gradient)
-            _add(linear, observed, label.swapaxes(1, 2) @ solved)
-            constant = log_det + observed.shape[1] * _LOG_2PI
-            log_likelihood -= 0.5 * float((deviation * solved).sum() + weight @ constant)
-        return Sums(square, linear, log_likelihood)
+            found.add(law.of(observed), deviation, label)
+        return found
 
-    def _maximise(self, sums: Sums, count: Float[ndarray, " label"]) -> None:
+    def _maximise(self, sums: Expected, count: Float[ndarray, " label"]) -> None:
         """The M-step in place, given the weight of each class."""
-        covariance = self.covariance_
-        completed = sums.linear @ covariance  # of deviations, summed over the rows of a class
+        completed = sums.completed()
         rows = (count + self.pull)[:, None]
         total = count[:, None] * self.mean_ + completed + self.pull * self.common_
         mean = np.where(rows > 0, total / np.where(rows > 0, rows, 1.0), self.mean_)
         moved, shift = self.mean_ - mean, mean - self.common_
         cross = moved.T @ completed
         scatter = (
-            count.sum() * covariance
-            + covariance @ sums.square @ covariance
+            sums.scatter()
             + (moved * count[:, None]).T @ moved
             + cross
             + cross.T
@@ -272,26 +240,6 @@ class BlockGaussian:
         return 0.5 * float(
             self.strength * log_det + np.trace(np.linalg.solve(self.covariance_, inner))
         )
-
-
-def _add(
-    total: Float[ndarray, "label dim"],
-    observed: Int[ndarray, "pattern seen"],
-    part: Float[ndarray, "pattern label seen"],
-) -> None:
-    """Adds the rows of each pattern to the columns that it observes, in place."""
-    for label, row in enumerate(total):
-        row += np.bincount(observed.ravel(), part[:, label].ravel(), minlength=len(row))
-
-
-def _add_square(
-    total: Float[ndarray, "dim dim"],
-    observed: Int[ndarray, "pattern seen"],
-    part: Float[ndarray, "pattern seen seen"],
-) -> None:
-    """Adds the matrix of each pattern to the rows and columns that it observes, in place."""
-    index = observed[:, :, None] * len(total) + observed[:, None, :]
-    total += np.bincount(index.ravel(), part.ravel(), minlength=total.size).reshape(total.shape)
 
 
 def _merge(parts: list[Patterns]) -> Iterator[Patterns]:
