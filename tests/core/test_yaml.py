@@ -27,6 +27,19 @@ def test_experiments_and_variants_refuse_keys_given_twice(tmp_path: Path) -> Non
             reader(path)
 
 
+@pytest.mark.parametrize("text", ["2024-02-30", "0x_", "!!int x", "{a", "!!python/name:os"])
+def test_what_is_no_value_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("model: {kind: cm2}\n")
+    with pytest.raises(yaml.YAMLError):
+        read(text)
+    with pytest.raises(InputError, match="is refused: "):
+        config.load(path, [f"seed={text}"])
+    path.write_text(f"seed: {text}\n")
+    with pytest.raises(InputError, match=r"x\.yaml"):
+        config.load(path)
+
+
 def test_an_override_with_a_key_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text("model: {kind: cm2}\n")

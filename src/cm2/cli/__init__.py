@@ -57,7 +57,7 @@ def _read(text: str) -> Any:
     return get_loader("yaml")(text)
 
 
-set_loader(STRICT, _read, (YAMLError,))
+set_loader(STRICT, _read, (YAMLError, ValueError))
 
 
 def parser() -> ArgumentParser:

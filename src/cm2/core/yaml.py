@@ -20,7 +20,10 @@ def read(text: str) -> Any:
         {'a': 1}
     """
     check(text)
-    return yaml.safe_load(text)
+    try:
+        return yaml.safe_load(text)
+    except ValueError as error:  # what looks like a date or a number, and is none: 2024-02-30
+        raise yaml.YAMLError(str(error)) from None
 
 
 def check(text: str) -> None:

@@ -278,7 +278,7 @@ def _assign(tree: dict[str, Any], override: str) -> None:
     try:
         value = read(text)
     except yaml.YAMLError as error:
-        said = getattr(error, "problem", None) or "not YAML"
+        said = getattr(error, "problem", None) or error
         raise ConfigError(f"the value in {override!r} is refused: {said}") from None
     *path, last = name.split(".")
     for key in path:
