@@ -70,13 +70,16 @@ def reliability(run: Path, patterns: list[str]) -> pd.DataFrame:
     return pd.concat(parts)
 
 
-def ordered(table: pd.DataFrame, suite: Suite) -> pd.DataFrame:
-    """Sorts by data set, pattern and method as the suite has them; what it has no more goes."""
+def parts(suite: Suite) -> dict[str, list[str]]:
+    """What a suite's table may have in its columns, in order."""
     patterns = [pattern.name for pattern in suite.patterns]
-    order = {"data": suite.studies, "pattern": patterns, "method": suite.methods}
-    for name, values in order.items():
-        table = table[table[name].isin(values)]
-    places = {name: table[name].map(list(values).index) for name, values in order.items()}
+    return {"data": list(suite.studies), "pattern": patterns, "method": list(suite.methods)}
+
+
+def ordered(table: pd.DataFrame, suite: Suite) -> pd.DataFrame:
+    """Sorts by data set, pattern and method as the suite has them."""
+    order = parts(suite)
+    places = {name: table[name].map(values.index) for name, values in order.items()}
     return table.loc[pd.DataFrame(places).sort_values(list(order), kind="stable").index]
 
 
@@ -99,7 +102,10 @@ def main() -> None:
     kept.loc[kept["method"] != POOLED, COMPARISON] = None
     path = DOCS / f"{given.name}.csv"
     if path.exists():
-        kept = pieces.merged(kept, read(path))
+        earlier = read(path)
+        for column, values in parts(SUITES[given.name]).items():  # what the suite has no more goes
+            earlier = earlier[earlier[column].isin(values)]
+        kept = pieces.merged(kept, earlier)
     ordered(kept, SUITES[given.name]).to_csv(path, index=False, float_format="%.4g")
     if given.face:
         own = table[table["data"] == FACE]

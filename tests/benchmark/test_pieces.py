@@ -12,7 +12,7 @@ from cm2.evaluation import summary
 def rows(**of_methods):
     """A table of one cell: of each method its value, its rival and the difference."""
     same = {"data": "d", "pattern": "p", "rate": 0.5, "metric": "AUROC"}
-    numbers = {"splits": 5, "rows": 9, "positives": 3, "patients": 9}
+    numbers = {"splits": 5, "rows": 9, "positives": 3, "patients": 2000}
     found = [
         {**same, "method": name, "value": value, "rival": rival, "difference": gap, **numbers}
         for name, (value, rival, gap) in of_methods.items()
@@ -38,7 +38,7 @@ def test_the_better_rival_is_that_of_the_greater_value(turned):
         ({"value": 0.89}, "own is not the same in both pieces"),
         ({"value": np.nan}, "own is not the same in both pieces"),
         ({"splits": 3}, "own is not the same in both pieces"),
-        ({"patients": 8}, "own is not the same in both pieces"),
+        ({"patients": 2002}, "own is not the same in both pieces"),
         ({"pattern": "q"}, "the same patterns"),
     ],
 )

@@ -12,7 +12,9 @@ from cm2.core.errors import InputError
 from cm2.evaluation import summary
 
 SAME = 0.001
-"""By how much a measure may differ between two machines that make the same fits."""
+"""By how much a measure may differ between two machines that make the same fits, or which part."""
+
+COUNTS = ["rate", "splits", "rows", "positives", "patients"]
 
 
 def merged(table: pd.DataFrame, earlier: pd.DataFrame, method: str = POOLED) -> pd.DataFrame:
@@ -56,17 +58,15 @@ def _joined(later: pd.DataFrame, earlier: pd.DataFrame | None, method: str) -> p
         )
     parts = [one.set_index("metric") for one in (later, earlier.reindex(columns=later.columns))]
     own, was = (part[part["method"] == method] for part in parts)
-    equal = own.index.equals(was.index) and all(
-        np.allclose(own[column], was[column], rtol=SAME, atol=SAME, equal_nan=True)
-        for column in ("rate", "value", "splits", "rows", "positives", "patients")
-    )
-    if not equal:
+    equal = own.index.equals(was.index) and (own[COUNTS] == was[COUNTS]).all(axis=None)
+    if not (equal and np.allclose(own["value"], was["value"], SAME, SAME, equal_nan=True)):
         raise InputError(
             f"{name}: {method} is not the same in both pieces; make all of a data set by one"
             " version"
         )
     # A rival's own value tells which is the better one; a piece without any has none.
-    sign = own.index.map(summary.sign).to_numpy()
+    sign = own.index.map(summary.sign).to_numpy(float)
+    sign[sign == 0] = np.nan
     ours, theirs = (np.nan_to_num(sign * _of_rivals(part, method), nan=-np.inf) for part in parts)
     rivals = pd.concat([part[part["method"] != method] for part in parts])
     rivals[[*summary.COMPARISON]] = np.nan

@@ -168,7 +168,7 @@ def verdicts(table: pd.DataFrame, method: str = POOLED) -> pd.DataFrame:
         is better for all), ``p`` by patients, ``p_holm``, and ``verdict``: better, worse or "".
     """
     rows = table[(table["method"] == method) & table["metric"].isin(COMPARED)].copy()
-    sign = rows["metric"].map(summary.sign)
+    sign = rows["metric"].map(summary.sign).astype(float)
     low, high = rows["difference_low"] * sign, rows["difference_high"] * sign
     rows["low"], rows["high"] = np.minimum(low, high), np.maximum(low, high)
     rows["difference"] *= sign

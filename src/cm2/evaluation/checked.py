@@ -126,10 +126,10 @@ def weights(weight: Any, rows: int) -> Float[ndarray, "replicate n"]:
     if weight is None:
         return np.ones((1, rows))
     found = _numbers(weight, "weight")
-    if found.ndim != 2 or found.shape[1] != rows or not (found >= 0).all():
+    if found.ndim != 2 or found.shape[1] != rows or not ((found >= 0) & (found < np.inf)).all():
         raise ValueError(
-            f"weight should have shape (replicates, {rows}) and no number that is negative or "
-            f"missing; its shape is {found.shape}"
+            f"weight should have shape (replicates, {rows}) and no number that is negative, "
+            f"infinite or missing; its shape is {found.shape}"
         )
     # Sums of many in half or single precision would be off.
     return found.astype(np.float64, copy=False)

@@ -2,8 +2,8 @@
 
 Positives and negatives are sorted once each, and what they weigh is kept at the positives alone,
 which are few where outcomes are rare. Replicates lie side by side in memory, so that sums over
-samples are vectorised. Neither is found as a difference of sums, which cancels where one outcome
-weighs little or nothing.
+samples are vectorised. What one outcome weighs is never taken for the rest of a sum over both,
+which cancels where it weighs little or nothing.
 """
 
 from __future__ import annotations
