@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from numpy import ndarray
 from scipy.stats import norm
 
@@ -34,6 +35,18 @@ def test_em_finds_the_correlation_and_means_are_those_of_regression() -> None:
     filled = found.transform(row)
     assert filled[0, gone] == pytest.approx(row[0, known] @ gain, abs=0.1)
     np.testing.assert_array_equal(filled[0, known], row[0, known])
+
+
+def test_means_are_those_of_the_copula() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 6)) @ rng.normal(size=(6, 6))
+    holes = np.where(rng.random(x.shape) < rng.random((200, 1)), np.nan, x)
+    assert {0, 1, 5, 6} <= set((~np.isnan(holes)).sum(axis=1)), "from no value to all"
+    found = CopulaImputation().fit(holes)
+    scores = torch.from_numpy(found.scores_.transform(holes))
+    mean = found.copula_.mean_normal(scores, ~scores.isnan()).numpy()
+    expected = np.where(np.isnan(holes), found.scores_.inverse_transform(mean), holes)
+    np.testing.assert_allclose(found.transform(holes), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_correlated_columns_are_filled_better_than_by_means() -> None:

@@ -240,7 +240,7 @@ METHODS: dict[str, Method] = {
         lambda budget: CopulaImputed(random_state=budget.seed),
         "gradient boosting on all features, gaps filled by a Gaussian copula of all columns "
         "(Zhao and Udell 2020)",
-        seconds=79,
+        seconds=30,
     ),
     "multimodal VAE": Method(
         lambda budget: MultimodalVAE(max_epochs=budget.epochs, random_state=budget.seed),

@@ -22,13 +22,11 @@ from cm2.core.fitting import whole
 from cm2.estimators.baselines import Rival
 from cm2.estimators.heads.base import stratified_folds
 from cm2.estimators.heads.block_gaussian import BlockGaussian
+from cm2.estimators.heads.block_patterns import Law, groups
 from cm2.estimators.tuning import Seen, tune
 from cm2.samples.kinds import TableColumn
 from cm2.samples.tables import as_table, names
 from cm2.samples.targets import checked_groups, checked_weights
-
-CHUNK = 2**24
-"""Numbers in the largest array of a prediction: 128 MiB."""
 
 
 class NormalScores(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -185,12 +183,11 @@ class CopulaImputation(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         validate_data(self, X, reset=False, skip_check_array=True)
         x = _numbers(X)
         z = self.scores_.transform(x)
-        rows = max(1, CHUNK // max(z.shape[1] ** 2, 1))
-        means = []
-        for first in range(0, len(z), rows):
-            part = torch.from_numpy(z[first : first + rows])
-            means.append(self.copula_.mean_normal(part, ~part.isnan()).numpy())
-        filled = self.scores_.inverse_transform(np.concatenate(means) if means else z)
+        law, means = Law(self.copula_.correlation.numpy()), np.zeros_like(z)
+        for observed, rows in groups(~np.isnan(z), (1,) * z.shape[1]):
+            told = z[rows[:, :, None], observed[:, None]]
+            means[rows] = law.of(observed).complete(told)
+        filled = self.scores_.inverse_transform(means)
         return np.where(np.isnan(x), filled, x)
 
 

@@ -16,10 +16,15 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-from cm2.estimators.heads.block_patterns import LOG_2PI, Expected, Law, add, add_square
-
-CHUNK = 2**21
-"""Numbers in the largest array that grows with the number of patterns: 16 MiB."""
+from cm2.estimators.heads.block_patterns import (
+    CHUNK,
+    LOG_2PI,
+    Expected,
+    Law,
+    add,
+    add_square,
+    groups,
+)
 
 
 class Patterns(NamedTuple):
@@ -107,7 +112,7 @@ class BlockGaussian:
         """Reduces rows to sufficient statistics, so that EM does not depend on their number."""
         root = np.sqrt(weight)
         parts: dict[tuple[int, ...], list[Patterns]] = {}
-        for observed, rows in self._groups(present):
+        for observed, rows in groups(present, self.sizes):
             label = np.eye(labels)[y[rows]] * root[rows][..., None]
             value = x[rows[:, :, None], observed[:, None, :]] * root[rows][..., None]
             both = np.concatenate([label, value], axis=2)
@@ -157,7 +162,7 @@ class BlockGaussian:
         """Log density of the blocks that are there, under each class; 0 where nothing is."""
         out = np.zeros((len(x), len(self.mean_)))
         law = Law(self.covariance_)
-        for observed, rows in self._groups(present):
+        for observed, rows in groups(present, self.sizes):
             value = x[rows[:, :, None], observed[:, None, :]]
             part = law.of(observed)
             constant = part.log_det + observed.shape[1] * LOG_2PI
@@ -165,21 +170,6 @@ class BlockGaussian:
                 square = part.squares(value - mean[observed][:, None])
                 out[rows, label] = -0.5 * (square + constant[:, None])
         return out
-
-    def _groups(
-        self, present: Bool[ndarray, "n block"]
-    ) -> Iterator[tuple[Int[ndarray, "pattern seen"], Int[ndarray, "pattern row"]]]:
-        """Coordinates and rows of patterns that have equally many of both, in chunks."""
-        patterns, number = np.unique(present, axis=0, return_inverse=True)
-        rows = np.bincount(number, minlength=len(patterns))
-        seen = patterns @ np.asarray(self.sizes)
-        order, first = np.argsort(number, kind="stable"), np.cumsum(rows) - rows
-        for size, count in np.unique(np.stack([seen, rows], axis=1)[seen > 0], axis=0).tolist():
-            group = np.flatnonzero((seen == size) & (rows == count))
-            step = max(1, CHUNK // (size * max(size, count)))
-            for chunk in (group[i : i + step] for i in range(0, len(group), step)):
-                observed = np.nonzero(patterns[chunk][:, self.block])[1].reshape(-1, size)
-                yield observed, order[first[chunk][:, None] + np.arange(count)]
 
     def _fit_independent(self, data: list[Patterns]) -> None:
         """Closed form for independent blocks; sets what is shrunk to as well."""

@@ -10,14 +10,40 @@ take no more memory than one.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 LOG_2PI = float(np.log(2 * np.pi))
+
+CHUNK = 2**21
+"""Numbers in the largest array that grows with the number of patterns: 16 MiB."""
+
+
+def groups(
+    present: Bool[ndarray, "n block"], sizes: Sequence[int]
+) -> Iterator[tuple[Int[ndarray, "pattern seen"], Int[ndarray, "pattern row"]]]:
+    """Coordinates and rows of patterns that have equally many of both, in chunks.
+
+    Args:
+        present: Which blocks each row has; rows without any are in no group.
+        sizes: Number of coordinates of each block, in order.
+    """
+    block = np.repeat(np.arange(len(sizes)), sizes)
+    patterns, number = np.unique(present, axis=0, return_inverse=True)
+    rows = np.bincount(number, minlength=len(patterns))
+    seen = patterns @ np.asarray(sizes)
+    order, first = np.argsort(number, kind="stable"), np.cumsum(rows) - rows
+    for size, count in np.unique(np.stack([seen, rows], axis=1)[seen > 0], axis=0).tolist():
+        group = np.flatnonzero((seen == size) & (rows == count))
+        step = max(1, CHUNK // (size * max(size, count)))
+        for chunk in (group[i : i + step] for i in range(0, len(group), step)):
+            observed = np.nonzero(patterns[chunk][:, block])[1].reshape(-1, size)
+            yield observed, order[first[chunk][:, None] + np.arange(count)]
 
 
 class Direct(NamedTuple):
@@ -27,17 +53,25 @@ class Direct(NamedTuple):
         observed: Coordinates that each pattern has.
         precision: Inverse covariance of these.
         log_det: Log determinant of their covariance.
+        covariance: Of all coordinates.
     """
 
     observed: Int[ndarray, "pattern seen"]
     precision: Float[ndarray, "pattern seen seen"]
     log_det: Float[ndarray, " pattern"]
+    covariance: Float[ndarray, "dim dim"]
 
     def squares(
         self, deviation: Float[ndarray, "pattern row seen"]
     ) -> Float[ndarray, "pattern row"]:
         """Mahalanobis distances, squared."""
         return np.asarray((deviation @ self.precision * deviation).sum(axis=2))
+
+    def complete(
+        self, deviation: Float[ndarray, "pattern row seen"]
+    ) -> Float[ndarray, "pattern row dim"]:
+        """Expected deviations of all coordinates."""
+        return np.asarray(deviation @ self.precision @ self.covariance[self.observed])
 
 
 class Completed(NamedTuple):
@@ -61,9 +95,15 @@ class Completed(NamedTuple):
         self, deviation: Float[ndarray, "pattern row seen"]
     ) -> Float[ndarray, "pattern row"]:
         """Mahalanobis distances, squared."""
-        return self.complete(deviation)[1]
+        return self.both(deviation)[1]
 
     def complete(
+        self, deviation: Float[ndarray, "pattern row seen"]
+    ) -> Float[ndarray, "pattern row dim"]:
+        """Expected deviations of all coordinates."""
+        return self.both(deviation)[0]
+
+    def both(
         self, deviation: Float[ndarray, "pattern row seen"]
     ) -> tuple[Float[ndarray, "pattern row dim"], Float[ndarray, "pattern row"]]:
         """Expected deviations of all coordinates, and squared distances of the observed."""
@@ -92,7 +132,7 @@ class Law:
         dim = len(self.covariance)
         if 2 * observed.shape[1] <= dim:
             part = self.covariance[observed[:, :, None], observed[:, None]]
-            return Direct(observed, *_invert(part))
+            return Direct(observed, *_invert(part), self.covariance)
         missing = np.ones((len(observed), dim), dtype=bool)
         np.put_along_axis(missing, observed, False, axis=1)
         lacking = np.nonzero(missing)[1].reshape(len(observed), -1)
@@ -142,7 +182,7 @@ class Expected:
             self._weight += float(weight.sum())
             squares = (deviation * solved).sum()
         else:
-            whole, each = part.complete(deviation)
+            whole, each = part.both(deviation)
             flat = whole.reshape(-1, whole.shape[2])
             self._scatter += flat.T @ flat
             add_square(self._scatter, part.lacking, weight[:, None, None] * part.uncertain)
