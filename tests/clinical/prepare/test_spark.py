@@ -38,7 +38,7 @@ def test_spark_makes_the_same_folder_and_names_a_broken_file(
     for path in (tmp_path / "duckdb").iterdir():
         assert path.read_bytes() == (tmp_path / "spark" / path.name).read_bytes(), path.name
 
-    text = "stay,age,,other,OTHER\n12.0,3,,,\n0x1F,4,,,\n"
+    text = "stay,age,,other,OTHER\n12.0,3,,,\n0x1F,4,,,\n2.0000001E7,5,,,\n12.5,6,,,\n"
     odd = tmp_path / "odd[1]" / "visit.csv"
     odd.parent.mkdir()
     odd.write_text(text)
@@ -46,7 +46,7 @@ def test_spark_makes_the_same_folder_and_names_a_broken_file(
     try:
         columns = {"visit": {"stay": "int64", "age": "float64"}}
         with Tables(odd.parent, columns, engine=engine) as found:
-            assert found["visit"].stay.execute().dropna().tolist() == [12]
+            assert found["visit"].stay.execute().dropna().tolist() == [12, 20_000_001]
     finally:
         engine.close()
 

@@ -273,13 +273,18 @@ def _whole(text: ir.Value) -> ir.Value:
     """Reads whole numbers by their digits, which may be followed by a point and zeros.
 
     Engines round fractions, each in its own way, take 0x1F and 1_000 for numbers, and floats do not
-    hold neighbours above 2^53 apart.
+    hold neighbours above 2^53 apart; below that, 2.0E7 is read, as Spark writes floats.
     """
     if not text.type().is_string():
         return text.try_cast("int64")
     nothing, number = ibis.null("int64"), text.try_cast("int64")
     digits = text.re_replace(r"[.]0*$", "").try_cast("int64")
-    other = text.re_search(r"^[+-]?[0-9]+([.]0*)?$").ifelse(digits, nothing)
+    value = text.try_cast("float64")
+    whole = value.try_cast("int64")
+    power = text.re_search(r"^[+-]?[0-9]+([.][0-9]*)?[eE][+]?[0-9]{1,2}$")
+    exact = power & (whole.cast("float64") == value) & (whole < 2**53) & (whole > -(2**53))
+    plain = text.re_search(r"^[+-]?[0-9]+([.]0*)?$")
+    other = plain.ifelse(digits, exact.ifelse(whole, nothing))
     # Patterns are looked for only where digits alone, which nearly all values are, are not found.
     return (number.cast("string") == text).ifelse(number, other)
 
