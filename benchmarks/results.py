@@ -98,6 +98,9 @@ def main() -> None:
     parser.add_argument("--face", action="store_true", help="README's picture and table too")
     given = parser.parse_args()
     table = read(given.run / "summary.csv")
+    for column, values in parts(SUITES[given.name]).items():
+        if unknown := sorted(set(table[column]) - set(values)):
+            parser.error(f"{given.run} has {column} {unknown[0]!r}, which the suite has not")
     kept = table.drop(columns=LEFT_OUT, errors="ignore")
     kept.loc[kept["method"] != POOLED, COMPARISON] = None
     path = DOCS / f"{given.name}.csv"

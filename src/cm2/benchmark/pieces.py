@@ -12,7 +12,7 @@ from cm2.core.errors import InputError
 from cm2.evaluation import summary
 
 SAME = 0.001
-"""By how much a measure may differ between two machines that make the same fits, or which part."""
+"""By how much, and by which part, a measure may differ between machines that make the same fits."""
 
 COUNTS = ["rate", "splits", "rows", "positives", "patients"]
 

@@ -59,11 +59,25 @@ class Fill(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
 
 class Seen(TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Keeps the columns that have values enough in training; boosting cannot bin the others."""
+    """Keeps the columns that have any value in training.
 
-    def fit(self, X: Float[ndarray, "n feature"], y: object = None) -> Self:
+    Args:
+        binned: Whether they have to have so many that boosting can bin them.
+    """
+
+    def __init__(self, *, binned: bool = False) -> None:
+        self.binned = binned
+
+    def fit(
+        self,
+        X: Float[ndarray, "n feature"],
+        y: object = None,
+        sample_weight: Float[ndarray, " n"] | None = None,
+    ) -> Self:
         """Finds the columns."""
-        self.columns_ = np.flatnonzero(binnable(X))
+        weight = np.ones(len(X)) if sample_weight is None else sample_weight
+        kept = binnable(X, weight) if self.binned else ~np.isnan(X).all(axis=0)
+        self.columns_ = np.flatnonzero(kept)
         return self
 
     def transform(self, X: Float[ndarray, "n feature"]) -> Float[ndarray, "n fewer"]:
@@ -154,7 +168,7 @@ def _candidates(kind: Kind, seed: int, strategy: Literal["mean", "median"]) -> l
                 (0.05, 16, 150),
             )
         ]
-        return [Pipeline([("seen", Seen()), ("model", model)]) for model in models]
+        return [Pipeline([("seen", Seen(binned=True)), ("model", model)]) for model in models]
     else:
         raise ValueError(f"model should be 'linear', 'boosting' or 'forest', got {kind!r}")
     return [
@@ -178,5 +192,5 @@ def _fit(
     pipeline = clone(pipeline) if copied else pipeline
     if (weight == 1).all():
         return pipeline.fit(x, y)
-    steps = [step for step in pipeline.named_steps if step != "seen"]
-    return pipeline.fit(x, y, **{f"{step}__sample_weight": weight for step in steps})
+    weights = {f"{step}__sample_weight": weight for step in pipeline.named_steps}
+    return pipeline.fit(x, y, **weights)

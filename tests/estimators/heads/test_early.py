@@ -6,6 +6,7 @@ import pytest
 from cm2.estimators.heads import Boosting, Linear, early
 from cm2.estimators.heads.base import stratified_folds
 from cm2.estimators.heads.early import Early
+from cm2.estimators.tuning import Seen
 from cm2.samples.inputs import Blocks
 
 BOTH = pytest.mark.parametrize("head", [Linear(), Boosting()], ids=["linear", "boosting"])
@@ -155,23 +156,26 @@ def test_rounds_are_fewer_and_steps_larger_where_data_are_large(
     assert len(huge._masks(blocks)) == 5
 
 
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("rows", [400, 400_000])
+@pytest.mark.parametrize("weighing", ["alike", "nothing", "little"])
 def test_columns_that_scikit_learn_cannot_bin_part_no_rows(
-    weighted: bool, monkeypatch: pytest.MonkeyPatch
+    rows: int, weighing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It bins 200,000 rows of more, drawn with replacement, and none that weighs nothing."""
-    rng = np.random.default_rng(0)
+    """It bins 200,000 rows of more, drawn by weight with replacement, and none of no weight."""
     monkeypatch.setattr(early, "ROUNDS", (1, 1))
-    n = 400 if weighted else 800_000
-    y = rng.integers(0, 2, n)
-    x = (rng.standard_normal((n, 2)) + y[:, None]).astype(np.float32)
-    present = np.ones((n, 2), dtype=bool)
-    present[np.arange(n) != 1, 1] = False  # one value, which three draws in four miss
-    weight = np.where(np.arange(n) != 1, 1.0, 0.0) if weighted else None
-    head = Boosting(folds=2)
-    for head.random_state in range(3):
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, rows)
+    x = (rng.standard_normal((rows, 2)) + y[:, None]).astype(np.float32)
+    here = np.arange(rows) % (rows // 40) == 1
+    if weighing == "alike":
+        here = np.arange(rows) == 1
+    x[~here, 1] = np.nan
+    light = {"alike": 1.0, "nothing": 0.0, "little": 0.01}[weighing]
+    weight = np.where(here, light, 1.0)
+    for seed in range(3):
+        head = Boosting(random_state=seed)
         head.prior_, head.rounds_, head.bins_ = np.array([0.5, 0.5]), 1, 63
-        values = np.where(present, x, np.nan)
-        part = early.Part(values, y, np.ones(n) if weight is None else weight)
-        proba = head._fitted(1.0, part).predict_proba(values[:9])
-        assert np.isfinite(proba).all()
+        fitted = head._fitted(1.0, early.Part(x, y, weight))
+        assert np.isfinite(fitted.predict_proba(x[:9])).all()
+        keeps = Seen(binned=True).fit(x, y, weight).transform(x).shape[1]
+        assert keeps == 1 + (rows == 400 and weighing != "nothing")

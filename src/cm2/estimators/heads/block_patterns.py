@@ -47,7 +47,7 @@ def groups(
 
 
 class Direct(NamedTuple):
-    """Patterns that observe less than they lack.
+    """Patterns that observe no more than they lack.
 
     Attributes:
         observed: Coordinates that each pattern has.
@@ -71,7 +71,10 @@ class Direct(NamedTuple):
         self, deviation: Float[ndarray, "pattern row seen"]
     ) -> Float[ndarray, "pattern row dim"]:
         """Expected deviations of all coordinates."""
-        return np.asarray(deviation @ self.precision @ self.covariance[self.observed])
+        patterns, rows, _ = deviation.shape
+        whole = np.zeros((patterns, rows, len(self.covariance)))
+        np.put_along_axis(whole, self.observed[:, None], deviation @ self.precision, axis=2)
+        return (whole.reshape(-1, len(self.covariance)) @ self.covariance).reshape(whole.shape)
 
 
 class Completed(NamedTuple):
