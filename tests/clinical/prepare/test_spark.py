@@ -39,6 +39,7 @@ def test_spark_makes_the_same_folder_and_names_a_broken_file(
         assert path.read_bytes() == (tmp_path / "spark" / path.name).read_bytes(), path.name
 
     text = "stay,age,,other,OTHER\n12.0,3,,,\n0x1F,4,,,\n2.0000001E7,5,,,\n12.5,6,,,\n"
+    text += "".join(f"{k},7,,,\n" for k in range(100, 400))
     odd = tmp_path / "odd[1]" / "visit.csv"
     odd.parent.mkdir()
     odd.write_text(text)
@@ -46,7 +47,7 @@ def test_spark_makes_the_same_folder_and_names_a_broken_file(
     try:
         columns = {"visit": {"stay": "int64", "age": "float64"}}
         with Tables(odd.parent, columns, engine=engine) as found:
-            assert found["visit"].stay.execute().dropna().tolist() == [12, 20_000_001]
+            assert found["visit"].stay.execute().dropna().tolist()[:2] == [12, 20_000_001]
     finally:
         engine.close()
 
