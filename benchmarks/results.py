@@ -76,9 +76,8 @@ def parts(suite: Suite) -> dict[str, list[str]]:
     return {"data": list(suite.studies), "pattern": patterns, "method": list(suite.methods)}
 
 
-def ordered(table: pd.DataFrame, suite: Suite) -> pd.DataFrame:
-    """Sorts by data set, pattern and method as the suite has them."""
-    order = parts(suite)
+def ordered(table: pd.DataFrame, order: dict[str, list[str]]) -> pd.DataFrame:
+    """Sorts by columns, whose values come in an order."""
     places = {name: table[name].map(values.index) for name, values in order.items()}
     return table.loc[pd.DataFrame(places).sort_values(list(order), kind="stable").index]
 
@@ -98,7 +97,8 @@ def main() -> None:
     parser.add_argument("--face", action="store_true", help="README's picture and table too")
     given = parser.parse_args()
     table = read(given.run / "summary.csv")
-    for column, values in parts(SUITES[given.name]).items():
+    order = parts(SUITES[given.name])
+    for column, values in order.items():
         if unknown := sorted(set(table[column]) - set(values)):
             parser.error(f"{given.run} has {column} {unknown[0]!r}, which the suite has not")
     kept = table.drop(columns=LEFT_OUT, errors="ignore")
@@ -106,10 +106,10 @@ def main() -> None:
     path = DOCS / f"{given.name}.csv"
     if path.exists():
         earlier = read(path)
-        for column, values in parts(SUITES[given.name]).items():  # what the suite has no more goes
+        for column, values in order.items():  # what the suite has no more goes
             earlier = earlier[earlier[column].isin(values)]
         kept = pieces.merged(kept, earlier)
-    ordered(kept, SUITES[given.name]).to_csv(path, index=False, float_format="%.4g")
+    ordered(kept, order).to_csv(path, index=False, float_format="%.4g")
     if given.face:
         own = table[table["data"] == FACE]
         slopes = reliability(given.run, list(dict.fromkeys(own["pattern"])))

@@ -15,6 +15,7 @@ SAME = 0.001
 """By how much, and by which part, a measure may differ between machines that make the same fits."""
 
 COUNTS = ["rate", "splits", "rows", "positives", "patients"]
+"""What has to be the same."""
 
 
 def merged(table: pd.DataFrame, earlier: pd.DataFrame, method: str = POOLED) -> pd.DataFrame:
@@ -39,9 +40,11 @@ def merged(table: pd.DataFrame, earlier: pd.DataFrame, method: str = POOLED) -> 
         if patterns[0] != patterns[1]:
             raise InputError(f"{name}: the pieces need the same patterns")
     was = dict(iter(earlier.groupby(cell, sort=False)))
-    now = {place: _joined(rows, was.pop(place, None), method)
-           for place, rows in table.groupby(cell, sort=False)}  # fmt: skip
-    return pd.concat([*now.values(), *was.values()], ignore_index=True)
+    now = [
+        _joined(rows, was.pop(place, None), method)
+        for place, rows in table.groupby(cell, sort=False)
+    ]
+    return pd.concat([*now, *was.values()], ignore_index=True)
 
 
 def _joined(later: pd.DataFrame, earlier: pd.DataFrame | None, method: str) -> pd.DataFrame:

@@ -27,7 +27,11 @@ def read(text: str) -> Any:
 
 
 def check(text: str) -> None:
-    """Refuses what :func:`read` does; for those who read YAML in a way of their own."""
+    """Refuses a text with a key given twice; for those who read YAML in a way of their own.
+
+    Raises:
+        yaml.YAMLError: It has one, or is no YAML.
+    """
     # Before merges (<<) put the keys of one mapping into another, where they may stand again.
     _check(yaml.compose(text, yaml.SafeLoader), set())
 

@@ -22,11 +22,11 @@ from cm2.core.fitting import whole
 from cm2.estimators.baselines import Rival
 from cm2.estimators.heads.base import stratified_folds
 from cm2.estimators.heads.block_gaussian import BlockGaussian
-from cm2.estimators.heads.block_patterns import Law, groups
+from cm2.estimators.heads.block_patterns import Law, by_pattern
 from cm2.estimators.tuning import Seen, tune
 from cm2.samples.kinds import TableColumn
 from cm2.samples.tables import as_table, names
-from cm2.samples.targets import checked_groups, checked_weights
+from cm2.samples.targets import checked_groups, checked_weights, row_weights
 
 
 class NormalScores(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -48,7 +48,7 @@ class NormalScores(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         sample_weight: Float[ndarray, " n"] | None = None,
     ) -> Self:
         """Learns from columns that each have a value; a row of weight two counts as two."""
-        weight = np.ones(len(X)) if sample_weight is None else sample_weight
+        weight = row_weights(sample_weight, len(X))
         self.knots_ = []
         for column in X.T:
             seen = ~np.isnan(column)
@@ -184,7 +184,7 @@ class CopulaImputation(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         x = _numbers(X)
         z = self.scores_.transform(x)
         law, means = Law(self.copula_.correlation.numpy()), np.zeros_like(z)
-        for observed, rows in groups(~np.isnan(z), (1,) * z.shape[1]):
+        for observed, rows in by_pattern(~np.isnan(z), (1,) * z.shape[1]):
             told = z[rows[:, :, None], observed[:, None]]
             means[rows] = law.of(observed).complete(told)
         filled = self.scores_.inverse_transform(means)

@@ -21,6 +21,7 @@ from cm2.estimators.heads import held_out
 from cm2.estimators.heads.base import class_prior, repeats, stratified_folds
 from cm2.estimators.heads.early import binnable
 from cm2.samples.scaling import GapFlags, medians
+from cm2.samples.targets import row_weights
 
 Kind = Literal["linear", "boosting", "forest"]
 LOWEST = 1e-6
@@ -43,7 +44,7 @@ class Fill(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         sample_weight: Float[ndarray, " n"] | None = None,
     ) -> Self:
         """Learns the fills, zero for a column without values, and which rows indicators part."""
-        rows = np.ones(len(X)) if sample_weight is None else sample_weight
+        rows = row_weights(sample_weight, len(X))
         weight = np.where(np.isnan(X), 0.0, rows[:, None])
         if self.strategy == "median":
             self.fills_ = medians(X, weight, otherwise=0.0)
@@ -75,7 +76,7 @@ class Seen(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         sample_weight: Float[ndarray, " n"] | None = None,
     ) -> Self:
         """Finds the columns."""
-        weight = np.ones(len(X)) if sample_weight is None else sample_weight
+        weight = row_weights(sample_weight, len(X))
         kept = binnable(X, weight) if self.binned else ~np.isnan(X).all(axis=0)
         self.columns_ = np.flatnonzero(kept)
         return self

@@ -17,13 +17,13 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from cm2.estimators.heads.block_patterns import (
-    CHUNK,
     LOG_2PI,
     Expected,
     Law,
     add,
     add_square,
-    groups,
+    by_pattern,
+    chunks,
 )
 
 
@@ -112,7 +112,7 @@ class BlockGaussian:
         """Reduces rows to sufficient statistics, so that EM does not depend on their number."""
         root = np.sqrt(weight)
         parts: dict[tuple[int, ...], list[Patterns]] = {}
-        for observed, rows in groups(present, self.sizes):
+        for observed, rows in by_pattern(present, self.sizes):
             label = np.eye(labels)[y[rows]] * root[rows][..., None]
             value = x[rows[:, :, None], observed[:, None, :]] * root[rows][..., None]
             both = np.concatenate([label, value], axis=2)
@@ -148,8 +148,9 @@ class BlockGaussian:
             self.mean_, self.covariance_ = start.mean_, start.covariance_
         count = np.sum([np.square(group.label).sum(axis=(0, 1)) for group in data], axis=0)
         for _ in range(self.max_iter):
-            sums = self._expect(data)
-            self.objective_.append(sums.log_likelihood - self._penalty())
+            law = Law(self.covariance_)
+            sums = self._expect(data, law)
+            self.objective_.append(sums.log_likelihood - self._penalty(law))
             gain = np.diff(self.objective_[-2:])
             if len(gain) and gain[0] < self.tolerance * max(count.sum(), 1.0):
                 break
@@ -162,7 +163,7 @@ class BlockGaussian:
         """Log density of the blocks that are there, under each class; 0 where nothing is."""
         out = np.zeros((len(x), len(self.mean_)))
         law = Law(self.covariance_)
-        for observed, rows in groups(present, self.sizes):
+        for observed, rows in by_pattern(present, self.sizes):
             value = x[rows[:, :, None], observed[:, None, :]]
             part = law.of(observed)
             constant = part.log_det + observed.shape[1] * LOG_2PI
@@ -195,9 +196,9 @@ class BlockGaussian:
         center[np.diag_indices_from(center)] += np.where(seen > 0, self.ridge, 1.0)
         self.common_, self.center_, self.covariance_ = common, center, center
 
-    def _expect(self, data: list[Patterns]) -> Expected:
+    def _expect(self, data: list[Patterns], law: Law) -> Expected:
         """The E-step, and the log likelihood at the present parameters."""
-        law, found = Law(self.covariance_), Expected(self.covariance_, len(self.mean_))
+        found = Expected(self.covariance_, len(self.mean_))
         for observed, label, value in data:
             deviation = value - label @ self.mean_.T[observed].swapaxes(1, 2)
             found.add(law.of(observed), deviation, label)
@@ -222,20 +223,16 @@ class BlockGaussian:
         scatter /= count.sum() + self.strength
         self.mean_, self.covariance_ = mean, (scatter + scatter.T) / 2
 
-    def _penalty(self) -> float:
+    def _penalty(self, law: Law) -> float:
         """Minus the log prior at the present parameters, up to a constant."""
         shift = self.mean_ - self.common_
         inner = self.strength * self.center_ + self.pull * shift.T @ shift
-        log_det = np.linalg.slogdet(self.covariance_)[1]
-        return 0.5 * float(
-            self.strength * log_det + np.trace(np.linalg.solve(self.covariance_, inner))
-        )
+        return 0.5 * float(self.strength * law.log_det + (law.precision * inner).sum())
 
 
 def _merge(parts: list[Patterns]) -> Iterator[Patterns]:
     """Patterns of the same sizes together, in chunks: a few large steps, not many small."""
     _, rows, columns = parts[0].value.shape
-    step = max(1, CHUNK // (columns * max(columns, rows)))
     whole = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
-    for first in range(0, len(whole[0]), step):
-        yield Patterns(*(array[first : first + step] for array in whole))
+    for part in chunks(len(whole[0]), columns, rows):
+        yield Patterns(*(array[part] for array in whole))

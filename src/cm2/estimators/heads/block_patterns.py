@@ -24,7 +24,7 @@ CHUNK = 2**21
 """Numbers in the largest array that grows with the number of patterns: 16 MiB."""
 
 
-def groups(
+def by_pattern(
     present: Bool[ndarray, "n block"], sizes: Sequence[int]
 ) -> Iterator[tuple[Int[ndarray, "pattern seen"], Int[ndarray, "pattern row"]]]:
     """Coordinates and rows of patterns that have equally many of both, in chunks.
@@ -40,10 +40,16 @@ def groups(
     order, first = np.argsort(number, kind="stable"), np.cumsum(rows) - rows
     for size, count in np.unique(np.stack([seen, rows], axis=1)[seen > 0], axis=0).tolist():
         group = np.flatnonzero((seen == size) & (rows == count))
-        step = max(1, CHUNK // (size * max(size, count)))
-        for chunk in (group[i : i + step] for i in range(0, len(group), step)):
+        for part in chunks(len(group), size, count):
+            chunk = group[part]
             observed = np.nonzero(patterns[chunk][:, block])[1].reshape(-1, size)
             yield observed, order[first[chunk][:, None] + np.arange(count)]
+
+
+def chunks(patterns: int, seen: int, rows: int) -> Iterator[slice]:
+    """Places of so many patterns, of so many coordinates and rows each, that bound memory."""
+    step = max(1, CHUNK // (seen * max(seen, rows)))
+    return (slice(first, first + step) for first in range(0, patterns, step))
 
 
 class Direct(NamedTuple):
@@ -71,10 +77,8 @@ class Direct(NamedTuple):
         self, deviation: Float[ndarray, "pattern row seen"]
     ) -> Float[ndarray, "pattern row dim"]:
         """Expected deviations of all coordinates."""
-        patterns, rows, _ = deviation.shape
-        whole = np.zeros((patterns, rows, len(self.covariance)))
-        np.put_along_axis(whole, self.observed[:, None], deviation @ self.precision, axis=2)
-        return (whole.reshape(-1, len(self.covariance)) @ self.covariance).reshape(whole.shape)
+        solved = _whole(deviation @ self.precision, self.observed, len(self.covariance))
+        return _times(solved, self.covariance)
 
 
 class Completed(NamedTuple):
@@ -110,10 +114,8 @@ class Completed(NamedTuple):
         self, deviation: Float[ndarray, "pattern row seen"]
     ) -> tuple[Float[ndarray, "pattern row dim"], Float[ndarray, "pattern row"]]:
         """Expected deviations of all coordinates, and squared distances of the observed."""
-        patterns, rows, _ = deviation.shape
-        whole = np.zeros((patterns, rows, len(self.precision)))
-        np.put_along_axis(whole, self.observed[:, None], deviation, axis=2)
-        told = (whole.reshape(-1, len(self.precision)) @ self.precision).reshape(whole.shape)
+        whole = _whole(deviation, self.observed, len(self.precision))
+        told = _times(whole, self.precision)
         asked = np.take_along_axis(told, self.lacking[:, None], axis=2)
         np.put_along_axis(whole, self.lacking[:, None], -asked @ self.uncertain, axis=2)
         return whole, (whole * told).sum(axis=2)
@@ -223,6 +225,22 @@ def add_square(
     """Adds the matrix of each pattern to the rows and columns that it observes, in place."""
     index = observed[:, :, None] * len(total) + observed[:, None, :]
     total += np.bincount(index.ravel(), part.ravel(), minlength=total.size).reshape(total.shape)
+
+
+def _whole(
+    part: Float[ndarray, "pattern row seen"], observed: Int[ndarray, "pattern seen"], dim: int
+) -> Float[ndarray, "pattern row dim"]:
+    """Rows with zeros where each pattern observes nothing."""
+    whole = np.zeros((*part.shape[:2], dim))
+    np.put_along_axis(whole, observed[:, None], part, axis=2)
+    return whole
+
+
+def _times(
+    rows: Float[ndarray, "pattern row dim"], matrix: Float[ndarray, "dim dim"]
+) -> Float[ndarray, "pattern row dim"]:
+    """All rows times a matrix, in one product."""
+    return (rows.reshape(-1, rows.shape[2]) @ matrix).reshape(rows.shape)
 
 
 def _invert(
