@@ -32,7 +32,7 @@ class Predictions(NamedTuple):
         spread: Standard deviation of the probability over imputations.
         present: Which modalities each row has.
         patient: An anonymous number of each row's patient, from 0; see :func:`anonymous`. None in
-            files of version 0.1, and then each row counts as a patient.
+            files from before there was one, and then each row counts as a patient.
     """
 
     target: Int[ndarray, n * label]

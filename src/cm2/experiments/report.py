@@ -83,8 +83,8 @@ def notes(cells: Sequence[Cell], table: pd.DataFrame) -> list[str]:
         table: What :func:`~cm2.experiments.results.tables` returned.
     """
     made = [
-        f"{cell.title}: the runs are of version 0.1, which kept no number of the patient, so that "
-        "rows are drawn; where a patient has several, intervals are too narrow."
+        f"{cell.title}: the runs are from before patients were numbered, so that rows are drawn; "
+        "where a patient has several, intervals are too narrow."
         for cell in cells
         if cell.patient is None
     ]

@@ -2,7 +2,7 @@
 
 Runs of one experiment on the same test rows, with the same share of modalities removed, stand in
 one table: one row a method, over its seeds. Patients are drawn alike for all of them in the
-bootstrap, or rows where ``test.npz`` is of version 0.1, which kept no number of the patient.
+bootstrap, or rows where ``test.npz`` is from before patients were numbered.
 """
 
 from __future__ import annotations
