@@ -108,9 +108,11 @@ def test_a_second_call_makes_what_is_lacking_alone(settings, tmp_path):
             np.testing.assert_array_equal(values, probability[pattern])
     with pytest.raises(InputError, match="holds a benchmark of another epochs"):
         run(Settings(settings.studies, settings.patterns, methods(), epochs=3), out)
-    place(out, every[0]).write_bytes(b"half a file")
-    with pytest.raises(InputError, match="is damaged; delete it"):
-        run(settings, out)
+    whole = place(out, every[0]).read_bytes()
+    for damaged in (b"half a file", b"", whole[:-100], whole[:60]):
+        place(out, every[0]).write_bytes(damaged)
+        with pytest.raises(InputError, match="is damaged; delete it"):
+            run(settings, out)
 
 
 def test_other_folders_are_left_alone(settings, tmp_path):
@@ -131,6 +133,22 @@ def test_a_limit_ends_a_fit_and_is_named(tmp_path):
     assert "more than 0.5 s" in page.write(tmp_path / "out", settings, every, 20).read_text()
     with limited(5.0):
         pass
+
+
+def test_a_data_set_without_any_prediction_leaves_the_page_of_the_others(tmp_path):
+    slow = {"slow": Method(lambda budget: Asleep(), "sleeps")}
+    quick = Settings({"one": study()}, (OBSERVED,), methods(), seeds=1)
+    every = run(quick, tmp_path / "out")
+    none = Settings({"other": study()}, (OBSERVED,), slow, seeds=1, limit=0.1)
+    both = Settings(quick.studies | none.studies, (OBSERVED,), methods(**slow), seeds=1)
+    source = page.write(tmp_path / "out", both, every + run(none, tmp_path / "out"), 20).read_text()
+    assert "one: AUROC" in source
+    assert "none of the fits has predictions" in source
+    with pytest.raises(InputError, match=r"none of the fits has predictions: more than 0\.1 s"):
+        page.write(tmp_path / "out", none, none.jobs(), 20)
+
+
+def test_a_limit_stops_what_runs():
     with pytest.raises(TimeUpError), limited(0.05):
         time.sleep(5)
 
@@ -238,6 +256,7 @@ def test_bad_options_are_refused_before_any_work(tmp_path, monkeypatch):
         ({"data": ["rosmap"]}, "--data takes NAME=DIR with a name of digits, .*, not 'rosmap'"),
         ({"data": ["rosmop=."]}, "--data takes NAME=DIR with a name of digits, .*, not 'rosmop=.'"),
         ({"data": ["rosmap=nowhere"]}, "--data rosmap: there is no nowhere"),
+        ({"data": ["rosmap="]}, "--data rosmap: there is no name of a folder"),
         ({"only": ["rosmap"]}, r"no data for rosmap \(folder rosmap\)"),
     ):
         with pytest.raises(InputError, match=message):

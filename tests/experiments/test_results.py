@@ -137,7 +137,7 @@ def test_runs_of_an_older_version_are_drawn_by_row_and_that_is_said(tmp_path: Pa
     drawn = [roc_auc_score(TARGET, found.probability[:, 1], sample_weight=w) for w in weight]
     row = table.set_index("metric").loc["AUROC"]
     assert row["low"] == pytest.approx(np.quantile(drawn, 0.025), rel=1e-9)
-    assert "kept no number of the patient" in page.notes(cells, table)[0]
+    assert "before patients were numbered" in page.notes(cells, table)[0]
     assert "of 90 patients" not in page.measures(table, cells[0]).caption
 
 

@@ -251,6 +251,13 @@ def test_embeddings_stand_in_for_their_modality(root: Path) -> None:
     assert not found[~has].any()
     with pytest.raises(InputError, match="no embeddings of 'report'"):
         Prepared(root, embedded=["report"])
+    for path in (root / "embeddings" / "cxr.json", root / "embeddings" / "cxr.npy"):
+        whole = path.read_bytes()
+        for damaged in (b"", b"[]", whole[:20]):
+            path.write_bytes(damaged)
+            with pytest.raises(InputError, match="not readable; run cm2 embed again"):
+                Prepared(root, embedded=["cxr"])
+        path.write_bytes(whole)
     rewrite_manifest(root, task="another")
     with pytest.raises(InputError, match="made of other data"):
         Prepared(root, embedded=["cxr"])

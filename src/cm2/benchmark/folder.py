@@ -9,7 +9,6 @@ and an anonymous number for each patient), and what is made of them: ``table.csv
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +21,15 @@ from cm2.benchmark.jobs import Done
 from cm2.benchmark.patterns import Pattern
 from cm2.benchmark.studies import Study
 from cm2.core.errors import InputError
-from cm2.core.files import open_folder, replacing, to_json, write_text
+from cm2.core.files import (
+    DAMAGED,
+    open_arrays,
+    open_folder,
+    slug,
+    to_json,
+    write_arrays,
+    write_text,
+)
 from cm2.experiments.predictions import anonymous
 
 CONFIG = "config.json"
@@ -68,7 +75,7 @@ def place(out: Path, job: Job) -> Path:
     """The file of a fit."""
     trained = job.patterns[0].at("train")
     learned = "observed" if trained.rate == 0 else f"{trained.rule}-{trained.rate:g}"
-    method = re.sub(r"[^a-z0-9]+", "-", job.method.lower().replace("²", "2")).strip("-")
+    method = slug(job.method.replace("²", "2"))
     return out / "predictions" / job.study / method / f"{job.seed}.{learned}.npz"
 
 
@@ -83,8 +90,7 @@ def save(out: Path, job: Job, done: Done | None, fault: str = "") -> None:
         for k, one in enumerate(job.patterns):
             arrays |= {f"p{k}": done.probability[one], f"m{k}": done.missing[one]}
         arrays["rows"] = done.rows
-    with replacing(path) as part, part.open("wb") as file:
-        np.savez_compressed(file, about=json.dumps(about), **arrays)
+    write_arrays(path, about=json.dumps(about), **arrays)
 
 
 def load(out: Path, job: Job) -> Kept | None:
@@ -97,7 +103,7 @@ def load(out: Path, job: Job) -> Kept | None:
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open_arrays(path) as file:
             about = json.loads(str(file["about"]))
             known = [Pattern(*one) for one in about["patterns"]]
             if not set(job.patterns) <= set(known):
@@ -109,7 +115,7 @@ def load(out: Path, job: Job) -> Kept | None:
                 for letter in ("p", "m")
             )
             return Kept(file["rows"], probability, missing, about["fit"], about["predict"], "")
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, *DAMAGED) as error:
         raise InputError(f"{path} is damaged; delete it, and it is made again") from error
 
 
@@ -117,8 +123,7 @@ def write_outcome(out: Path, name: str, study: Study) -> None:
     """Keeps the target and who each row is of, by lot."""
     path = out / "outcomes" / f"{name}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part, part.open("wb") as file:
-        np.savez_compressed(file, y=study.y, groups=anonymous(study.groups))
+    write_arrays(path, y=study.y, groups=anonymous(study.groups))
 
 
 def begin(out: Path, asked: dict[str, Any], names: Sequence[str]) -> None:

@@ -83,6 +83,8 @@ def _ranked(out: Path, table: pd.DataFrame) -> list[report.Section]:
 def _study(out: Path, table: pd.DataFrame, name: str, settings: Settings) -> report.Section:
     study = settings.studies[name]
     rows = table[table["data"] == name]
+    if rows.empty:
+        return report.Section(name, [f"{study.title}: none of the fits has predictions."])
     size = rows.iloc[0]
     prevalence = np.bincount(study.y).max() / len(study.y)
     text = [

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import joblib
 import numpy as np
@@ -25,6 +25,7 @@ from cm2.benchmark.methods import POOLED
 from cm2.benchmark.patterns import Pattern
 from cm2.benchmark.run import Settings
 from cm2.benchmark.studies import Study
+from cm2.core.errors import InputError
 from cm2.evaluation import bootstrap, calibrated, summary
 
 COMPARED = ("AUROC", "log loss")
@@ -74,46 +75,64 @@ def measured(found: Sequence[Cell], settings: Settings, replicates: int = 4000) 
         found: What :func:`cells` returned.
         settings: Of the benchmark.
         replicates: Bootstrap draws of patients.
+
+    Raises:
+        InputError: If no fit has predictions. A cell without any has no row in the table.
     """
     rivals = [name for name, method in settings.methods.items() if not method.ours]
     parts = joblib.Parallel(n_jobs=settings.processes)(
         joblib.delayed(_measured)(cell, rivals, settings.studies[cell.study], replicates)
         for cell in found
     )
-    return Measured(*(pd.concat(frames, ignore_index=True) for frames in zip(*parts, strict=True)))
+    tables = [table for table, _ in parts if len(table)]
+    if not tables:
+        why = "; ".join(sorted(set(faults(found).values())))
+        raise InputError(f"none of the fits has predictions: {why}")
+    singles = [single for _, single in parts]
+    return Measured(pd.concat(tables, ignore_index=True), pd.concat(singles, ignore_index=True))
 
 
 def _measured(cell: Cell, rivals: Sequence[str], study: Study, replicates: int) -> Measured:
-    fits = [kept for seeds in cell.fits.values() for kept in seeds.values() if not kept.fault]
-    rows = np.unique(np.concatenate([kept.rows for kept in fits]))
+    single, ended = [], []
+    for method, seeds in cell.fits.items():
+        for seed, kept in seeds.items():
+            if kept.fault:
+                fault = {"metric": "", "value": np.nan, "fault": kept.fault}
+                single.append(_about(cell, method, seed) | fault)
+            else:
+                ended.append((method, seed, kept))
+    if not ended:
+        return Measured(pd.DataFrame(), pd.DataFrame(single))
+    rows = np.unique(np.concatenate([kept.rows for _, _, kept in ended]))
     # Patients are numbered among those who are tested in this cell.
     number = np.full(int(study.groups.max()) + 1, -1)
     number[study.groups[rows]] = bootstrap.numbered(study.groups[rows], len(rows))
     counts = bootstrap.draws(int(number.max()) + 1, replicates)
     patients = number[study.groups]
-    scored, single = [], []
-    for method, seeds in cell.fits.items():
-        for seed, kept in seeds.items():
-            about = {
-                "data": cell.study,
-                "method": method,
-                "pattern": cell.pattern.name,
-                "rate": cell.pattern.rate,
-                "seed": seed,
-            }
-            if kept.fault:
-                single.append({**about, "metric": "", "value": np.nan, "fault": kept.fault})
-                continue
-            one = _scored(method, seed, kept, cell.pattern, study.y, counts, patients)
-            scored.append(one)
-            single += [
-                {**about, "metric": metric, "value": float(value[0]), "seconds": kept.fit}
-                for metric, value in one.scores.items()
-            ]
+    scored = []
+    for method, seed, kept in ended:
+        one = _scored(method, seed, kept, cell.pattern, study.y, counts, patients)
+        scored.append(one)
+        single += [
+            _about(cell, method, seed)
+            | {"metric": metric, "value": float(value[0]), "seconds": kept.fit}
+            for metric, value in one.scores.items()
+        ]
     table = summary.summarise(scored, rivals, test_to_train=study.test_to_train)
     table.insert(0, "pattern", cell.pattern.name)
     table.insert(0, "data", cell.study)
     return Measured(table, pd.DataFrame(single))
+
+
+def _about(cell: Cell, method: str, seed: int) -> dict[str, Any]:
+    """Whose a row of the long table is."""
+    return {
+        "data": cell.study,
+        "method": method,
+        "pattern": cell.pattern.name,
+        "rate": cell.pattern.rate,
+        "seed": seed,
+    }
 
 
 def _scored(

@@ -5,16 +5,25 @@ In one step means that another process finds what was there before, or all of th
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import re
 import secrets
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cm2.core.errors import InputError
+
+DAMAGED = (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+"""What reading arrays, or JSON, raises where the file is cut short or another one."""
 
 
 @contextmanager
@@ -102,8 +111,8 @@ def named_folders(words: Sequence[str], names: Sequence[str]) -> dict[str, Path]
             raise InputError(
                 f"--data takes NAME=DIR with a name of {', '.join(names)}, not {word!r}"
             )
-        if not Path(folder).exists():
-            raise InputError(f"--data {name}: there is no {folder}")
+        if not folder or not Path(folder).exists():
+            raise InputError(f"--data {name}: there is no {folder or 'name of a folder'}")
         found[name] = Path(folder)
     return found
 
@@ -111,7 +120,36 @@ def named_folders(words: Sequence[str], names: Sequence[str]) -> dict[str, Path]
 def write_text(path: str | Path, text: str) -> None:
     """Writes a text in one step."""
     with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", newline="")
+
+
+def write_arrays(path: str | Path, **arrays: Any) -> None:
+    """Writes arrays by name, compressed, in one step."""
+    with replacing(path) as part, part.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+@contextmanager
+def open_arrays(path: str | Path) -> Iterator[Any]:
+    """Opens what :func:`write_arrays` wrote, as a mapping; ``DAMAGED`` are the faults of it."""
+    with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+        yield file
+
+
+def checksum(path: str | Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def slug(text: str) -> str:
+    """A text as part of a file's name.
+
+    Example:
+        >>> slug("AUROC, by patient")
+        'auroc-by-patient'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 def to_json(content: Any, **options: Any) -> str:

@@ -10,7 +10,6 @@ import copy
 import json
 import os
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +21,7 @@ import torch
 from numpy import ndarray
 from torch import nn
 
-from cm2.core.files import replacing
+from cm2.core.files import DAMAGED, replacing
 from cm2.core.versions import different, versions
 
 M = TypeVar("M", bound=nn.Module)
@@ -144,7 +143,7 @@ def facts(path: str | Path) -> dict[str, Any]:
                 raise zipfile.BadZipFile("a checksum does not match")
             header: dict[str, Any] = json.loads(archive.read(_HEADER))
             return {"format": header["format"], "cm2": header["cm2"], **header}
-    except (zipfile.BadZipFile, zlib.error, KeyError, TypeError, ValueError) as error:
+    except DAMAGED as error:
         raise ValueError(f"{path} is not a saved cm2 estimator, or it is damaged") from error
 
 

@@ -6,7 +6,6 @@ rows with the same modalities removed.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from cm2.benchmark.methods import LATE_FUSION, METHODS, POOLED, Budget
 from cm2.benchmark.patterns import Pattern
 from cm2.benchmark.studies import Study
 from cm2.core.errors import InputError
+from cm2.core.files import to_json, write_text
 from cm2.demo import page, studies
 from cm2.demo.folder import open_folder, write_config
 from cm2.evaluation import bootstrap, report, summary
@@ -227,11 +227,10 @@ def _score(
 
 def _write_results(folder: Path, table: pd.DataFrame, score: pd.DataFrame | None) -> None:
     """Writes versions and all numbers."""
-    versions = json.dumps(report.versions(), indent=2)
-    (folder / "versions.json").write_text(versions + "\n", encoding="utf-8")
+    write_text(folder / "versions.json", to_json(report.versions()))
     parts = [table.assign(rows_with="any modality")]
     if score is not None:
         parts.append(score.assign(rows_with="a clinical score"))
     results = pd.concat(parts, ignore_index=True)
-    results.to_csv(folder / "metrics.csv", index=False, float_format="%.6g")
-    results.to_json(folder / "metrics.json", orient="records", indent=1)
+    write_text(folder / "metrics.csv", results.to_csv(index=False, float_format="%.6g"))
+    write_text(folder / "metrics.json", results.to_json(orient="records", indent=1))

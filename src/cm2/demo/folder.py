@@ -35,5 +35,5 @@ def write_config(folder: Path, settings: Mapping[str, Any]) -> Path:
     """Writes the settings such that `cm2 demo --config` takes them; marks the folder as a run."""
     path = folder / "config.yaml"
     text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
-    path.write_text(f"{MARK}{path.name}\n{text}", encoding="utf-8")
+    files.write_text(path, f"{MARK}{path.name}\n{text}")
     return path

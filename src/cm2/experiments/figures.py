@@ -22,6 +22,7 @@ from numpy import ndarray
 from cm2 import copulas
 from cm2.copulas import Gumbel
 from cm2.core.errors import InputError
+from cm2.core.files import slug
 from cm2.estimators.heads.encoding import batches
 from cm2.evaluation.figures import (
     availability,
@@ -84,7 +85,7 @@ def draw(cells: Sequence[Cell], table: pd.DataFrame) -> tuple[list[Drawing], dic
             continue
         several = len(found) > 1
         made += [
-            Drawing(f"{name}-{_slug(title)}" if several else name, caption, figure)
+            Drawing(f"{name}-{slug(title)}" if several else name, caption, figure)
             for title, caption, figure in found
         ]
     return made, left_out
@@ -345,10 +346,6 @@ def _embedded(model: Model, blocks: Blocks) -> dict[str, Float[ndarray, "sample 
     return {
         name: z[present[:, column], column].numpy() for column, name in enumerate(model.modalities)
     }
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 def save(drawings: Sequence[Drawing], folder: Path) -> list[Path]:

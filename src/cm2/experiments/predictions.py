@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from cm2.core.errors import InputError
-from cm2.core.files import replacing
+from cm2.core.files import DAMAGED, open_arrays, write_arrays
 from cm2.evaluation import bootstrap, metrics
 
 if TYPE_CHECKING:
@@ -43,17 +41,16 @@ class Predictions(NamedTuple):
 
     def save(self, path: Path) -> None:
         """Writes the arrays, and nothing that names a patient."""
-        with replacing(path) as part, part.open("wb") as file:
-            known = {name: one for name, one in self._asdict().items() if one is not None}
-            np.savez_compressed(file, **known)
+        known = {name: one for name, one in self._asdict().items() if one is not None}
+        write_arrays(path, **known)
 
     @classmethod
     def load(cls, path: Path) -> Predictions:
         """Reads what ``save`` wrote."""
         try:
-            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            with open_arrays(path) as file:
                 return cls(**{name: file[name] for name in cls._fields if name in file})
-        except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+        except DAMAGED:
             raise InputError(f"{path}: damaged or no file of predictions; predict anew") from None
 
     @property

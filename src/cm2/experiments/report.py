@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from cm2.core.layout import MANIFEST
 from cm2.evaluation import report
 from cm2.evaluation.report import Picture, Section, Table
 from cm2.experiments import figures as drawings
@@ -235,7 +236,7 @@ def _manifest(cell: Cell) -> dict[str, Any]:
     """What the prepared folder says, if it is there and the one that the runs have read."""
     run = cell.runs[0]
     try:
-        text = (Path(run.experiment.data["root"]) / "manifest.json").read_bytes()
+        text = (Path(run.experiment.data["root"]) / MANIFEST).read_bytes()
     except OSError:
         return {}
     if hashlib.sha256(text).hexdigest() != run.facts["data"]["checksum"]:

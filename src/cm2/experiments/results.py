@@ -21,7 +21,7 @@ from jaxtyping import Int
 from numpy import ndarray
 
 from cm2.core.errors import InputError
-from cm2.core.files import replacing, to_json
+from cm2.core.files import to_json, write_text
 from cm2.evaluation import bootstrap, metrics, summary
 from cm2.experiments import config
 from cm2.experiments.config import Experiment
@@ -219,8 +219,7 @@ def write_labels(out: Path, jobs: Sequence[Job]) -> None:
     if path.exists():
         labels = json.loads(path.read_text(encoding="utf-8")) | labels
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part:
-        part.write_text(to_json(labels, ensure_ascii=False), encoding="utf-8")
+    write_text(path, to_json(labels, ensure_ascii=False))
 
 
 def flat(experiment: Experiment) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from cm2.core.errors import InputError
-from cm2.core.files import replacing
+from cm2.core.files import write_text
 from cm2.evaluation import metrics
 from cm2.experiments import run
 from cm2.experiments.sweep import Job
@@ -104,5 +104,4 @@ def test(jobs: Sequence[Job]) -> list[Path]:
 
 def write(table: pd.DataFrame, path: Path) -> None:
     """Writes what :func:`measured` returns as CSV."""
-    with replacing(path) as part:
-        table.to_csv(part, index=False)
+    write_text(path, table.to_csv(index=False))

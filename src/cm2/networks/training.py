@@ -27,7 +27,7 @@ from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
 from cm2.core.errors import check_count
-from cm2.core.files import replacing
+from cm2.core.files import write_text
 from cm2.core.numerics import ALONE
 from cm2.core.progress import Progress
 from cm2.core.records import Batch
@@ -66,8 +66,7 @@ class History(Callback):
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **logged})
         if self.path is not None and trainer.is_global_zero:
-            with replacing(self.path) as part:
-                pd.DataFrame(self.rows).to_csv(part, index=False)
+            write_text(self.path, pd.DataFrame(self.rows).to_csv(index=False))
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the rows."""

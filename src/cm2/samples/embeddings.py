@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from cm2.core.errors import InputError
-from cm2.core.files import replacing
+from cm2.core.files import DAMAGED, to_json, write_text
 from cm2.core.layout import EMBEDDINGS
 from cm2.samples.folder import Folder
 
@@ -54,9 +54,8 @@ def save(
     # The description goes first and comes last: an array without one is not read.
     path.with_suffix(".json").unlink(missing_ok=True)
     np.save(path, rows)
-    text = json.dumps({**made, "manifest": folder.checksum}, indent=2, sort_keys=True)
-    with replacing(path.with_suffix(".json")) as part:
-        part.write_text(text + "\n", encoding="utf-8")
+    text = to_json({**made, "manifest": folder.checksum}, sort_keys=True)
+    write_text(path.with_suffix(".json"), text)
     return path
 
 
@@ -68,13 +67,13 @@ def read(folder: Folder, name: str) -> Float[ndarray, "stay dim"]:
     """
     path = folder.root / EMBEDDINGS / f"{name}.npy"
     try:
-        made = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        of = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["manifest"]
         values = np.load(path).astype(np.float32)
     except FileNotFoundError:
         raise InputError(f"{path}: no embeddings of {name!r}; run cm2 embed first") from None
-    except (OSError, ValueError):
+    except (OSError, *DAMAGED):
         raise InputError(f"{path}: not readable; run cm2 embed again") from None
-    if made.get("manifest") != folder.checksum:
+    if of != folder.checksum:
         raise InputError(f"{path}: made of other data than these; run cm2 embed again")
     if values.ndim != 2 or len(values) != len(folder.stays):
         raise InputError(

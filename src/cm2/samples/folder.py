@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from cm2.core.errors import InputError
+from cm2.core.files import checksum
 from cm2.core.layout import FORMAT, MANIFEST, SPLITS
 
 __all__ = ["Folder", "finite", "hours_of"]
@@ -211,8 +212,7 @@ class Folder:
 @lru_cache(maxsize=256)
 def _checksum(path: Path, size: int, changed: int) -> str:
     """The checksum of a file; size and time of change are part of the key of what is kept."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return checksum(path)
 
 
 def finite(numbers: ndarray, path: Path) -> ndarray:

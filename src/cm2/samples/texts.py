@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from cm2.core.errors import InputError
-from cm2.core.files import replacing, write_text
+from cm2.core.files import DAMAGED, replacing, write_text
 from cm2.core.layout import TOKENS
 from cm2.samples import tokens, vocabulary
 from cm2.samples.folder import Folder, hours_of
@@ -152,7 +152,7 @@ class Made(NamedTuple):
             hours = frame["hour"].to_numpy() if "hour" in frame else None
         except FileNotFoundError:
             raise
-        except (OSError, ValueError, KeyError, EOFError):
+        except (OSError, *DAMAGED):
             raise InputError(f"{path}: not readable; delete {path.parent}") from None
         if lengths.sum() != len(ids):
             raise InputError(f"{path}: does not fit the tokens beside it; delete {path.parent}")

@@ -68,6 +68,14 @@ def test_kinds_and_who_has_what(made: Path) -> None:
     assert about["classes"] == 3
 
 
+def test_texts_may_be_a_column_of_pandas_strings(tmp_path: Path) -> None:
+    text = pd.Series(samples()["text"], dtype="string")
+    assert text.isna().sum() == 1
+    write(tmp_path / "out", {"text": text, "table": samples()["table"]}, y=labels())
+    stays = pd.read_parquet(tmp_path / "out" / "stays.parquet")
+    assert stays.loc[~stays["has_text"], "stay_id"].tolist() == [8, 9]
+
+
 def test_values_come_back_as_they_were(made: Path) -> None:
     given = samples()
     data = Prepared(

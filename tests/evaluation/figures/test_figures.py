@@ -74,6 +74,8 @@ def test_patterns_are_counted_and_rare_ones_left_out():
     assert "not shown: 3" in dots.get_xlabel()
     with pytest.raises(ValueError, match="one column for each of 3 modalities"):
         availability.patterns(present, ["a", "b", "c"])
+    with pytest.raises(ValueError, match="no modality may be named 'samples'"):
+        availability.patterns(present, ["samples", "notes"])
 
 
 def test_reliability_of_true_probabilities_lies_on_the_diagonal():

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from cm2.core.files import to_json
+from cm2.core.files import checksum, to_json
 from cm2.core.layout import EMBEDDINGS, FORMAT, MANIFEST, TOKENS
 
 __all__ = [
@@ -126,8 +126,7 @@ def checksums(folder: Path) -> dict[str, str]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
         if path.is_file() and path.name != MANIFEST and name.parts[0] not in (TOKENS, EMBEDDINGS):
-            with path.open("rb") as file:
-                found[name.as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+            found[name.as_posix()] = checksum(path)
     return found
 
 

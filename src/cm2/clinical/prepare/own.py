@@ -181,7 +181,7 @@ def _maker(name: str, values: Any) -> Maker:
     if isinstance(values, pd.DataFrame):
         return _tabular
     array = np.asarray(values, dtype=None if hasattr(values, "dtype") else object)
-    if array.ndim == 1 and all(one is None or isinstance(one, str) or one != one for one in array):
+    if array.ndim == 1 and all(isinstance(one, str) or _is_gap(one) for one in array):
         return _text
     if array.dtype == object:
         array = np.asarray(values)
@@ -196,6 +196,11 @@ def _maker(name: str, values: Any) -> Maker:
         " (sample, column), texts, float arrays (sample, time, channel) and uint8 arrays"
         " (sample, height, width)"
     )
+
+
+def _is_gap(one: Any) -> bool:
+    """Whether an entry says that there is none: None, NaN or pandas' NA."""
+    return pd.api.types.is_scalar(one) and bool(pd.isna(one))
 
 
 def _taken(values: Any, order: np.ndarray) -> Any:

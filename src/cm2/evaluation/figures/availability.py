@@ -26,9 +26,12 @@ def patterns(present: Any, modalities: Sequence[str], *, smallest: int = 10) -> 
         A boolean column a modality and the column `samples`.
 
     Raises:
-        ValueError: If the width of `present` is not the number of names, or it is not boolean.
+        ValueError: If the width of `present` is not the number of names, it is not boolean, or a
+            modality is named `samples`.
     """
     present = _flags(present, modalities)
+    if "samples" in modalities:
+        raise ValueError("no modality may be named 'samples', which is the column of counts")
     found, counts = np.unique(present, axis=0, return_counts=True)
     table = pd.DataFrame(found, columns=list(modalities)).assign(samples=counts)
     table = table[table["samples"] >= smallest]

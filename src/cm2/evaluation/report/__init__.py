@@ -5,7 +5,6 @@ sent as one file. It is handed aggregates only; nothing here reads samples.
 """
 
 import importlib.metadata
-import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -18,6 +17,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table as RichTable
 
+from cm2.core.files import slug, write_text
 from cm2.core.versions import versions as versions
 from cm2.evaluation import bootstrap
 from cm2.evaluation.figures import style
@@ -76,12 +76,12 @@ def _cell(value: Any) -> str:
 
 
 def _table(table: Table) -> dict[str, Any]:
-    rows = [[_cell(value) for value in row] for row in table.frame.itertuples(index=False)]
-    columns = [str(name) for name in table.frame.columns]
+    frame = shown(table)
+    rows = frame.to_numpy(dtype=object).tolist()
     return {
         "caption": table.caption,
-        "columns": columns,
-        "text": [any(row[k][:1].isalpha() for row in rows) for k in range(len(columns))],
+        "columns": list(frame.columns),
+        "text": [any(row[k][:1].isalpha() for row in rows) for k in range(len(frame.columns))],
         "rows": rows,
         "strong": set(table.strong),
     }
@@ -122,10 +122,9 @@ def write_tables(folder: Path, tables: Sequence[Table]) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for number, table in enumerate(tables, start=1):
-        slug = re.sub(r"[^a-z0-9]+", "-", table.caption.lower()).strip("-")
-        stem = folder / f"{number:02d}-{slug[:60].rstrip('-')}"
-        shown(table).to_csv(stem.with_suffix(".csv"), index=False)
-        stem.with_suffix(".tex").write_text(latex(table), encoding="utf-8")
+        stem = folder / f"{number:02d}-{slug(table.caption)[:60].rstrip('-')}"
+        write_text(stem.with_suffix(".csv"), shown(table).to_csv(index=False))
+        write_text(stem.with_suffix(".tex"), latex(table))
         paths += [stem.with_suffix(".csv"), stem.with_suffix(".tex")]
     return paths
 
@@ -199,5 +198,5 @@ def render(title: str, lead: str, sections: Sequence[Section]) -> str:
 
 def write(path: Path, title: str, lead: str, sections: Sequence[Section]) -> Path:
     """Renders a page into a file and returns its path."""
-    path.write_text(render(title, lead, sections), encoding="utf-8")
+    write_text(path, render(title, lead, sections))
     return path

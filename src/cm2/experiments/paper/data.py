@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from cm2.core.errors import InputError
 from cm2.core.files import named_folders
+from cm2.core.layout import MANIFEST
 from cm2.experiments.paper.tables import SOURCES, TASKS
 
 __all__ = ["NAMES", "RECIPES", "given", "lacking", "made_up", "prepare"]
@@ -79,7 +80,7 @@ def given(words: Sequence[str]) -> dict[str, Path]:
     """
     found = named_folders(words, NAMES)
     for name, folder in found.items():
-        if name in PREPARED and not (folder / "manifest.json").is_file():
+        if name in PREPARED and not (folder / MANIFEST).is_file():
             raise InputError(
                 f"--data {name}: {folder} is no folder of cm2 prepare; raw tables are "
                 f"{_recipe(name).raw}=DIR"

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from cm2.core.files import replacing
+from cm2.core.files import write_text
+from cm2.core.layout import SPLITS
 from cm2.evaluation.bootstrap import Interval
 from cm2.evaluation.report import Picture, Section, Table
 from cm2.evaluation.summary import METRICS
@@ -24,7 +25,6 @@ from cm2.samples.stays import Stays
 __all__ = ["compared", "write"]
 
 MEASURES = ("auroc", "aupr")
-SPLITS = ("train", "validation", "test")
 
 
 class Found(NamedTuple):
@@ -84,8 +84,7 @@ def write(
     table = results.tables(cells, replicates=replicates)
     values = compared(plan, parts, cells, table)
     found = Found(plan, roots, configs, cells, table, values, replicates)
-    with replacing(path.with_name("values.csv")) as part:
-        values.to_csv(part, index=False)
+    write_text(path.with_name("values.csv"), values.to_csv(index=False))
     # Tables 1 and 8 are one.
     once = {id(PARTS[name]): name for name in reversed(parts)}
     sections = [_section(name, found) for name in parts if once[id(PARTS[name])] == name]

@@ -12,6 +12,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from cm2.core.errors import InputError
+from cm2.core.files import DAMAGED
 from cm2.core.pace import told
 from cm2.samples.kinds import paths
 from cm2.samples.kinds.base import Column, Inputs, Learned, Listed, entries, register
@@ -42,7 +43,7 @@ class Stack:
         if self._pixels is None:
             try:
                 self._pixels = np.load(self._path, mmap_mode="r")
-            except (OSError, ValueError, EOFError):
+            except (OSError, *DAMAGED):
                 raise InputError(
                     f"{self._path}: not readable as an array; prepare the data again"
                 ) from None
