@@ -26,7 +26,6 @@ ALIKE: dict[str, Callable[[Any, Any], Any]] = {
         "log_loss"
     ],
     "delong": lambda y, p: significance.delong(y, [p], [Q]),
-    "placements": lambda y, p: significance.placements(y, p)[0],
     "slope": calibrated.slope,
     "by_missing": lambda y, p: calibrated.by_missing(
         y, p, Y * 0, bootstrap.draws(120, 2), np.arange(120)

@@ -19,8 +19,6 @@ from cm2.samples.worlds import remove
 Blocks: TypeAlias = Mapping[str, Float[ndarray, "n _"]]
 Chance: TypeAlias = Float[ndarray, "n modality"]
 
-RULES = ("random", "whole", "sensors", "seen", "unseen")
-
 
 class Pattern(NamedTuple):
     """A way in which modalities are removed.
@@ -117,6 +115,9 @@ _CHANCES: dict[str, Callable[[Blocks, float, np.random.Generator], Chance]] = {
     "seen": _seen,
     "unseen": _unseen,
 }
+
+
+RULES = tuple(_CHANCES)
 
 
 def _rows(X: Blocks) -> int:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from cm2.benchmark.methods import METHODS, POOLED
 from cm2.benchmark.patterns import OBSERVED, Pattern
+from cm2.samples.worlds import WORLDS
 
 RATES = (0.3, 0.5, 0.7)
 AT_TEST = (OBSERVED, *(Pattern("random", rate) for rate in RATES))
@@ -41,8 +42,6 @@ class Suite(NamedTuple):
     patterns: tuple[Pattern, ...]
     seeds: int
 
-
-WORLDS = ("shared", "independent", "xor", "cross-rank")
 
 SUITES = {
     "quick": Suite(

@@ -1,6 +1,9 @@
 """What the writer of a prepared folder and its readers must agree on."""
 
-__all__ = ["EMBEDDINGS", "FORMAT", "MANIFEST", "SPLITS", "TOKENS"]
+__all__ = ["EMBEDDINGS", "FORMAT", "MANIFEST", "SPLITS", "TOKENS", "ordered"]
+
+from collections.abc import Mapping
+from typing import Any
 
 MANIFEST = "manifest.json"
 
@@ -13,3 +16,12 @@ TOKENS, EMBEDDINGS = "tokens", "embeddings"
 
 SPLITS = ("train", "validation", "test")
 """The parts that stays are dealt out to."""
+
+
+def ordered(modalities: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Names in the order in which folders have them, and in which some are removed: series first.
+
+    Args:
+        modalities: What the manifest says of each, its ``kind`` among it.
+    """
+    return sorted(modalities, key=lambda name: (modalities[name]["kind"] != "series", name))

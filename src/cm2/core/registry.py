@@ -7,11 +7,27 @@ write.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 C = TypeVar("C", bound=type)
+
+
+def hint(name: object, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """How an error that names something unknown goes on: with the nearest that is known, if any.
+
+    Args:
+        name: What is unknown.
+        known: What is known.
+        cutoff: How alike the two must be, from 0 to 1.
+
+    Example:
+        >>> hint("gumble", ["frank", "gumbel"]), hint("t", ["frank", "gumbel"])
+        ("; did you mean 'gumbel'?", '.')
+    """
+    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=cutoff)
+    return f"; did you mean {close[0]!r}?" if close else "."
 
 
 class Registry(Generic[T]):
@@ -51,10 +67,10 @@ class Registry(Generic[T]):
         try:
             return self._classes[name]
         except (KeyError, TypeError):
-            close = difflib.get_close_matches(str(name), self._classes, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else "."
             names = ", ".join(sorted(self._classes))
-            raise ValueError(f"unknown {self.kind} {name!r}{hint} Registered: {names}") from None
+            raise ValueError(
+                f"unknown {self.kind} {name!r}{hint(name, self._classes)} Registered: {names}"
+            ) from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._classes)

@@ -364,21 +364,30 @@ class Joint(Distribution, ABC):
             raise ValueError(
                 f"embeddings must have shape (*, {modalities}, {dim}), got {tuple(value.shape)}"
             )
-        if present is None:
-            z, present = value, torch.ones(value.shape[:-1], dtype=torch.bool, device=value.device)
-        elif present.shape != value.shape[:-1] or present.dtype != torch.bool:
-            raise ValueError(
-                f"present must be boolean of shape {tuple(value.shape[:-1])}, "
-                f"got {present.dtype} of shape {tuple(present.shape)}"
-            )
-        else:
-            z = torch.where(present[..., None], value, 0.0)
-        if not z.isfinite().all():
-            bad = (
-                (~z.isfinite()).any(-1).reshape(-1, modalities).any(0).nonzero().flatten().tolist()
-            )
-            raise ValueError(f"present embeddings of modalities {bad} are not finite")
-        return z, present
+        present = checked_present(value, present)
+        return torch.where(present[..., None], value, 0.0), present
+
+
+def checked_present(
+    z: Float[Tensor, "*batch modality dim"], present: Tensor | None
+) -> Bool[Tensor, "*batch modality"]:
+    """Which modalities are there; all of them, unless that is said.
+
+    Raises:
+        ValueError: If ``present`` is not boolean or of another shape, or what is there not finite.
+    """
+    if present is None:
+        present = torch.ones(z.shape[:-1], dtype=torch.bool, device=z.device)
+    if present.shape != z.shape[:-1] or present.dtype != torch.bool:
+        raise ValueError(
+            f"present must be boolean of shape {tuple(z.shape[:-1])}, "
+            f"got {present.dtype} of shape {tuple(present.shape)}"
+        )
+    finite = z.isfinite().all(-1) | ~present
+    if not finite.all():
+        bad = (~finite).flatten(0, -2).any(0).nonzero().flatten().tolist()
+        raise ValueError(f"present embeddings of modalities {bad} are not finite")
+    return present
 
 
 def fixed_seed(like: Tensor, seed: int = 0) -> AbstractContextManager[None]:

@@ -20,7 +20,7 @@ from cm2.copulas import Copula
 from cm2.core.learnable import Learnable, minimize
 from cm2.core.numerics import normal_quantile
 from cm2.couplings import Joint
-from cm2.couplings.base import fixed_seed
+from cm2.couplings.base import checked_present, fixed_seed
 from cm2.marginals import GaussianMixture
 from cm2.marginals.em import PSEUDO_OBSERVATIONS, fit_mixtures
 
@@ -335,17 +335,7 @@ class CopulaJoint(nn.Module):
                 f"embeddings must have shape (rows, {self.modalities}, {self.dim}), "
                 f"got {tuple(z.shape)}"
             )
-        if present is None:
-            present = torch.ones(z.shape[:2], dtype=torch.bool, device=z.device)
-        if present.shape != z.shape[:2] or present.dtype != torch.bool:
-            raise ValueError(
-                f"present must be boolean of shape {tuple(z.shape[:2])}, "
-                f"got {present.dtype} of shape {tuple(present.shape)}"
-            )
-        finite = z.isfinite().all(-1) | ~present
-        if not finite.all():
-            bad = (~finite).any(0).nonzero().flatten().tolist()
-            raise ValueError(f"present embeddings of modalities {bad} are not finite")
+        present = checked_present(z, present)
         if weights is None:
             weights = torch.ones(len(z), device=z.device)
         if weights.shape != z.shape[:1]:

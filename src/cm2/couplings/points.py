@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def fixed_points(draws: int, size: int, seed: int = 0) -> Float[Tensor, "draw coordinate"]:
+def fixed_points(draws: int, size: int) -> Float[Tensor, "draw coordinate"]:
     """Points of the unit cube that cover it evenly, in double precision on the CPU.
 
     The first half is a Latin hypercube (McKay, Beckman and Conover 1979): each coordinate has one
@@ -21,7 +21,6 @@ def fixed_points(draws: int, size: int, seed: int = 0) -> Float[Tensor, "draw co
     Args:
         draws: Number of points.
         size: Number of coordinates.
-        seed: Of the order and of the places inside the intervals.
 
     Raises:
         ValueError: If there is no point.
@@ -29,7 +28,7 @@ def fixed_points(draws: int, size: int, seed: int = 0) -> Float[Tensor, "draw co
     if draws < 1:
         raise ValueError(f"at least one base point is needed, but draws is {draws}")
     half = -(-draws // 2)
-    generator = torch.Generator("cpu").manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(0)
     order, place = (
         torch.rand(half, size, dtype=torch.double, generator=generator, device="cpu")
         for _ in range(2)

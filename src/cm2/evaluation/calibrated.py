@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy.special import expit, logit
 
-from cm2.evaluation import checked
+from cm2.evaluation import bootstrap, checked
 
 STEPS, CLOSE = 50, 1e-8
 LEAST = 1e-9
@@ -120,10 +120,9 @@ def by_missing(
     for number in np.unique(missing):
         rows = missing == number
         values = slope(target[rows], probability[rows], counts[:, groups[rows]].astype(float))
-        drawn = values[1:][~np.isnan(values[1:])]
-        ends = np.quantile(drawn, [0.025, 0.975]) if len(drawn) else (np.nan, np.nan)
+        spread = bootstrap.interval(values)
         positives = int(target[rows].sum())
         found.append(
-            Slope(int(number), int(rows.sum()), positives, float(values[0]), *map(float, ends))
+            Slope(int(number), int(rows.sum()), positives, spread.value, spread.low, spread.high)
         )
     return found

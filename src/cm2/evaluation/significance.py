@@ -86,15 +86,10 @@ def delong(
     return Compared(float(gap), error, p)
 
 
-def placements(target: Any, score: Any) -> tuple[float, dict[bool, Float[ndarray, " m"]]]:
-    """The AUROC, and for each row of an outcome the share of the other that it is right against."""
-    target = checked.outcomes(target)
-    return _placements(target, checked.scores(score, len(target)))
-
-
 def _placements(
     target: Bool[ndarray, " n"], score: Float[ndarray, " n"]
 ) -> tuple[float, dict[bool, Float[ndarray, " m"]]]:
+    """The AUROC, and for each row of an outcome the share of the other that it is right against."""
     count = {outcome: int((target == outcome).sum()) for outcome in (True, False)}
     ranks = stats.rankdata(score)
     above = ranks[target] - stats.rankdata(score[target])  # negatives below each positive

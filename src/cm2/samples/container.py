@@ -6,7 +6,6 @@ scikit-learn counts the keys of a dict where it means samples, so a dict cannot 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +17,7 @@ from numpy import ndarray
 
 from cm2.core import given
 from cm2.core.errors import InputError
+from cm2.core.registry import hint
 from cm2.samples import opened, selection, tables, targets
 from cm2.samples.folder import Folder
 from cm2.samples.kinds import column, kind_of
@@ -300,6 +300,4 @@ def _parts(X: Any, modalities: Groups | None) -> dict[str, Any]:
 
 def unknown(name: object, known: list[str], who: str) -> str:
     """What is said of a modality that is not known, with the nearest one that is."""
-    close = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else "."
-    return f"unknown modality {name!r}{hint} {who}: {', '.join(known)}"
+    return f"unknown modality {name!r}{hint(name, known)} {who}: {', '.join(known)}"

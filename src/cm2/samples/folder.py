@@ -5,7 +5,6 @@ Nothing of ``cm2.clinical`` is needed to read it. Messages name files and column
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
@@ -21,7 +20,8 @@ from numpy import ndarray
 
 from cm2.core.errors import InputError
 from cm2.core.files import checksum
-from cm2.core.layout import FORMAT, MANIFEST, SPLITS
+from cm2.core.layout import FORMAT, MANIFEST, SPLITS, ordered
+from cm2.core.registry import hint
 
 __all__ = ["Folder", "finite", "hours_of"]
 
@@ -66,8 +66,7 @@ class Folder:
             raise InputError(f"{path}: not readable as JSON; prepare the data again") from None
         self._check_format(path)
         found: dict[str, dict[str, Any]] = self.manifest["modalities"]
-        ordered = sorted(found, key=lambda name: (found[name]["kind"] != "series", name))
-        self.modalities = {name: found[name] for name in ordered}
+        self.modalities = {name: found[name] for name in ordered(found)}
         self.beside = self._beside()
         self.labels: tuple[str, ...] = tuple(self.manifest.get("labels") or ())
         self.stays = self._stays()
@@ -103,10 +102,9 @@ class Folder:
         known = [*self.modalities, *self.beside]
         for name in names:
             if name not in known:
-                close = difflib.get_close_matches(name, known, n=1)
-                hint = f"; did you mean {close[0]!r}?" if close else "."
                 raise InputError(
-                    f"{self.root}: no modality {name!r}{hint} There are {', '.join(known)}"
+                    f"{self.root}: no modality {name!r}{hint(name, known)} There are "
+                    f"{', '.join(known)}"
                 )
 
     def has(self, stays: pd.DataFrame, names: Sequence[str]) -> Bool[ndarray, "stay modality"]:

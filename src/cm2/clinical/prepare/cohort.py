@@ -13,7 +13,7 @@ import ibis
 import ibis.expr.types as ir
 
 from cm2.clinical.prepare.engine import Engine
-from cm2.clinical.prepare.errors import TableError
+from cm2.clinical.prepare.errors import TableError, none_left
 
 __all__ = ["ADULT", "Cohort", "root", "whole_window"]
 
@@ -56,8 +56,7 @@ class Cohort:
         """
         self._count(engine, engine.keep(name, _judged(self.kept, reasons)), reasons)
         if not self.size:
-            steps = "; ".join(f"{step}: {number}" for step, number in self.flow)
-            raise TableError(f"no stay is left ({steps})")
+            raise none_left(self.flow)
 
     def _count(self, engine: Engine, judged: ir.Table, reasons: Iterable[str]) -> None:
         frame = engine.frame(judged.group_by("reason").agg(stays=judged.count()))

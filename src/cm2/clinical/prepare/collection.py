@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 
 from cm2.clinical.prepare import grid, modalities
-from cm2.clinical.prepare.errors import TableError
+from cm2.clinical.prepare.errors import none_left
 from cm2.clinical.prepare.modalities import Written
 from cm2.clinical.prepare.options import Options
 from cm2.clinical.prepare.stays import by_split, check_training, write_stays
@@ -105,8 +105,7 @@ def write(collected: Collected, out: Path, options: Options) -> dict[str, Any]:
     """
     frame = collected.stays.sort_values("stay_id", ignore_index=True)
     if frame.empty:
-        steps = "; ".join(f"{step}: {number}" for step, number in collected.flow)
-        raise TableError(f"no stay is left ({steps})")
+        raise none_left(collected.flow)
     check_training(frame)
     order = ["stay_id", "variable", "hour", "value"]
     events = collected.events.sort_values(order, ignore_index=True)[order]

@@ -22,6 +22,9 @@ class NoTermError(ValueError):
     """Documents have no term that tells them apart."""
 
 
+FLOOR = 0.01
+"""The share of the documents in which a term must stand, at least."""
+
 WORD = re.compile(r"[a-z][a-z\-]{3,}")
 
 
@@ -46,12 +49,11 @@ def terms(document: str) -> list[str]:
     return list(found)
 
 
-def vectorizer(dimensions: int = 16, *, floor: float = 0.01, seed: int = 0) -> Pipeline:
+def vectorizer(dimensions: int = 16, *, seed: int = 0) -> Pipeline:
     """Returns an unfitted pipeline from documents to ``dimensions`` numbers.
 
     Args:
         dimensions: Directions kept of the TF-IDF matrix.
-        floor: A term must stand in at least this share of the documents.
         seed: Of the randomised SVD.
     """
     return Pipeline(
@@ -59,7 +61,7 @@ def vectorizer(dimensions: int = 16, *, floor: float = 0.01, seed: int = 0) -> P
             (
                 "tfidf",
                 TfidfVectorizer(
-                    analyzer=terms, binary=True, min_df=floor, max_df=0.95, dtype=np.float64
+                    analyzer=terms, binary=True, min_df=FLOOR, max_df=0.95, dtype=np.float64
                 ),
             ),
             ("svd", TruncatedSVD(dimensions, random_state=seed)),

@@ -24,7 +24,7 @@ from cm2.clinical.prepare import (
 )
 from cm2.clinical.prepare.cxr_reports import Reports
 from cm2.clinical.prepare.engine import Engine
-from cm2.clinical.prepare.errors import TableError
+from cm2.clinical.prepare.errors import TableError, none_left
 from cm2.clinical.prepare.modalities import Written
 from cm2.clinical.prepare.options import Options
 from cm2.clinical.prepare.source import Measured, Source
@@ -254,8 +254,7 @@ class Run:
             stays = stays.left_join(groups, "stay_id").drop("stay_id_right")
         frame = self.engine.frame(stays.inner_join(labelled, "stay_id").order_by("stay_id"))
         if frame.empty:
-            steps = "; ".join(f"{step}: {number}" for step, number in cohort.flow)
-            raise TableError(f"no stay is left ({steps})")
+            raise none_left(cohort.flow)
         subjects = frame["subject_id"].tolist()
         if given is None:
             parts = splits.assign(subjects, self.options.fractions, seed=self.options.seed)

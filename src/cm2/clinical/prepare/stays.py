@@ -16,7 +16,7 @@ from cm2.clinical.prepare.errors import TableError
 from cm2.clinical.prepare.grouped import GROUPS
 from cm2.clinical.prepare.modalities import Written
 from cm2.clinical.prepare.options import Options
-from cm2.core import removal
+from cm2.core import layout, removal
 from cm2.core.layout import SPLITS
 
 __all__ = ["LABEL", "by_split", "check_training", "label_names", "write_stays"]
@@ -81,7 +81,7 @@ def write_stays(
     if REMAINING in frame:
         columns[REMAINING] = pa.array(frame[REMAINING], pa.float64(), from_pandas=True)
     # In the order of those who read the folder, so that the same removal can be made there.
-    names = sorted(written, key=lambda name: (written[name].facts["kind"] != "series", name))
+    names = layout.ordered({name: one.facts for name, one in written.items()})
     has = np.stack([frame["stay_id"].isin(written[name].stays) for name in names], axis=1)
     left = removal.kept(
         has,

@@ -23,7 +23,6 @@ from cm2.clinical.prepare.errors import MissingError, TableError
 __all__ = ["SUFFIXES", "UNREAD", "Tables", "look", "refuse_unreadable", "unread"]
 
 SUFFIXES = (".parquet", ".csv", ".csv.gz")
-NUMBERS = ("int64", "float64")
 FLAG = "int8"
 UNREADABLE = "__unreadable"
 UNREAD = "unreadable"

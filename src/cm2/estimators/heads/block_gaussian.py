@@ -26,6 +26,9 @@ from cm2.estimators.heads.block_patterns import (
     chunks,
 )
 
+STRENGTHS = (float("inf"), 1.0, 0.3, 0.1, 0.02, 0.005)
+"""Strengths of the prior for independent blocks from which heads choose, in rows a row."""
+
 
 class Patterns(NamedTuple):
     """Patterns of missing blocks that observe equally many coordinates and have equally many rows.

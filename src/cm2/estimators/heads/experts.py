@@ -13,20 +13,17 @@ from typing import Self
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
 from sklearn.base import clone
 
 from cm2.core.pace import told
 from cm2.estimators.heads.base import Head, class_prior, register, stratified_folds
-from cm2.estimators.heads.block_gaussian import BlockGaussian
+from cm2.estimators.heads.block_gaussian import STRENGTHS, BlockGaussian
+from cm2.estimators.heads.held_out import log_loss
+from cm2.estimators.heads.posterior import confidence, log_posterior
 from cm2.estimators.heads.scores import KINDS, TREES, Expert
 from cm2.estimators.heads.threads import one_thread
 from cm2.samples.inputs import Blocks
 from cm2.samples.targets import row_weights
-
-STRENGTHS = (float("inf"), 1.0, 0.3, 0.1, 0.02, 0.005)
-"""Strengths of the prior for independence, as shares of the number of rows."""
 
 
 @register("experts")
@@ -114,7 +111,8 @@ class Experts(Head):
             rows = blocks.present[:, m]
             log_proba = expert.predict_log_proba(_floats(blocks, name, rows))
             scores[np.ix_(rows, self.gaussian_.block == m)] = expert.log_odds(log_proba)
-        return self._posterior(self.gaussian_.log_density(scores, blocks.present), self.beta_)
+        density = self.gaussian_.log_density(scores, blocks.present)
+        return log_posterior(density, self.prior_, self.beta_)
 
     @one_thread()
     def _fit(
@@ -144,7 +142,7 @@ class Experts(Head):
             scores[rows, m * (labels - 1) : (m + 1) * (labels - 1)] = expert.log_odds(held_out)
             self.experts_[name] = expert
         held_out = self._choose_strength(scores, blocks.present, y, weight, folds, sizes)
-        self.beta_ = self._calibrate(held_out, y, weight)
+        self.beta_ = confidence(held_out, self.prior_, y, weight, bounds=(-2.0, 2.0))
         self.gaussian_ = self._gaussian(sizes, self.strength_, weight).fit(
             scores, blocks.present, y, weight, labels
         )
@@ -185,43 +183,13 @@ class Experts(Head):
                 law = self._gaussian(sizes, strength, weight[train])
                 last[k] = law.fit_statistics(data[k], last[k])
                 density[test] = law.log_density(scores[test], present[test])
-            loss = self._loss(density, y, weight, 1.0)
+            loss = log_loss(log_posterior(density, self.prior_, 1.0), y, weight)
             better = loss < min(self.losses_.values(), default=np.inf)
             self.losses_[strength] = loss
             if not better:
                 break
             self.strength_, best = strength, density
         return best
-
-    def _calibrate(
-        self,
-        density: Float[ndarray, "n label"],
-        y: Int[ndarray, " n"],
-        weight: Float[ndarray, " n"],
-    ) -> float:
-        """The exponent of the likelihood of lowest held-out log loss, shrunk to one."""
-        rows = float(weight.sum())
-        found = minimize_scalar(
-            lambda s: self._loss(density, y, weight, np.exp(s)) + s**2 / (2 * 0.25 * rows),
-            bounds=(-2.0, 2.0),
-            method="bounded",
-        )
-        return float(np.exp(found.x))
-
-    def _loss(
-        self,
-        density: Float[ndarray, "n label"],
-        y: Int[ndarray, " n"],
-        weight: Float[ndarray, " n"],
-        beta: float,
-    ) -> float:
-        log_proba = self._posterior(density, beta)
-        return float(-np.average(log_proba[np.arange(len(y)), y], weights=weight))
-
-    def _posterior(
-        self, density: Float[ndarray, "n label"], beta: float
-    ) -> Float[ndarray, "n label"]:
-        return np.asarray(log_softmax(np.log(self.prior_) + beta * density, axis=1))
 
 
 def _floats(blocks: Blocks, name: str, rows: Bool[ndarray, " n"]) -> Float[ndarray, "m feature"]:

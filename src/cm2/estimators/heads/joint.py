@@ -14,12 +14,12 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
 
 from cm2.estimators.heads.base import Head, class_prior, register, stratified_folds
+from cm2.estimators.heads.block_gaussian import STRENGTHS
 from cm2.estimators.heads.held_out import clearly_lower
 from cm2.estimators.heads.laws import CopulaLaws, FullLaws, Laws
+from cm2.estimators.heads.posterior import confidence, log_posterior
 from cm2.estimators.heads.projection import Projection
 from cm2.estimators.heads.threads import one_thread
 from cm2.evaluation.bootstrap import numbered
@@ -41,11 +41,11 @@ POOLINGS = (1.0, 0.5, 0.25, 0.1)
 
 COPULA_POOLINGS = (1.0, 0.3, 0.0)
 
-STRENGTHS = (float("inf"), 1.0, 0.3, 0.1, 0.02, 0.005)
-"""Shrinkage to independent modalities, in rows a row."""
-
 STRENGTH = 0.3
 """The strength from which to try weaker and stronger ones."""
+
+BOUNDS = (-4.0, 1.0)
+"""Of the logarithm of the likelihood's exponent."""
 
 ROWS = 10
 """Rows a coordinate that the rarest class must have before classes get laws of their own."""
@@ -184,7 +184,7 @@ class JointHead(Head):
     def predict_log_proba(self, blocks: Blocks) -> Float[ndarray, "n label"]:
         """Log probabilities of the classes."""
         likelihood = self.laws_.log_density(self._embed(blocks), blocks.present)
-        return self._posterior(likelihood, self.beta_)
+        return log_posterior(likelihood, self.prior_, self.beta_)
 
     def embed(self, blocks: Blocks) -> Float[ndarray, "n modality dim"]:
         """What the laws see: coordinates of each modality, zeros where it is absent."""
@@ -235,8 +235,8 @@ class JointHead(Head):
         rarest = int(np.bincount(y[rows]).min())
         for setting in self._settings(search, rarest):
             density = held_out(setting, rows)[0]
-            beta = self._confidence(density, y[rows], weight[rows])
-            log_proba = self._posterior(density, beta)
+            beta = confidence(density, self.prior_, y[rows], weight[rows], BOUNDS)
+            log_proba = log_posterior(density, self.prior_, beta)
             search.add(setting, -log_proba[np.arange(len(rows)), y[rows]], density)
         chosen = search.best
         self.dim_, self.margin_, self.pooling_, self.strength_ = chosen
@@ -244,10 +244,10 @@ class JointHead(Head):
         density = search.density[None]
         if views or len(rows) < len(y):
             density = held_out(chosen, np.arange(len(y)), (blocks.present, *views))
-        self.beta_ = self._confidence(density[0], y, weight)
+        self.beta_ = confidence(density[0], self.prior_, y, weight, BOUNDS)
         part = z[chosen.margin][:, :, : chosen.dim]
         self.laws_ = self._laws(chosen).fit(part, blocks.present, y, weight, len(self.prior_))
-        return self._posterior(density, self.beta_)
+        return log_posterior(density, self.prior_, self.beta_)
 
     def _dims(self) -> tuple[int, ...]:
         if self.dim is not None:
@@ -299,22 +299,6 @@ class JointHead(Head):
         if self.copula == "factor":
             options["rank"] = self.rank
         return CopulaLaws(scale > 0, setting.pooling, options, self.random_state)
-
-    def _confidence(
-        self, likelihood: ndarray, y: Int[ndarray, " n"], weight: Float[ndarray, " n"]
-    ) -> float:
-        """The exponent of the likelihood with the lowest log loss, shrunk to one."""
-        rows = float(weight.sum())
-
-        def loss(log_beta: float) -> float:
-            posterior = self._posterior(likelihood, float(np.exp(log_beta)))
-            fit = -float(np.average(posterior[np.arange(len(y)), y], weights=weight))
-            return fit + log_beta**2 / (2 * 0.25 * rows)
-
-        return float(np.exp(minimize_scalar(loss, bounds=(-4.0, 1.0), method="bounded").x))
-
-    def _posterior(self, likelihood: ndarray, beta: float) -> Float[ndarray, "*view n label"]:
-        return np.asarray(log_softmax(np.log(self.prior_) + beta * likelihood, axis=-1))
 
 
 def _while_better(settings: Iterable[Setting], losses: dict[Setting, float]) -> Iterator[Setting]:

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from torch.special import ndtr
 
 from cm2.copulas.base import REGISTRY, Copula
+from cm2.core.numerics import log_normal_density
 from cm2.evaluation.figures import style
 
 LEVELS = (0.01, 0.02, 0.04, 0.07, 0.1, 0.13, 0.16, 0.2, 0.25)
@@ -61,7 +62,7 @@ def grid(copula: Copula, u: torch.Tensor, pair: tuple[int, int] = (0, 1)) -> np.
 
 def normal_grid(copula: Copula, x: torch.Tensor, pair: tuple[int, int] = (0, 1)) -> np.ndarray:
     """Density of two coordinates with standard normal margins; arguments as of :func:`grid`."""
-    log_normal = (-0.5 * x**2 - 0.5 * np.log(2 * np.pi)).numpy()
+    log_normal = log_normal_density(x).numpy()
     return np.exp(grid(copula, ndtr(x), pair) + log_normal[:, None] + log_normal[None, :])
 
 

@@ -162,15 +162,9 @@ class Encoder(nn.Module, ABC):
         """
         return [encoder(x) for encoder, x in zip(encoders, inputs, strict=True)]
 
-    def freeze(self, *, projection: bool = False) -> Self:
-        """Keeps the encoder as it is: no gradient, and evaluation mode throughout training.
-
-        Args:
-            projection: Whether to freeze the last linear map to the embedding as well.
-        """
-        self._frozen = [
-            child for name, child in self.named_children() if projection or name != "projection"
-        ]
+    def freeze(self) -> Self:
+        """Keeps all but the projection as it is: no gradient, evaluation mode also in training."""
+        self._frozen = [child for name, child in self.named_children() if name != "projection"]
         for module in self._frozen:
             module.requires_grad_(False)
         return self.train(self.training)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cm2.core.records import Batch, Output, Steps
 from cm2.core.registry import Registry
+from cm2.networks.attention import mean_of, readable
 from cm2.networks.encoders import Encoder, embed_together
 from cm2.networks.models.reference import Patients, Reference
 
@@ -148,14 +149,6 @@ REGISTRY: Registry[Model] = Registry("model")
 register = REGISTRY.register
 
 
-def shown(present: Bool[Tensor, "batch modality"]) -> Bool[Tensor, "batch modality"]:
-    """Counts a row without any modality as one with all, whose embeddings are zeros.
-
-    What is averaged over present modalities is then defined for it, and depends on no input.
-    """
-    return present | ~present.any(dim=-1, keepdim=True)
-
-
 def hide(present: Bool[Tensor, "batch modality"], rate: float) -> Bool[Tensor, "batch modality"]:
     """Hides present modalities at random; a row that has any keeps at least one."""
     score = torch.rand(present.shape, device=present.device).masked_fill(~present, -1.0)
@@ -178,9 +171,11 @@ def part_of(present: Bool[Tensor, "batch modality"]) -> Bool[Tensor, "batch moda
 def average(
     values: Float[Tensor, "batch modality label"], present: Bool[Tensor, "batch modality"]
 ) -> Float[Tensor, "batch label"]:
-    """Averages over the modalities that a row has."""
-    share = shown(present).unsqueeze(-1).to(values.dtype)
-    return (values * share).sum(dim=1) / share.sum(dim=1)
+    """Averages over the modalities that a row has; over all, whose embeddings are zeros, if none.
+
+    The average is then defined for a row without any, and depends on no input.
+    """
+    return mean_of(values, readable(present))
 
 
 @contextmanager

@@ -17,8 +17,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from cm2.core.records import Batch, Output
+from cm2.networks.attention import mean_of, readable
 from cm2.networks.encoders import Encoder
-from cm2.networks.models.base import Model, register, shown
+from cm2.networks.models.base import Model, register
 
 POOLED = "shared part"
 """Name under which the pooled shared part's own logits stand beside those of modalities."""
@@ -83,7 +84,7 @@ class DrFuse(Model):
     def forward(self, batch: Batch) -> Output:
         """Returns logits, penalties, and logits of each distinct part and of the pooled one."""
         z: Tensor = self.dropout(self.raw(batch))
-        there = shown(batch.present)
+        there = readable(batch.present)
         shared = self.common(torch.stack([f(z[:, i]) for i, f in enumerate(self.shared)], dim=1))
         distinct = torch.stack([f(z[:, i]) for i, f in enumerate(self.distinct)], dim=1)
         absent = torch.where(there, 0.0, -torch.inf).unsqueeze(-1)
@@ -104,9 +105,9 @@ class DrFuse(Model):
     ) -> tuple[Float[Tensor, "batch label"], Float[Tensor, "batch part label"]]:
         """Predicts each label from the parts to which its key attends, and says to which."""
         query, value, *keys = self.attention(parts).chunk(2 + self.labels, dim=-1)
-        share = there.unsqueeze(-1).to(query.dtype)
-        mean = (query * share).sum(dim=1) / share.sum(dim=1)
-        score = torch.einsum("bd,bpcd->bpc", mean, torch.stack(keys, dim=2)) / math.sqrt(self.dim)
+        score = torch.einsum(
+            "bd,bpcd->bpc", mean_of(query, there), torch.stack(keys, dim=2)
+        ) / math.sqrt(self.dim)
         attention = score.masked_fill(~there.unsqueeze(-1), -torch.inf).softmax(dim=1)
         features = torch.einsum("bpc,bpd->bcd", attention, value)
         logits = torch.einsum("bcd,cd->bc", features, self.final.weight) + self.final.bias
