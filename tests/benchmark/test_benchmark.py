@@ -131,8 +131,6 @@ def test_a_limit_ends_a_fit_and_is_named(tmp_path):
     table = results.measured(results.cells(tmp_path / "out", every), settings, 20).table
     assert set(table["method"]) == {POOLED, "strong", "weak"}
     assert "more than 0.5 s" in page.write(tmp_path / "out", settings, every, 20).read_text()
-    with limited(5.0):
-        pass
 
 
 def test_a_data_set_without_any_prediction_leaves_the_page_of_the_others(tmp_path):
@@ -144,11 +142,14 @@ def test_a_data_set_without_any_prediction_leaves_the_page_of_the_others(tmp_pat
     source = page.write(tmp_path / "out", both, every + run(none, tmp_path / "out"), 20).read_text()
     assert "one: AUROC" in source
     assert "none of the fits has predictions" in source
-    with pytest.raises(InputError, match=r"none of the fits has predictions: more than 0\.1 s"):
-        page.write(tmp_path / "out", none, none.jobs(), 20)
+    source = page.write(tmp_path / "out", none, none.jobs(), 20).read_text()
+    assert "more than 0.1 s" in source
+    assert "more than 0.1 s" in (tmp_path / "out" / "table.csv").read_text()
 
 
-def test_a_limit_stops_what_runs():
+def test_a_limit_stops_what_runs_and_nothing_later():
+    with limited(5.0):
+        pass
     with pytest.raises(TimeUpError), limited(0.05):
         time.sleep(5)
 
@@ -256,7 +257,7 @@ def test_bad_options_are_refused_before_any_work(tmp_path, monkeypatch):
         ({"data": ["rosmap"]}, "--data takes NAME=DIR with a name of digits, .*, not 'rosmap'"),
         ({"data": ["rosmop=."]}, "--data takes NAME=DIR with a name of digits, .*, not 'rosmop=.'"),
         ({"data": ["rosmap=nowhere"]}, "--data rosmap: there is no nowhere"),
-        ({"data": ["rosmap="]}, "--data rosmap: there is no name of a folder"),
+        ({"data": ["rosmap="]}, "--data rosmap=: no folder is named; give rosmap=DIR"),
         ({"only": ["rosmap"]}, r"no data for rosmap \(folder rosmap\)"),
     ):
         with pytest.raises(InputError, match=message):

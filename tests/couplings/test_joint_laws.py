@@ -827,7 +827,8 @@ def test_errors_name_what_is_wrong() -> None:
         joint.log_prob(torch.zeros(5, 2, 3).double(), torch.ones(5, 3, dtype=torch.bool))
     bad = torch.zeros(5, 2, 3).double()
     bad[2, 1, 0] = float("nan")
-    with pytest.raises(ValueError, match=r"modalities \[1\] are not finite"):
-        joint.log_prob(bad)
+    for rows in (bad, bad[2], bad[None]):
+        with pytest.raises(ValueError, match=r"modalities \[1\] are not finite"):
+            joint.log_prob(rows)
     with pytest.raises(ValueError, match=r"unknown coupling 'rosenblat'.*'rosenblatt'"):
         couplings.REGISTRY["rosenblat"]

@@ -13,6 +13,7 @@ from cm2.benchmark.folder import Job
 from cm2.benchmark.methods import ALIKE, POOLED
 from cm2.benchmark.results import COMPARED, SLOPE, Cell
 from cm2.benchmark.run import Settings
+from cm2.core.files import write_text
 from cm2.evaluation import bootstrap, calibrated, report
 from cm2.evaluation.figures import comparison, ranks, style
 
@@ -32,15 +33,17 @@ def write(out: Path, settings: Settings, jobs: Sequence[Job], replicates: int = 
     """
     cells = results.cells(out, jobs)
     table, single = results.measured(cells, settings, replicates)
-    single.to_csv(out / "table.csv", index=False, float_format="%.6g")
-    table.to_csv(out / "summary.csv", index=False, float_format="%.6g")
-    sections = [
-        *_verdicts(table),
-        *_ranked(out, table),
-        *(_study(out, table, name, settings) for name in settings.studies),
-        *_reliable(settings, cells),
-        _how(table, settings, cells),
-    ]
+    write_text(out / "table.csv", single.to_csv(index=False, float_format="%.6g"))
+    write_text(out / "summary.csv", table.to_csv(index=False, float_format="%.6g"))
+    sections = [_how(table, settings, cells)]
+    if len(table):
+        sections = [
+            *_verdicts(table),
+            *_ranked(out, table),
+            *(_study(out, table, name, settings) for name in settings.studies),
+            *_reliable(settings, cells),
+            *sections,
+        ]
     every = [one for section in sections for one in section.tables]
     report.write_tables(out / "tables", every)
     lead = (
@@ -133,9 +136,11 @@ def _how(table: pd.DataFrame, settings: Settings, cells: Sequence[Cell]) -> repo
     about = {name: method.about for name, method in settings.methods.items()}
     tables = [
         report.Table("Methods", report.pairs(about, ("method", "what"))),
-        report.Table("Seconds of a fit and its predictions, one thread", results.costs(table)),
         report.Table("Versions", report.pairs(report.versions(), ("package", "version"))),
     ]
+    if len(table):
+        costs = results.costs(table)
+        tables.insert(1, report.Table("Seconds of a fit and its predictions, one thread", costs))
     faults = results.faults(cells)
     if faults:
         tables.append(report.Table("Without predictions", report.pairs(faults, ("fit", "why"))))

@@ -25,7 +25,6 @@ from cm2.benchmark.methods import POOLED
 from cm2.benchmark.patterns import Pattern
 from cm2.benchmark.run import Settings
 from cm2.benchmark.studies import Study
-from cm2.core.errors import InputError
 from cm2.evaluation import bootstrap, calibrated, summary
 
 COMPARED = ("AUROC", "log loss")
@@ -76,18 +75,16 @@ def measured(found: Sequence[Cell], settings: Settings, replicates: int = 4000) 
         settings: Of the benchmark.
         replicates: Bootstrap draws of patients.
 
-    Raises:
-        InputError: If no fit has predictions. A cell without any has no row in the table.
+    Returns:
+        The numbers. A cell of which no fit has predictions is not in the table, which is empty
+        where that is so of all.
     """
     rivals = [name for name, method in settings.methods.items() if not method.ours]
     parts = joblib.Parallel(n_jobs=settings.processes)(
         joblib.delayed(_measured)(cell, rivals, settings.studies[cell.study], replicates)
         for cell in found
     )
-    tables = [table for table, _ in parts if len(table)]
-    if not tables:
-        why = "; ".join(sorted(set(faults(found).values())))
-        raise InputError(f"none of the fits has predictions: {why}")
+    tables = [table for table, _ in parts if len(table)] or [pd.DataFrame()]
     singles = [single for _, single in parts]
     return Measured(pd.concat(tables, ignore_index=True), pd.concat(singles, ignore_index=True))
 

@@ -143,6 +143,7 @@ def sweep(
     from rich.console import Console
     from rich.markup import escape
 
+    from cm2.core.files import write_text
     from cm2.evaluation import report as pages
     from cm2.experiments import report as page
     from cm2.experiments import results, selection
@@ -184,7 +185,7 @@ def sweep(
     if good:
         cells = results.cells(results.find(good)[0])
         table = results.tables(cells)
-        table.to_csv(folder / "table.csv", index=False)
+        write_text(folder / "table.csv", table.to_csv(index=False))
         for one in page.main(cells, table):
             console.print(pages.rich_table(one))
         console.print(f"Table: {folder / 'table.csv'}", soft_wrap=True)

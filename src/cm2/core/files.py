@@ -23,7 +23,7 @@ import numpy as np
 from cm2.core.errors import InputError
 
 DAMAGED = (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
-"""What reading arrays, or JSON, raises where the file is cut short or another one."""
+"""What reading arrays by name, or JSON, raises where the file is cut short or another one."""
 
 
 @contextmanager
@@ -111,8 +111,10 @@ def named_folders(words: Sequence[str], names: Sequence[str]) -> dict[str, Path]
             raise InputError(
                 f"--data takes NAME=DIR with a name of {', '.join(names)}, not {word!r}"
             )
-        if not folder or not Path(folder).exists():
-            raise InputError(f"--data {name}: there is no {folder or 'name of a folder'}")
+        if not folder:
+            raise InputError(f"--data {word}: no folder is named; give {name}=DIR")
+        if not Path(folder).exists():
+            raise InputError(f"--data {name}: there is no {folder}")
         found[name] = Path(folder)
     return found
 

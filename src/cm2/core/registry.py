@@ -14,19 +14,14 @@ T = TypeVar("T")
 C = TypeVar("C", bound=type)
 
 
-def hint(name: object, known: Iterable[str], cutoff: float = 0.6) -> str:
+def hint(name: object, known: Iterable[str]) -> str:
     """How an error that names something unknown goes on: with the nearest that is known, if any.
-
-    Args:
-        name: What is unknown.
-        known: What is known.
-        cutoff: How alike the two must be, from 0 to 1.
 
     Example:
         >>> hint("gumble", ["frank", "gumbel"]), hint("t", ["frank", "gumbel"])
         ("; did you mean 'gumbel'?", '.')
     """
-    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=cutoff)
+    close = difflib.get_close_matches(str(name), list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else "."
 
 

@@ -385,7 +385,7 @@ def checked_present(
         )
     finite = z.isfinite().all(-1) | ~present
     if not finite.all():
-        bad = (~finite).flatten(0, -2).any(0).nonzero().flatten().tolist()
+        bad = (~finite).reshape(-1, finite.shape[-1]).any(0).nonzero().flatten().tolist()
         raise ValueError(f"present embeddings of modalities {bad} are not finite")
     return present
 

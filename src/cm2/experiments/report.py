@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from cm2.core.files import write_text
 from cm2.core.layout import MANIFEST
 from cm2.evaluation import report
 from cm2.evaluation.report import Picture, Section, Table
@@ -204,7 +205,7 @@ def bind(
     path.parent.mkdir(parents=True, exist_ok=True)
     pages = [*sections, *behind]
     report.write_tables(folder, [one for section in pages for one in section.tables])
-    table.to_csv(folder / "results.csv", index=False)
+    write_text(folder / "results.csv", table.to_csv(index=False))
     if any(_manifest(cell).get("synthetic") for cell in cells):
         lead += " Some or all of the data are made up: these are not results on patients."
     report.write(path, title, lead, [*pages, last])

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
+from numpy.lib.format import open_memmap
 
 from cm2.core.errors import InputError
 from cm2.core.files import DAMAGED, to_json, write_text
@@ -68,7 +69,7 @@ def read(folder: Folder, name: str) -> Float[ndarray, "stay dim"]:
     path = folder.root / EMBEDDINGS / f"{name}.npy"
     try:
         of = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["manifest"]
-        values = np.load(path).astype(np.float32)
+        values = np.array(open_memmap(path, mode="r"), np.float32)
     except FileNotFoundError:
         raise InputError(f"{path}: no embeddings of {name!r}; run cm2 embed first") from None
     except (OSError, *DAMAGED):

@@ -76,6 +76,8 @@ def test_patterns_are_counted_and_rare_ones_left_out():
         availability.patterns(present, ["a", "b", "c"])
     with pytest.raises(ValueError, match="no modality may be named 'samples'"):
         availability.patterns(present, ["samples", "notes"])
+    _, dots, _ = availability.availability(present, ["samples", "notes"]).axes
+    assert [len(one.get_offsets()) for one in dots.collections] == [0, 2, 1, 1]
 
 
 def test_reliability_of_true_probabilities_lies_on_the_diagonal():

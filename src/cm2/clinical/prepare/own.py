@@ -38,7 +38,7 @@ def write(
 
     - a two-dimensional table or array of numbers, such as embeddings: ``tabular``; a row of NaN
       alone is a missing modality;
-    - a sequence of texts: ``text``; None or an empty text is missing;
+    - a sequence of texts: ``text``; None, NaN, pandas' NA or an empty text is missing;
     - an array (sample, time, channel) of floats: ``series``, in its units;
       single gaps are filled with the last value, and marked; a sample of NaN alone is missing;
     - an array (sample, height, width) of uint8: ``image``, grey; one of zeros alone is missing.

@@ -27,7 +27,7 @@ from cm2.estimators.heads.block_patterns import (
 )
 
 STRENGTHS = (float("inf"), 1.0, 0.3, 0.1, 0.02, 0.005)
-"""Strengths of the prior for independent blocks from which heads choose, in rows a row."""
+"""Multiples of the number of rows; joint head and experts choose their prior's strength of them."""
 
 
 class Patterns(NamedTuple):

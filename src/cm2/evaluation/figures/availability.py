@@ -29,13 +29,20 @@ def patterns(present: Any, modalities: Sequence[str], *, smallest: int = 10) -> 
         ValueError: If the width of `present` is not the number of names, it is not boolean, or a
             modality is named `samples`.
     """
-    present = _flags(present, modalities)
+    found, counts = _counted(_flags(present, modalities), smallest)
     if "samples" in modalities:
         raise ValueError("no modality may be named 'samples', which is the column of counts")
+    return pd.DataFrame(found, columns=list(modalities)).assign(samples=counts)
+
+
+def _counted(
+    present: NDArray[np.bool_], smallest: int
+) -> tuple[NDArray[np.bool_], NDArray[np.int_]]:
+    """The patterns of at least so many samples, most frequent first, and how often each is."""
     found, counts = np.unique(present, axis=0, return_counts=True)
-    table = pd.DataFrame(found, columns=list(modalities)).assign(samples=counts)
-    table = table[table["samples"] >= smallest]
-    return table.sort_values("samples", ascending=False, kind="stable").reset_index(drop=True)
+    order = np.argsort(-counts, kind="stable")
+    order = order[counts[order] >= smallest]
+    return found[order], counts[order]
 
 
 @style.styled
@@ -52,27 +59,26 @@ def availability(present: Any, modalities: Sequence[str], *, smallest: int = 10)
         each modality.
     """
     present = _flags(present, modalities)
-    table = patterns(present, modalities, smallest=smallest)
-    columns, names = np.arange(len(table)), list(modalities)
-    width = 3.4 + 0.36 * len(table)
+    found, counts = _counted(present, smallest)
+    columns, names = np.arange(len(found)), list(modalities)
+    width = 3.4 + 0.36 * len(found)
     figure = style.blank(width, 2.6 + 0.25 * len(names))
-    grid = figure.add_gridspec(2, 2, width_ratios=(1.1, max(1.0, 0.3 * len(table))))
+    grid = figure.add_gridspec(2, 2, width_ratios=(1.1, max(1.0, 0.3 * len(found))))
     bars = figure.add_subplot(grid[0, 1])
     dots = figure.add_subplot(grid[1, 1], sharex=bars)
     totals = figure.add_subplot(grid[1, 0], sharey=dots)
 
-    bars.bar(columns, table["samples"], color=style.COLOURS[0], width=0.7)
-    for x, count in zip(columns, table["samples"], strict=True):
+    bars.bar(columns, counts, color=style.COLOURS[0], width=0.7)
+    for x, count in zip(columns, counts, strict=True):
         bars.annotate(str(count), (x, count), ha="center", va="bottom", fontsize=7)
     bars.set_ylabel("samples")
     bars.tick_params(bottom=False, labelbottom=False)
     bars.grid(visible=False, axis="x")
-    for row, name in enumerate(names):
-        there = table[name].to_numpy(dtype=bool)
+    for row, there in enumerate(found.T):
         dots.scatter(columns[~there], np.full((~there).sum(), row), color="#dddddd", s=26)
         dots.scatter(columns[there], np.full(there.sum(), row), color=style.COLOURS[0], s=26)
     dots.set(ylim=(len(names) - 0.5, -0.5))
-    rest = len(present) - int(table["samples"].sum())
+    rest = len(present) - int(counts.sum())
     if rest:
         dots.set_xlabel(f"rarer patterns (under {smallest} samples each), not shown: {rest}")
     dots.tick_params(bottom=False, labelbottom=False, left=False, labelleft=False)

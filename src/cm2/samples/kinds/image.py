@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
+from numpy.lib.format import open_memmap
 from torch import Tensor
 
 from cm2.core.errors import InputError
@@ -42,7 +43,7 @@ class Stack:
         """All images, on disk."""
         if self._pixels is None:
             try:
-                self._pixels = np.load(self._path, mmap_mode="r")
+                self._pixels = open_memmap(self._path, mode="r")
             except (OSError, *DAMAGED):
                 raise InputError(
                     f"{self._path}: not readable as an array; prepare the data again"
