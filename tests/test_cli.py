@@ -141,3 +141,14 @@ def test_replicates_are_counted(command: str, capsys: pytest.CaptureFixture[str]
     more = ["--out", "page.html"] if command == "report" else []
     assert cli.main([command, "nowhere", "--replicates", "-5", *more]) == 2
     assert "--replicates should be at least 1, got -5" in capsys.readouterr().err
+
+
+def test_an_option_of_several_values_is_given_once(capsys: pytest.CaptureFixture[str]) -> None:
+    axes = ["--grid", "model.components=1,2", "--grid=model.fusion=lstm,mean"]
+    assert cli.main(["sweep", "x.yaml", *axes]) == 2
+    assert "--grid is given twice; give all its values after one" in capsys.readouterr().err
+    assert cli.main(["benchmark", "--only", "a", "--only", "b"]) == 2
+    assert "--only is given twice" in capsys.readouterr().err
+    for word in ("seed=1", "seed=2"):  # these add up
+        assert cli.main(["sweep", "x.yaml", "--set", word, "--set", "name=a"]) == 2
+    assert "given twice" not in capsys.readouterr().err

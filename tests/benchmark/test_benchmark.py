@@ -115,6 +115,43 @@ def test_a_second_call_makes_what_is_lacking_alone(settings, tmp_path):
             run(settings, out)
 
 
+def test_a_fit_that_took_too_long_is_made_again_where_it_may_take_longer(tmp_path):
+    slow = {"slow": Method(lambda budget: Asleep(), "sleeps")}
+    settings = Settings({"made": study()}, (OBSERVED,), slow, seeds=1, limit=0.2)
+    (job,) = run(settings, tmp_path / "out")
+    now = {"slow": Method(lambda budget: Plain(1.0), "no longer")}
+    for limit in (0.1, 0.2):
+        run(replace(settings, methods=now, limit=limit), tmp_path / "out")
+        assert load(tmp_path / "out", job).fault == "more than 0.2 s"
+    run(replace(settings, methods=now, limit=None), tmp_path / "out")
+    assert not load(tmp_path / "out", job).fault
+
+
+def test_fits_on_other_data_are_not_taken_for_those_of_a_study(settings, tmp_path):
+    run(settings, tmp_path / "out")
+    rng = np.random.default_rng(1)
+    other = Given({"a": rng.normal(size=(400, 2))}, rng.integers(0, 2, 400))
+    with pytest.raises(InputError, match="holds fits on other data called 'made'; give a new"):
+        run(replace(settings, studies={"made": other}), tmp_path / "out")
+    of_pairs = Given({"a": np.ones((400, 2))}, study().y, groups=np.arange(400) // 2)
+    with pytest.raises(InputError, match="holds fits on other data called 'made'"):
+        run(replace(settings, studies={"made": of_pairs}), tmp_path / "out")
+
+
+def test_methods_whose_names_are_too_much_alike_are_refused(settings, tmp_path):
+    alike = methods() | {"strong+": methods()["strong"]}
+    with pytest.raises(InputError, match=r"'strong' and 'strong\+' are told apart by letters"):
+        run(replace(settings, methods=alike), tmp_path / "out")
+    with pytest.raises(InputError, match="needs a letter or a digit"):
+        run(replace(settings, methods={"++": methods()["strong"]}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_study_is_of_one_label():
+    with pytest.raises(ValueError, match="y has 2 labels a sample; a study is of one"):
+        Given({"a": np.ones((4, 2))}, np.array([[0, 1], [1, 0], [1, 1], [0, 0]]))
+
+
 def test_other_folders_are_left_alone(settings, tmp_path):
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "mine.txt").touch()

@@ -212,3 +212,18 @@ def test_invalid_values_are_refused(case: Case) -> None:
             case().log_prob(u)
     with pytest.raises(ValueError, match=f"{name}.*{case.dim} coordinates"):
         case().log_prob(torch.full((3, case.dim + 1), 0.5, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("bad", [2.0, float("nan")])
+def test_points_of_another_precision_than_the_parameters_are_checked_too(bad: float) -> None:
+    u = torch.tensor([bad, 0.5], dtype=torch.float64)
+    present = torch.tensor([True, True])
+    pair = copulas.Mixture([copulas.Gumbel(2, 2.0), copulas.Frank(2, 3.0)])
+    for copula in (copulas.Gumbel(2, 2.0), copulas.StudentT.from_kendall_tau(0.5), pair):
+        for asked in (
+            lambda one=copula: one.log_prob(u),
+            lambda one=copula: one.cdf(u),
+            lambda one=copula: one.conditional_cdf(u, present),
+        ):
+            with pytest.raises(ValueError, match=r"\[0, 1\]"):
+                asked()

@@ -131,3 +131,18 @@ def test_a_rival_predicts_from_what_a_row_has() -> None:
     proba = rival.predict_proba(X)
     alone = rival.predict_proba({name: block[7:8] for name, block in X.items()})
     np.testing.assert_allclose(alone, proba[7:8], rtol=1e-10)
+
+
+def test_a_row_without_weight_is_as_one_left_out() -> None:
+    _, holes = drawn(300)
+    holes[0] = -9.0  # the least of each column
+    weight = np.where(np.arange(300) == 0, 0.0, 1.0)
+    patient = np.arange(300) // 2
+    row = np.array([[-5.0, np.nan, 0.0]])
+    for groups in (None, patient):
+        weighed = CopulaImputation().fit(holes, sample_weight=weight, groups=groups)
+        without = CopulaImputation().fit(holes[1:], groups=None if groups is None else groups[1:])
+        np.testing.assert_array_equal(weighed.transform(row), without.transform(row))
+    weight[holes[:, 1] == holes[:, 1]] = 0.0
+    with pytest.raises(ValueError, match="X has no value in columns"):
+        CopulaImputation().fit(holes, sample_weight=weight)

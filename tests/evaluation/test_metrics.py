@@ -102,6 +102,14 @@ def test_measures_of_several_labels_equal_those_of_sklearn(weighted: bool) -> No
     np.testing.assert_allclose(ours["log_loss"][0], np.average(surprise, weights=weight), rtol=1e-9)
 
 
+def test_a_label_that_everybody_has_is_left_out_of_the_means() -> None:
+    rng = np.random.default_rng(0)
+    target = np.stack([np.ones(40, int), rng.integers(2, size=40)], axis=1)
+    found = metrics.measure(target, rng.random((40, 2)))
+    for name in ("auroc", "aupr"):
+        np.testing.assert_array_equal(found[name], found[f"{name} 1"])
+
+
 def test_a_label_without_both_outcomes_is_left_out_of_the_means() -> None:
     rng = np.random.default_rng(4)
     target = np.stack([rng.integers(0, 2, 60), np.zeros(60, int), rng.integers(0, 2, 60)], axis=1)

@@ -20,6 +20,7 @@ from cm2.experiments.figures import Drawing
 from cm2.experiments.predictions import Predictions
 from cm2.experiments.results import Cell
 from cm2.experiments.trained import Trained
+from fake_runs import fake
 from prepared_folder import make_folder, rewrite_manifest
 
 FIRST = 7_310_000
@@ -271,3 +272,11 @@ def test_a_sweep_ends_with_a_table_and_names_what_failed(
     assert set(table["method"]) == {"late"}
     assert set(table["metric"]) == {"AUROC", "AUPR", "Brier", "log loss"}
     assert "nowhere" in (tmp_path / "s" / "broken" / "seed_0.log").read_text()
+
+
+def test_figures_of_a_run_that_reads_all_modalities(tmp_path: Path) -> None:
+    fake(tmp_path / "a", overrides=("data.modalities=null",))
+    cells = results.cells(results.find([tmp_path])[0])
+    made, left_out = drawings.draw(cells, results.tables(cells, replicates=5))
+    assert any("which modalities" in one.caption for one in made)
+    assert left_out

@@ -11,7 +11,8 @@ from sklearn.metrics import average_precision_score, brier_score_loss, log_loss,
 from cm2.core.errors import InputError
 from cm2.evaluation import bootstrap, summary
 from cm2.experiments import report as page
-from cm2.experiments import results, sweep
+from cm2.experiments import results, significance, sweep
+from cm2.experiments.paper import plan as paper
 from cm2.experiments.predictions import Predictions
 from fake_runs import PATIENT, TARGET, fake
 
@@ -86,6 +87,20 @@ def test_the_best_rival_is_never_the_method_itself_nor_cm2(
     """Also where less is better; a rival is compared with the best of the other rivals."""
     rivals = table.xs(metric, level="metric")["rival"]
     assert rivals.to_dict() == {"cm2": "medfuse", "late": "medfuse", "medfuse": "late"}
+
+
+def test_a_head_on_all_features_is_a_rival(tmp_path: Path) -> None:
+    fake(tmp_path / "ours", skill=0.5)
+    fake(tmp_path / "weak", kind="late", skill=0.2)
+    fake(tmp_path / "trees", skill=3.0, overrides=("head=boosting",))
+    cells = results.cells(results.find([tmp_path])[0])
+    table = results.tables(cells, replicates=20).set_index(["method", "metric"])
+    assert table.loc[("cm2", "AUROC"), "rival"] == "boosting"
+    assert page.measures(results.tables(cells, replicates=20), cells[0]).strong == ["cm2"]
+    compared = significance.table(cells[0], replicates=20)
+    assert compared is not None
+    assert compared.caption == "Fake: cm2 against each rival"
+    assert set(compared.frame["method"]) == {"boosting", "late"}
 
 
 def test_without_rivals_all_are_compared_with_the_best_other(tmp_path: Path) -> None:
@@ -193,6 +208,14 @@ def test_what_is_not_finished_or_not_there_is_said(tmp_path: Path) -> None:
     runs, unfinished = results.find([tmp_path / "runs"])
     assert [run.folder.name for run in runs] == ["a"]
     assert unfinished == [broken]
+    begun = fake(tmp_path / "begun" / "d")
+    (begun / "begun.cm2").touch()  # it was interrupted, and measured
+    (begun / "test.json").touch()
+    with pytest.raises(InputError, match="no finished run"):
+        results.find([tmp_path / "begun"])
+    assert not paper.finished(sweep.Job("d", 0, (), begun))
+    (begun / "model.cm2").touch()  # and ended since
+    assert paper.finished(sweep.Job("d", 0, (), begun))
     with pytest.raises(InputError, match="no finished run"):
         results.find([broken])
     with pytest.raises(InputError, match="no such folder"):

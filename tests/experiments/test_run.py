@@ -513,6 +513,13 @@ def test_mistakes_in_a_sweep_come_before_any_run(tmp_path: Path) -> None:
         sweep.plan(path, sweep.grid(["model.copla=frank"]), tmp_path / "s", seeds=1)
     with pytest.raises(InputError, match="KEY=VALUE,VALUE"):
         sweep.grid(["model.copula"])
+    with pytest.raises(InputError, match=r"model\.copula is the key of two axes"):
+        sweep.grid(["model.copula=frank", "model.copula=gumbel"])
+    kinds = sweep.grid(["model.kind=cm2,late"])
+    with pytest.raises(InputError, match=r"'model\.copula=frank' does not reach the variant"):
+        sweep.plan(path, kinds, tmp_path / "s", seeds=1, overrides=["model.copula=frank"])
+    for reaches in ("training.lr=0.5", "model.kind=cm2", "seed=3"):
+        sweep.plan(path, kinds, tmp_path / "s", seeds=1, overrides=[reaches])
     with pytest.raises(InputError, match="do not give different folders"):
         sweep.plan(path, {"a b": [], "a_b": []}, tmp_path / "s", seeds=1)
     bad = tmp_path / "variants.yaml"

@@ -22,26 +22,33 @@ from cm2.samples.batches import ArrayDataset
 from small_networks import FAST, network, small_data
 
 
-def run(folder: Path | None, **options: Any) -> torch.Tensor:
+def run(folder: Path | None, model: dict[str, Any] | None = None, **options: Any) -> torch.Tensor:
     """All weights after training."""
-    model = training.train(
-        network(),
+    trained = training.train(
+        network(**model or {}),
         Multiclass(3),
         small_data(100),
         small_data(60, seed=1),
         run_dir=folder,
         **FAST | options,
     )
-    return torch.cat([value.detach().flatten() for value in model.parameters()])
+    return torch.cat([value.detach().flatten() for value in trained.parameters()])
 
 
-@pytest.mark.parametrize("stop", [1, 3])
-def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path, stop: int) -> None:
+FACTOR = {"copula": "factor", "components": 3, "coupling": "shared-components"}
+"""Starts from draws, also after the warm-up."""
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3])
+@pytest.mark.parametrize("options", [{}, FACTOR], ids=["gumbel", "factor"])
+def test_a_resumed_run_ends_as_an_uninterrupted_one(
+    tmp_path: Path, stop: int, options: dict[str, Any]
+) -> None:
     """The second part starts in a new process, as far as random states go: they are left alone."""
-    whole = run(tmp_path / "a", max_epochs=5)
-    run(tmp_path / "b", max_epochs=stop)
+    whole = run(tmp_path / "a", options, max_epochs=5)
+    run(tmp_path / "b", options, max_epochs=stop)
     torch.rand(1)
-    resumed = run(tmp_path / "b", max_epochs=5, resume=True)
+    resumed = run(tmp_path / "b", options, max_epochs=5, resume=True)
     assert torch.equal(whole, resumed)
     logs = [pd.read_csv(tmp_path / name / "metrics.csv") for name in "ab"]
     pd.testing.assert_frame_equal(*logs)
@@ -52,6 +59,7 @@ def test_a_finished_run_is_not_trained_further(tmp_path: Path) -> None:
     for name, options in {
         "all": {"max_epochs": 3},
         "early": {"max_epochs": 30, "patience": 1, "lr": 0.1},
+        "at once": {"max_epochs": 30, "patience": 0, "lr": 0.1},
     }.items():
         first = run(tmp_path / name, **options)
         log = (tmp_path / name / "metrics.csv").read_text()
@@ -86,12 +94,28 @@ def test_gradients_are_averaged_over_batches() -> None:
 def test_half_precision_trains_to_a_similar_loss(tmp_path: Path) -> None:
     losses = []
     for precision in ("32", "bf16"):
-        run(tmp_path / precision, precision=precision, max_epochs=6, lr=1e-2)
+        run(tmp_path / precision, precision=precision, max_epochs=6, lr=1e-2, monitor="val_auroc")
         log = pd.read_csv(tmp_path / precision / "metrics.csv")
         assert np.isfinite(log.to_numpy()).all()
         losses.append(log["val_loss"].min())
     # bfloat16 has 8 bits: the losses agree to a few per cent, not more.
     assert losses[1] == pytest.approx(losses[0], rel=0.1)
+
+
+def test_no_patience_stops_a_resumed_run_no_earlier(tmp_path: Path) -> None:
+    options = {"max_epochs": 5, "patience": 0, "lr": 1e-3}
+    whole = run(tmp_path / "a", **options)
+    assert len(pd.read_csv(tmp_path / "a" / "metrics.csv")) > 2, "better than before each time"
+    run(tmp_path / "b", **options | {"max_epochs": 2})
+    assert torch.equal(whole, run(tmp_path / "b", resume=True, **options))
+
+
+def test_probabilities_have_single_precision_under_autocast() -> None:
+    model, batch = network(), small_data(20)[slice(None)]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model.predict(batch)
+    assert found.mean.dtype == found.spread.dtype == torch.float32
+    assert found.mean.sum(dim=1).sub(1).abs().max() < 1e-6
 
 
 def test_a_loss_out_of_range_names_term_and_rows() -> None:

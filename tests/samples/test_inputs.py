@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from scipy import sparse
 
@@ -102,7 +103,7 @@ def test_an_array_of_masks_is_in_the_order_of_training_or_refused(names: list[st
         reader.blocks(X, np.stack([np.ones(ROWS, bool), here], axis=1))
     with pytest.raises(ValueError, match=message):
         reader.blocks(Samples(X), np.stack([here, np.ones(ROWS, bool)], axis=1))
-    for mask in ({"cxr": here}, pd.DataFrame({"cxr": here})):
+    for mask in ({"cxr": here}, pd.DataFrame({"cxr": here}), pa.table({"cxr": here})):
         found = reader.blocks(X, mask).present
         np.testing.assert_array_equal(found, np.stack([["ehr" in names] * ROWS, here], axis=1))
 

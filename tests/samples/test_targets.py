@@ -1,4 +1,4 @@
-"""Checks of patients: a missing one is refused, wherever groups are given."""
+"""Checks of patients, labels and weights: what is missing is refused, and what is given counts."""
 
 import re
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import pytest
 from cm2 import CM2Classifier, Samples
 from cm2.estimators import baselines
 from cm2.evaluation import metrics
-from cm2.samples.targets import checked_groups
+from cm2.samples.targets import checked_groups, checked_labels, weighted
 
 ROWS = 6
 Y = np.arange(ROWS) % 2
@@ -52,3 +52,24 @@ def test_a_missing_patient_is_refused_and_none_is_named(kind: str, place: str) -
 def test_known_patients_are_taken_as_they_are(kind: str) -> None:
     known = pd.Series(MISSING[kind]).ffill().to_numpy()
     np.testing.assert_array_equal(checked_groups(known, ROWS), known)
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2], ["0", "1", "2"], ["a", "b", "c"]])
+def test_weights_of_classes_are_those_of_the_labels_as_they_are(labels: list[Any]) -> None:
+    codes, classes = np.array([0, 1, 2, 1]), np.array(labels)
+    by_label = {labels[1]: 3.0, labels[2]: 0.5}
+    found = weighted(np.ones(4), codes, classes, by_label)
+    np.testing.assert_allclose(found, np.array([1, 3, 0.5, 3]) / 1.875)
+    with pytest.raises(ValueError, match="class_weight names 1 classes that no sample has"):
+        weighted(np.ones(4), codes, classes, by_label | {"other": 1.0})
+    every = by_label | {labels[0]: 1.0, "other": 1.0}  # of a fold that lacks a class
+    np.testing.assert_allclose(weighted(np.ones(4), codes, classes, every), found)
+
+
+def test_several_labels_may_be_columns_of_several_types() -> None:
+    frame = pd.DataFrame({"died": [True, False, True], "ill": [0, 1, 0]})
+    wanted = frame.to_numpy(int)
+    for one in (frame, frame.convert_dtypes(), frame.astype(float), frame.astype(object)):
+        np.testing.assert_array_equal(checked_labels(one, 3), wanted)
+    with pytest.raises(ValueError, match="NaN: 1 labels, first at row 1"):
+        checked_labels(frame.convert_dtypes().mask(frame["ill"] == 1), 3)

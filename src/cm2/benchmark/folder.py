@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Int
 from numpy import ndarray
 
@@ -61,6 +62,7 @@ class Kept(NamedTuple):
         fit: Seconds.
         predict: Seconds.
         fault: Why there are no predictions; "" where there are.
+        limit: Seconds that a fit without predictions was allowed.
     """
 
     rows: Int[ndarray, " test"]
@@ -69,21 +71,32 @@ class Kept(NamedTuple):
     fit: float
     predict: float
     fault: str
+    limit: float | None = None
 
 
 def place(out: Path, job: Job) -> Path:
     """The file of a fit."""
     trained = job.patterns[0].at("train")
     learned = "observed" if trained.rate == 0 else f"{trained.rule}-{trained.rate:g}"
-    method = slug(job.method.replace("²", "2"))
-    return out / "predictions" / job.study / method / f"{job.seed}.{learned}.npz"
+    return out / "predictions" / job.study / named(job.method) / f"{job.seed}.{learned}.npz"
 
 
-def save(out: Path, job: Job, done: Done | None, fault: str = "") -> None:
+def named(method: str) -> str:
+    """The folder of a method's fits."""
+    return slug(method.replace("²", "2"))
+
+
+def save(
+    out: Path, job: Job, done: Done | None, fault: str = "", limit: float | None = None
+) -> None:
     """Writes what came of a fit, in one step."""
     path = place(out, job)
     path.parent.mkdir(parents=True, exist_ok=True)
-    about: dict[str, Any] = {"patterns": [list(one) for one in job.patterns], "fault": fault}
+    about: dict[str, Any] = {
+        "patterns": [list(one) for one in job.patterns],
+        "fault": fault,
+        "limit": limit,
+    }
     arrays: dict[str, Any] = {}
     if done is not None:
         about |= {"fit": done.fit, "predict": done.predict}
@@ -109,7 +122,8 @@ def load(out: Path, job: Job) -> Kept | None:
             if not set(job.patterns) <= set(known):
                 return None
             if about["fault"]:
-                return Kept(np.zeros(0, np.int64), {}, {}, np.nan, np.nan, about["fault"])
+                nothing = np.zeros(0, np.int64)
+                return Kept(nothing, {}, {}, np.nan, np.nan, about["fault"], about.get("limit"))
             probability, missing = (
                 {one: file[f"{letter}{known.index(one)}"] for one in job.patterns}
                 for letter in ("p", "m")
@@ -120,10 +134,31 @@ def load(out: Path, job: Job) -> Kept | None:
 
 
 def write_outcome(out: Path, name: str, study: Study) -> None:
-    """Keeps the target and who each row is of, by lot."""
+    """Keeps the target and who each row is of, by lot.
+
+    Raises:
+        InputError: If the folder has fits on other rows of that name.
+    """
     path = out / "outcomes" / f"{name}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_file():
+        _check_outcome(path, name, study)
+        return
     write_arrays(path, y=study.y, groups=anonymous(study.groups))
+
+
+def _check_outcome(path: Path, name: str, study: Study) -> None:
+    try:
+        with open_arrays(path) as file:
+            y, groups = file["y"], file["groups"]
+    except (OSError, *DAMAGED) as error:
+        raise InputError(f"{path} is damaged; delete it, and it is made again") from error
+    # Numbers of patients are given by lot: alike are those that part the rows alike.
+    before, now = (pd.factorize(one)[0] for one in (groups, study.groups))
+    if not np.array_equal(y, study.y) or not np.array_equal(before, now):
+        raise InputError(
+            f"{path.parent.parent} holds fits on other data called {name!r}; give a new folder"
+        )
 
 
 def begin(out: Path, asked: dict[str, Any], names: Sequence[str]) -> None:

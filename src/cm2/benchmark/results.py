@@ -149,9 +149,8 @@ def _scored(
     )
     if probability.shape[1] > 2:
         return scored
-    own = calibrated.slope(truth == 1, probability[:, 1])
-    # Its replicates would take as long as all else; the table gives no interval of it.
-    value = np.concatenate([own, np.full(len(counts) - 1, np.nan)])
+    # Without replicates, which would take as long as all else; the table gives no interval of it.
+    value = calibrated.slope(truth == 1, probability[:, 1])
     return scored._replace(
         scores={**scored.scores, SLOPE: value}, rarest={**scored.rarest, SLOPE: 10**9}
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,7 @@ def run(settings: Settings, out: Path, asked: Mapping[str, Any] | None = None) -
         asked: What else the folder should say of it.
 
     Raises:
-        InputError: If the folder holds another benchmark.
+        InputError: If the folder holds another benchmark, or names of methods are too much alike.
     """
     whole = {
         "epochs": settings.epochs,
@@ -114,11 +114,12 @@ def run(settings: Settings, out: Path, asked: Mapping[str, Any] | None = None) -
         "versions": report.versions(),
         **(asked or {}),
     }
+    _check_names(settings.methods)
     folder.begin(out, whole, ("epochs",))
     for name, study in settings.studies.items():
         folder.write_outcome(out, name, study)
     every = settings.jobs()
-    open_jobs = [job for job in every if folder.load(out, job) is None]
+    open_jobs = [job for job in every if _lacks(folder.load(out, job), settings.limit)]
     # The slowest of a seed first, so that no process waits at the end for one that began late.
     lasting = seconds(settings)
     open_jobs.sort(key=lambda job: (job.seed, -lasting[job.study, job.method]))
@@ -158,6 +159,26 @@ def seconds(settings: Settings) -> dict[tuple[str, str], float]:
     return found
 
 
+def _lacks(kept: folder.Kept | None, limit: float | None) -> bool:
+    """Whether a fit is to be made: it was not, or had less time than it would have now."""
+    if kept is None:
+        return True
+    return bool(kept.fault) and (limit is None or kept.limit is None or kept.limit < limit)
+
+
+def _check_names(methods: Iterable[str]) -> None:
+    """Refuses methods whose fits would have one file."""
+    places: dict[str, str] = {}
+    for name in methods:
+        other = places.setdefault(folder.named(name), name)
+        if not folder.named(name) or other != name:
+            raise InputError(
+                f"methods {other!r} and {name!r} are told apart by letters and digits alone"
+                if other != name
+                else f"a method's name needs a letter or a digit, {name!r} has none"
+            )
+
+
 def _fitted(study: Study, settings: Settings, job: Job, out: Path) -> str:
     """Makes one fit and keeps what comes of it; returns what is to be said of it."""
     start = time.perf_counter()
@@ -165,7 +186,7 @@ def _fitted(study: Study, settings: Settings, job: Job, out: Path) -> str:
     try:
         done = jobs.run(study, settings.methods[job.method], budget, job.patterns, settings.limit)
     except jobs.TimeUpError as fault:
-        folder.save(out, job, None, str(fault))
+        folder.save(out, job, None, str(fault), settings.limit)
         return f"{job.study}, {job.method}, seed {job.seed}: {fault}"
     folder.save(out, job, done)
     LOG.info("%s, %s, seed %d: %.0f s", *job[:3], time.perf_counter() - start)

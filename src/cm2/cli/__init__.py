@@ -148,10 +148,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0; 2 if the input was refused before any long work; 1 if a part of the work failed; 130 if
         it was interrupted.
     """
-    chosen: Namespace = parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    chosen: Namespace = parser().parse_args(words)
     name = chosen.subcommand
     options = {key: value for key, value in chosen[name].items() if key != "config"}
     try:
+        _check_once(COMMANDS[name], words)
         if options.get("replicates", 1) < 1:
             raise InputError(f"--replicates should be at least 1, got {options['replicates']}")
         return COMMANDS[name](**options) or 0
@@ -162,12 +164,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         if os.environ.get("LOCAL_RANK", "0") == "0":
-            words = list(sys.argv[1:] if arguments is None else arguments)
             print(f"cm2 {name}: interrupted{_go_on(name, words)}", file=sys.stderr)  # noqa: T201
         return 130
     except FloatingPointError as stop:
         print(f"cm2 {name}: {stop}", file=sys.stderr)  # noqa: T201
         return 1
+
+
+def _check_once(function: Callable[..., Any], words: Sequence[str]) -> None:
+    """Refuses an option of several values that is given twice, where the last alone would count."""
+    given = [word.partition("=")[0] for word in words]
+    for name, kind in get_type_hints(function).items():
+        flag = "--" + name.replace("_", "-")
+        if get_origin(kind) is Sequence and given.count(flag) > 1:
+            raise InputError(f"{flag} is given twice; give all its values after one")
 
 
 def _go_on(name: str, words: Sequence[str]) -> str:

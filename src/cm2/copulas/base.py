@@ -305,13 +305,14 @@ class Copula(VectorCoupling, Distribution, ABC):
         """The copula and points in their common dtype."""
         value = value.map(as_float) if isinstance(value, Unit) else as_float(value)
         dtype = dtype_of(value)
-        for part in self.parameters.values():
-            if part.dim():  # single numbers follow tensors, as everywhere in torch
-                dtype = torch.promote_types(dtype, part.dtype)
+        for part in filter(Tensor.dim, self.parameters.values()):  # single numbers follow tensors
+            dtype = torch.promote_types(dtype, part.dtype)
         value = cast(value, dtype)
         if all(part.dtype == dtype for part in self.parameters.values()):
             return self, value
-        return self._like({name: part.to(dtype) for name, part in self.parameters.items()}), value
+        copula = self._like({name: part.to(dtype) for name, part in self.parameters.items()})
+        copula._validate_args = self._validate_args  # of points, if not of parameters again
+        return copula, value
 
     def _prepare(self, value: Tensor | Unit, present: Tensor | None) -> tuple[Unit, Tensor | None]:
         """Checks the arguments and puts 1/2 where nothing is present."""

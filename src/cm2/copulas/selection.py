@@ -65,7 +65,8 @@ def select(
         u: Data in (0, 1) of shape ``(row, dim)``, NaN where missing; see :func:`fit`.
         families: Names, classes or copulas to start from; by default all registered families
             that can have dependence of the sign in the data, but for survival and factor copulas.
-            All of them are ``list(copulas.REGISTRY)``.
+            For pairs all of them are ``list(copulas.REGISTRY)``, of which some have two
+            coordinates only.
         criterion: ``"bic"`` or ``"aic"``. Where one family contains another (Student-t the
             Gaussian), the first finds the smaller one as data grow; the second takes the larger in
             about one case of twelve, however many data there are.

@@ -38,11 +38,12 @@ class Likelihood:
     def __init__(self, chart: Chart, data: Data) -> None:
         self.chart, self.data = chart, data
         self.unit = data.unit.map(lambda part: part.to(chart.start.device))
+        self.present = data.present if data.present is None else data.present.to(chart.start.device)
         self.rows = len(self.unit.log_u)
 
     def by_row(self, x: Tensor) -> Tensor:
         """Log likelihood of each row."""
-        return self.chart.copula(x)._log_prob(self.unit, self.data.present)
+        return self.chart.copula(x)._log_prob(self.unit, self.present)
 
     def __call__(self, x: Tensor) -> Tensor:
         return -self.by_row(x).mean()
@@ -59,7 +60,7 @@ class Likelihood:
         """Derivatives of the log likelihood of each row in its points."""
         with torch.enable_grad():
             u = self.unit.u.requires_grad_()
-            value = self.chart.copula(x)._log_prob(Unit.from_u(u), self.data.present).sum()
+            value = self.chart.copula(x)._log_prob(Unit.from_u(u), self.present).sum()
             (slope,) = torch.autograd.grad(value, u, allow_unused=True)
         return torch.zeros_like(u) if slope is None else slope
 
@@ -161,7 +162,7 @@ def _rank_influence(likelihood: Likelihood, x: Tensor) -> Float[Tensor, "row par
     """
     scores = likelihood.scores(x)
     slopes = likelihood.gradient_in_points(x)
-    present, u = likelihood.data.present, likelihood.unit.log_u
+    present, u = likelihood.present, likelihood.unit.log_u
     influence = scores.clone()
     for j in range(u.shape[1]):
         rows = torch.arange(len(u), device=u.device) if present is None else present[:, j].nonzero()

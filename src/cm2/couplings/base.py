@@ -359,11 +359,9 @@ class Joint(Distribution, ABC):
 
     def _prepare(self, value: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor]:
         """Checks the arguments and puts 0 where nothing is present."""
-        modalities, dim = self.event_shape
         if value.shape[-2:] != self.event_shape:
-            raise ValueError(
-                f"embeddings must have shape (*, {modalities}, {dim}), got {tuple(value.shape)}"
-            )
+            wanted = ", ".join(map(str, ("*", *self.event_shape)))
+            raise ValueError(f"embeddings must have shape ({wanted}), got {tuple(value.shape)}")
         present = checked_present(value, present)
         return torch.where(present[..., None], value, 0.0), present
 

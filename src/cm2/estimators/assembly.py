@@ -229,7 +229,7 @@ def build(
     head = given["head"]
     if isinstance(head, Head):
         head = clone(head)
-        head.held = held
+        _hold(head, held)
         if isinstance(head, Fusion):
             head.encoders = head.encoders or given["encoders"]
         elif unread:
@@ -238,6 +238,15 @@ def build(
         pooled = head == "pooled"
         head = Pool(heads, None, folds, seed, given["n_jobs"]) if pooled else heads[head]
     return Presence(head, folds, seed) if given["presence"] else head
+
+
+def _hold(head: Head, held: Held | None) -> None:
+    """Gives the rows that stop training to a head, and to those that it is made of."""
+    head.held = held
+    for part in head.get_params(deep=False).values():
+        for one in part.values() if isinstance(part, Mapping) else [part]:
+            if isinstance(one, Head):
+                _hold(one, held)
 
 
 def model(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -60,7 +60,8 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         head: ``"pooled"``, or one head alone: ``"fusion"`` (the paper's network), ``"joint"``
             (Bayes' rule with class-conditional joints), ``"experts"`` (a copula of experts),
             ``"linear"`` or ``"boosting"`` (all features together). Or a head, of which a clone is
-            fitted, such as ``Fusion(model={"kind": "mmtm"}, training={"precision": "bf16"})``.
+            fitted, such as ``Fusion(model={"kind": "mmtm"}, training={"precision": "bf16"})``; it
+            has seeds of its own, and ``random_state`` is not its.
         rank: Factors of ``copula="factor"`` in the joint head, where there are too many coordinates
             for a full covariance.
         modalities: Columns of each modality when ``X`` is one array: slices, positions or names.

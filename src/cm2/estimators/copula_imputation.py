@@ -117,12 +117,13 @@ class CopulaImputation(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             ValueError: If a column has no value, or is not of finite numbers.
         """
         x = _numbers(X)
+        weight = checked_weights(sample_weight, len(x))
+        if groups is not None:
+            groups = checked_groups(groups, len(x))[weight > 0]
+        x, weight = x[weight > 0], weight[weight > 0]
         empty = np.flatnonzero(np.isnan(x).all(axis=0)).tolist()
         if empty:
             raise ValueError(f"X has no value in columns {names(as_table(X), empty)}; drop them")
-        weight = checked_weights(sample_weight, len(x))
-        if groups is not None:
-            groups = checked_groups(groups, len(x))
         validate_data(self, X, reset=True, skip_check_array=True)
         self.scores_ = NormalScores().fit(x, None, weight)
         z = self.scores_.transform(x)

@@ -16,6 +16,8 @@ from scipy.special import expit, logit
 from cm2.evaluation import bootstrap, checked
 
 STEPS, CLOSE = 50, 1e-8
+SAME = 1e-12
+"""Log odds that are closer together are the same but for rounding."""
 LEAST = 1e-9
 """The least probability; of it and of one there is no logarithm of the odds."""
 
@@ -58,10 +60,12 @@ def _slope(
     """By Newton's method, on the rows of some weight."""
     kept = weight > 0
     y, x, w = target[kept].astype(float), odds[kept], weight[kept]
-    if len(x) == 0 or np.ptp(x) == 0 or np.ptp(y) == 0 or _is_parted(y, x):
+    if len(x) == 0 or np.ptp(x) < SAME or np.ptp(y) == 0 or _is_parted(y, x):
         return np.nan
-    design = np.stack([np.ones_like(x), x], axis=1)
-    found = np.array([0.0, 1.0])
+    # In deviations from the mean, so that a step is as large wherever odds lie and however close.
+    mean, scale = x.mean(), x.std()
+    design = np.stack([np.ones_like(x), (x - mean) / scale], axis=1)
+    found = np.array([mean, scale])
     for _ in range(STEPS):
         p = expit(design @ found)
         gradient = design.T @ (w * (y - p))
@@ -69,7 +73,7 @@ def _slope(
         step = np.linalg.solve(curvature, gradient)
         found = found + step / max(1.0, np.abs(step).max() / 2)
         if np.abs(step).max() < CLOSE:
-            return float(found[1])
+            return float(found[1] / scale)
     return np.nan
 
 

@@ -175,6 +175,8 @@ def _together(
             _measured(outcome, np.stack([1 - proba, proba], axis=1), weight)
             for outcome, proba in zip(target.T, probability.T, strict=True)
         ]
+        for one in each:  # average precision is one without negatives, whatever is predicted
+            one["aupr"] = np.where(np.isnan(one["auroc"]), np.nan, one["aupr"])
         out = {name: _mean(np.stack([one[name] for one in each])) for name in MEASURES}
         together = _ranking([(target.ravel() == 1, probability.ravel())], every)
         out |= {f"{name}_micro": values for name, values in together.items()}
@@ -209,8 +211,9 @@ def evaluate(
         seed: Of the draws.
 
     Returns:
-        Intervals by measure. Replicates that lack a class are left out of those of AUROC and AUPR;
-        notes say how many, and where fewer than 20 patients have an outcome.
+        Intervals by measure. Replicates that lack a class are left out of that of AUROC, those
+        without a positive of that of AUPR, and of several labels the label counts in neither; notes
+        say how many, and where fewer than 20 patients have an outcome.
 
     Example:
         >>> target = np.array([0, 0, 1, 1])

@@ -99,7 +99,7 @@ def copula_density(cells: Sequence[Cell], table: pd.DataFrame) -> Found:
     del table
     first: dict[str, Run] = {}
     for one in _own(cells):
-        if len(one.experiment.data["modalities"]) > 1:
+        if len(one.modalities) > 1:
             first.setdefault(one.experiment.model["copula"], one)
     order = [name for name in (*PAPER, *first) if name in first]
     chosen = {}

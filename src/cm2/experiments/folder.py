@@ -19,7 +19,7 @@ from cm2.experiments.config import Experiment
 
 __all__ = [
     *("BEGUN", "BEST", "LAST", "MODEL"),
-    *("begin", "check", "facts", "finish", "of_before", "same_data", "write"),
+    *("begin", "check", "facts", "finish", "is_whole", "of_before", "same_data", "write"),
 ]
 
 MODEL = "model.cm2"
@@ -105,6 +105,11 @@ def finish(model: CM2Classifier, out: Path) -> None:
     model.save(out / MODEL, facts={"data": facts(out)["data"]})
     for name in STATES:
         (out / name).unlink(missing_ok=True)
+
+
+def is_whole(run: Path) -> bool:
+    """Whether no training is left to be gone on with; an unfinished run can be measured too."""
+    return (run / MODEL).is_file() or not (run / BEGUN).is_file()
 
 
 def same_data(out: Path, checksum: str) -> None:

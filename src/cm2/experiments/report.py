@@ -218,7 +218,7 @@ def _rows(table: pd.DataFrame, cell: Cell) -> list[dict[str, Any]]:
 
 def _own(cell: Cell) -> list[str]:
     """Methods to emphasise: those of CM2 where there are others."""
-    own = {run.label for run in cell.runs if run.experiment.model["kind"] == results.OWN}
+    own = {run.label for run in cell.runs if run.is_own}
     return sorted(own) if len(own) < len({run.label for run in cell.runs}) else []
 
 

@@ -25,13 +25,16 @@ from cm2.core.files import to_json, write_text
 from cm2.evaluation import bootstrap, metrics, summary
 from cm2.experiments import config
 from cm2.experiments.config import Experiment
-from cm2.experiments.folder import facts
+from cm2.experiments.folder import facts, is_whole
 from cm2.experiments.predictions import Predictions
 from cm2.experiments.sweep import Job
 
 __all__ = ["OWN", "Cell", "Run", "cells", "differing", "find", "flat", "tables", "write_labels"]
 
 OWN = "cm2"
+ALONE = ("linear", "boosting")
+"""Heads that are rivals by themselves."""
+
 """The kind of model whose rivals all other kinds are."""
 
 LABELS = "sweep.json"
@@ -61,6 +64,12 @@ class Run(NamedTuple):
     def modalities(self) -> tuple[str, ...]:
         """Names, in the order of the columns of ``present``."""
         return tuple(self.facts["data"]["shape"])
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is of CM², and no rival: heads on all features hold nothing of it."""
+        named = self.experiment
+        return named.model["kind"] == OWN and named.head["kind"] not in ALONE
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -113,7 +122,8 @@ def find(folders: Sequence[Path]) -> tuple[list[Run], list[Path]]:
     for folder in folders:
         done = 0
         for path in _runs(folder):
-            if not (path / "test.npz").is_file() or not (path / "environment.json").is_file():
+            files = (path / "test.npz", path / "environment.json")
+            if not all(one.is_file() for one in files) or not is_whole(path):
                 unfinished.append(path)
                 continue
             done += 1
@@ -195,7 +205,7 @@ def tables(found: Sequence[Cell], *, replicates: int = 1000) -> pd.DataFrame:
             )
             for run in cell.runs
         ]
-        others = {run.label for run in cell.runs if run.experiment.model["kind"] != OWN}
+        others = {run.label for run in cell.runs if not run.is_own}
         table = summary.summarise(scored, others or {run.label for run in cell.runs})
         table[["metric", "label"]] = [_parted(m, cell.runs[0].labels) for m in table["metric"]]
         parts.append(table.drop(columns="seconds").assign(experiment=cell.title))

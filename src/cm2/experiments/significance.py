@@ -11,7 +11,7 @@ from numpy import ndarray
 
 from cm2.evaluation import bootstrap, metrics, significance
 from cm2.evaluation.report import Table
-from cm2.experiments.results import OWN, Cell, Run
+from cm2.experiments.results import Cell, Run
 
 __all__ = ["TEXT", "table"]
 
@@ -38,9 +38,9 @@ def table(cell: Cell, *, replicates: int = 1000) -> Table | None:
     Returns:
         A row a rival and measure; None where there is no rival, no CM2, or other than two classes.
     """
-    kinds = {run.label: run.experiment.model["kind"] for run in cell.runs}
-    own = next((label for label, kind in kinds.items() if kind == OWN), None)
-    rivals = [label for label, kind in kinds.items() if kind != OWN]
+    is_own = {run.label: run.is_own for run in cell.runs}
+    own = next((label for label, ours in is_own.items() if ours), None)
+    rivals = [label for label, ours in is_own.items() if not ours]
     first = cell.runs[0].predictions
     if own is None or not rivals or first.target.ndim > 1 or first.probability.shape[1] != 2:
         return None

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ import yaml
 from cm2.core.errors import InputError
 from cm2.core.yaml import read
 from cm2.experiments import config
+from cm2.experiments.config import Experiment
 
 __all__ = ["Job", "plan", "read_variants", "run"]
 
@@ -82,6 +84,8 @@ def grid(axes: Sequence[str]) -> dict[str, list[str]]:
             raise InputError(
                 f"an axis is KEY=VALUE,VALUE, such as model.components=1,2, not {axis!r}"
             )
+        if key in parts:
+            raise InputError(f"{key} is the key of two axes; give all its values in one")
         # A comma inside brackets belongs to a value that is a list.
         parts[key] = re.split(r",(?![^\[]*\])", values)
     return _product(parts)
@@ -119,12 +123,37 @@ def plan(
     jobs = []
     for label, changes in variants.items():
         given = (*overrides, *changes)
-        first = config.load(experiment, given).seed
+        loaded = config.load(experiment, given)
+        _check_reach(loaded, label, overrides, changes)
+        first = loaded.seed
         jobs += [
             Job(label, seed, (*given, f"seed={seed}"), Path(out) / names[label] / f"seed_{seed}")
             for seed in range(first, first + seeds)
         ]
     return jobs
+
+
+def _check_reach(
+    loaded: Experiment, label: str, overrides: Sequence[str], changes: Sequence[str]
+) -> None:
+    """Refuses an override that a variant of another kind drops with all that the kind had."""
+    kinds = [key.removesuffix("kind") for key in _keys(changes) if key.endswith(".kind")]
+    for override in overrides:
+        key, _, text = override.partition("=")
+        if key in _keys(changes) or not any(key.startswith(part) for part in kinds):
+            continue
+        at: Any = asdict(loaded)
+        for part in key.split("."):
+            at = at.get(part) if isinstance(at, Mapping) else None
+        if at != read(text):
+            raise InputError(
+                f"{override!r} does not reach the variant {label!r}, whose kind is another and has "
+                "what its file says; put it into the variants that it is for"
+            )
+
+
+def _keys(overrides: Sequence[str]) -> list[str]:
+    return [one.partition("=")[0] for one in overrides]
 
 
 def run(

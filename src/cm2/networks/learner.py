@@ -143,7 +143,11 @@ class Learner(lightning.LightningModule):
                 f"before epoch {self.current_epoch} there are values that are not finite: "
                 f"{', '.join(broken)}"
             )
-        self.model.initialize(start)
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices, enabled=self.current_epoch > 0):
+            if self.current_epoch > 0:  # a resumed run has another state of the generator here
+                torch.manual_seed(self._step_seed(0))
+            self.model.initialize(start)
         optimizer = self.optimizers(use_pl_optimizer=False)
         for parameter in self.model.restarted():
             optimizer.state.pop(parameter, None)  # type: ignore[union-attr]

@@ -173,7 +173,7 @@ def finished(checkpoint: Mapping[str, Any], max_epochs: int, patience: int) -> b
         for name, state in checkpoint["callbacks"].items()
         if name.startswith("EarlyStopping")
     )
-    return bool(waited >= patience or checkpoint["epoch"] + 1 >= max_epochs)
+    return bool(waited >= max(patience, 1) or checkpoint["epoch"] + 1 >= max_epochs)
 
 
 COUNTS = ("max_epochs", "batch_size", "validation_batch_size", "draws", "accumulate", "devices")

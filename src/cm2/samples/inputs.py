@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from sklearn.base import BaseEstimator
 
-from cm2.core.given import check_index
+from cm2.core.given import check_index, plain
 from cm2.samples import tables
 from cm2.samples.container import Groups, Samples, samples, unknown
 from cm2.samples.kinds import REGISTRY, Column, Inputs, Learned
@@ -247,6 +247,7 @@ class Reader(BaseEstimator):  # type: ignore[misc]
         own = np.stack(there, axis=1)
         if mask is None:
             return own
+        mask = plain(mask)
         if isinstance(mask, Mapping | pd.DataFrame):
             for name in mask:
                 if name not in self.names_:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from numbers import Number
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,6 +44,8 @@ def checked_labels(y: Any, rows: int) -> ndarray:
     missing = np.flatnonzero(np.atleast_2d(pd.isna(labels).T).any(axis=0))
     if len(missing):
         raise ValueError(f"Input y contains NaN: {len(missing)} labels, first at row {missing[0]}")
+    if labels.ndim == 2 and all(isinstance(one, Number | np.bool_) for one in labels.flat):
+        labels = labels.astype(np.float64)  # of columns of several types
     if labels.dtype.kind == "f" and np.isinf(labels).any():
         raise ValueError("Input y contains infinity")
     check_classification_targets(labels)
@@ -148,9 +152,23 @@ def weighted(
 ) -> Float[ndarray, " n"]:
     """Weights of samples, those of their classes among them if each is of one class."""
     if class_weight is not None and codes.ndim == 1:
-        weight = weight * compute_sample_weight(class_weight, classes[codes])
+        if isinstance(class_weight, Mapping):
+            class_weight = _by_code(class_weight, classes)
+        weight = weight * compute_sample_weight(class_weight, codes)
     # Heads have priors and penalties worth so many rows; only relative weights should matter.
     return np.asarray(weight / weight.mean())
+
+
+def _by_code(class_weight: Mapping[Any, float], classes: ndarray) -> dict[int, float]:
+    """Weights of classes by their codes; one for a class that is not named."""
+    known = classes.tolist()
+    unknown = [key for key in class_weight if key not in known]
+    if unknown and not all(label in class_weight for label in known):
+        raise ValueError(
+            f"class_weight names {len(unknown)} classes that no sample has, and not all that they "
+            f"have; labels are {classes.dtype}, the first such key is {type(unknown[0]).__name__}"
+        )
+    return {code: class_weight.get(label, 1.0) for code, label in enumerate(known)}
 
 
 def checked_groups(groups: Any, rows: int) -> ndarray:

@@ -220,6 +220,17 @@ def test_another_report_is_noticed(raw: Path, made: Path, texts: Path, tmp_path:
     again()
 
 
+def test_texts_and_none_are_not_the_same(
+    raw: Path, made: Path, texts: Path, tmp_path: Path
+) -> None:
+    """The table of sections lies among the raw tables, and is read where no texts are named."""
+    with pytest.raises(TableError, match="holds a result that differs in"):
+        prepare("mimic4", raw, made, EVERY)
+    prepare("mimic4", raw, tmp_path / "out", EVERY)
+    with pytest.raises(TableError, match="holds a result that differs in"):
+        prepare("mimic4", raw, tmp_path / "out", EVERY, named=Named(reports=texts))
+
+
 def test_reports_that_are_of_no_use_stop_the_run(raw: Path, tmp_path: Path) -> None:
     out, empty = tmp_path / "out", tmp_path / "empty"
     empty.mkdir()

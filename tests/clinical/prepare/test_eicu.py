@@ -13,6 +13,7 @@ from cm2.clinical.prepare.documents import vectorize
 from cm2.clinical.prepare.eicu_columns import STAY, TIMES
 from cm2.clinical.prepare.errors import TableError
 from cm2.clinical.prepare.pipeline import Options, prepare
+from cm2.clinical.prepare.places import Named
 
 
 class Made(NamedTuple):
@@ -196,3 +197,35 @@ def test_no_input_of_the_demo_is_infinite_or_empty(real: Made) -> None:
     for frame in real.inputs.values():
         assert not np.isinf(frame.to_numpy()).any()
         assert frame.notna().any().all()
+
+
+def test_a_row_of_a_patient_twice_is_one(raw: dict[str, pd.DataFrame], tmp_path: Path) -> None:
+    raw["patient"] = pd.concat([raw["patient"], raw["patient"].iloc[[4]]])
+    made = build(tmp_path, raw)
+    assert made.flow["excluded: a row of the same stay again"] == 1
+    assert made.target.index.is_unique
+    assert pd.read_parquet(tmp_path / "out" / "static.parquet")["stay_id"].is_unique
+
+
+def test_without_a_calendar_there_is_no_time_of_prediction(
+    raw: dict[str, pd.DataFrame], tmp_path: Path
+) -> None:
+    build(tmp_path, raw)
+    assert pd.read_parquet(tmp_path / "out" / "stays.parquet")["prediction_time"].isna().all()
+    with pytest.raises(TableError, match=r"eicu has no calendar.*leave --meds"):
+        prepare("eicu", tmp_path / "raw", tmp_path / "more", Options(hours=24, meds=True))
+
+
+def test_two_ways_to_split_and_notes_that_are_none_are_refused(
+    raw: dict[str, pd.DataFrame], tmp_path: Path
+) -> None:
+    raw_eicu.write(tmp_path / "raw", raw)
+    told = tmp_path / "splits.csv"
+    told.write_text("subject_id,split\n2000000001,train\n")
+    with pytest.raises(TableError, match="--splits and --split-by are two ways to split"):
+        prepare(
+            "eicu", tmp_path / "raw", tmp_path / "out", Options(hours=24, split_by="hospital"),
+            named=Named(split_file=told),
+        )  # fmt: skip
+    with pytest.raises(TableError, match="eicu has no clinical notes; leave --notes-of"):
+        prepare("eicu", tmp_path / "raw", tmp_path / "out", Options(hours=24, notes_of="third"))

@@ -181,14 +181,17 @@ def test_labels_that_cannot_be_used_are_counted(tmp_path: Path) -> None:
     told = labels(range(N + 3))
     told = pd.concat([told, told.head(2), told.head(1).assign(prediction_time=pd.NaT)])
     far = labels(range(1)).assign(prediction_time=at(0, 900))
-    about = made(tmp_path, tmp_path / "out", world(tmp_path, rows(), pd.concat([told, far])))
+    tall = labels(range(1)).assign(prediction_time=at(0, 15))  # its height is looked back for
+    told = pd.concat([told, far, tall])
+    options = Options(hours=4, look_back=24)
+    about = made(tmp_path, tmp_path / "out", world(tmp_path, rows(), told), options)
     assert about["flow"] == [
-        ["labels found", N + 3 + 2 + 1 + 1],
+        ["labels found", N + 3 + 2 + 1 + 2],
         ["excluded: the same label again", 2],
         ["excluded: no subject or prediction time", 1],
         ["excluded: no boolean_value", 0],
         ["excluded: subject without an event in the data", 3],
-        ["excluded: no measurement in the window", 1],
+        ["excluded: no measurement in the window", 2],
         ["stays kept", N],
     ]
 

@@ -196,3 +196,15 @@ def test_a_folder_that_is_there_is_replaced_on_request_alone(tmp_path: Path) -> 
         write(tmp_path / "out", {"b": np.ones((N, 2))})
     about = write(tmp_path / "out", {"b": np.ones((N, 2))}, overwrite=True)
     assert list(about["modalities"]) == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"), [(["a", "a"], "column.s. a twice"), (["a", "stay_id"], "stay_id twice")]
+)
+def test_columns_that_could_not_be_read_again_are_refused(
+    columns: list[str], message: str, tmp_path: Path
+) -> None:
+    table = pd.DataFrame(np.ones((N, 2)), columns=columns)
+    with pytest.raises(TableError, match=message):
+        write(tmp_path / "out", {"labs": table}, y=labels())
+    assert not (tmp_path / "out").exists()

@@ -423,3 +423,29 @@ def test_spelling_of_csv_files_and_flags_does_not_matter(made: Path, tmp_path: P
     assert about["unreadable"]["icustays.intime"] == 1
     for name in ("stays.parquet", "events.parquet", "series.parquet"):
         assert (tmp_path / "out" / name).read_bytes() == (made / name).read_bytes(), name
+
+
+def test_a_stay_with_a_looked_back_weight_alone_is_left_out(tmp_path: Path) -> None:
+    tables = raw_mimic3.tables()
+    charted = tables["CHARTEVENTS"]
+    own = charted["ICUSTAY_ID"] == 106
+    weighed = (
+        charted[own]
+        .head(1)
+        .assign(
+            ITEMID=762, CHARTTIME=raw_mimic3.START - pd.Timedelta(hours=1), VALUENUM=70, VALUE=70
+        )
+    )
+    weighed["STORETIME"] = weighed["CHARTTIME"]
+    raw = raw_mimic3.write(
+        tmp_path / "raw", tables | {"CHARTEVENTS": pd.concat([charted[~own], weighed])}
+    )
+    about = prepare("mimic3", raw, tmp_path / "out")
+    assert ["excluded: no measurement in the window", 1] in about["flow"]
+    assert 106 not in set(pd.read_parquet(tmp_path / "out" / "events.parquet")["stay_id"])
+
+
+def test_a_memory_limit_that_is_none_is_refused(tmp_path: Path) -> None:
+    raw = raw_mimic3.write(tmp_path / "raw", raw_mimic3.tables())
+    command = ["prepare", "mimic3", "--raw", str(raw), "--out", str(tmp_path / "out")]
+    assert main([*command, "--memory-limit", "4 gigs"]) == 2

@@ -1,5 +1,6 @@
 """A user's own files: a description in YAML, from files to batches."""
 
+import gzip
 import io
 from pathlib import Path
 
@@ -109,6 +110,9 @@ def test_order_of_rows_and_hours_in_the_place_of_times_change_nothing(tmp_path: 
         (lambda table: table["samples"].update(file="x.csv"), "no such file of samples"),
         (lambda table: table["samples"].update(id="nr"), r"lacks column\(s\) nr"),
         (lambda table: table["tables"].update({"a b": {}}), "name of a modality"),
+        (lambda table: table.update(tables=["labs"]), "given by names and values"),
+        (lambda table: table.update(events="events.csv"), "given by names and values"),
+        (lambda table: table["tables"].update(labs="labs.csv"), "labs must name file and id"),
     ],
 )
 def test_faults_of_the_description_are_named(tmp_path: Path, spoil, message: str) -> None:
@@ -266,3 +270,57 @@ def test_a_footer_and_events_of_others_are_counted(tmp_path: Path) -> None:
     assert made["unreadable"] == {"events of no sample": 2}
     assert made["measurements_left_out"] == {"labs.stay": {"of no sample": 1}}
     assert made["modalities"]["labs"]["stays"] == N // 2
+
+
+def test_sodium_is_no_gap_and_what_cannot_be_read_is_counted(tmp_path: Path) -> None:
+    raw = write(tmp_path / "raw", events())
+    frame = events((0, "", 2.0, 80), (0, "NA", 2.0, "inf"))
+    frame["name"] = frame["name"].replace("hr", "NA")
+    frame.to_csv(raw / "events.csv", index=False)
+    described = about()
+    described["events"]["file"] = "events.csv"
+    made = prepare("table", raw, tmp_path / "out", Options(hours=24, table=described))
+    assert {"NA", "sbp"} <= set(made["modalities"]["series"]["columns"])
+    assert made["unreadable"] == {"events.name": 1, "events.number": 1}
+
+
+def test_a_number_with_a_sign_before_it_is_counted(tmp_path: Path) -> None:
+    raw = write(tmp_path / "raw", events())
+    labs = pd.DataFrame({"stay": range(N), "sodium": ["140", ">500", *["141"] * (N - 2)]})
+    labs.to_csv(raw / "labs.csv", index=False)
+    made = prepare("table", raw, tmp_path / "out", Options(hours=24, table=about()))
+    assert made["measurements_left_out"] == {"labs.sodium": {"no number": 1}}
+    found = pd.read_parquet(tmp_path / "out" / "labs.parquet").set_index("stay_id")["sodium"]
+    assert found.dropna().tolist() == [140.0, *[141.0] * (N - 2)]
+
+
+def test_rows_with_more_fields_than_the_header_are_refused(tmp_path: Path) -> None:
+    """But for a comma at the end."""
+    raw = write(tmp_path / "raw", events())
+    lines = [f"{k},40,7.0," for k in range(N)]
+    (raw / "labs.csv").write_text("\n".join(["stay,age,ph", *lines]))
+    prepare("table", raw, tmp_path / "out", Options(hours=24, table=about()))
+    found = pd.read_parquet(tmp_path / "out" / "labs.parquet")
+    assert found["stay_id"].tolist() == list(range(N)), "not that of age 40"
+    assert (found["ph"] == 7.0).all()
+    lines = [f"{line}1" for line in lines]
+    (raw / "labs.csv").write_text("\n".join(["stay,age,ph", *lines]))
+    with pytest.raises(TableError, match=r"labs\.csv: rows have more fields than the header"):
+        prepare("table", raw, tmp_path / "more", Options(hours=24, table=about()))
+
+
+def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
+    raw = write(tmp_path / "raw", events())
+    whole = gzip.compress((raw / "labs.csv").read_bytes())
+    (raw / "labs.csv.gz").write_bytes(whole[: len(whole) // 2])
+    described = about()
+    described["tables"]["labs"]["file"] = "labs.csv.gz"
+    with pytest.raises(TableError, match="cannot be read as Parquet or comma-separated"):
+        prepare("table", raw, tmp_path / "out", Options(hours=24, table=described))
+
+
+def test_events_of_which_none_lies_in_the_window_are_refused(tmp_path: Path) -> None:
+    late = events()
+    raw = write(tmp_path / "raw", late.assign(charted=late["charted"] + pd.Timedelta(days=365)))
+    with pytest.raises(TableError, match="no event of a training sample in the window"):
+        prepare("table", raw, tmp_path / "out", Options(hours=24, table=about()))

@@ -198,3 +198,18 @@ def test_without_ibis_the_error_says_what_to_install() -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode != 0
     assert "pip install 'cm2[tables]'" in run.stderr
+
+
+def test_parts_of_a_table_have_the_type_that_all_can_have(tmp_path: Path) -> None:
+    wanted = {"b": {"stay": "int64", "value": "float64"}}
+    for number, values in enumerate(([10, 20], [30.5, 40.0])):
+        part = tmp_path / "b.parquet" / f"{number}.parquet"
+        part.parent.mkdir(exist_ok=True)
+        pd.DataFrame({"stay": [2 * number, 2 * number + 1], "value": values}).to_parquet(part)
+    for lazy in (set(), {"b"}):
+        with Tables(tmp_path, wanted, lazy=lazy) as tables:
+            found = tables["b"].order_by("stay").execute()
+        assert found["value"].tolist() == [10.0, 20.0, 30.5, 40.0]
+    pd.DataFrame({"stay": [9], "other": [1.0]}).to_parquet(tmp_path / "b.parquet" / "2.parquet")
+    with pytest.raises(TableError, match="its 3 parts do not have the same columns"):
+        Tables(tmp_path, wanted)

@@ -1,5 +1,7 @@
 """The fusion head: cross-fitted networks, honest out-of-fold predictions, determinism."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -7,11 +9,16 @@ from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 
 import elsewhere
+from cm2 import CM2Classifier, Samples
 from cm2.estimators.heads import REGISTRY
 from cm2.estimators.heads.base import stratified_folds
+from cm2.estimators.heads.early import Linear
 from cm2.estimators.heads.fusion import MODEL, Fusion
+from cm2.estimators.heads.pool import Pool
+from cm2.estimators.heads.presence import Presence
 from cm2.networks.encoders import Dense
 from cm2.samples.inputs import Blocks
+from cm2.samples.worlds import make_world
 
 
 def fast(epochs: int = 8, folds: int = 2) -> Fusion:
@@ -139,3 +146,24 @@ def test_trap_what_encoders_begin_from_reaches_other_processes(
         assert len(one.networks_) == 3
         for network in one.networks_:
             assert (network.encoders["b"].linear.weight == 0.25).all()
+
+
+@pytest.mark.parametrize("whole", ["presence", "pool"])
+def test_rows_that_stop_training_reach_the_networks_inside_a_head(
+    whole: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    train = Fusion._train
+
+    def spy(self: Fusion, *given: Any) -> Any:
+        seen.append(given[-1])
+        return train(self, *given)
+
+    monkeypatch.setattr(Fusion, "_train", spy)
+    network = Fusion(training={"max_epochs": 1})
+    head = Presence(network) if whole == "presence" else Pool({"fusion": network, "b": Linear()})
+    X, y = make_world("shared", 90, seed=0)
+    fresh, truth = make_world("shared", 30, seed=1)
+    CM2Classifier(head=head).fit(X, y, validation=Samples(fresh, y=truth))
+    assert seen
+    assert all(held is not None and len(held.y) == 30 for held in seen)

@@ -341,3 +341,21 @@ def test_the_groups_that_a_head_is_given_are_those_that_count(
     for found in seen:
         np.testing.assert_array_equal(found, groups)
     assert len(seen) == 2
+
+
+@pytest.mark.parametrize("labels", [2, 3])
+def test_a_class_that_one_patient_alone_has_is_learned(labels: int) -> None:
+    """Without that patient's fold no row of the class is left."""
+    blocks, y = scalars(90 * labels, 0, labels=labels)
+    patient = np.where(y == 1, -1, np.arange(len(y)))
+    found = JointHead().fit(blocks, y, groups=patient).predict_log_proba(blocks)
+    assert np.isfinite(found).all()
+    assert roc_auc_score(y == 1, found[:, 1]) > 0.5
+
+
+def test_what_does_not_vary_says_nothing() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(2, size=80)
+    blocks = Blocks({"a": np.zeros((80, 2), np.float32)}, np.ones((80, 1), bool))
+    head = JointHead().fit(blocks, y)
+    np.testing.assert_allclose(np.exp(head.predict_log_proba(blocks)), [head.prior_] * 80)

@@ -153,6 +153,18 @@ def test_every_real_step_counts(kind: str) -> None:
         assert (model(Padded(values, x.mask)) - z)[0].abs().max() > 1e-6
 
 
+def test_layers_of_a_frozen_series_have_no_dropout() -> None:
+    model = encoders.Series(4, features=3, width=5, layers=2, dropout=0.5, frozen=True).train()
+    x = Padded(torch.randn(6, 7, 3), torch.ones(6, 7, dtype=torch.bool))
+
+    def second() -> torch.Tensor:
+        stages = model.staged(x)
+        state, _ = next(stages)
+        return stages.send(state)[0]
+
+    assert torch.equal(second(), second())
+
+
 @pytest.mark.parametrize("kind", FREEZABLE)
 def test_frozen(kind: str) -> None:
     """The body keeps its parameters and statistics in training; the projection learns."""

@@ -107,8 +107,8 @@ class Given(Study):
         source: Where the data come from.
 
     Raises:
-        ValueError: If a modality cannot be read, a row has none, or there are not as many rows as
-            labels and groups.
+        ValueError: If a modality cannot be read, a row has none, there are not as many rows as
+            labels and groups, or a row has several labels.
     """
 
     def __init__(
@@ -124,6 +124,8 @@ class Given(Study):
         y, groups = (samples.y if y is None else y), (samples.groups if groups is None else groups)
         rows = len(samples)
         self.y, names = targets.encoded(targets.checked_labels(y, rows))
+        if self.y.ndim > 1:
+            raise ValueError(f"y has {self.y.shape[1]} labels a sample; a study is of one")
         groups = np.arange(rows) if groups is None else targets.checked_groups(groups, rows)
         for column in samples.columns.values():
             column.check(column.present)

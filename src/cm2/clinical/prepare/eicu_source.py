@@ -89,6 +89,7 @@ class EICU(Source):
         "hospital": HOSPITAL,
         **SERIES,
     }
+    calendar = False
     optional = frozenset({"hospital", *SERIES})
     lazy = frozenset(SERIES)
     filled = frozenset({"patient"})
@@ -139,7 +140,7 @@ class EICU(Source):
         )
 
     def groups(self) -> ir.Table:
-        patient = self.raw["patient"]
+        patient = self.raw["patient"].distinct()
         columns = {
             "stay_id": patient[STAY],
             "hospital": patient.hospitalid.cast("string"),
@@ -192,7 +193,7 @@ class EICU(Source):
 
     def numbers(self, stays: ir.Table, hours: float) -> dict[str, pd.DataFrame]:
         window = self._window(stays, hours)
-        patient = self.raw["patient"].semi_join(window.kept, STAY).execute()
+        patient = self.raw["patient"].semi_join(window.kept, STAY).distinct().execute()
         treatment = window.document(window.treatments())
         return eicu.numbers(window, patient, treatment)
 

@@ -19,6 +19,7 @@ import duckdb
 import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from cm2.clinical.prepare import java
 from cm2.clinical.prepare.errors import TableError
@@ -140,7 +141,7 @@ class DuckDB(Engine):
         try:
             self.backend = ibis.duckdb.connect(place, **options)
         except duckdb.Error:
-            raise ValueError(
+            raise TableError(
                 f"DuckDB refuses {threads} threads with a memory limit of {memory_limit!r};"
                 " a limit reads like '4GB'"
             ) from None
@@ -184,7 +185,10 @@ class DuckDB(Engine):
         )
 
     def _parquet(self, path: Path) -> ir.Table:
-        return self.backend.read_parquet([escape(part) for part in parts(path)])
+        files = parts(path)
+        _check_columns(path, files)
+        # By name, in a type that all parts can have: the first's would round the others' numbers.
+        return self.backend.read_parquet([escape(one) for one in files], union_by_name=True)
 
 
 class Spark(Engine):
@@ -297,6 +301,16 @@ def is_parquet(path: Path) -> bool:
         path: Of the table.
     """
     return path.is_dir() or path.suffix.lower() == ".parquet"
+
+
+def _check_columns(path: Path, files: Sequence[Path]) -> None:
+    """Refuses parts of a table that have other columns than the first."""
+    try:
+        found = {tuple(sorted(pq.read_schema(one).names)) for one in files}
+    except (OSError, pa.ArrowInvalid):  # which the backend says of the file
+        return
+    if len(found) > 1:
+        raise TableError(f"{path}: its {len(files)} parts do not have the same columns")
 
 
 def parts(path: Path) -> list[Path]:

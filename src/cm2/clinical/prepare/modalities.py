@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from cm2.clinical.prepare import events, grid, notes, reports
 from cm2.clinical.prepare import images as pictures
 from cm2.clinical.prepare.engine import Engine
+from cm2.clinical.prepare.errors import TableError
 from cm2.clinical.prepare.variables import VARIABLES, Variable
 from cm2.core.pictures import SIDE
 
@@ -246,12 +247,21 @@ def write_tabular(frame: pd.DataFrame, name: str, out: Path) -> Written:
         frame: Indexed by stay; a row of nulls where the stay lacks the modality.
         name: Of the modality and of its file.
         out: The folder.
+
+    Raises:
+        TableError: If two columns have one name, or one is called as the stays' own.
     """
+    names = ["stay_id", *map(str, frame.columns)]
+    if twice := sorted({one for one in names if names.count(one) > 1}):
+        raise TableError(
+            f"modality {name!r} has column(s) {', '.join(twice)} twice, or as stays are called;"
+            " rename or drop them"
+        )
     there = frame[frame.notna().any(axis=1)].sort_index().astype("float64")
     file = f"{name}.parquet"
     arrays = [pa.array(there.index.to_numpy(np.int64))]
     arrays += [pa.array(there[column].to_numpy(), from_pandas=True) for column in there]
-    table = pa.table(arrays, names=["stay_id", *map(str, there.columns)])
+    table = pa.table(arrays, names=names)
     pq.write_table(table, out / file, compression="zstd")
     facts = {"kind": "tabular", "file": file, "columns": [str(column) for column in there]}
     return Written(facts, {int(stay) for stay in there.index}, {"stays": len(there)})

@@ -213,7 +213,8 @@ def _taken(values: Any, order: np.ndarray) -> Any:
 
 def _tabular(values: Any, name: str, stays: pd.DataFrame, out: Path) -> Written:
     frame = values if isinstance(values, pd.DataFrame) else pd.DataFrame(np.asarray(values))
-    if worded := [str(column) for column in frame if frame[column].dtype.kind not in "biuf"]:
+    kinds = zip(frame.columns, frame.dtypes, strict=True)
+    if worded := [str(column) for column, kind in kinds if kind.kind not in "biuf"]:
         raise TableError(f"modality {name!r} has columns that are no numbers: {worded[:5]}")
     columns = [str(c) if isinstance(values, pd.DataFrame) else f"{name}_{c}" for c in frame]
     index = pd.Index(stays["stay_id"].to_numpy(), name="stay_id")

@@ -252,6 +252,7 @@ def _key_of(request: Request, files: Mapping[str, Path]) -> dict[str, Any]:
     key = _key(kind.name, options, files, request.parts.parts if request.parts else None)
     if options.task != "none":
         key["task"] = kind.outcome or key["task"]
+    key["reports"] = "texts" if request.reports and not request.reports.files else None
     if request.listed:
         key["notes_list"] = manifest.digest(dict.fromkeys(request.listed, ""))
     return key

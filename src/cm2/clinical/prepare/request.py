@@ -66,6 +66,11 @@ class Request:
                 f"{kind.name} does not allow the task {options.task}, only"
                 f" {', '.join(kind.tasks)}: {reason}"
             )
+        if options.meds and not kind.calendar:
+            raise TableError(
+                f"{kind.name} has no calendar, so that stays of a patient would lie on one another;"
+                " leave --meds"
+            )
         parts = _parts(kind.name, options, named)
         listed = _listed(kind, options, named.notes_list)
         groups = _groups(named.ccs, options)
@@ -130,6 +135,8 @@ def _parts(source: str, options: Options, named: Named) -> splits.Given | None:
     """Reads who is in which part, where that is given."""
     if bool(options.splits_from) != bool(named.split_lists):
         raise TableError("--splits-from needs --lists, the folder of the lists, and the reverse")
+    if named.split_file and options.split_by:
+        raise TableError("--splits and --split-by are two ways to split; give one")
     if named.split_file and named.split_lists:
         raise TableError("--splits and --splits-from are two ways to split; give one")
     if named.split_lists:
@@ -139,7 +146,7 @@ def _parts(source: str, options: Options, named: Named) -> splits.Given | None:
 
 def _listed(kind: type[Source], options: Options, notes_list: Path | None) -> list[int] | None:
     """Reads the stays whose notes are read, where they are given."""
-    if options.notes_of != "all" and kind.text != "notes":
+    if options.notes_of != "all" and (not kind.note_tables or kind.text != "notes"):
         raise TableError(f"{kind.name} has no clinical notes; leave --notes-of")
     if (options.notes_of == "list") != (notes_list is not None):
         raise TableError("notes of a list of stays need its file")

@@ -228,6 +228,8 @@ class Run:
             "no measurement in the window",
             cohort.kept.semi_join(there, "stay_id"),
         )
+        # Also what was looked back for, of stays that have nothing else.
+        accepted = accepted.semi_join(there, "stay_id")
         left_out: dict[str, dict[str, int]] = {}
         for row in self.engine.frame(events.exclusions(matched)).itertuples():
             left_out.setdefault(str(row.variable), {})[str(row.reason)] = int(row.rows)
@@ -263,8 +265,9 @@ class Run:
         if dealt is not None:
             frame["split"] = frame["stay_id"].map(dict(dealt))
         check_training(frame)
-        length = pd.to_timedelta(self.options.seconds, unit="s")
-        frame["prediction_time"] = frame["intime"].astype("datetime64[us]") + length
+        if self.source.calendar:
+            length = pd.to_timedelta(self.options.seconds, unit="s")
+            frame["prediction_time"] = frame["intime"].astype("datetime64[us]") + length
         return frame
 
     def _modalities(

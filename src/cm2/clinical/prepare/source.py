@@ -139,6 +139,7 @@ class Source(ABC):
         grouping: Columns of `groups`.
         ungrouped: Why there is no other such column.
         text: The modality that `documents` are.
+        calendar: Whether its times are of a calendar, in which stays of a patient have an order.
     """
 
     name: ClassVar[str]
@@ -162,6 +163,7 @@ class Source(ABC):
     grouping: ClassVar[tuple[str, ...]] = ()
     ungrouped: ClassVar[Mapping[str, str]] = {"year": "its dates are shifted by patient"}
     text: ClassVar[str] = "notes"
+    calendar: ClassVar[bool] = True
 
     def __init__(self, raw: Raw, options: Options | None = None) -> None:
         self.raw = raw

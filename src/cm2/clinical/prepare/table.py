@@ -20,7 +20,9 @@ features, also where samples and a table are one file.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import warnings
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,6 +107,8 @@ class Table(Collection):
             if name not in KEYS:
                 numbers[name], lost = _numbers(files[name], part, stays["stay_id"], said)
                 left_out |= {f"{name}.{key}": reasons for key, reasons in lost.items()}
+        if "events" in parts and not names:
+            raise TableError(f"{files['events']}: no event of a training sample in the window")
         if not names and not numbers:
             raise TableError(f"{self.raw}: no event of a training sample, and no table")
         return Collected(
@@ -127,7 +131,12 @@ class Table(Collection):
         if "samples" not in given:
             raise TableError("table must say which file holds the samples; give --config FILE")
         parts = {name: given[name] for name in KEYS if name in given}
-        for name, part in dict(given.get("tables") or {}).items():
+        tables = given.get("tables") or {}
+        if not all(isinstance(one, Mapping) for one in (tables, *parts.values())):
+            raise TableError("table: samples, events and tables are given by names and values")
+        for name, part in tables.items():
+            if not isinstance(part, Mapping):
+                raise TableError(f"table.tables: {name} must name file and id")
             if not str(name).isidentifier() or name in (*KEYS, "series", "stays"):
                 raise TableError(f"table.tables: {name!r} cannot be the name of a modality")
             parts[name] = part
@@ -183,10 +192,11 @@ def _events(
         stay_id=owner, variable=raw["variable"].astype("string"), hour=hour, value=value
     )[known].astype({"stay_id": "int64"})
     raw = raw[known]
-    for key, name in (("time", "hour"), ("value", "value")):
-        counts[f"events.{part[key]}"] = int((frame[name].isna() & raw[name].notna()).sum())
-    counts["events of no sample"] = int((~known & owner.notna()).sum())
     finite = np.isfinite(frame["value"].astype("float64"))
+    counts[f"events.{part['time']}"] = int((frame["hour"].isna() & raw["hour"].notna()).sum())
+    counts[f"events.{part['value']}"] = int((~finite & raw["value"].notna()).sum())
+    counts[f"events.{part['variable']}"] = int(frame["variable"].isna().sum())
+    counts["events of no sample"] = int((~known & owner.notna()).sum())
     inside = frame["hour"].between(0, hours, inclusive="left")
     kept = frame[inside & finite & frame["variable"].notna()]
     return kept.astype({"variable": "object", "hour": "float64", "value": "float64"}), counts
@@ -264,14 +274,29 @@ def _read(path: Path, part: Mapping[str, Any]) -> pd.DataFrame:
     """Reads a CSV or Parquet file that has the columns that its description names."""
     # One that is missing would make floats of the others, and no float has 19 digits.
     exact = {part[key]: "string" for key in ("id", "group") if key in part}
+    names = [part["variable"]] if "variable" in part else []
     try:
-        frame = (
-            pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=exact)
-        )
-    except (ValueError, OSError):
+        frame = pd.read_parquet(path) if path.suffix == ".parquet" else _csv(path, exact, names)
+    except (ValueError, OSError, EOFError, zlib.error):
         raise TableError(f"{path}: cannot be read as Parquet or comma-separated values") from None
+    except pd.errors.ParserWarning:
+        raise TableError(f"{path}: rows have more fields than the header names") from None
     if missing := [str(one) for key, one in part.items() if key != "file" and one not in frame]:
         raise TableError(f"{path}: lacks column(s) {', '.join(missing)}")
+    return frame
+
+
+def _csv(path: Path, exact: Mapping[str, str], names: Sequence[str]) -> pd.DataFrame:
+    """Reads comma-separated values; in columns of names ``NA`` is sodium, and no gap."""
+    with warnings.catch_warnings():
+        # Of more fields than columns the last would be left out, or the first name the rows.
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        frame = pd.read_csv(path, dtype=dict(exact), index_col=False)
+        for name in [one for one in names if one in frame]:
+            texts = pd.read_csv(
+                path, usecols=[name], dtype="string", keep_default_na=False, index_col=False
+            )[name].str.strip()
+            frame[name] = texts.where(texts != "")
     return frame
 
 
@@ -288,11 +313,17 @@ def _numbers(
         raise TableError(f"{path}: {repeated} rows repeat a {key}; one row a sample expected")
     out = [column for column in said if column in frame and column != key]
     table = frame.set_index(key).drop(columns=out)
+    left_out = {column: {"named by samples": len(table)} for column in out}
+    for column in [one for one in table if table[one].dtype.kind == "O"]:
+        read = pd.to_numeric(table[column], errors="coerce")
+        if lost := int((table[column].notna() & read.isna()).sum()):
+            _refuse(path, table[column], read)
+            left_out[str(column)] = {"no number": lost}
+        table[column] = read
     if worded := [str(c) for c in table if table[c].dtype.kind not in "biuf"]:
         raise TableError(f"{path}: has columns that are no numbers: {', '.join(worded[:5])}")
     if not len(table.columns):
         raise TableError(f"{path}: has no column of numbers beside those that samples are named by")
-    left_out = {column: {"named by samples": len(table)} for column in out}
     if not known.all():
         left_out[key] = {"of no sample": int((~known).sum())}
     return table.replace([np.inf, -np.inf], np.nan), left_out

@@ -61,9 +61,11 @@ class FullLaws(Laws):
         strength: Of the shrinkage to independent modalities, as a share of the number of rows.
 
     Attributes:
-        gaussians_: One for all classes, or one a class.
+        gaussians_: One for all classes, or one a class; none where nothing varies.
+        labels_: Number of classes.
     """
 
+    labels_: int
     gaussians_: list[BlockGaussian]
 
     def __init__(
@@ -87,17 +89,23 @@ class FullLaws(Laws):
         class is (S_c + k n Sigma) / (n_c + k n). For complete rows, pooling w = k / (1 + k) is the
         weight of other classes' rows in it.
         """
+        self.labels_ = labels
         x, rows = self._flat(z), float(weight.sum())
+        self.gaussians_ = []
+        if not x.shape[1]:
+            return self
         shared = self._gaussian(self.strength * rows).fit(x, present, y, weight, labels)
-        self.gaussians_ = [shared]
-        if self.pooling < 1.0:
+        if self.pooling == 1.0:
+            self.gaussians_ = [shared]
+        else:
             # A proper prior, whatever the pooling: a class may have fewer rows than coordinates.
             prior = max(self.pooling / (1 - self.pooling) * rows, float(x.shape[1]))
-            self.gaussians_ = []
             for label, mean in enumerate(shared.mean_):
-                own = y == label
+                own = weight * (y == label)
+                # A row without weight, in a fold that lacks the class: its law is the common one.
+                part = np.flatnonzero(own) if own.any() else np.arange(1)
                 one = self._gaussian(prior)
-                data = one.statistics(x[own], present[own], 0 * y[own], weight[own], 1)
+                data = one.statistics(x[part], present[part], 0 * y[part], own[part], 1)
                 self.gaussians_.append(one.fit_statistics(data, center=(mean, shared.covariance_)))
         return self
 
@@ -106,6 +114,8 @@ class FullLaws(Laws):
     ) -> Float[ndarray, "n label"]:
         """Log density of what each row has, under each class."""
         x = self._flat(z)
+        if not self.gaussians_:  # nothing varies
+            return np.zeros((len(x), self.labels_))
         return np.hstack([gaussian.log_density(x, present) for gaussian in self.gaussians_])
 
     def _flat(self, z: Float[ndarray, "n modality dim"]) -> Float[ndarray, "n coordinate"]:

@@ -113,8 +113,8 @@ def _folder(out: Path, experiment: Path) -> Path:
 
 
 def finished(job: Job) -> bool:
-    """Whether a run has been tested."""
-    return (job.folder / "test.json").is_file()
+    """Whether a run has been trained to its end and tested."""
+    return (job.folder / "test.json").is_file() and folder.is_whole(job.folder)
 
 
 def check(plan: Plan) -> None:

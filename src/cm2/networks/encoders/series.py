@@ -86,7 +86,7 @@ class Series(Encoder):
         state = torch.where(mask.unsqueeze(-1), values, 0.0)
         for number in range(self.recurrent.num_layers):
             if number > 0:
-                state = F.dropout(state, self.recurrent.dropout, self.training)
+                state = F.dropout(state, self.recurrent.dropout, self.recurrent.training)
             state = self.recurrent.layer(number, state)
             state = yield state, mask
         return self.last(state, mask)

@@ -106,10 +106,13 @@ class Model(nn.Module, ABC):
         *,
         probability: Callable[[Tensor], Tensor] | None = None,
     ) -> Prediction:
-        """Returns probabilities; ``draws`` matters to a model that overrides this to impute."""
+        """Returns probabilities, in single precision at least, also under autocast.
+
+        ``draws`` matters to a model that overrides this to impute.
+        """
         probability = probability or self.probability
         with evaluating(self):
-            mean = probability(self(batch).logits)
+            mean = probability(single(self(batch).logits))
         return Prediction(mean, torch.zeros_like(mean))
 
     def initialize(self, batch: Batch) -> None:

@@ -33,6 +33,7 @@ from cm2.networks.models.base import (
     hide,
     pieces,
     register,
+    single,
     single_precision,
 )
 from cm2.networks.models.posteriors import Encoded
@@ -306,14 +307,14 @@ class CM2(Model):
         probability = probability or self.probability
         with evaluating(self):
             z, present = self.embed(batch), batch.present
-            mean = probability(self.classify(z, present))
+            mean = probability(single(self.classify(z, present)))
             spread = torch.zeros_like(mean)
             rows = (~present.all(dim=-1)).nonzero().squeeze(-1)
             if len(rows) > 0:
                 repeats = draws if sampled or self.imputer.draws else 1
                 completed = self._draws(z[rows], present[rows], repeats, sampled=sampled)
                 there = present[rows].repeat(repeats, 1)
-                values = probability(self.classify(completed.flatten(0, 1), there))
+                values = probability(single(self.classify(completed.flatten(0, 1), there)))
                 values = values.unflatten(0, (repeats, -1))
                 mean = mean.index_copy(0, rows, values.mean(dim=0))
                 spread = spread.index_copy(0, rows, values.std(dim=0, correction=0))
