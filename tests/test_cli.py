@@ -147,8 +147,9 @@ def test_an_option_of_several_values_is_given_once(capsys: pytest.CaptureFixture
     axes = ["--grid", "model.components=1,2", "--grid=model.fusion=lstm,mean"]
     assert cli.main(["sweep", "x.yaml", *axes]) == 2
     assert "--grid is given twice; give all its values after one" in capsys.readouterr().err
-    assert cli.main(["benchmark", "--only", "a", "--only", "b"]) == 2
-    assert "--only is given twice" in capsys.readouterr().err
+    for command in ("benchmark", "reproduce paper"):
+        assert cli.main([*command.split(), "--only", "a", "--only", "b"]) == 2
+        assert "--only is given twice" in capsys.readouterr().err
     for word in ("seed=1", "seed=2"):  # these add up
         assert cli.main(["sweep", "x.yaml", "--set", word, "--set", "name=a"]) == 2
     assert "given twice" not in capsys.readouterr().err

@@ -131,8 +131,10 @@ def test_fits_on_other_data_are_not_taken_for_those_of_a_study(settings, tmp_pat
     run(settings, tmp_path / "out")
     rng = np.random.default_rng(1)
     other = Given({"a": rng.normal(size=(400, 2))}, rng.integers(0, 2, 400))
+    told = (tmp_path / "out" / "config.json").read_text()
     with pytest.raises(InputError, match="holds fits on other data called 'made'; give a new"):
-        run(replace(settings, studies={"made": other}), tmp_path / "out")
+        run(replace(settings, studies={"made": other}, seeds=7), tmp_path / "out")
+    assert (tmp_path / "out" / "config.json").read_text() == told
     of_pairs = Given({"a": np.ones((400, 2))}, study().y, groups=np.arange(400) // 2)
     with pytest.raises(InputError, match="holds fits on other data called 'made'"):
         run(replace(settings, studies={"made": of_pairs}), tmp_path / "out")

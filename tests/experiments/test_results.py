@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score, brier_score_loss, log_loss,
 from cm2.core.errors import InputError
 from cm2.evaluation import bootstrap, summary
 from cm2.experiments import report as page
-from cm2.experiments import results, significance, sweep
+from cm2.experiments import results, selection, significance, sweep
 from cm2.experiments.paper import plan as paper
 from cm2.experiments.predictions import Predictions
 from fake_runs import PATIENT, TARGET, fake
@@ -211,9 +211,11 @@ def test_what_is_not_finished_or_not_there_is_said(tmp_path: Path) -> None:
     begun = fake(tmp_path / "begun" / "d")
     (begun / "begun.cm2").touch()  # it was interrupted, and measured
     (begun / "test.json").touch()
+    (begun / "validation.json").write_text('{"measures": {"auroc": [0.5]}}')
     with pytest.raises(InputError, match="no finished run"):
         results.find([tmp_path / "begun"])
     assert not paper.finished(sweep.Job("d", 0, (), begun))
+    assert np.isnan(selection.measured([sweep.Job("d", 0, (), begun)], "auroc")["value"]).all()
     (begun / "model.cm2").touch()  # and ended since
     assert paper.finished(sweep.Job("d", 0, (), begun))
     with pytest.raises(InputError, match="no finished run"):

@@ -518,8 +518,16 @@ def test_mistakes_in_a_sweep_come_before_any_run(tmp_path: Path) -> None:
     kinds = sweep.grid(["model.kind=cm2,late"])
     with pytest.raises(InputError, match=r"'model\.copula=frank' does not reach the variant"):
         sweep.plan(path, kinds, tmp_path / "s", seeds=1, overrides=["model.copula=frank"])
-    for reaches in ("training.lr=0.5", "model.kind=cm2", "seed=3"):
+    for reaches in ("training.lr=1e-3", "model.kind=cm2", "seed=3"):
         sweep.plan(path, kinds, tmp_path / "s", seeds=1, overrides=[reaches])
+    whole = {"a": ["encoders.labs={kind: dense, width: 4}"]}
+    with pytest.raises(InputError, match=r"labs\.dropout=0\.5' does not reach the variant 'a'"):
+        sweep.plan(path, whole, tmp_path / "s", seeds=1, overrides=["encoders.labs.dropout=0.5"])
+    (job,) = sweep.plan(
+        path, {"a": ["model.kind=late"]}, tmp_path / "s", seeds=1,
+        overrides=["model.copula=frank"], all_reach=False,
+    )  # fmt: skip
+    assert "copula" not in config.load(path, job.overrides).model
     with pytest.raises(InputError, match="do not give different folders"):
         sweep.plan(path, {"a b": [], "a_b": []}, tmp_path / "s", seeds=1)
     bad = tmp_path / "variants.yaml"

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.exceptions import DataConversionWarning
 
 from cm2 import CM2Classifier, Samples
 from cm2.estimators import baselines
@@ -71,5 +72,8 @@ def test_several_labels_may_be_columns_of_several_types() -> None:
     wanted = frame.to_numpy(int)
     for one in (frame, frame.convert_dtypes(), frame.astype(float), frame.astype(object)):
         np.testing.assert_array_equal(checked_labels(one, 3), wanted)
+    for kind in (bool, np.int64, np.uint64):
+        with pytest.warns(DataConversionWarning):  # one column of classes
+            assert checked_labels(frame[["ill"]].astype(kind), 3).dtype == kind
     with pytest.raises(ValueError, match="NaN: 1 labels, first at row 1"):
         checked_labels(frame.convert_dtypes().mask(frame["ill"] == 1), 3)

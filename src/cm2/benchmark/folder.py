@@ -9,6 +9,7 @@ and an anonymous number for each patient), and what is made of them: ``table.csv
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -122,8 +123,9 @@ def load(out: Path, job: Job) -> Kept | None:
             if not set(job.patterns) <= set(known):
                 return None
             if about["fault"]:
-                nothing = np.zeros(0, np.int64)
-                return Kept(nothing, {}, {}, np.nan, np.nan, about["fault"], about.get("limit"))
+                nothing, said = np.zeros(0, np.int64), re.search(r"\d[\d.e+]*", about["fault"])
+                limit = about.get("limit") or (float(said[0]) if said else None)
+                return Kept(nothing, {}, {}, np.nan, np.nan, about["fault"], limit)
             probability, missing = (
                 {one: file[f"{letter}{known.index(one)}"] for one in job.patterns}
                 for letter in ("p", "m")
@@ -134,20 +136,23 @@ def load(out: Path, job: Job) -> Kept | None:
 
 
 def write_outcome(out: Path, name: str, study: Study) -> None:
-    """Keeps the target and who each row is of, by lot.
-
-    Raises:
-        InputError: If the folder has fits on other rows of that name.
-    """
+    """Keeps the target and who each row is of, by lot, unless they are there."""
     path = out / "outcomes" / f"{name}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_file():
-        _check_outcome(path, name, study)
         return
     write_arrays(path, y=study.y, groups=anonymous(study.groups))
 
 
-def _check_outcome(path: Path, name: str, study: Study) -> None:
+def check_outcome(out: Path, name: str, study: Study) -> None:
+    """Refuses a folder that has fits on other rows of that name.
+
+    Raises:
+        InputError: If it has, or the file that tells is damaged.
+    """
+    path = out / "outcomes" / f"{name}.npz"
+    if not path.is_file():
+        return
     try:
         with open_arrays(path) as file:
             y, groups = file["y"], file["groups"]
@@ -156,9 +161,7 @@ def _check_outcome(path: Path, name: str, study: Study) -> None:
     # Numbers of patients are given by lot: alike are those that part the rows alike.
     before, now = (pd.factorize(one)[0] for one in (groups, study.groups))
     if not np.array_equal(y, study.y) or not np.array_equal(before, now):
-        raise InputError(
-            f"{path.parent.parent} holds fits on other data called {name!r}; give a new folder"
-        )
+        raise InputError(f"{out} holds fits on other data called {name!r}; give a new folder")
 
 
 def begin(out: Path, asked: dict[str, Any], names: Sequence[str]) -> None:

@@ -115,6 +115,8 @@ def run(settings: Settings, out: Path, asked: Mapping[str, Any] | None = None) -
         **(asked or {}),
     }
     _check_names(settings.methods)
+    for name, study in settings.studies.items():
+        folder.check_outcome(out, name, study)
     folder.begin(out, whole, ("epochs",))
     for name, study in settings.studies.items():
         folder.write_outcome(out, name, study)

@@ -176,7 +176,7 @@ def _check_once(function: Callable[..., Any], words: Sequence[str]) -> None:
     given = [word.partition("=")[0] for word in words]
     for name, kind in get_type_hints(function).items():
         flag = "--" + name.replace("_", "-")
-        if get_origin(kind) is Sequence and given.count(flag) > 1:
+        if get_origin(kind) in (Sequence, tuple) and given.count(flag) > 1:
             raise InputError(f"{flag} is given twice; give all its values after one")
 
 

@@ -32,7 +32,8 @@ def benchmark(
         methods: Methods of the suite; all of them if none is named.
         seeds: Number of splits and removals; that of the suite if not given.
         epochs: Largest number of passes of a network over the training rows.
-        limit: Seconds that a fit may take.
+        limit: Seconds that a fit may take; those that took longer are made again under a larger
+            one, and without.
         jobs: Fits side by side, one thread each.
         replicates: Bootstrap draws behind the intervals.
     """

@@ -258,7 +258,7 @@ def replicate(
         groups: The column of ``counts`` of each row's patient.
 
     Returns:
-        As :func:`measure`; NaN where a replicate lacks a class.
+        As :func:`measure`; NaN where a replicate lacks a class, AUPR where it has no positive.
     """
     target, probability = _given(target, probability)
     groups = np.asarray(groups)

@@ -86,7 +86,7 @@ def score(
 
     Returns:
         Scores by the name that tables show, that of one label with its column, such as
-        ``"AUROC 3"``. NaN where a replicate lacks a class.
+        ``"AUROC 3"``. NaN where a replicate lacks a class (AUPR: a positive).
     """
     values = metrics.replicate(y, probability, counts, groups)
     return Cell(

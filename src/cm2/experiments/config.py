@@ -109,6 +109,29 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Experiment:
         raise ConfigError(f"{path}: {error}") from None
 
 
+def dropped(path: Path, overrides: Sequence[str]) -> list[str]:
+    """Those of some overrides that a later one takes back: by another kind, or a whole part.
+
+    One whose key is given anew is not among them.
+
+    Args:
+        path: The experiment's YAML file.
+        overrides: As for :func:`load`.
+    """
+    tree = _read(Path(path), ())
+    for override in overrides:
+        _assign(tree, override)
+    keys = [one.partition("=")[0] for one in overrides]
+    lost = []
+    for number, (key, override) in enumerate(zip(keys, overrides, strict=True)):
+        at: Any = tree
+        for part in key.split("."):
+            at = at.get(part) if isinstance(at, Mapping) else None
+        if key not in keys[number + 1 :] and at != read(override.partition("=")[2]):
+            lost.append(override)
+    return lost
+
+
 def parse(tree: Mapping[str, Any]) -> Experiment:
     """Checks a tree of keys and values, and fills in the defaults.
 

@@ -101,7 +101,13 @@ def begin(experiment: Experiment, out: Path, data: Mapping[str, Any]) -> None:
 
 
 def finish(model: CM2Classifier, out: Path) -> None:
-    """Keeps the fitted model, which also says of what data it is, and no state to go on from."""
+    """Keeps the fitted model, which also says of what data it is, and no state to go on from.
+
+    What was measured of it on the way goes.
+    """
+    for split in ("test", "validation"):
+        for kind in ("json", "npz"):
+            (out / f"{split}.{kind}").unlink(missing_ok=True)
     model.save(out / MODEL, facts={"data": facts(out)["data"]})
     for name in STATES:
         (out / name).unlink(missing_ok=True)

@@ -26,12 +26,13 @@ PLACES = ("root", "fitted_on", "tokenizer", "weights")
 METHOD = [
     "A value is the mean over seeds, ± its standard deviation over seeds, with the 95% interval of "
     "a bootstrap over test patients, who are drawn with all their rows and alike for all methods. "
-    "Draws that lack an outcome say nothing of AUROC and AUPR and are left out of their intervals.",
+    "Draws that lack an outcome say nothing of AUROC, and of AUPR without a positive one, and are "
+    "left out of their intervals.",
     "Each method is compared with the best rival in the mean of the same measure, chosen on the "
-    "test rows, which favours the rivals. Rivals are all methods of a kind other than cm2; without "
-    "one, all other methods. p (patients) is from the bootstrap: would other patients change the "
-    "sign? p (seeds) is from a paired t-test over seeds: would another start of training? Neither "
-    "is corrected for the number of comparisons.",
+    "test rows, which favours the rivals. Rivals are all methods of a kind other than cm2, and the "
+    "heads linear and boosting; without one, all other methods. p (patients) is from the "
+    "bootstrap: would other patients change the sign? p (seeds) is from a paired t-test over "
+    "seeds: would another start of training? Neither is corrected for the number of comparisons.",
 ]
 
 

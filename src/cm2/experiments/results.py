@@ -32,10 +32,10 @@ from cm2.experiments.sweep import Job
 __all__ = ["OWN", "Cell", "Run", "cells", "differing", "find", "flat", "tables", "write_labels"]
 
 OWN = "cm2"
-ALONE = ("linear", "boosting")
-"""Heads that are rivals by themselves."""
-
 """The kind of model whose rivals all other kinds are."""
+
+RIVAL_HEADS = ("linear", "boosting")
+"""Heads that are rivals too: on all features, without a joint law or a network."""
 
 LABELS = "sweep.json"
 ASIDE = ("name", "seed", "data.root", "data.missing_rate", "data.seed")
@@ -69,7 +69,7 @@ class Run(NamedTuple):
     def is_own(self) -> bool:
         """Whether it is of CM², and no rival: heads on all features hold nothing of it."""
         named = self.experiment
-        return named.model["kind"] == OWN and named.head["kind"] not in ALONE
+        return named.model["kind"] == OWN and named.head["kind"] not in RIVAL_HEADS
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ import pandas as pd
 from cm2.core.errors import InputError
 from cm2.core.files import write_text
 from cm2.evaluation import metrics
-from cm2.experiments import run
+from cm2.experiments import folder, run
 from cm2.experiments.sweep import Job
 
 __all__ = ["SPLIT", "best", "measured", "parse", "some", "test"]
@@ -68,7 +68,7 @@ def measured(jobs: Sequence[Job], measure: str) -> pd.DataFrame:
     for job in jobs:
         path = job.folder / f"{SPLIT}.json"
         found = None
-        if path.is_file():
+        if path.is_file() and folder.is_whole(job.folder):
             found = json.loads(path.read_text(encoding="utf-8"))["measures"][measure][0]
         values.setdefault(job.variant, []).append(float("nan") if found is None else found)
     each = pd.DataFrame.from_dict(values, orient="index")

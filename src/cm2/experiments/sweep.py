@@ -14,7 +14,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +22,6 @@ import yaml
 from cm2.core.errors import InputError
 from cm2.core.yaml import read
 from cm2.experiments import config
-from cm2.experiments.config import Experiment
 
 __all__ = ["Job", "plan", "read_variants", "run"]
 
@@ -109,11 +107,21 @@ def plan(
     *,
     seeds: int,
     overrides: Sequence[str] = (),
+    all_reach: bool = True,
 ) -> list[Job]:
     """Lists the runs of a sweep, after a check of each of them.
 
+    Args:
+        experiment: The YAML file.
+        variants: Overrides by label.
+        out: The folder.
+        seeds: Number of seeds.
+        overrides: Of all variants, before their own.
+        all_reach: Whether an override is refused that a variant takes back.
+
     Raises:
-        InputError: If two labels share a folder, or an experiment is not accepted.
+        InputError: If two labels share a folder, an experiment is not accepted, or an override does
+            not reach a variant.
     """
     if seeds < 1:
         raise InputError(f"a sweep needs at least one seed, but seeds is {seeds}")
@@ -123,37 +131,18 @@ def plan(
     jobs = []
     for label, changes in variants.items():
         given = (*overrides, *changes)
-        loaded = config.load(experiment, given)
-        _check_reach(loaded, label, overrides, changes)
-        first = loaded.seed
+        first = config.load(experiment, given).seed
+        lost = [one for one in config.dropped(experiment, given) if one in overrides]
+        if lost and all_reach:
+            raise InputError(
+                f"{lost[0]!r} does not reach the variant {label!r}, which replaces that part by one"
+                " of its own; put it into the variants that it is for"
+            )
         jobs += [
             Job(label, seed, (*given, f"seed={seed}"), Path(out) / names[label] / f"seed_{seed}")
             for seed in range(first, first + seeds)
         ]
     return jobs
-
-
-def _check_reach(
-    loaded: Experiment, label: str, overrides: Sequence[str], changes: Sequence[str]
-) -> None:
-    """Refuses an override that a variant of another kind drops with all that the kind had."""
-    kinds = [key.removesuffix("kind") for key in _keys(changes) if key.endswith(".kind")]
-    for override in overrides:
-        key, _, text = override.partition("=")
-        if key in _keys(changes) or not any(key.startswith(part) for part in kinds):
-            continue
-        at: Any = asdict(loaded)
-        for part in key.split("."):
-            at = at.get(part) if isinstance(at, Mapping) else None
-        if at != read(text):
-            raise InputError(
-                f"{override!r} does not reach the variant {label!r}, whose kind is another and has "
-                "what its file says; put it into the variants that it is for"
-            )
-
-
-def _keys(overrides: Sequence[str]) -> list[str]:
-    return [one.partition("=")[0] for one in overrides]
 
 
 def run(

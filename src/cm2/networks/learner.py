@@ -146,7 +146,8 @@ class Learner(lightning.LightningModule):
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices, enabled=self.current_epoch > 0):
             if self.current_epoch > 0:  # a resumed run has another state of the generator here
-                torch.manual_seed(self._step_seed(0))
+                entropy = [self.seed, self.current_epoch]  # alike in all processes
+                torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
             self.model.initialize(start)
         optimizer = self.optimizers(use_pl_optimizer=False)
         for parameter in self.model.restarted():

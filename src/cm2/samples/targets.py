@@ -44,8 +44,9 @@ def checked_labels(y: Any, rows: int) -> ndarray:
     missing = np.flatnonzero(np.atleast_2d(pd.isna(labels).T).any(axis=0))
     if len(missing):
         raise ValueError(f"Input y contains NaN: {len(missing)} labels, first at row {missing[0]}")
-    if labels.ndim == 2 and all(isinstance(one, Number | np.bool_) for one in labels.flat):
-        labels = labels.astype(np.float64)  # of columns of several types
+    several = labels.ndim == 2 and labels.shape[1] > 1 and labels.dtype.kind == "O"
+    if several and all(isinstance(one, Number | np.bool_) for one in labels.flat):
+        labels = labels.astype(np.float64)  # columns of several types
     if labels.dtype.kind == "f" and np.isinf(labels).any():
         raise ValueError("Input y contains infinity")
     check_classification_targets(labels)

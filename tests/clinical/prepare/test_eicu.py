@@ -205,6 +205,10 @@ def test_a_row_of_a_patient_twice_is_one(raw: dict[str, pd.DataFrame], tmp_path:
     assert made.flow["excluded: a row of the same stay again"] == 1
     assert made.target.index.is_unique
     assert pd.read_parquet(tmp_path / "out" / "static.parquet")["stay_id"].is_unique
+    other = raw["patient"].iloc[[4]].assign(admissionheight=190.0)
+    raw["patient"] = pd.concat([raw["patient"], other])
+    with pytest.raises(TableError, match="patient: 1 stays have rows that contradict each other"):
+        build(tmp_path / "more", raw)
 
 
 def test_without_a_calendar_there_is_no_time_of_prediction(

@@ -22,6 +22,7 @@ from cm2.clinical.prepare import eicu
 from cm2.clinical.prepare import eicu_columns as columns
 from cm2.clinical.prepare.eicu_columns import STAY
 from cm2.clinical.prepare.eicu_window import Window
+from cm2.clinical.prepare.errors import TableError
 from cm2.clinical.prepare.source import MEASUREMENTS, STAYS, Source, register, shaped
 from cm2.clinical.prepare.tables import unread
 
@@ -147,7 +148,7 @@ class EICU(Source):
             "year": patient.hospitaldischargeyear.cast("string"),
         }
         if "hospital" not in self.raw:
-            return patient.select(**columns, region=ibis.null("string"))
+            return patient.select(**columns, region=ibis.null("string")).distinct()
         places = self.raw["hospital"].distinct()
         joined = patient.left_join(places, "hospitalid")
         return joined.select(
@@ -155,7 +156,7 @@ class EICU(Source):
             hospital=joined.hospitalid.cast("string"),
             year=joined.hospitaldischargeyear.cast("string"),
             region=joined.region,
-        )
+        ).distinct()
 
     def measurements(self) -> ir.Table:
         charted = self.raw["respiratorycharting"]
@@ -194,6 +195,8 @@ class EICU(Source):
     def numbers(self, stays: ir.Table, hours: float) -> dict[str, pd.DataFrame]:
         window = self._window(stays, hours)
         patient = self.raw["patient"].semi_join(window.kept, STAY).distinct().execute()
+        if several := int(patient[STAY].duplicated().sum()):
+            raise TableError(f"patient: {several} stays have rows that contradict each other")
         treatment = window.document(window.treatments())
         return eicu.numbers(window, patient, treatment)
 

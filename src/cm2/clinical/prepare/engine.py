@@ -10,7 +10,7 @@ import glob
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -185,10 +185,8 @@ class DuckDB(Engine):
         )
 
     def _parquet(self, path: Path) -> ir.Table:
-        files = parts(path)
-        _check_columns(path, files)
         # By name, in a type that all parts can have: the first's would round the others' numbers.
-        return self.backend.read_parquet([escape(one) for one in files], union_by_name=True)
+        return self.backend.read_parquet([escape(one) for one in parts(path)], union_by_name=True)
 
 
 class Spark(Engine):
@@ -303,14 +301,18 @@ def is_parquet(path: Path) -> bool:
     return path.is_dir() or path.suffix.lower() == ".parquet"
 
 
-def _check_columns(path: Path, files: Sequence[Path]) -> None:
-    """Refuses parts of a table that have other columns than the first."""
-    try:
-        found = {tuple(sorted(pq.read_schema(one).names)) for one in files}
-    except (OSError, pa.ArrowInvalid):  # which the backend says of the file
-        return
-    if len(found) > 1:
-        raise TableError(f"{path}: its {len(files)} parts do not have the same columns")
+def check_parts(path: Path, columns: Iterable[str]) -> None:
+    """Refuses parts of a table that lack a column which is read of the others."""
+    wanted, files, lacking = {one.lower() for one in columns}, parts(path), 0
+    for one in files if len(files) > 1 else []:
+        try:
+            lacking += not wanted <= {name.lower() for name in pq.read_schema(one).names}
+        except (OSError, pa.ArrowInvalid):  # the engine says so when it reads
+            continue
+    if lacking:
+        raise TableError(
+            f"{path}: {lacking} of {len(files)} parts lack a column of {', '.join(sorted(wanted))}"
+        )
 
 
 def parts(path: Path) -> list[Path]:

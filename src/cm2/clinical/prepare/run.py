@@ -257,6 +257,8 @@ class Run:
         frame = self.engine.frame(stays.inner_join(labelled, "stay_id").order_by("stay_id"))
         if frame.empty:
             raise none_left(cohort.flow)
+        if several := int(frame["stay_id"].duplicated().sum()):
+            raise TableError(f"{several} stays have rows that contradict each other")
         subjects = frame["subject_id"].tolist()
         if given is None:
             parts = splits.assign(subjects, self.options.fractions, seed=self.options.seed)

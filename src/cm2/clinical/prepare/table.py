@@ -47,6 +47,9 @@ KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 """What each part of the description must name, and what it may."""
 
 NAMES = ["stay_id", "variable", "hour", "value"]
+GAPS = ("", "#N/A", "<NA>", "N/A", "NULL", "NaN", "None", "n/a", "nan", "null")
+"""What stands for nothing in a column of names: pandas' own words, but for sodium's."""
+
 ZONE = r"[T\s]\d\d(?::?\d\d){0,2}(?:[.,]\d+)?\s?(?:Z|[+-]\d\d(?::?\d\d)?)$"
 """How a time with a zone ends."""
 
@@ -293,10 +296,10 @@ def _csv(path: Path, exact: Mapping[str, str], names: Sequence[str]) -> pd.DataF
         warnings.simplefilter("error", pd.errors.ParserWarning)
         frame = pd.read_csv(path, dtype=dict(exact), index_col=False)
         for name in [one for one in names if one in frame]:
-            texts = pd.read_csv(
-                path, usecols=[name], dtype="string", keep_default_na=False, index_col=False
-            )[name].str.strip()
-            frame[name] = texts.where(texts != "")
+            frame[name] = pd.read_csv(
+                path, usecols=[name], dtype="string", index_col=False,
+                keep_default_na=False, na_values=GAPS,
+            )[name].str.strip()  # fmt: skip
     return frame
 
 
@@ -316,6 +319,8 @@ def _numbers(
     left_out = {column: {"named by samples": len(table)} for column in out}
     for column in [one for one in table if table[one].dtype.kind == "O"]:
         read = pd.to_numeric(table[column], errors="coerce")
+        if read.isna().all() and table[column].notna().any():
+            continue  # words, which are refused below
         if lost := int((table[column].notna() & read.isna()).sum()):
             _refuse(path, table[column], read)
             left_out[str(column)] = {"no number": lost}

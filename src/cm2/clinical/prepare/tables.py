@@ -17,7 +17,7 @@ import ibis
 import ibis.expr.types as ir
 import pyarrow.parquet as pq
 
-from cm2.clinical.prepare.engine import DATABASES, DuckDB, Engine, is_parquet, parts
+from cm2.clinical.prepare.engine import DATABASES, DuckDB, Engine, check_parts, is_parquet, parts
 from cm2.clinical.prepare.errors import MissingError, TableError
 
 __all__ = ["SUFFIXES", "UNREAD", "Tables", "look", "refuse_unreadable", "unread"]
@@ -90,6 +90,9 @@ class Tables:
             for name, columns in wanted.items()
             if name in self
         }
+        for name, spelling in self._spelling.items():
+            if name in self._files and is_parquet(self._files[name]):
+                check_parts(self._files[name], spelling.values())
         self._read: dict[str, ir.Table] = {}
 
     def __contains__(self, name: str) -> bool:

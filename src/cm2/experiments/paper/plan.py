@@ -99,7 +99,9 @@ def make(
             variants[row] = (_folder(out, path), label)
     sweeps = []
     for path, each in chosen.items():
-        jobs = sweep.plan(path, each, _folder(out, path), seeds=seeds, overrides=overrides)
+        place = _folder(out, path)
+        # What a row of the paper sets stands above what is asked of all.
+        jobs = sweep.plan(path, each, place, seeds=seeds, overrides=overrides, all_reach=False)
         sweeps.append(Sweep(path, _folder(out, path), jobs))
     if len({(path, label) for (path, _), label in called.items()}) != len(called):
         raise InputError(
