@@ -160,7 +160,7 @@ def weighted(
     return np.asarray(weight / weight.mean())
 
 
-def _by_code(class_weight: Mapping[Any, float], classes: ndarray) -> dict[int, float]:
+def _by_code(class_weight: Mapping[Any, Any], classes: ndarray) -> dict[int, float]:
     """Weights of classes by their codes; one for a class that is not named."""
     known = classes.tolist()
     unknown = [key for key in class_weight if key not in known]
@@ -169,7 +169,7 @@ def _by_code(class_weight: Mapping[Any, float], classes: ndarray) -> dict[int, f
             f"class_weight names {len(unknown)} classes that no sample has, and not all that they "
             f"have; labels are {classes.dtype}, the first such key is {type(unknown[0]).__name__}"
         )
-    return {code: class_weight.get(label, 1.0) for code, label in enumerate(known)}
+    return {code: float(class_weight.get(label, 1)) for code, label in enumerate(known)}
 
 
 def checked_groups(groups: Any, rows: int) -> ndarray:
