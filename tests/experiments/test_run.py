@@ -159,13 +159,17 @@ def test_killed_and_resumed_ends_as_if_never_killed(tmp_path: Path) -> None:
     process.wait()
     assert not (out / "test.json").exists(), "the run must have been cut short"
     assert {"begun.cm2", "best.ckpt", "last.ckpt"} <= {entry.name for entry in out.iterdir()}
-    assert cli.main(["evaluate", str(out)]) == 0, "which does not make it a finished run"
+    for more_of in ([], ["--split", "train"], ["--data", str(tmp_path / "data")]):
+        assert cli.main(["evaluate", str(out), *more_of]) == 0, "which does not make it finished"
+    assert (out / "train.json").exists()
+    assert any((out / "evaluations").iterdir())
     assert train(path, out, *more) == 2, "a folder with a run is not written over"
     shutil.rmtree(tmp_path / "data" / "tokens")
     assert train(path, out, "--resume", *more) == 0
     for name in ("metrics.csv", "test.json"):
         assert (out / name).read_text() == (tmp_path / "whole" / name).read_text()
-    assert not {entry.name for entry in out.iterdir()} & {"begun.cm2", "best.ckpt", "last.ckpt"}
+    gone = {"begun.cm2", "best.ckpt", "last.ckpt", "train.json", "train.npz", "evaluations"}
+    assert not {entry.name for entry in out.iterdir()} & gone
     before = (out / "model.cm2").stat().st_mtime_ns
     assert train(path, out, "--resume", *more) == 0
     assert (out / "model.cm2").stat().st_mtime_ns == before, "a finished run is left as it is"
@@ -520,6 +524,10 @@ def test_mistakes_in_a_sweep_come_before_any_run(tmp_path: Path) -> None:
         sweep.plan(path, kinds, tmp_path / "s", seeds=1, overrides=["model.copula=frank"])
     for reaches in ("training.lr=1e-3", "model.kind=cm2", "seed=3"):
         sweep.plan(path, kinds, tmp_path / "s", seeds=1, overrides=[reaches])
+    sizes = sweep.grid(["training.batch_size=8,16"])  # these refine what is asked of all
+    sweep.plan(path, sizes, tmp_path / "s", seeds=1, overrides=["training={lr: 0.1}"])
+    kept = ["training.patience=3", "training.patience=4"]
+    sweep.plan(path, sizes, tmp_path / "s", seeds=1, overrides=kept)
     whole = {"a": ["encoders.labs={kind: dense, width: 4}"]}
     with pytest.raises(InputError, match=r"labs\.dropout=0\.5' does not reach the variant 'a'"):
         sweep.plan(path, whole, tmp_path / "s", seeds=1, overrides=["encoders.labs.dropout=0.5"])

@@ -189,7 +189,7 @@ def write(
         "modalities removed; at least one stays. No patient is on both sides of a split.",
         "Intervals are percentiles of a bootstrap over patients. Splits share patients, and a "
         "patient is drawn alike in all of them and for all methods. Draws that lack an outcome say "
-        "nothing of AUROC and AUPR and are left out of their intervals.",
+        "nothing of AUROC, and of AUPR without a positive one, and are left out there.",
         *(f"{note}." for note in report.noted(_records(table), "metric")),
     ]
     clinical = [score_table(study, score)] if score is not None else []

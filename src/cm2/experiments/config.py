@@ -123,11 +123,14 @@ def dropped(path: Path, overrides: Sequence[str]) -> list[str]:
         _assign(tree, override)
     keys = [one.partition("=")[0] for one in overrides]
     lost = []
-    for number, (key, override) in enumerate(zip(keys, overrides, strict=True)):
+    for number, override in enumerate(overrides):
+        key, _, text = override.partition("=")
         at: Any = tree
         for part in key.split("."):
-            at = at.get(part) if isinstance(at, Mapping) else None
-        if key not in keys[number + 1 :] and at != read(override.partition("=")[2]):
+            at = at.get(part, Ellipsis) if isinstance(at, Mapping) else Ellipsis
+        # One that is given anew, or refined, by a later one has been reached.
+        again = any(later == key or later.startswith(f"{key}.") for later in keys[number + 1 :])
+        if at is Ellipsis or (not again and at != read(text)):
             lost.append(override)
     return lost
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,14 @@ import yaml
 
 from cm2.core.errors import InputError
 from cm2.core.files import check_writable, to_json, write_text
+from cm2.core.layout import SPLITS
 from cm2.core.versions import versions
 from cm2.estimators.classifier import CM2Classifier
 from cm2.experiments import config
 from cm2.experiments.config import Experiment
 
 __all__ = [
-    *("BEGUN", "BEST", "LAST", "MODEL"),
+    *("BEGUN", "BEST", "EVALUATIONS", "LAST", "MODEL"),
     *("begin", "check", "facts", "finish", "is_whole", "of_before", "same_data", "write"),
 ]
 
@@ -30,6 +32,9 @@ BEGUN = "begun.cm2"
 
 BEST, LAST = "best.ckpt", "last.ckpt"
 """Of a network whose training lasts: its weights at the best epoch, and the whole last state."""
+
+EVALUATIONS = "evaluations"
+"""Where measures on other data lie."""
 
 STATES = (LAST, BEST, BEGUN)
 """What a run goes on from, in the order in which it goes once the model is kept."""
@@ -105,9 +110,10 @@ def finish(model: CM2Classifier, out: Path) -> None:
 
     What was measured of it on the way goes.
     """
-    for split in ("test", "validation"):
-        for kind in ("json", "npz"):
-            (out / f"{split}.{kind}").unlink(missing_ok=True)
+    for split in SPLITS:
+        for path in (out / f"{split}.json", out / f"{split}.npz"):
+            path.unlink(missing_ok=True)
+    shutil.rmtree(out / EVALUATIONS, ignore_errors=True)
     model.save(out / MODEL, facts={"data": facts(out)["data"]})
     for name in STATES:
         (out / name).unlink(missing_ok=True)

@@ -35,8 +35,6 @@ from cm2.samples.stays import Stays
 
 __all__ = ["evaluate", "predict", "train", "write_embeddings", "write_predictions"]
 
-EVALUATIONS = "evaluations"
-
 LEARNED = ("train", "validation")
 """Splits that training sees: the first is learned from, the second stops networks."""
 
@@ -197,7 +195,7 @@ def evaluate(
     else:
         asked = kept.data(split, root=root, labelled=True)
         name = f"{Path(root).resolve().name}-{asked.checksum[:8]}-{split or 'all'}"
-        place = Path(run) / EVALUATIONS / name
+        place = Path(run) / folder.EVALUATIONS / name
         place.parent.mkdir(exist_ok=True)
     where = root or experiment.data["root"]
     if asked.target is None:

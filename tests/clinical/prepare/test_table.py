@@ -275,14 +275,16 @@ def test_a_footer_and_events_of_others_are_counted(tmp_path: Path) -> None:
 
 def test_sodium_is_no_gap_and_what_cannot_be_read_is_counted(tmp_path: Path) -> None:
     raw = write(tmp_path / "raw", events())
-    frame = events((0, "", 2.0, 80), (0, "NULL", 2.0, 80), (0, "NA", 2.0, "inf"))
+    frame = events(
+        (0, "", 2.0, 80), (0, " NULL ", 2.0, 80), (0, "  ", 2.0, 80), (0, "NA", 2.0, "inf")
+    )
     frame["name"] = frame["name"].replace("hr", "NA")
     frame.to_csv(raw / "events.csv", index=False)
     described = about()
     described["events"]["file"] = "events.csv"
     made = prepare("table", raw, tmp_path / "out", Options(hours=24, table=described))
     assert {"NA", "sbp"} <= set(made["modalities"]["series"]["columns"])
-    assert made["unreadable"] == {"events.name": 2, "events.number": 1}
+    assert made["unreadable"] == {"events.name": 3, "events.number": 1}
 
 
 def test_a_number_with_a_sign_before_it_is_counted(tmp_path: Path) -> None:

@@ -214,6 +214,12 @@ def test_parts_of_a_table_have_the_type_that_all_can_have(tmp_path: Path) -> Non
     last.to_parquet(tmp_path / "b.parquet" / "2.parquet")
     with Tables(tmp_path, wanted) as tables:
         assert len(tables["b"].execute()) == 5
+    for unit in (1, 2):
+        place = tmp_path / "c.parquet" / f"unit={unit}" / "0.parquet"
+        place.parent.mkdir(parents=True)
+        last.to_parquet(place)
+    with Tables(tmp_path, {"c": {"stay": "int64", "unit": "int64"}}) as tables:
+        assert sorted(tables["c"].execute()["unit"]) == [1, 2], "of the folders' names"
     last.drop(columns="value").to_parquet(tmp_path / "b.parquet" / "2.parquet")
     with pytest.raises(TableError, match="1 of 3 parts lack a column of stay, value"):
         Tables(tmp_path, wanted)

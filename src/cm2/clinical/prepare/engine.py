@@ -303,13 +303,15 @@ def is_parquet(path: Path) -> bool:
 
 def check_parts(path: Path, columns: Iterable[str]) -> None:
     """Refuses parts of a table that lack a column which is read of the others."""
-    wanted, files, lacking = {one.lower() for one in columns}, parts(path), 0
+    files, found = parts(path), []
     for one in files if len(files) > 1 else []:
         try:
-            lacking += not wanted <= {name.lower() for name in pq.read_schema(one).names}
+            found.append({name.lower() for name in pq.read_schema(one).names})
         except (OSError, pa.ArrowInvalid):  # the engine says so when it reads
             continue
-    if lacking:
+    # What no part has is in the names of folders.
+    wanted = {one.lower() for one in columns} & set().union(*found)
+    if lacking := sum(not wanted <= names for names in found):
         raise TableError(
             f"{path}: {lacking} of {len(files)} parts lack a column of {', '.join(sorted(wanted))}"
         )

@@ -47,8 +47,11 @@ KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 """What each part of the description must name, and what it may."""
 
 NAMES = ["stay_id", "variable", "hour", "value"]
-GAPS = ("", "#N/A", "<NA>", "N/A", "NULL", "NaN", "None", "n/a", "nan", "null")
-"""What stands for nothing in a column of names: pandas' own words, but for sodium's."""
+GAPS = (
+    *("", "#N/A", "#N/A N/A", "#NA", "<NA>", "N/A", "NULL", "NaN", "None", "n/a", "nan", "null"),
+    *("-NaN", "-nan", "-1.#IND", "-1.#QNAN", "1.#IND", "1.#QNAN"),
+)
+"""What stands for nothing in a column of names: what pandas takes so, but for sodium's."""
 
 ZONE = r"[T\s]\d\d(?::?\d\d){0,2}(?:[.,]\d+)?\s?(?:Z|[+-]\d\d(?::?\d\d)?)$"
 """How a time with a zone ends."""
@@ -296,10 +299,10 @@ def _csv(path: Path, exact: Mapping[str, str], names: Sequence[str]) -> pd.DataF
         warnings.simplefilter("error", pd.errors.ParserWarning)
         frame = pd.read_csv(path, dtype=dict(exact), index_col=False)
         for name in [one for one in names if one in frame]:
-            frame[name] = pd.read_csv(
-                path, usecols=[name], dtype="string", index_col=False,
-                keep_default_na=False, na_values=GAPS,
-            )[name].str.strip()  # fmt: skip
+            texts = pd.read_csv(
+                path, usecols=[name], dtype="string", keep_default_na=False, index_col=False
+            )[name].str.strip()
+            frame[name] = texts.mask(texts.isin(GAPS))
     return frame
 
 
