@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,32 +117,42 @@ def load(out: Path, job: Job) -> Kept | None:
     path = place(out, job)
     if not path.is_file():
         return None
+    with _reading(path) as file:
+        about = json.loads(str(file["about"]))
+        known = [Pattern(*one) for one in about["patterns"]]
+        if not set(job.patterns) <= set(known):
+            return None
+        if about["fault"]:
+            nothing, said = np.zeros(0, np.int64), re.search(r"\d[\d.e+]*", about["fault"])
+            limit = about.get("limit") or (float(said[0]) if said else None)
+            return Kept(nothing, {}, {}, np.nan, np.nan, about["fault"], limit)
+        probability, missing = (
+            {one: file[f"{letter}{known.index(one)}"] for one in job.patterns}
+            for letter in ("p", "m")
+        )
+        return Kept(file["rows"], probability, missing, about["fit"], about["predict"], "")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[Any]:
+    """Opens a file of the folder, by name.
+
+    Raises:
+        InputError: If it is damaged, also as what is read inside shows.
+    """
     try:
         with open_arrays(path) as file:
-            about = json.loads(str(file["about"]))
-            known = [Pattern(*one) for one in about["patterns"]]
-            if not set(job.patterns) <= set(known):
-                return None
-            if about["fault"]:
-                nothing, said = np.zeros(0, np.int64), re.search(r"\d[\d.e+]*", about["fault"])
-                limit = about.get("limit") or (float(said[0]) if said else None)
-                return Kept(nothing, {}, {}, np.nan, np.nan, about["fault"], limit)
-            probability, missing = (
-                {one: file[f"{letter}{known.index(one)}"] for one in job.patterns}
-                for letter in ("p", "m")
-            )
-            return Kept(file["rows"], probability, missing, about["fit"], about["predict"], "")
+            yield file
     except (OSError, *DAMAGED) as error:
         raise InputError(f"{path} is damaged; delete it, and it is made again") from error
 
 
 def write_outcome(out: Path, name: str, study: Study) -> None:
     """Keeps the target and who each row is of, by lot, unless they are there."""
-    path = out / "outcomes" / f"{name}.npz"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_file():
-        return
-    write_arrays(path, y=study.y, groups=anonymous(study.groups))
+    path = _outcome(out, name)
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_arrays(path, y=study.y, groups=anonymous(study.groups))
 
 
 def check_outcome(out: Path, name: str, study: Study) -> None:
@@ -150,18 +161,19 @@ def check_outcome(out: Path, name: str, study: Study) -> None:
     Raises:
         InputError: If it has, or the file that tells is damaged.
     """
-    path = out / "outcomes" / f"{name}.npz"
+    path = _outcome(out, name)
     if not path.is_file():
         return
-    try:
-        with open_arrays(path) as file:
-            y, groups = file["y"], file["groups"]
-    except (OSError, *DAMAGED) as error:
-        raise InputError(f"{path} is damaged; delete it, and it is made again") from error
+    with _reading(path) as file:
+        y, groups = file["y"], file["groups"]
     # Numbers of patients are given by lot: alike are those that part the rows alike.
     before, now = (pd.factorize(one)[0] for one in (groups, study.groups))
     if not np.array_equal(y, study.y) or not np.array_equal(before, now):
         raise InputError(f"{out} holds fits on other data called {name!r}; give a new folder")
+
+
+def _outcome(out: Path, name: str) -> Path:
+    return out / "outcomes" / f"{name}.npz"
 
 
 def begin(out: Path, asked: dict[str, Any], names: Sequence[str]) -> None:

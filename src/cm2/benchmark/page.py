@@ -134,13 +134,12 @@ def _reliable(settings: Settings, cells: Sequence[Cell]) -> list[report.Section]
 
 def _how(table: pd.DataFrame, settings: Settings, cells: Sequence[Cell]) -> report.Section:
     about = {name: method.about for name, method in settings.methods.items()}
-    tables = [
-        report.Table("Methods", report.pairs(about, ("method", "what"))),
-        report.Table("Versions", report.pairs(report.versions(), ("package", "version"))),
-    ]
+    tables = [report.Table("Methods", report.pairs(about, ("method", "what")))]
     if len(table):
         costs = results.costs(table)
-        tables.insert(1, report.Table("Seconds of a fit and its predictions, one thread", costs))
+        tables.append(report.Table("Seconds of a fit and its predictions, one thread", costs))
+    versions = report.pairs(report.versions(), ("package", "version"))
+    tables.append(report.Table("Versions", versions))
     faults = results.faults(cells)
     if faults:
         tables.append(report.Table("Without predictions", report.pairs(faults, ("fit", "why"))))

@@ -132,8 +132,8 @@ def plan(
     for label, changes in variants.items():
         given = (*overrides, *changes)
         first = config.load(experiment, given).seed
-        lost = [one for one in config.dropped(experiment, given) if one in overrides]
-        if lost and all_reach:
+        lost = config.dropped(experiment, given) if overrides and all_reach else []
+        if lost := [one for one in lost if one in overrides]:
             raise InputError(
                 f"{lost[0]!r} does not reach the variant {label!r}, which replaces that part by one"
                 " of its own; put it into the variants that it is for"

@@ -146,8 +146,7 @@ class Learner(lightning.LightningModule):
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices, enabled=self.current_epoch > 0):
             if self.current_epoch > 0:  # a resumed run has another state of the generator here
-                entropy = [self.seed, self.current_epoch]  # alike in all processes
-                torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+                torch.manual_seed(self._seed_of(self.current_epoch))  # alike in all processes
             self.model.initialize(start)
         optimizer = self.optimizers(use_pl_optimizer=False)
         for parameter in self.model.restarted():
@@ -211,8 +210,10 @@ class Learner(lightning.LightningModule):
 
     def _step_seed(self, batch_idx: int) -> int:
         """A seed for each step of each epoch and process, far from all others."""
-        entropy = [self.seed, self.current_epoch, batch_idx, self.global_rank]
-        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+        return self._seed_of(self.current_epoch, batch_idx, self.global_rank)
+
+    def _seed_of(self, *place: int) -> int:
+        return int(np.random.SeedSequence([self.seed, *place]).generate_state(1)[0])
 
     @torch.no_grad()
     def blame(self, terms: Mapping[str, Tensor], batch: Batch) -> str:

@@ -141,7 +141,7 @@ class EICU(Source):
         )
 
     def groups(self) -> ir.Table:
-        patient = self.raw["patient"].distinct()
+        patient = self.raw["patient"]
         columns = {
             "stay_id": patient[STAY],
             "hospital": patient.hospitalid.cast("string"),

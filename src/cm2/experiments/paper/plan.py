@@ -102,7 +102,7 @@ def make(
         place = _folder(out, path)
         # What a row of the paper sets stands above what is asked of all.
         jobs = sweep.plan(path, each, place, seeds=seeds, overrides=overrides, all_reach=False)
-        sweeps.append(Sweep(path, _folder(out, path), jobs))
+        sweeps.append(Sweep(path, place, jobs))
     if len({(path, label) for (path, _), label in called.items()}) != len(called):
         raise InputError(
             "rows of one experiment differ, but have one name in two files of variants"
