@@ -210,6 +210,28 @@ def test_trap_a_run_touches_each_test_split_once_a_method_and_rate(stand_ins):
     assert draws == 2 * len(FITS) + 1, "once a job, and once for the clinical score"
 
 
+def test_a_split_without_a_scored_test_row_is_left_out():
+    study = halves()
+    rows = [study.split(seed).test for seed in range(2)]
+    only = np.setdiff1d(rows[1], rows[0])
+    study.score = np.full(len(study.y), np.nan)
+
+    def scored():
+        each = [np.full((len(test), 2), 0.5) for test in rows]
+        made = [
+            demo.Result([], k, test, {POOLED: p})
+            for k, (test, p) in enumerate(zip(rows, each, strict=True))
+        ]
+        return demo._score(study, made, 20, 0.0)
+
+    study.score[only] = 0.4
+    assert set(scored()["splits"]) == {1}
+    assert set(scored()["rows"]) == {len(only)}
+    study.score[:] = np.nan
+    study.score[np.setdiff1d(np.arange(len(study.y)), np.concatenate(rows))] = 0.4
+    assert scored() is None
+
+
 def test_report_names_true_rates_and_no_place(stand_ins):
     out = stand_ins.out
     source = (out / "report.html").read_text()

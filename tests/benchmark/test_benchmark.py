@@ -18,10 +18,10 @@ from cm2.benchmark.jobs import TimeUpError, limited
 from cm2.benchmark.methods import METHODS, POOLED, Budget, Method
 from cm2.benchmark.patterns import OBSERVED, Pattern, apply
 from cm2.benchmark.run import Settings, open_studies, run, seconds
-from cm2.benchmark.studies import Given
+from cm2.benchmark.studies import Given, Split
 from cm2.benchmark.suites import SUITES
 from cm2.core.errors import InputError
-from cm2.evaluation import summary
+from cm2.evaluation import bootstrap, summary
 from cm2.samples.container import Samples
 
 HALF = Pattern("random", 0.5)
@@ -62,6 +62,10 @@ def study(rows: int = 400) -> Given:
     y = rng.integers(0, 2, rows)
     X = {name: rng.normal(size=(rows, 2)) + 0.8 * y[:, None] for name in ("a", "b", "c")}
     return Given(X, y, title="Made up", source="numpy")
+
+
+def _values(made: Given) -> list[np.ndarray]:
+    return list(made.blocks(np.arange(len(made.y))).values())
 
 
 def methods(**more: Method) -> dict[str, Method]:
@@ -135,6 +139,10 @@ def test_fits_on_other_data_are_not_taken_for_those_of_a_study(settings, tmp_pat
     with pytest.raises(InputError, match="holds fits on other data called 'made'; give a new"):
         run(replace(settings, studies={"made": other}, seeds=7), tmp_path / "out")
     assert (tmp_path / "out" / "config.json").read_text() == told
+    rng = np.random.default_rng(2)
+    again = Given({name: rng.normal(size=(400, 2)) for name in ("a", "b", "c")}, study().y)
+    with pytest.raises(InputError, match="holds fits on other data called 'made'"):
+        run(replace(settings, studies={"made": again}), tmp_path / "out")
     of_pairs = Given({"a": np.ones((400, 2))}, study().y, groups=np.arange(400) // 2)
     with pytest.raises(InputError, match="holds fits on other data called 'made'"):
         run(replace(settings, studies={"made": of_pairs}), tmp_path / "out")
@@ -166,10 +174,10 @@ def test_a_limit_ends_a_fit_and_is_named(tmp_path):
     settings = Settings({"made": study()}, (OBSERVED,), methods(**slow), seeds=1, limit=0.5)
     every = run(settings, tmp_path / "out")
     found = results.faults(results.cells(tmp_path / "out", every))
-    assert found == {"made, slow, seed 0": "more than 0.5 s"}
+    assert found == {"made, slow, seed 0, observed": "more than 0.5 s"}
     table = results.measured(results.cells(tmp_path / "out", every), settings, 20).table
     assert set(table["method"]) == {POOLED, "strong", "weak"}
-    assert "more than 0.5 s" in page.write(tmp_path / "out", settings, every, 20).read_text()
+    assert "more than 0.5 s" in page.write(tmp_path / "out", settings, every, 40).read_text()
 
 
 def test_a_data_set_without_any_prediction_leaves_the_page_of_the_others(tmp_path):
@@ -178,10 +186,10 @@ def test_a_data_set_without_any_prediction_leaves_the_page_of_the_others(tmp_pat
     every = run(quick, tmp_path / "out")
     none = Settings({"other": study()}, (OBSERVED,), slow, seeds=1, limit=0.1)
     both = Settings(quick.studies | none.studies, (OBSERVED,), methods(**slow), seeds=1)
-    source = page.write(tmp_path / "out", both, every + run(none, tmp_path / "out"), 20).read_text()
+    source = page.write(tmp_path / "out", both, every + run(none, tmp_path / "out"), 80).read_text()
     assert "one: AUROC" in source
     assert "none of the fits has predictions" in source
-    source = page.write(tmp_path / "out", none, none.jobs(), 20).read_text()
+    source = page.write(tmp_path / "out", none, none.jobs(), 40).read_text()
     assert "more than 0.1 s" in source
     assert "more than 0.1 s" in (tmp_path / "out" / "table.csv").read_text()
 
@@ -257,7 +265,7 @@ def test_holm_by_hand_and_ranks():
     p = np.array([0.01, np.nan, 0.02, 0.5])
     np.testing.assert_allclose(results.holm(p), [0.03, np.nan, 0.04, 0.5])
     rows = [
-        {"data": d, "pattern": "x", "metric": "log loss", "method": m, "value": v}
+        {"data": d, "pattern": "x", "metric": "log loss", "method": m, "value": v, "splits": 5}
         for d in ("one", "two")
         for m, v in (("a", 0.1), ("b", 0.2), ("c", 0.3))
     ]
@@ -265,13 +273,104 @@ def test_holm_by_hand_and_ranks():
     assert found.mean.to_dict() == {"a": 1.0, "b": 2.0, "c": 3.0}
     # Demšar's table: q of three methods at .05 is 2.343.
     assert found.critical == pytest.approx(2.343 * np.sqrt(3 * 4 / (6 * 2)), abs=1e-3)
+    easy = pd.DataFrame([*rows[:2], rows[2] | {"value": 0.0, "splits": 1}, *rows[3:]])
+    assert results.ranks(easy, "log loss").cells == 1, "one split is no mean over five"
+
+
+def test_so_few_draws_that_no_cell_could_be_told_are_refused(settings, tmp_path):
+    """The least p-value, corrected for the number of cells, is below the level."""
+    with pytest.raises(InputError, match=r"119 draws .* for 3 cells; .* should be at least 120"):
+        page.write(tmp_path / "out", settings, [], 119)
+    for draws, clear in ((119, False), (120, True)):
+        p = bootstrap.p_value(np.full(draws, 1.0))
+        assert bool(results.holm(np.full(3, p))[0] < results.LEVEL) == clear
+    suite = SUITES["open"]
+    all_of_it = Settings(dict.fromkeys(suite.studies, study()), suite.patterns)
+    results.check_replicates(results.REPLICATES, all_of_it)
+    with pytest.raises(InputError, match="--replicates should be at least"):
+        command("quick", tmp_path / "out", only=["cross-rank"], replicates=79)
+
+
+def test_strata_of_few_patients_are_not_shown(tmp_path):
+    made = study()
+    X = {name: block.copy() for name, block in zip(made.modalities, _values(made), strict=True)}
+    X["a"][:9] = np.nan  # nine patients at most lack one
+    few = Settings({"made": Given(X, made.y)}, (OBSERVED,), methods(), seeds=3)
+    page.write(tmp_path / "out", few, run(few, tmp_path / "out"), 40)
+    (path,) = (tmp_path / "out" / "tables").glob("*slope-by-modalities-missing.csv")
+    found = pd.read_csv(path)
+    assert found["missing"].tolist() == [0]
+    assert found["patients"].min() >= page.SMALLEST
+
+
+def test_tables_of_another_call_do_not_stay(settings, tmp_path):
+    out = tmp_path / "out"
+    page.write(out, settings, run(settings, out), 120)
+    one = replace(settings, patterns=(OBSERVED,), methods=dict(list(methods().items())[:2]))
+    page.write(out, one, run(one, out), 40)
+    numbers = [path.name[:2] for path in (out / "tables").glob("*.csv")]
+    assert len(numbers) == len(set(numbers))
+
+
+@pytest.mark.parametrize("name", ["site A/B", "..", "", "a\\b"])
+def test_a_data_set_whose_name_is_no_folder_is_refused(name, settings, tmp_path):
+    with pytest.raises(InputError, match="a data set is kept under its name, and no file"):
+        run(replace(settings, studies={name: study()}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_splits_that_cannot_be_made_are_refused_before_the_first_fit(settings, tmp_path):
+    world = open_studies(["cross-rank"], {})
+    with pytest.raises(InputError, match="cross-rank has no split of seed 20: a world has seeds"):
+        run(replace(settings, studies=world, seeds=21), tmp_path / "out")
+
+    class Parted(Given):
+        def split(self, seed: int) -> Split:
+            return Split(np.flatnonzero(self.y == 0), np.flatnonzero(self.y == 1))
+
+    made = study()
+    parted = Parted(dict(zip(made.modalities, _values(made), strict=True)), made.y)
+    with pytest.raises(InputError, match="made has no training row of class '1' in the split of"):
+        run(replace(settings, studies={"made": parted}), tmp_path / "out")
+    assert not Plain.fits
+
+
+@pytest.mark.parametrize(
+    ("turned", "message"),
+    [
+        (lambda p: p * np.nan, "should be finite"),
+        (lambda p: 5 * p, "should lie from 0 to 1"),
+        (lambda p: np.c_[p, 0 * p[:, 0]], r"should return 2 probabilities, .* shape \(120, 3\)"),
+        (lambda p: p[:-1], r"for each of 120 rows; it has shape \(119, 2\)"),
+    ],
+)
+def test_what_is_no_probability_ends_the_first_fit(turned, message, settings, tmp_path):
+    class Turned(Plain):
+        def predict_proba(self, X):
+            return turned(super().predict_proba(X))
+
+    own = {"own": Method(lambda budget: Turned(), "a user's")}
+    with pytest.raises(ValueError, match=message):
+        run(replace(settings, methods=own), tmp_path / "out")
+
+
+def test_a_rival_that_ended_in_the_easy_runs_alone_is_not_the_best(settings, tmp_path):
+    out = tmp_path / "out"
+    for job in run(settings, out):
+        if (job.method, job.seed) == ("strong", 1):
+            place(out, job).unlink()
+    table = results.measured(results.cells(out, settings.jobs()), settings, 40).table
+    assert set(results.verdicts(table)["rival"]) == {"weak"}
+    notes = table.set_index("method")["notes"]
+    assert notes["strong"].str.endswith("1 of 2 runs").all()
+    assert not notes["weak"].str.contains("runs").any()
 
 
 def test_the_command_writes_all_files(tmp_path, monkeypatch):
     monkeypatch.delenv("CM2_DATA_HOME", raising=False)
     out = tmp_path / "out"
     chosen = ["LR + dropout", "late fusion"]
-    path = command("quick", out, only=["cross-rank"], methods=chosen, seeds=1, replicates=20,
+    path = command("quick", out, only=["cross-rank"], methods=chosen, seeds=1, replicates=80,
                    processes=1)  # fmt: skip
     long = pd.read_csv(out / "table.csv")
     assert list(long.columns) == [

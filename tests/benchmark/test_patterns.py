@@ -53,6 +53,11 @@ def test_whole_modalities_are_gone_from_all_rows():
     assert not after[:, ~after.all(axis=0)].any()
     other = gone(Pattern("whole", 0.5).removed_from(X, 2))
     assert not np.array_equal(after, other), "another seed, other modalities"
+    for seed in range(4):
+        both, alone = Pattern("whole", 0.5, "both"), Pattern("whole", 0.5, "train")
+        learned = gone(apply(both, "train", X, seed))
+        np.testing.assert_array_equal(gone(apply(both, "test", X, seed)), learned)
+        np.testing.assert_array_equal(gone(apply(alone, "train", X, seed)), learned)
 
 
 def test_rules_look_at_what_they_say():
@@ -107,6 +112,7 @@ def test_what_removes_the_same_from_training_rows_is_one_pattern_there():
 def test_names_and_refusals(world):
     assert OBSERVED.name == "as observed"
     assert Pattern("random", 0.3).name == "30% at random, test only"
+    assert Pattern("random", 0.125).name != Pattern("random", 0.12).name
     with pytest.raises(ValueError, match=r"rate should be in \[0, 1\), got 1"):
         Pattern("random", 1.0).removed_from(world, 0)
     with pytest.raises(ValueError, match="rule should be one of"):

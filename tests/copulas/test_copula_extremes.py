@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 import oracles
+from cm2 import copulas
 from cm2.copulas import Gaussian
 from cm2.core.records import Unit
 from families import CASES, GENERATED, Case, names
-from laws import FLOAT32, gradients
+from laws import FLOAT32, gradients, ks_distance
 
 ENDS = (1e-30, 1e-12, 1e-4, 0.3, 0.5, 0.9, 1 - 1e-3, 1 - 1e-7)
 every_case = pytest.mark.parametrize("case", CASES, ids=names(CASES))
@@ -146,3 +147,23 @@ def test_a_correlation_that_rounding_made_singular_is_no_error() -> None:
     assert copula.log_prob(u, present).isfinite().all()
     broken = Gaussian(3, scale_tril=torch.full_like(tril, torch.nan), validate_args=False)
     assert broken.log_prob(u[:1], torch.tensor([[True, True, False]])).isnan().all()
+
+
+@pytest.mark.parametrize("theta", [500.0, 1000.0, 1e5])
+def test_frank_draws_near_comonotone_have_no_atom(theta: float) -> None:
+    u = copulas.Frank(2, torch.tensor(theta).double()).sample((2000,))
+    assert int((u == 1).sum()) == 0
+    assert float((u[:, 0] - u[:, 1]).abs().mean()) < 4 / theta  # of order 1 / theta
+    # Margins stay uniform: the bound of Kolmogorov and Smirnov at p = 1e-6 is 2.7 / sqrt n.
+    assert ks_distance(u) < 2.7 / 2000**0.5
+
+
+@pytest.mark.parametrize("family", ["gaussian", "student", "factor"])
+def test_the_distribution_function_of_one_coordinate_is_that_coordinate(family: str) -> None:
+    one = {
+        "gaussian": copulas.Gaussian(1, torch.eye(1).double()),
+        "student": copulas.StudentT(1, torch.eye(1).double(), df=5.0),
+        "factor": copulas.Factor(1, torch.ones(1, 1).double()),
+    }[family]
+    u = torch.linspace(0.01, 0.99, 9).double()[:, None]
+    torch.testing.assert_close(one.cdf(u), u[:, 0], rtol=1e-9, atol=1e-9)

@@ -10,6 +10,7 @@ from torch import Tensor
 import oracles
 from cm2 import copulas
 from cm2.copulas import Estimate
+from cm2.core.records import Base
 from families import factor_correlation
 from laws import EXACT, assert_same_law, monte_carlo
 
@@ -220,3 +221,59 @@ def test_strong_loadings_in_float32_are_finite(block: int, rank: int, size: floa
     assert value.isfinite()
     (slope,) = torch.autograd.grad(value, loading)
     assert slope.isfinite().all()
+
+
+def test_what_is_absent_is_not_read() -> None:
+    copula = copulas.Factor(3, torch.full((3, 1), 2.0).double())
+    present = torch.tensor([True, True, False])
+    x = torch.tensor([[0.0, 0.0, 2.3], [0.0, 0.0, -7.0]]).double()
+    found = copula._log_prob_normal(x, present.expand(2, -1))
+    expected = copula.log_prob(torch.full((3,), 0.5).double(), present)
+    torch.testing.assert_close(found, expected.expand(2), **EXACT)
+
+
+def test_a_mixture_conditions_on_what_is_there_alone() -> None:
+    parts = [copulas.Factor(4, torch.full((4, 1), 2.0).double()), copulas.Gumbel(4, 1.5)]
+    mixed = copulas.Mixture(parts)
+    present = torch.tensor([True, True, False, False])
+    u = torch.tensor([[0.5, 0.6, 0.7, 0.01], [0.5, 0.6, 0.7, 0.99]]).double()
+    first, second = mixed.conditional_cdf(u, present)[:, 2]
+    torch.testing.assert_close(first, second, **EXACT)
+
+
+@pytest.mark.parametrize(("shape", "free"), [((4, 10), 6), ((4, 8), 6), ((4, 2), 6), ((6, 2), 11)])
+def test_turns_of_factors_do_not_count(shape: tuple[int, int], free: int) -> None:
+    """As many as the rank of the Jacobian of correlations by loadings."""
+    loading = torch.randn(*shape, generator=torch.Generator().manual_seed(0)).double()
+    pairs = torch.tril_indices(shape[0], shape[0], -1)
+
+    def entries(a: Tensor) -> Tensor:
+        return copulas.Factor(shape[0], a).correlation[pairs[0], pairs[1]]
+
+    jacobian = torch.autograd.functional.jacobian(entries, loading).flatten(1)
+    assert int(torch.linalg.matrix_rank(jacobian, rtol=1e-9)) == free
+    copula = copulas.Factor(shape[0], loading)
+    flip = (True, *[False] * (shape[0] - 1))
+    for one in (copula, copulas.Rotated(copula, flip)):
+        assert loading.numel() - one.redundant == free
+    assert copulas.Mixture([copula, copula]).redundant == 2 * copula.redundant
+
+
+def test_a_reflection_is_completed_by_the_factors_of_the_copula_inside() -> None:
+    copula = make(2, 2, 2)
+    turned = copulas.Rotated(copula, (True, False, False, False))
+    u, present = turned.sample((5,)), torch.tensor([True, True, False, False])
+    like = torch.full((5, 4), 0.3).double()
+    with pytest.raises(ValueError, match="factor"):
+        turned.complete(u, present, Base(coordinate=like))
+    base = Base(coordinate=like, factor=torch.full((5, *turned.factor_shape), 0.6).double())
+    first, second = (turned.complete(u, present, base) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [1e2, 1e4, 1e9])
+def test_dependence_that_rounds_to_one_can_be_told(size: float, dtype: torch.dtype) -> None:
+    copula = copulas.Factor(2, torch.full((2, 1), size, dtype=dtype))
+    assert float(copula.kendall_tau()[0, 1]) > 0.99
+    assert torch.isfinite(copula.cdf(torch.tensor([0.3, 0.4], dtype=dtype)))

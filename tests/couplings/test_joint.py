@@ -431,3 +431,14 @@ def test_a_modality_whose_embeddings_all_coincide_is_started():
     z[:, 0] = 0.7
     joint = CopulaJoint(2, 3, "gumbel", 2).initialize(z)
     assert bool(joint().log_prob(z).isfinite().all())
+
+
+def test_the_multivariate_cdf_has_its_slope_in_single_precision() -> None:
+    """Of a coordinate far below all components, as that of double precision."""
+    slopes = []
+    for dtype in (torch.float32, torch.float64):
+        joint = CopulaJoint(2, 2, "gaussian", 2, coupling="multivariate-cdf").to(dtype)()
+        z = torch.full((1, 2, 2), -1e4, dtype=dtype, requires_grad=True)
+        joint.to_scalar(z).log_u.sum().backward()
+        slopes.append(z.grad.double())
+    torch.testing.assert_close(*slopes, rtol=1e-3, atol=0.0)

@@ -1,6 +1,7 @@
 """The joint with the factor copula: recovery, the choice of its rank, and what data cannot tell."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 import oracles
 from cm2 import CopulaJoint, copulas
 from cm2.core.persistence import load_module_arrays, module_arrays
+from cm2.marginals.em import fit_mixtures
 from families import factor_correlation
 
 MODALITIES, DIM, RANK = 3, 3, 3
@@ -184,3 +186,21 @@ def test_a_sign_that_the_family_lacks_is_named(family: str) -> None:
         warnings.simplefilter("error")
         CopulaJoint(3, 2, "factor", 1).fit(z)
         CopulaJoint(3, 2, family, 1).fit(torch.randn(1500, 3, 2))
+
+
+def test_the_rank_is_settled_with_marginals_of_as_many_rows_as_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """EM has pseudo-observations, beside which weights count as rows."""
+    given = []
+
+    def note(z: Tensor, present: Tensor, components: int, **options: Any) -> Any:
+        given.append((len(z), float(options["weights"].sum())))
+        return fit_mixtures(z, present, components, **options)
+
+    monkeypatch.setattr("cm2.couplings.joint.fit_mixtures", note)
+    z = torch.randn(90, 2, 2)
+    CopulaJoint(2, 2, "factor", 2, rank="auto").fit(z, weights=torch.rand(90) + 0.5)
+    assert len(given) > 1
+    for rows, total in given:
+        assert total == pytest.approx(rows)

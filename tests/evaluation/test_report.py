@@ -71,6 +71,14 @@ def test_page_shows_what_it_was_given_and_escapes_it():
     assert "nan" not in words
 
 
+def test_tables_of_an_earlier_call_go_and_nothing_else(tmp_path):
+    several = [report.Table(name, pd.DataFrame({"a": [1]})) for name in ("one", "two")]
+    report.write_tables(tmp_path, several)
+    (tmp_path / "results.csv").touch()
+    report.write_tables(tmp_path, several[1:])
+    assert {path.name for path in tmp_path.iterdir()} == {"01-two.csv", "01-two.tex", "results.csv"}
+
+
 def test_write_returns_the_path(tmp_path):
     path = report.write(tmp_path / "report.html", "t", "l", [report.Section("Empty")])
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")

@@ -54,5 +54,4 @@ def test_a_point_that_failed_is_never_selected(tmp_path: Path) -> None:
     assert dict(zip(table["variant"], table["seeds"], strict=True)) == {
         "whole": 2, "worse": 2, "half": 1, "none": 0
     }  # fmt: skip
-    with pytest.raises(InputError, match="no point has a figure for every seed"):
-        selection.best(selection.measured(jobs[-2:], "log_loss"))
+    assert selection.best(selection.measured(jobs[-2:], "log_loss")) is None

@@ -396,3 +396,38 @@ def test_invalid_parameters_and_data_are_named() -> None:
         GaussianMixture(p["logits"], p["loc"], -p["scale"])
     with pytest.raises(ValueError, match=r"modality 0 is present in 2 samples of positive weight"):
         fit(torch.randn(2, 1, 2), None, components=3)
+
+
+@pytest.mark.parametrize("dim", [1, 2])
+def test_a_coordinate_at_the_mean_of_a_component(dim: int) -> None:
+    """The distribution function and its gradient have no gap there, at either zero."""
+    loc = torch.tensor([-1.0, 0.0, 1.0]).double()[None, :, None].expand(1, 3, dim)
+    mixture = GaussianMixture(torch.zeros(1, 3).double(), loc, torch.ones(1, 3, dim).double())
+    for point in (-1.0, -0.0, 0.0, 1.0):
+        z = torch.full((1, dim), point).double()
+        found, near = mixture.to_uniform(z).u, mixture.to_uniform(z + 1e-9).u
+        torch.testing.assert_close(found, near, rtol=0.0, atol=1e-8)
+        expected = stats.norm.cdf(point - np.array([-1.0, 0.0, 1.0])).mean()
+        assert float(found[0, 0]) == pytest.approx(expected, abs=1e-12)
+    z = torch.zeros(1, dim, dtype=torch.float64, requires_grad=True)
+    wide = (mixture.logits.clone(), mixture.loc.clone(), mixture.scale.clone())
+
+    def ends(z: Tensor) -> Tensor:
+        return GaussianMixture(*wide).to_uniform(z).log_u
+
+    assert torch.autograd.gradcheck(ends, (z,), atol=1e-7)
+
+
+def test_two_levels_have_two_places() -> None:
+    """A column of zeros and ones: components sit on them."""
+    z = torch.tensor([0.0, 1.0] * 4).double()[:, None, None]
+    low, high = fit(z, None, 2).to_uniform(z).u[:2].flatten().tolist()
+    assert low == pytest.approx(0.25, abs=0.02)
+    assert high == pytest.approx(0.75, abs=0.02)
+
+
+@pytest.mark.parametrize("rows", [3, 49, 103])
+@pytest.mark.parametrize("level", [0.1, 0.5, -0.3, 0.0])
+def test_a_constant_is_told_from_the_rounding_of_its_mean(level: float, rows: int) -> None:
+    z = torch.full((rows, 1, 1), level).double()
+    assert float(fit(z, None, 1).scale.min()) > 1e-4

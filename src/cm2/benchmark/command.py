@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cm2.benchmark import page
+from cm2.benchmark import page, results
 from cm2.benchmark.methods import METHODS
 from cm2.benchmark.run import Settings, open_studies
 from cm2.benchmark.run import run as run_all
@@ -29,7 +29,7 @@ def run(
     epochs: int = 60,
     limit: float | None = None,
     processes: int = 2,
-    replicates: int = 4000,
+    replicates: int = results.REPLICATES,
 ) -> Path:
     """Runs a suite, or a part of it, and writes the page; see ``cm2 benchmark --help``.
 
@@ -53,6 +53,7 @@ def run(
         limit,
         processes,
     )
+    results.check_replicates(replicates, settings)
     jobs = run_all(settings, out, {"suite": suite})
     path = page.write(out, settings, jobs, replicates)
     Console().print(f"Report: {path}", soft_wrap=True)

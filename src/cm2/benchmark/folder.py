@@ -36,6 +36,8 @@ from cm2.core.files import (
 from cm2.experiments.predictions import anonymous
 
 CONFIG = "config.json"
+ALIKE = 1e-4
+"""Relative difference up to which figures are those of the same data, read on another machine."""
 
 
 class Job(NamedTuple):
@@ -78,9 +80,8 @@ class Kept(NamedTuple):
 
 def place(out: Path, job: Job) -> Path:
     """The file of a fit."""
-    trained = job.patterns[0].at("train")
-    learned = "observed" if trained.rate == 0 else f"{trained.rule}-{trained.rate:g}"
-    return out / "predictions" / job.study / named(job.method) / f"{job.seed}.{learned}.npz"
+    name = f"{job.seed}.{job.patterns[0].learned}.npz"
+    return out / "predictions" / job.study / named(job.method) / name
 
 
 def named(method: str) -> str:
@@ -148,15 +149,31 @@ def _reading(path: Path) -> Iterator[Any]:
 
 
 def write_outcome(out: Path, name: str, study: Study) -> None:
-    """Keeps the target and who each row is of, by lot, unless they are there."""
+    """Keeps the target, who each row is of, by lot, and figures of the data, unless there."""
     path = _outcome(out, name)
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_arrays(path, y=study.y, groups=anonymous(study.groups))
+        groups = anonymous(study.groups)
+        write_arrays(path, y=study.y, groups=groups, names=study.modalities, seen=figures(study))
+
+
+def figures(study: Study) -> Float[ndarray, "modality 4"]:
+    """By which data are told from others: of each modality columns, rows, and the length of rows.
+
+    Of the length the mean and the mean of the square, which components that are turned or have
+    another sign leave as they are.
+    """
+    found = []
+    for block in study.blocks(np.arange(len(study.y))).values():
+        there = ~np.isnan(block).all(axis=1)
+        length = np.sqrt(np.nansum(block[there] ** 2, axis=1))
+        means = (length.mean(), (length**2).mean()) if there.any() else (0.0, 0.0)
+        found.append((block.shape[1], int(there.sum()), *means))
+    return np.array(found, dtype=float)
 
 
 def check_outcome(out: Path, name: str, study: Study) -> None:
-    """Refuses a folder that has fits on other rows of that name.
+    """Refuses a folder that has fits on other data of that name.
 
     Raises:
         InputError: If it has, or the file that tells is damaged.
@@ -166,9 +183,14 @@ def check_outcome(out: Path, name: str, study: Study) -> None:
         return
     with _reading(path) as file:
         y, groups = file["y"], file["groups"]
+        names, seen = (file.get(key) for key in ("names", "seen"))
     # Numbers of patients are given by lot: alike are those that part the rows alike.
     before, now = (pd.factorize(one)[0] for one in (groups, study.groups))
-    if not np.array_equal(y, study.y) or not np.array_equal(before, now):
+    same = np.array_equal(y, study.y) and np.array_equal(before, now)
+    if same and seen is not None:
+        same = list(names) == list(study.modalities)
+        same = same and np.allclose(seen, figures(study), rtol=ALIKE, atol=0)
+    if not same:
         raise InputError(f"{out} holds fits on other data called {name!r}; give a new folder")
 
 

@@ -19,6 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from cm2.benchmark.methods import Budget, Method
 from cm2.benchmark.patterns import Blocks, Pattern, apply
 from cm2.benchmark.studies import Study
+from cm2.estimators.heads.threads import one_thread
+from cm2.evaluation import checked
 from cm2.samples.container import Samples
 from cm2.samples.tables import present
 
@@ -122,7 +124,8 @@ def run(
 
     Raises:
         TimeUpError: If the fit took longer.
-        ValueError: If patterns differ for training rows.
+        ValueError: If patterns differ for training rows, or what the method predicts are no
+            probabilities of the study's classes.
     """
     if len({pattern.at("train") for pattern in patterns}) != 1:
         raise ValueError("patterns of one fit should remove the same from the training rows")
@@ -131,7 +134,7 @@ def run(
     learned, asked = ({n: x[rows] for n, x in blocks.items()} for rows in (train, test))
     made = method.build(budget)
     start = time.perf_counter()
-    with limited(limit):
+    with one_thread(), limited(limit):
         given = apply(patterns[0], "train", learned, budget.seed)
         given = {name: x for name, x in given.items() if present({name: x}).any()}
         whole = _whole(study, method, given)
@@ -143,10 +146,27 @@ def run(
     for pattern in patterns:
         left = apply(pattern, "test", asked, budget.seed)
         X, options = _input({name: left[name] for name in given}, held)
-        probability[pattern] = np.asarray(made.predict_proba(X, **options), dtype=float)
+        with one_thread():
+            said = made.predict_proba(X, **options)
+        probability[pattern] = _checked(said, study, len(test))
         missing[pattern] = (~present(left)).sum(axis=1)
     each = (time.perf_counter() - fitted) / len(patterns)
     return Done(test, probability, missing, fitted - start, each, made)
+
+
+def _checked(said: Any, study: Study, rows: int) -> Float[ndarray, "test label"]:
+    """What a method predicted, with a column for each class of the study.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    found = checked.by_class(said)
+    if found.shape != (rows, len(study.labels)):
+        raise ValueError(
+            f"predict_proba should return {len(study.labels)} probabilities, one a class, for each "
+            f"of {rows} rows; it has shape {np.shape(said)}"
+        )
+    return found
 
 
 def _whole(study: Study, method: Method, names: Iterable[str]) -> Samples | None:

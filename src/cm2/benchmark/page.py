@@ -11,18 +11,20 @@ import pandas as pd
 from cm2.benchmark import results
 from cm2.benchmark.folder import Job
 from cm2.benchmark.methods import ALIKE, POOLED
-from cm2.benchmark.results import COMPARED, SLOPE, Cell
+from cm2.benchmark.results import COMPARED, REPLICATES, SLOPE, Cell
 from cm2.benchmark.run import Settings
 from cm2.core.files import write_text
 from cm2.evaluation import bootstrap, calibrated, report
 from cm2.evaluation.figures import comparison, ranks, style
 
 SHOWN = ("AUROC", "AUPR", "log loss", "Brier", SLOPE)
-REPLICATES = 200
+OF_SLOPES = 200
 """Bootstrap draws behind the intervals of slopes, each of which is a regression."""
+SMALLEST = 10
+"""Patients of a stratum that is shown."""
 
 
-def write(out: Path, settings: Settings, jobs: Sequence[Job], replicates: int = 4000) -> Path:
+def write(out: Path, settings: Settings, jobs: Sequence[Job], replicates: int = REPLICATES) -> Path:
     """Writes tables, figures and the page; returns the path of the page.
 
     Args:
@@ -30,7 +32,11 @@ def write(out: Path, settings: Settings, jobs: Sequence[Job], replicates: int = 
         settings: Of the benchmark.
         jobs: Its fits.
         replicates: Bootstrap draws of patients.
+
+    Raises:
+        InputError: If there are too few draws to tell anything.
     """
+    results.check_replicates(replicates, settings)
     cells = results.cells(out, jobs)
     table, single = results.measured(cells, settings, replicates)
     write_text(out / "table.csv", single.to_csv(index=False, float_format="%.6g"))
@@ -121,13 +127,16 @@ def _reliable(settings: Settings, cells: Sequence[Cell]) -> list[report.Section]
         said = np.concatenate([one.probability[cell.pattern][:, 1] for one in kept])
         missing = np.concatenate([one.missing[cell.pattern] for one in kept])
         groups = bootstrap.numbered(study.groups[rows], len(rows))
-        counts = bootstrap.draws(int(groups.max()) + 1, REPLICATES)
+        counts = bootstrap.draws(int(groups.max()) + 1, OF_SLOPES)
         found = calibrated.by_missing(study.y[rows] == 1, said, missing, counts, groups)
+        large = [one for one in found if one.patients >= SMALLEST]
         caption = f"{cell.study}, {cell.pattern.name}: slope by modalities missing"
-        tables.append(report.Table(caption, pd.DataFrame(found)))
+        if large:
+            tables.append(report.Table(caption, pd.DataFrame(large)))
     text = [
         "By what CM²'s log odds have to be multiplied to be right, with 95% intervals over "
-        "patients; rows are those of all seeds together."
+        "patients; rows are those of all seeds together. Strata of fewer than "
+        f"{SMALLEST} patients are left out."
     ]
     return [report.Section("Calibration by what is missing", text, tables)] if tables else []
 

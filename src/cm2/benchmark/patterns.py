@@ -49,7 +49,13 @@ class Pattern(NamedTuple):
             "unseen": "by what goes (MNAR)",
         }[self.rule]
         place = {"test": "test only", "train": "training only", "both": "both"}[self.where]
-        return f"{self.rate:.0%} {how}, {place}"
+        return f"{100 * self.rate:g}% {how}, {place}"
+
+    @property
+    def learned(self) -> str:
+        """What its training rows are, as a part of a file's name; patterns that agree share it."""
+        trained = self.at("train")
+        return "observed" if trained.rate == 0 else f"{trained.rule}-{trained.rate:g}"
 
     def removed_from(self, X: Blocks, seed: int) -> dict[str, Float[ndarray, "n _"]]:
         """Rows with modalities removed; at least one of each row stays.
@@ -154,5 +160,9 @@ def seeds(seed: int) -> dict[str, int]:
 def apply(
     pattern: Pattern, place: Literal["test", "train"], X: Blocks, seed: int
 ) -> dict[str, Float[ndarray, "n _"]]:
-    """Rows of one kind, with what the pattern removes of them."""
-    return pattern.at(place).removed_from(X, seeds(seed)[place])
+    """Rows of one kind, with what the pattern removes of them.
+
+    Whole modalities that go from both kinds are the same of both.
+    """
+    drawn = "train" if (pattern.rule, pattern.where) == ("whole", "both") else place
+    return pattern.at(place).removed_from(X, seeds(seed)[drawn])

@@ -25,6 +25,7 @@ from cm2.benchmark.methods import POOLED
 from cm2.benchmark.patterns import Pattern
 from cm2.benchmark.run import Settings
 from cm2.benchmark.studies import Study
+from cm2.core.errors import InputError
 from cm2.evaluation import bootstrap, calibrated, summary
 
 COMPARED = ("AUROC", "log loss")
@@ -32,6 +33,8 @@ COMPARED = ("AUROC", "log loss")
 
 SLOPE = "calibration slope"
 LEVEL = 0.05
+REPLICATES = 10_000
+"""Bootstrap draws of patients: enough for 250 cells, see :func:`check_replicates`."""
 
 
 class Cell(NamedTuple):
@@ -67,7 +70,25 @@ class Measured(NamedTuple):
     single: pd.DataFrame
 
 
-def measured(found: Sequence[Cell], settings: Settings, replicates: int = 4000) -> Measured:
+def check_replicates(replicates: int, settings: Settings) -> None:
+    """Refuses so few draws that no cell could be won or lost, whatever was predicted.
+
+    The least p-value of a bootstrap is two in its draws and one more, and the correction
+    multiplies it by the number of cells.
+
+    Raises:
+        InputError: If there are as few.
+    """
+    number = len(settings.studies) * len(settings.patterns)
+    least = round(2 * number / LEVEL)
+    if replicates < least:
+        raise InputError(
+            f"{replicates} draws cannot tell a difference from chance at the level {LEVEL:g} after "
+            f"correction for {number} cells; --replicates should be at least {least}"
+        )
+
+
+def measured(found: Sequence[Cell], settings: Settings, replicates: int = REPLICATES) -> Measured:
     """Measures all cells.
 
     Args:
@@ -222,7 +243,7 @@ class Ranks(NamedTuple):
         mean: Of each method, the best first.
         critical: The critical difference at .05 (Nemenyi; Demšar 2006, Statistical comparisons of
             classifiers over multiple data sets).
-        cells: Number of cells in which all of them have a value.
+        cells: Number of cells in which all of them have a value for every seed.
     """
 
     mean: pd.Series
@@ -237,6 +258,8 @@ def ranks(table: pd.DataFrame, metric: str) -> Ranks:
     too small, and the figure a picture rather than a test.
     """
     rows = table[table["metric"] == metric]
+    most = rows.groupby(["data", "pattern"])["splits"].transform("max")
+    rows = rows[rows["splits"] == most]  # a method that ended in the easy ones is no better
     wide = rows.pivot_table(index=["data", "pattern"], columns="method", values="value").dropna()
     ranked = wide.rank(axis=1, ascending=metric in summary.LOWER)
     count, number = len(ranked), len(ranked.columns)
@@ -264,7 +287,7 @@ def costs(table: pd.DataFrame) -> pd.DataFrame:
 def faults(found: Sequence[Cell]) -> dict[str, str]:
     """Fits without predictions, and why."""
     return {
-        f"{cell.study}, {method}, seed {seed}": kept.fault
+        f"{cell.study}, {method}, seed {seed}, {cell.pattern.at('train').learned}": kept.fault
         for cell in found
         for method, seeds in cell.fits.items()
         for seed, kept in seeds.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import joblib
 from rich.console import Console
 
-from cm2.benchmark import folder, jobs
+from cm2.benchmark import checks, folder, jobs
 from cm2.benchmark.folder import Job
 from cm2.benchmark.methods import METHODS, Budget, Method
 from cm2.benchmark.patterns import Pattern
@@ -102,7 +102,8 @@ def run(settings: Settings, out: Path, asked: Mapping[str, Any] | None = None) -
         asked: What else the folder should say of it.
 
     Raises:
-        InputError: If the folder holds another benchmark, or names of methods are too much alike.
+        InputError: If the folder holds another benchmark, names of methods are too much alike, the
+            name of a data set cannot be that of a folder, or rows of a class are all tested.
     """
     whole = {
         "epochs": settings.epochs,
@@ -114,8 +115,9 @@ def run(settings: Settings, out: Path, asked: Mapping[str, Any] | None = None) -
         "versions": report.versions(),
         **(asked or {}),
     }
-    _check_names(settings.methods)
+    checks.names(settings.methods)
     for name, study in settings.studies.items():
+        checks.study(name, study, settings.seeds)
         folder.check_outcome(out, name, study)
     folder.begin(out, whole, ("epochs",))
     for name, study in settings.studies.items():
@@ -166,19 +168,6 @@ def _lacks(kept: folder.Kept | None, limit: float | None) -> bool:
     if kept is None:
         return True
     return bool(kept.fault) and (limit is None or kept.limit is None or kept.limit < limit)
-
-
-def _check_names(methods: Iterable[str]) -> None:
-    """Refuses methods whose fits would have one file."""
-    places: dict[str, str] = {}
-    for name in methods:
-        other = places.setdefault(folder.named(name), name)
-        if not folder.named(name) or other != name:
-            raise InputError(
-                f"methods {other!r} and {name!r} are told apart by letters and digits alone"
-                if other != name
-                else f"a method's name needs a letter or a digit, {name!r} has none"
-            )
 
 
 def _fitted(study: Study, settings: Settings, job: Job, out: Path) -> str:

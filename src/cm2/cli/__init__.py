@@ -44,7 +44,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "reproduce": reproduce,
 }
 
-GOES_ON = ("sweep", "reproduce")
+GOES_ON = ("benchmark", "sweep", "reproduce")
 """Commands that run what is not finished when they are given again."""
 
 

@@ -17,7 +17,7 @@ def benchmark(
     epochs: int = 60,
     limit: float | None = None,
     jobs: int = 2,
-    replicates: int = 4000,
+    replicates: int = 10_000,
 ) -> None:
     """Compares CM² with its rivals on open data, under many patterns of missing modalities.
 
@@ -35,7 +35,8 @@ def benchmark(
         limit: Seconds that a fit may take; those that took longer are made again under a larger
             one, and without.
         jobs: Fits side by side, one thread each.
-        replicates: Bootstrap draws behind the intervals.
+        replicates: Bootstrap draws behind intervals and p-values; refused where they are too few to
+            tell anything after correction for the number of cells.
     """
     from cm2.benchmark.command import run
 

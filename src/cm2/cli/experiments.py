@@ -180,6 +180,9 @@ def sweep(
         selection.write(found, folder / "points.csv")
         console.print(f"Points: {folder / 'points.csv'}", soft_wrap=True)
         winner = selection.best(found)
+        if winner is None:
+            console.print("No point has a figure for every seed, so that none can be selected.")
+            return 1
         console.print(f"Selected by {select}, and tested: {escape(winner)}", soft_wrap=True)
         good = selection.test([job for job in jobs if job.variant == winner])
     if good:

@@ -106,9 +106,10 @@ class Factor(Copula):
     @property
     def redundant(self) -> int:
         """Turns of the factors, and loadings beyond the number of correlations."""
-        numbers, rank = self.dim * self.rank, self.rank
+        numbers, moved = self.dim * self.rank, min(self.rank, self.dim)
+        turns = moved * self.rank - moved * (moved + 1) // 2  # in what the loadings span
         correlations = self.dim * (self.dim - self.block) // 2
-        return numbers - min(numbers - rank * (rank - 1) // 2, correlations)
+        return numbers - min(numbers - turns, correlations)
 
     @property
     def correlation(self) -> Float[Tensor, "*batch dim dim"]:
@@ -266,6 +267,8 @@ class Factor(Copula):
         loses all digits of float32 where dependence is strong.
         """
         here = None if present is None else whole(self._split_last(present))
+        if present is not None:
+            x = torch.where(present, x, 0.0)
         if present is not None and here is None:
             return self._dense()._log_prob_normal(x, present)
         parts = self._blocks()
@@ -326,8 +329,15 @@ class Factor(Copula):
         return self._dense()._conditional_cdf(unit, present)
 
     def _dense(self) -> Gaussian:
-        """The same copula by its correlation matrix, for what has no shorter way."""
-        return Gaussian(self.dim, correlation=self.correlation, validate_args=False)
+        """The same copula by its correlation matrix, for what has no shorter way.
+
+        A correlation that is rounded to one is the number before it.
+        """
+        matrix = self.correlation
+        near = 1 - torch.finfo(matrix.dtype).eps
+        eye = torch.eye(self.dim, dtype=torch.bool, device=matrix.device)
+        matrix = torch.where(eye, matrix, matrix.clamp(-near, near))
+        return Gaussian(self.dim, correlation=matrix, validate_args=False)
 
     def _same_block(self, like: Tensor) -> Bool[Tensor, "dim dim"]:
         """Which two coordinates are of one block."""

@@ -115,6 +115,10 @@ class Mixture(Copula):
         weights = self.weights.expand(*batch_shape, -1)
         return type(self)(copulas, weights, validate_args=False)
 
+    @property
+    def redundant(self) -> int:
+        return sum(copula.redundant for copula in self.copulas)
+
     def marginal(self, present: Bool[Tensor, " dim"]) -> Self:
         parts = [copula.marginal(present) for copula in self.copulas]
         return type(self)(parts, self.weights, validate_args=False)

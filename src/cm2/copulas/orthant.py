@@ -100,7 +100,8 @@ def box_probability(
 
 def _box(x: Tensor, scale_tril: Tensor, cdf: Radial, quantile: Radial) -> Tensor:
     dim = x.shape[-1]
-    points = sequence(dim - 1).to(x.device)
+    # Of one coordinate there is nothing to integrate; a sequence of none cannot be made.
+    points = sequence(max(dim - 1, 1)).to(x.device)
     earlier: list[Tensor] = []
     squares = torch.zeros_like(points[:, 0])
     probability = torch.ones_like(squares)

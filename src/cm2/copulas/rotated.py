@@ -38,9 +38,14 @@ class Reflection(Copula):
         self.copula, self.flip = copula, flip
         self.arg_constraints = copula.arg_constraints
         self.has_rsample = copula.has_rsample
+        self.factor_shape = copula.factor_shape
         for name, value in copula.parameters.items():
             setattr(self, name, value)
         super().__init__(copula.dim, batch_shape=copula.batch_shape, validate_args=validate_args)
+
+    @property
+    def redundant(self) -> int:
+        return self.copula.redundant
 
     def marginal(self, present: Bool[Tensor, " dim"]) -> Rotated:
         flip = [f for f, keep in zip(self.flip, present.tolist(), strict=True) if keep]

@@ -104,7 +104,7 @@ def _able(data: Data) -> list[Family]:
     Others, a Gumbel copula for negative dependence, say, would be fitted by independence. Survival
     copulas have to be asked for: that of Joe is so near to Clayton's copula (and Joe's to that of
     Clayton) that thousands of points do not tell them apart for certain. So has the factor copula,
-    which is the Gaussian one up to three coordinates.
+    which is the Gaussian one for two coordinates.
     """
     dim = len(data.tau)
     determined = data.observations >= dim and not data.tau.isnan().any()

@@ -254,7 +254,9 @@ class CopulaJoint(nn.Module):
         if all((present[train].sum(0) >= self.components).all() for train, _ in parts):
             marginals = []
             for train, _ in parts:
-                self.initialize(z[train], present[train], weights=weights[train], seed=seed)
+                share = weights[train] / weights[train].sum()
+                count = share * len(share)
+                self.initialize(z[train], present[train], weights=count, seed=seed)
                 marginals.append(copy.deepcopy(self.marginals))
             best, settled = z.new_zeros(len(z)), 0
             for rank in _ranks(max(1, (self.modalities - 1) * self.dim)):

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.types import _size
 
 from cm2.copulas import Copula, Estimate
+from cm2.core.numerics import log_ndtr
 from cm2.core.records import Base, Unit
 from cm2.couplings.base import Joint, register
 
@@ -48,7 +49,7 @@ class MultivariateCdfJoint(Joint):
 
     def to_scalar(self, value: Tensor) -> Unit:
         """The multivariate distribution function of each embedding."""
-        log_cdf = torch.special.log_ndtr(self.marginals.standardize(value)).sum(-1)
+        log_cdf = log_ndtr(self.marginals.standardize(value)).sum(-1)
         log_weights = self.marginals.logits.log_softmax(-1)
         tiny = torch.finfo(value.dtype).tiny
         return Unit.from_log_u(torch.logsumexp(log_weights + log_cdf, -1).clamp_max(-tiny))

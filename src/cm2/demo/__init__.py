@@ -219,9 +219,13 @@ def _score(
     cells = []
     for (name, seed), (rows, probability) in known.items():
         with_score = there[rows]
+        if not with_score.any():
+            continue
         rows = rows[with_score]
         drawn = (study.y[rows], probability[with_score], counts, study.groups[rows])
         cells.append(summary.score(name, seed, rate, *drawn))
+    if not cells:
+        return None
     return summary.summarise(cells, [study.score_name], test_to_train=study.test_to_train)
 
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 SHOWN = ("AUROC", "AUPR", "Brier")
 BETTER = {"AUROC": "higher is better", "AUPR": "higher is better", "Brier": "lower is better"}
 REMOVED = {
-    "test": "Fitted once a split, at the lowest rate; at the others modalities are removed "
-    "at random from test rows only, so that no method has trained at the higher rates.",
+    "test": "Fitted once a split, to rows as they are; modalities are removed at random from test "
+    "rows only, so that no method has trained with any removed.",
     "both": "Modalities are removed at random from training and test rows alike, a fit each rate.",
 }
 PATHS = ("data", "out")
@@ -38,7 +38,7 @@ CURVES = {
 
 
 def _rate(rate: float) -> str:
-    return "as observed" if rate == 0 else f"{rate:.0%} removed"
+    return "as observed" if rate == 0 else f"{100 * rate:g}% removed"
 
 
 def _interval(row: Mapping[str, Any], name: str = "value", prefix: str = "") -> str:

@@ -87,6 +87,7 @@ class Slope(NamedTuple):
     Attributes:
         missing: How many they lack.
         rows: How many there are.
+        patients: Whose rows they are.
         positives: Rows with the outcome.
         value: The slope.
         low: Lower end of its interval.
@@ -95,6 +96,7 @@ class Slope(NamedTuple):
 
     missing: int
     rows: int
+    patients: int
     positives: int
     value: float
     low: float
@@ -125,8 +127,6 @@ def by_missing(
         rows = missing == number
         values = slope(target[rows], probability[rows], counts[:, groups[rows]].astype(float))
         spread = bootstrap.interval(values)
-        positives = int(target[rows].sum())
-        found.append(
-            Slope(int(number), int(rows.sum()), positives, spread.value, spread.low, spread.high)
-        )
+        size = (int(rows.sum()), len(np.unique(groups[rows])), int(target[rows].sum()))
+        found.append(Slope(int(number), *size, spread.value, spread.low, spread.high))
     return found

@@ -129,7 +129,8 @@ def summarise(
 ) -> pd.DataFrame:
     """Averages over runs and adds intervals, also of the difference to the best rival.
 
-    A rival without a value is not the best, and of a metric that is best in the middle none is.
+    A rival without a value is not the best, and of a metric that is best in the middle none is; nor
+    is one that lacks runs which others have, since it may have ended in the easy ones alone.
 
     Args:
         cells: All methods, runs and rates.
@@ -145,11 +146,12 @@ def summarise(
         `difference_high`, `p_patients` from the bootstrap (other patients, the same runs) and
         `p_runs` from a paired t-test over seeds (other runs; NaN with one); how many `splits`,
         and `rows`, `positives` and `patients` a run; and in `notes` what makes the interval less
-        sure than it says.
+        sure than it says, or that runs are lacking.
     """
     found: dict[tuple[str, float], dict[int, Cell]] = {}
     for cell in cells:
         found.setdefault((cell.method, cell.rate), {})[cell.seed] = cell
+    every = {rate: {cell.seed for cell in cells if cell.rate == rate} for _, rate in found}
     rows = []
     for (method, rate), several in found.items():
         for metric in next(iter(several.values())).scores:
@@ -157,6 +159,7 @@ def summarise(
             single = [cell.scores[metric][0] for cell in several.values()]
             least = min(cell.rarest[metric] for cell in several.values())
             spread = bootstrap.interval(mean, rarest=least)
+            notes = [*spread.notes, *_lacking(len(several), len(every[rate]))]
             others = {
                 name: found[name, rate]
                 for name in rivals
@@ -177,10 +180,14 @@ def summarise(
                     "positives": round(np.mean([cell.positives for cell in several.values()])),
                     "patients": round(np.mean([cell.patients for cell in several.values()])),
                     "seconds": float(np.mean([cell.seconds for cell in several.values()])),
-                    "notes": "; ".join(spread.notes),
+                    "notes": "; ".join(notes),
                 }
             )
     return pd.DataFrame(rows)
+
+
+def _lacking(runs: int, every: int) -> list[str]:
+    return [] if runs == every else [f"{runs} of {every} runs"]
 
 
 def _difference(
@@ -189,10 +196,16 @@ def _difference(
     metric: str,
     test_to_train: float,
 ) -> dict[str, Any]:
-    """The difference to the best of others over the seeds that both have."""
+    """The difference to the best of others over the seeds that both have.
+
+    The best is one of those that have most of the method's seeds.
+    """
+    shared = {name: len(own.keys() & seeds.keys()) for name, seeds in others.items()}
+    most = max(shared.values(), default=0)
     means = {
         name: sign(metric) * np.mean([cell.scores[metric][0] for cell in seeds.values()])
         for name, seeds in others.items()
+        if shared[name] == most
     }
     means = {name: mean for name, mean in means.items() if not np.isnan(mean)}
     best = max(means, key=lambda name: means[name]) if means and sign(metric) else ""

@@ -20,6 +20,7 @@ from torch import Tensor
 
 PSEUDO_OBSERVATIONS = 1.0
 _SMALLEST_VARIANCE = 1e-4
+_ROUNDING = 1e-12
 _RESTARTS = 4
 _START_ROWS = 2000
 
@@ -86,7 +87,8 @@ def fit_mixtures(
     center = (mask[..., None] * z).sum(0) / total
     deviation = torch.where(present[..., None], z - center, torch.zeros_like(z))
     spread = ((mask[..., None] * deviation.square()).sum(0) / total).sqrt()
-    spread = torch.where(spread > 0, spread, torch.ones_like(spread))
+    varies = spread > _ROUNDING * center.abs()  # the mean of equal numbers may be off by a digit
+    spread = torch.where(varies, spread, torch.ones_like(spread))
     sample = _Sample(deviation / spread, mask)
     fitted = _climb(sample, _start(sample, components, shared, seed), shared, steps)
     return MixtureParameters(

@@ -62,7 +62,7 @@ def mixture_tails(
     """
     # Upper tail of |x|, with the sign of x. (torch's ndtr is 4% off at -5 in float32.)
     tail = x.abs().mul_(math.sqrt(0.5)).erfc_().mul_(0.5).copysign_(x).mul_(weights)
-    positive = weights * (x > 0)
+    positive = weights * ~x.signbit()  # as copysign_ has it: at a mean itself, too
     lower = torch.sub(positive.sum(-2), tail.sum(-2))
     negative = weights - positive
     upper = torch.add(negative.sum(-2), tail.sum(-2))

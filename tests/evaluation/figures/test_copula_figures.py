@@ -81,6 +81,12 @@ def test_pairs_show_counts_of_many_rows_and_both_taus():
     assert all(not ax.collections for ax in figure.axes[:3])
 
 
+def test_pairs_show_no_bar_of_few_rows():
+    u = torch.cat([torch.full((40, 2), 0.52), torch.full((4, 2), 0.02)]).double()
+    (bars,) = pairs.pairs(copulas.Gumbel(2, 2.0), u, points=21).axes[0].patches
+    assert sorted(set(bars.get_data().values.tolist())) == [0, 40]
+
+
 def test_pairs_refuse_what_does_not_fit():
     u = torch.rand(50, 3).double()
     with pytest.raises(ValueError, match="must have 3 coordinates, as u has, and no batch; got 2"):

@@ -26,6 +26,8 @@ def test_modalities_with_few_samples_are_left_out():
     many, few = rng.normal(size=(60, 4)), rng.normal(size=(5, 4))
     figure = embeddings.embeddings({"a": {"labs": many, "notes": few}})
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["labs"]
+    figure = embeddings.embeddings({"a": {"labs": many, "notes": few}, "b": {"notes": many}})
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["labs", "notes"]
     with pytest.raises(ValueError, match="no modality has 30 samples"):
         embeddings.embeddings({"a": {"notes": few}})
     with pytest.raises(ValueError, match="one coordinate have no plane"):

@@ -45,11 +45,11 @@ def test_comparison_has_a_line_for_each_method_at_its_values():
 
 def test_no_two_methods_of_a_comparison_look_alike_and_the_first_is_on_top():
     one = results()[lambda table: table["method"] == "CM2"]
-    many = pd.concat([one.assign(method=f"method {k}") for k in range(20)])
+    many = pd.concat([one.assign(method=f"method {k}") for k in range(40)])
     drawn = comparison.comparison(many, ["AUROC"]).axes[0].containers
     lines = [container.lines[0] for container in drawn]
     looks = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in lines}
-    assert len(looks) == 20
+    assert len(looks) == 40
     assert lines[0].zorder > max(line.zorder for line in lines[1:])
     start = [float(line.get_xdata()[0]) for line in lines]
     assert max(start) - min(start) < 0.06 * 0.6, "the shift stays small beside the rates"

@@ -79,7 +79,7 @@ def _look(place: int) -> dict[str, Any]:
     turn, other = divmod(place - 1, len(style.COLOURS) - 1)
     return {
         "color": style.COLOURS[1 + other],
-        "marker": style.MARKERS[1 + other],
+        "marker": style.MARKERS[1 + (other + turn // len(LINES)) % (len(style.MARKERS) - 1)],
         "linestyle": LINES[turn % len(LINES)],
         "markersize": 4,
         "linewidth": 1.2,

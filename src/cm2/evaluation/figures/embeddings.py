@@ -53,7 +53,7 @@ def embeddings(
     if min(z.shape[1] for several in large.values() for z in several.values()) < 2:
         raise ValueError("embeddings of one coordinate have no plane")
     figure, axes = style.panels(len(large), width=3.3, height=3.4)
-    names = list(next(iter(large.values())))
+    names = list(dict.fromkeys(name for several in large.values() for name in several))
     for ax, (title, several) in zip(axes, large.items(), strict=True):
         plane = PCA(2).fit(np.concatenate(list(several.values())).astype(np.float64))
         for name, z in several.items():

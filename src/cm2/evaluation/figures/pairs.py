@@ -81,7 +81,7 @@ def pairs(
         u: Data in (0, 1), ``(row, dim)``, NaN where missing.
         names: Of the coordinates.
         cells: Cells along each axis of a histogram.
-        smallest: Cells with fewer rows are left out.
+        smallest: Cells and bars with fewer rows are left out.
         points: Grid points along each axis of a contour.
 
     Returns:
@@ -113,7 +113,8 @@ def pairs(
             ax = axes[i, j]
             if i == j:
                 column = rows[:, i]
-                ax.hist(column[~column.isnan()], np.linspace(0, 1, 21).tolist(), color="#bbbbbb")
+                counts, edges = np.histogram(column[~column.isnan()], np.linspace(0, 1, 21))
+                ax.stairs(np.where(counts < smallest, 0, counts), edges, fill=True, color="#bbbbbb")
                 ax.set(title=labels[i], yticks=[])
             elif i > j:
                 _against(ax, copula, rows[:, [j, i]], (j, i), cells, smallest, points)

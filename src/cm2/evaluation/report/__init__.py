@@ -5,6 +5,7 @@ sent as one file. It is handed aggregates only; nothing here reads samples.
 """
 
 import importlib.metadata
+import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -113,13 +114,16 @@ def write_tables(folder: Path, tables: Sequence[Table]) -> list[Path]:
     """Writes each table as CSV and LaTeX, with its number and caption as the name.
 
     Args:
-        folder: Where; made if it is absent.
+        folder: Where; made if it is absent. Tables that were written to it before go.
         tables: With captions.
 
     Returns:
         The paths of the files.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for earlier in folder.iterdir():  # those of another call would stand among these
+        if re.fullmatch(r"\d{2,}-.*\.(csv|tex)", earlier.name):
+            earlier.unlink()
     paths = []
     for number, table in enumerate(tables, start=1):
         stem = folder / f"{number:02d}-{slug(table.caption)[:60].rstrip('-')}"
