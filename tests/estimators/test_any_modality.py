@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from cm2 import CM2Classifier, Samples
 from cm2.core import persistence
 from cm2.estimators.heads import Fusion, JointHead, fusion
 from cm2.estimators.heads.encoding import reading
+from cm2.estimators.heads.networks import inside
 from cm2.networks import models
 from cm2.networks.encoders import Dense, Text
 from cm2.samples import vocabulary
@@ -70,6 +72,18 @@ def pooled() -> CM2Classifier:
 
         shrink(patch)
         return classifier().fit(S)
+
+
+def test_a_network_that_several_heads_read_is_in_a_file_once(
+    pooled: CM2Classifier, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(pooled.save(tmp_path / "m.cm2")) as archive:
+        arrays = [one for one in archive.infolist() if one.filename.endswith(".npy")]
+    networks = inside(pooled.head_)
+    assert len(networks) == 2, "each once"
+    sizes = [value.numel() * value.element_size() for value in networks[0].state_dict().values()]
+    large = [one.CRC for one in arrays if one.file_size > max(sizes)]
+    assert len(large) == len(set(large)) >= 2
 
 
 def test_a_pool_of_every_kind_learns(pooled: CM2Classifier) -> None:

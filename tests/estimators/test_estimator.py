@@ -16,6 +16,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_checks
+from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from cm2 import CM2Classifier, Samples
@@ -228,6 +229,42 @@ def test_networks_learn_several_labels_together(tmp_path: Path) -> None:
     assert several.predict_spread(X).shape == proba.shape
     each = model("fusion", max_epochs=1, n_networks=1, class_weight="balanced")
     assert len(each.fit(X, labels[:, :2]).head_) == 2, "weights of classes are of a label"
+
+
+def test_rows_that_stop_training_weigh_as_much_as_their_classes_do() -> None:
+    """Balanced as the training rows are, and not as they are themselves."""
+    X, y = samples()
+    rare = np.flatnonzero((y == 0) | (np.arange(len(y)) % 5 == 0))
+    stop = Samples({name: table[:20] for name, table in X.items()}, y=y[:20])
+    learn = {name: table[rare] for name, table in X.items()}
+    for weights in ("balanced", None):
+        fitted = model("fusion", max_epochs=1, n_networks=1, class_weight=weights)
+        fitted.fit(learn, y[rare], validation=stop)
+        found = fitted.head_.held.weight
+        if weights is None:
+            assert found is None
+            continue
+        expected = compute_class_weight("balanced", classes=np.unique(y), y=y[rare])
+        np.testing.assert_allclose(found, expected[np.searchsorted(np.unique(y), y[:20])])
+
+
+def test_unimodal_reads_its_modality_wherever_it_stands(tmp_path: Path) -> None:
+    """Also when it was read from a file, which has the encoder of that modality alone."""
+    X, y = samples()
+    last = list(X)[-1]
+    X = {name: table.copy() for name, table in X.items()}
+    X[last][::3] = np.nan
+    X[next(iter(X))][1::3] = np.nan
+    head = Fusion(4, model={"kind": "unimodal", "modality": last}, training={"max_epochs": 2})
+    fitted = CM2Classifier(head=head, random_state=0).fit(X, y)
+    again = CM2Classifier.load(fitted.save(tmp_path / "m.cm2"))
+    proba = fitted.predict_proba(X)
+    np.testing.assert_array_equal(again.predict_proba(X), proba)
+    assert np.ptp(proba[::3], axis=0).max() < 1e-6, "rows without it have one prediction"
+    z = again.embed(X)
+    np.testing.assert_array_equal(z, fitted.embed(X))
+    assert z.shape[1] == len(X)
+    assert np.abs(z[1, -1]).max() > 0
 
 
 def test_a_head_may_be_given_as_an_object(tmp_path: Path) -> None:
@@ -880,6 +917,10 @@ def test_a_prediction_may_average_over_draws() -> None:
         model.predict_proba(less, draws=0)
     with pytest.raises(ValueError, match="has no network"):
         CM2Classifier(head="linear").fit(X, y).predict_proba(less, draws=2)
+    pool = CM2Classifier(n_networks=1, max_epochs=1, random_state=0).fit(X, y)
+    pool.head_.left_out_["fusion"] = pool.head_.heads_.pop("fusion", None) or model.head_
+    with pytest.raises(ValueError, match="predicts without its networks, so that nothing is drawn"):
+        pool.predict_proba(less, draws=2)
     rival = CM2Classifier(**settings, network="medfuse").fit(X, y)
     with pytest.raises(ValueError, match="'medfuse' imputes nothing"):
         rival.predict_proba(less, draws=2)

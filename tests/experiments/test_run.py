@@ -524,6 +524,11 @@ def test_mistakes_in_a_sweep_come_before_any_run(tmp_path: Path) -> None:
         sweep.plan(path, kinds, tmp_path / "s", seeds=1, overrides=["model.copula=frank"])
     for reaches in ("training.lr=1e-3", "model.kind=cm2", "seed=3"):
         sweep.plan(path, kinds, tmp_path / "s", seeds=1, overrides=[reaches])
+    turned = sweep.grid(["model.components=1,3", "model.kind=cm2,late"])
+    with pytest.raises(InputError, match=r"'model\.components=1' of the variant .* is taken back"):
+        sweep.plan(path, turned, tmp_path / "s", seeds=1)
+    with pytest.raises(InputError, match=r"--set model\.width=64 is taken back by a later one"):
+        cli.train(path, overrides=["model.width=64", "model.kind=medfuse"], out=tmp_path / "s")
     sizes = sweep.grid(["training.batch_size=8,16"])  # these refine what is asked of all
     sweep.plan(path, sizes, tmp_path / "s", seeds=1, overrides=["training={lr: 0.1}"])
     kept = ["training.patience=3", "training.patience=4"]

@@ -54,6 +54,17 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
     pd.testing.assert_frame_equal(*logs)
 
 
+def test_a_run_that_was_moved_remembers_its_best_epoch(tmp_path: Path) -> None:
+    options = {"lr": 0.1, "patience": 30}
+    whole = run(tmp_path / "a", max_epochs=8, **options)
+    losses = pd.read_csv(tmp_path / "a" / "metrics.csv")["val_loss"]
+    assert losses.idxmin() < 5, "the best epoch is before the interruption"
+    run(tmp_path / "b", max_epochs=5, **options)
+    (tmp_path / "b").rename(tmp_path / "moved")
+    assert torch.equal(whole, run(tmp_path / "moved", max_epochs=8, resume=True, **options))
+    assert not (tmp_path / "b").exists()
+
+
 def test_a_finished_run_is_not_trained_further(tmp_path: Path) -> None:
     """Not after the last epoch, and not after early stopping."""
     for name, options in {

@@ -42,6 +42,10 @@ def train(
     from cm2.experiments import config, run
 
     chosen = config.load(experiment, overrides)
+    if lost := config.dropped(experiment, overrides):
+        raise InputError(
+            f"--set {lost[0]} is taken back by a later one; name a kind before its arguments"
+        )
     with _heard():
         result = run.train(chosen, out or _folder(experiment), resume=resume, split=split)
     if result:

@@ -11,6 +11,7 @@ import json
 import os
 import zipfile
 from collections.abc import Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,9 +37,20 @@ _FORMAT = 6
 _HEADER = "cm2.json"
 
 
+_WRITTEN: ContextVar[dict[nn.Module, dict[str, ndarray]] | None] = ContextVar(
+    "arrays of the modules that a file has already", default=None
+)
+
+
 def module_arrays(module: nn.Module) -> dict[str, ndarray]:
-    """Parameters and buffers of a module as arrays."""
-    return {name: value.detach().cpu().numpy() for name, value in module.state_dict().items()}
+    """Parameters and buffers of a module as arrays; one that a file has twice is in it once."""
+    written = _WRITTEN.get()
+    if written is not None and module in written:
+        return written[module]
+    made = {name: value.detach().cpu().numpy() for name, value in module.state_dict().items()}
+    if written is not None:
+        written[module] = made
+    return made
 
 
 def load_module_arrays(module: M, arrays: dict[str, ndarray]) -> M:
@@ -96,7 +108,11 @@ def save(estimator: Any, path: str | Path, facts: Mapping[str, Any] | None = Non
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
-        skops.io.dump(estimator, part, compression=zipfile.ZIP_DEFLATED)
+        told = _WRITTEN.set({})
+        try:
+            skops.io.dump(estimator, part, compression=zipfile.ZIP_DEFLATED)
+        finally:
+            _WRITTEN.reset(told)
         with zipfile.ZipFile(part, "a") as archive:
             written = versions()
             own = {"format": _FORMAT, "cm2": written["cm2"], "versions": written}

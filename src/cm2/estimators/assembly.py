@@ -28,7 +28,7 @@ from cm2.estimators.heads import (
     Pool,
     Presence,
 )
-from cm2.estimators.heads.base import Held
+from cm2.estimators.heads.base import Held, hold
 from cm2.estimators.heads.embedded import LEAST_NETWORKS
 from cm2.estimators.heads.frozen import frozen as is_frozen
 from cm2.estimators.heads.fusion import ACCELERATORS, MODEL
@@ -229,7 +229,7 @@ def build(
     head = given["head"]
     if isinstance(head, Head):
         head = clone(head)
-        _hold(head, held)
+        hold(head, held)
         if isinstance(head, Fusion):
             head.encoders = head.encoders or given["encoders"]
         elif unread:
@@ -238,15 +238,6 @@ def build(
         pooled = head == "pooled"
         head = Pool(heads, None, folds, seed, given["n_jobs"]) if pooled else heads[head]
     return Presence(head, folds, seed) if given["presence"] else head
-
-
-def _hold(head: Head, held: Held | None) -> None:
-    """Gives the rows that stop training to a head, and to those that it is made of."""
-    head.held = held
-    for part in head.get_params(deep=False).values():
-        for one in part.values() if isinstance(part, Mapping) else [part]:
-            if isinstance(one, Head):
-                _hold(one, held)
 
 
 def model(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -267,6 +258,7 @@ def fit(
     frozen: Frozen,
     blocks: Blocks,
     parts: Sequence[tuple[Int[ndarray, " n ..."], Float[ndarray, " n"]]],
+    weight: Float[ndarray, " n"],
     groups: ndarray | None,
 ) -> None:
     """Fits a head for each label, or one for all, after all heads have been checked.
@@ -276,11 +268,12 @@ def fit(
         frozen: What gives them numbers of frozen encoders.
         blocks: The training samples.
         parts: Codes and weights that each learns.
+        weight: Weights of the samples, whatever a label's classes weigh.
         groups: The patient of each sample, if some have several.
     """
     for head, (codes, _) in zip(heads, parts, strict=True):
         head.check(codes, groups)
-    blocks = frozen.fit(blocks, parts[0][1])
+    blocks = frozen.fit(blocks, weight)
     for head, part in told(zip(heads, parts, strict=True), len(heads), "labels"):
         head.fit(blocks, *part, groups)
 
@@ -310,15 +303,46 @@ def held(validation: Any, reader: Reader, classes: ndarray, labels: tuple[int, .
     return Held(blocks.take(known), codes[known])
 
 
+def weighed(
+    held: Held | None,
+    codes: Int[ndarray, " n ..."],
+    classes: ndarray,
+    class_weight: Any,
+    label: int | None = None,
+) -> Held | None:
+    """Rows that stop training, weighed as it weighs their classes, by one label or all.
+
+    Args:
+        held: The rows.
+        codes: What is learned in training.
+        classes: The labels of its codes.
+        class_weight: As the user gave it.
+        label: Number of the label; None for all.
+    """
+    if held is None:
+        return None
+    held = held if label is None else held._replace(y=held.y[:, label])
+    if class_weight is None or codes.ndim > 1:
+        return held
+    return held._replace(weight=targets.weights_by_code(codes, classes, class_weight)[held.y])
+
+
 def drawn(heads: Sequence[Head], name: Any, blocks: Blocks, draws: int) -> Blocks:
     """Rows of which networks draw what is missing.
 
     Raises:
-        ValueError: If a head has no network that imputes, or there is not one draw.
+        ValueError: If a head predicts without a network that imputes, or there is not one draw.
     """
     check_count("draws", draws)
     for head in heads:
         network_head(head, name).imputing()
+        inner = head.head_ if isinstance(head, Presence) else head
+        parts = inner.heads_.values() if isinstance(inner, Pool) else [inner]
+        if not any(isinstance(one, Fusion) for one in parts):
+            raise ValueError(
+                f"head={name!r} predicts without its networks, so that nothing is drawn: the pool "
+                "has left them out, or others read their embeddings; use head='fusion'"
+            )
     return blocks._replace(draws=draws)
 
 

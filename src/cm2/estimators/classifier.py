@@ -243,12 +243,16 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.prior_ = np.stack(priors) if codes.ndim > 1 else priors[0]
         self.head_: Head | list[Head]
         if codes.ndim == 1 or together:
+            held = assembly.weighed(held, codes, self.classes_, self.class_weight)
             self.head_, parts = build(held), [(codes, weight)]
         else:
-            each = [held and held._replace(y=held.y[:, k]) for k in range(len(parts))]
+            each = [
+                assembly.weighed(held, one, self.classes_, self.class_weight, k)
+                for k, one in enumerate(codes.T)
+            ]
             self.head_ = [build(one, f"label_{k}") for k, one in enumerate(each)]
         self.frozen_ = assembly.frozen(params, blocks, seed)
-        assembly.fit(self._heads, self.frozen_, blocks, parts, groups)
+        assembly.fit(self._heads, self.frozen_, blocks, parts, weight, groups)
         return self
 
     def predict_proba(

@@ -132,12 +132,19 @@ def plan(
     for label, changes in variants.items():
         given = (*overrides, *changes)
         first = config.load(experiment, given).seed
-        lost = config.dropped(experiment, given) if overrides and all_reach else []
-        if lost := [one for one in lost if one in overrides]:
-            raise InputError(
-                f"{lost[0]!r} does not reach the variant {label!r}, which replaces that part by one"
-                " of its own; put it into the variants that it is for"
-            )
+        lost = config.dropped(experiment, given)
+        for one in lost:
+            if all_reach and one in overrides:
+                raise InputError(
+                    f"{one!r} does not reach the variant {label!r}, which replaces that part by "
+                    "one of its own; put it into the variants that it is for"
+                )
+            if one in changes:
+                raise InputError(
+                    f"{one!r} of the variant {label!r} is taken back by what it sets later; name "
+                    "a kind before its arguments, and arguments beside the kind that has them"
+                )
+        given = tuple(one for one in given if one not in lost)
         jobs += [
             Job(label, seed, (*given, f"seed={seed}"), Path(out) / names[label] / f"seed_{seed}")
             for seed in range(first, first + seeds)

@@ -341,7 +341,7 @@ def _start(training: Rows, rows: int, seed: int) -> Batch:
 def _callbacks(directory: Path, patience: int, monitor: Monitor, *, keep: bool) -> list[Callback]:
     """Log, early stopping, the weights of the best epoch and, to be kept, the whole last state."""
     mode = "max" if monitor == "val_auroc" else "min"
-    best = ModelCheckpoint(
+    best = _Checkpoint(
         directory,
         filename="best",
         monitor=monitor,
@@ -350,12 +350,27 @@ def _callbacks(directory: Path, patience: int, monitor: Monitor, *, keep: bool) 
         save_on_train_epoch_end=False,
         enable_version_counter=False,
     )
-    last = ModelCheckpoint(
+    last = _Checkpoint(
         directory, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
     )
     history = History(directory / "metrics.csv" if keep else None)
     stop = EarlyStopping(monitor, mode=mode, patience=patience, check_on_train_epoch_end=False)
     return [history, Progress(monitor), stop, best, *([last] if keep else [])]
+
+
+class _Checkpoint(ModelCheckpoint):
+    """Goes on in a folder that was moved: Lightning forgets the best epoch of another place."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        def here(path: str) -> str:
+            return str(Path(str(self.dirpath)) / Path(path).name) if path else path
+
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        moved = {name: here(state_dict[name]) for name in paths}
+        kept = {here(path): value for path, value in state_dict["best_k_models"].items()}
+        super().load_state_dict(
+            {**state_dict, **moved, "dirpath": self.dirpath, "best_k_models": kept}
+        )
 
 
 def _load(path: Path) -> dict[str, Any]:

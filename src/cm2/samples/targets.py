@@ -153,11 +153,20 @@ def weighted(
 ) -> Float[ndarray, " n"]:
     """Weights of samples, those of their classes among them if each is of one class."""
     if class_weight is not None and codes.ndim == 1:
-        if isinstance(class_weight, Mapping):
-            class_weight = _by_code(class_weight, classes)
-        weight = weight * compute_sample_weight(class_weight, codes)
+        weight = weight * weights_by_code(codes, classes, class_weight)[codes]
     # Heads have priors and penalties worth so many rows; only relative weights should matter.
     return np.asarray(weight / weight.mean())
+
+
+def weights_by_code(
+    codes: Int[ndarray, " n"], classes: ndarray, class_weight: Any
+) -> Float[ndarray, " class"]:
+    """Weight of each class of a training, by its code; one for a class that no sample has."""
+    if isinstance(class_weight, Mapping):
+        class_weight = _by_code(class_weight, classes)
+    found = np.ones(len(classes))
+    found[codes] = compute_sample_weight(class_weight, codes)
+    return found
 
 
 def _by_code(class_weight: Mapping[Any, Any], classes: ndarray) -> dict[int, float]:

@@ -184,3 +184,13 @@ def test_a_modality_that_only_an_earlier_reader_knows(untrained: None) -> None:
     here = {"labs": X["labs"], "xray": [None] * ROWS}
     fitted = model("joint", encoders={"xray": XRAY}).fit(here, Y, reader=reader)
     np.testing.assert_allclose(fitted.predict_proba(few), fitted.predict_proba(here), atol=1e-3)
+
+
+def test_scales_do_not_depend_on_the_order_of_labels(untrained: None) -> None:
+    """Classes weigh in the loss of their own label alone."""
+    labels = np.stack([Y, (np.arange(ROWS) % 7 == 0).astype(np.int64)], axis=1)
+    fitted = [
+        model("linear", class_weight="balanced").fit(X, one) for one in (labels, labels[:, ::-1])
+    ]
+    first, second = (one.predict_proba(X) for one in fitted)
+    np.testing.assert_allclose(second[:, ::-1], first, atol=1e-9)

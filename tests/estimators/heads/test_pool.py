@@ -12,8 +12,8 @@ from scipy.special import log_softmax
 from sklearn.base import clone
 
 import elsewhere
-from cm2.estimators.heads import Experts, Fusion, Head, Pool
-from cm2.estimators.heads.base import Held, class_prior, stratified_folds
+from cm2.estimators.heads import Experts, Fusion, Head, Pool, Presence
+from cm2.estimators.heads.base import Held, class_prior, hold, stratified_folds
 from cm2.estimators.heads.log_linear import fit_weights, pool
 from cm2.evaluation.calibrated import slope
 from cm2.samples.inputs import Blocks
@@ -342,20 +342,23 @@ def test_empty_pools_and_bad_weights_are_refused() -> None:
         Pool({"good": Reader()}, prior={"good": 0.0}).fit(blocks, y)
 
 
+@pytest.mark.parametrize("kind", ["one network", "several, of which one comes first", "presence"])
 def test_trap_rows_that_stop_training_reach_other_processes(
+    kind: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A head goes there as it goes into a file, which holds no rows of a patient."""
     blocks, y = world(80)
-    part = {name: values for name, values in blocks.values.items() if name != "row"}
-    blocks = Blocks(part, blocks.present[:, :2])
     learn, stop = np.arange(60), np.arange(60, 80)
+    folds = 3 if kind.startswith("several") else 1
 
     def said(held: Held | None) -> np.ndarray:
-        network = Fusion(2, training={"max_epochs": 5, "patience": 1, "lr": 0.03}, folds=1)
-        network.held = held
-        fitted = Pool({"fusion": network}).fit(blocks.take(learn), y[learn])
-        return fitted.heads_["fusion"].predict_log_proba(blocks)
+        network = Fusion(2, training={"max_epochs": 5, "patience": 1, "lr": 0.03}, folds=folds)
+        head = Presence(network, 2) if kind == "presence" else network
+        hold(head, held)
+        monkeypatch.setattr(Pool, "_is_worth", lambda *_: True)
+        fitted = Pool({"noise": Reader("noise"), "fusion": head}).fit(blocks.take(learn), y[learn])
+        return (fitted.heads_ | fitted.left_out_)["fusion"].predict_log_proba(blocks)
 
     held = Held(blocks.take(stop), 1 - y[stop])  # of the wrong outcome: training stops at once
     here, without = said(held), said(None)

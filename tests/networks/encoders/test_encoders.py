@@ -95,3 +95,18 @@ def test_encoders_that_embed_together_embed_as_each_by_itself() -> None:
         torch.autograd.grad(loss, parameters), torch.autograd.grad(other, parameters), strict=True
     ):
         torch.testing.assert_close(given, expected)
+
+
+def test_one_picture_alone_can_be_learned_from() -> None:
+    """The last map of so small a picture is one place, of which there is no deviation."""
+    encoder = encoders.Image(4, crop=7)
+    x = torch.randint(0, 255, (1, 8, 8), dtype=torch.uint8)
+    stages = encoder.staged(x)
+    for made in (encoder(x), encoder.steps(x).values, next(stages)[0]):
+        assert torch.isfinite(made).all()
+        made.sum().backward()
+    assert encoder.body.training
+    averages = [value.clone() for name, value in encoder.named_buffers() if "mean" in name]
+    encoder(x.expand(2, -1, -1))
+    after = [value for name, value in encoder.named_buffers() if "mean" in name]
+    assert any(not torch.equal(*pair) for pair in zip(averages, after, strict=True))

@@ -7,7 +7,7 @@ it sees standardised blocks and integer class codes, never the user's tables.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self, TypeGuard
 
 import numpy as np
@@ -30,10 +30,21 @@ class Held(NamedTuple):
     Attributes:
         blocks: The modalities.
         y: Class codes, or zeros and ones in a column a label.
+        weight: Of each row, as training weighs its class; None for ones.
     """
 
     blocks: Blocks
     y: Int[ndarray, " n ..."]
+    weight: Float[ndarray, " n"] | None = None
+
+
+def hold(head: Head, held: Held | None) -> None:
+    """Gives the rows that stop training to a head, and to those that it is made of."""
+    head.held = held
+    for part in head.get_params(deep=False).values():
+        for one in part.values() if isinstance(part, Mapping) else [part]:
+            if isinstance(one, Head):
+                hold(one, held)
 
 
 class Head(BaseEstimator, ABC):  # type: ignore[misc]

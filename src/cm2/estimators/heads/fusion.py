@@ -262,7 +262,7 @@ class Fusion(Networks):
             return ArrayDataset(part.raw, part.present, y[chosen], weight[chosen])
 
         if held is not None:
-            stop = ArrayDataset(held.blocks.raw, held.blocks.present, held.y)
+            stop = ArrayDataset(held.blocks.raw, held.blocks.present, held.y, held.weight)
         else:
             inside = None if groups is None else groups[rows]
             inner = stratified_folds(strata(y[rows]), INNER_FOLDS, self.seed + number, inside) == 0

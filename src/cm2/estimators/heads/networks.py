@@ -251,8 +251,12 @@ def placed(networks: Sequence[nn.Module], accelerator: str) -> Iterator[torch.de
             one.cpu()
 
 
-def inside(part: Any) -> Iterator[Model]:
-    """Yields the networks of a fitted head and of all heads in it, or of several heads."""
+def inside(part: Any) -> list[Model]:
+    """The networks of a fitted head and of all heads in it, or of several heads, each once."""
+    return list({id(model): model for model in _inside(part)}.values())
+
+
+def _inside(part: Any) -> Iterator[Model]:
     if isinstance(part, Networks):  # a pool keeps its heads as they were given, too, unfitted
         yield from getattr(part, "networks_", ())
     inner: list[Any] = []
@@ -261,7 +265,7 @@ def inside(part: Any) -> Iterator[Model]:
     elif isinstance(part, Head):
         inner = list(vars(part).values())
     for one in inner:
-        yield from inside(one)
+        yield from _inside(one)
 
 
 def keep_reference(part: Any, *, keep: bool) -> dict[str, int]:

@@ -21,7 +21,7 @@ from sklearn.base import clone
 
 from cm2.core.pace import told
 from cm2.core.removal import hidden
-from cm2.estimators.heads.base import Head, Held, stratified_folds
+from cm2.estimators.heads.base import Head, Held, hold, stratified_folds
 from cm2.estimators.heads.early import Boosting
 from cm2.estimators.heads.embedded import Embedded
 from cm2.estimators.heads.experts import Experts
@@ -166,9 +166,9 @@ class Pool(Head):
         first = [name for name in self.heads_ if name not in last]
         jobs = [*((n, "cross_fit") for n in first), *((n, "begin") for n in last if first)]
         jobs.sort(key=lambda job: -COSTS.get(type(self.heads_[job[0]]), 0))
+        stops = {name: head.held for name, head in self.heads_.items()}  # none comes back with it
         found = _side_by_side(None if read else self.n_jobs)(
-            delayed(_fitted)(self.heads_[name], step, given, self.heads_[name].held)
-            for name, step in jobs
+            delayed(_fitted)(self.heads_[name], step, given, stops[name]) for name, step in jobs
         )
         begun: dict[str, Any] = {}
         fitted = told(zip(jobs, found, strict=True), len(jobs), "heads of the pool")
@@ -178,8 +178,9 @@ class Pool(Head):
         for name in last:
             if not first or self._is_worth(name, first, begun[name], given, missing):
                 step = "finish" if first else "cross_fit"
-                one = self.heads_[name]
-                _, self.log_proba_[name] = _fitted(one, step, given, one.held)
+                self.heads_[name], self.log_proba_[name] = _fitted(
+                    self.heads_[name], step, given, stops[name]
+                )
             else:
                 self.left_out_[name] = self.heads_.pop(name)
 
@@ -276,7 +277,7 @@ def _fitted(head: Any, step: str, given: tuple[Any, ...], held: Held | None) -> 
 
     The rows that stop its training come beside it: a head that went to another process has none.
     """
-    head.held = held
+    hold(head, held)
     said = getattr(head, step)(*given)
     return head, said
 

@@ -6,6 +6,8 @@ https://arxiv.org/abs/1512.03385.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,8 @@ class Image(Pixels):
     """A ResNet (34 layers by default), average pooling, and the projection.
 
     Training sees crops at random places, slightly rotated, darker or brighter; evaluation the
-    middle. Batch normalisation meets the rows that have an image, and no others. Its steps are the
+    middle. Batch normalisation meets the rows that have an image, and no others; one alone is
+    normalised as in evaluation. Its steps are the
     places of the last map, 7 x 7 of a crop of 224, row by row.
 
     Args:
@@ -94,7 +97,8 @@ class Image(Pixels):
 
     def forward(self, x: UInt8[Tensor, "row height width"]) -> Float[Tensor, "row dim"]:
         """Embeds grey images of 256 levels."""
-        pooled: Tensor = self.body(pixel_values=self.colour(x)).pooler_output
+        with self._normalised(x):
+            pooled: Tensor = self.body(pixel_values=self.colour(x)).pooler_output
         out: Tensor = self.projection(pooled.flatten(1))
         return out
 
@@ -107,9 +111,11 @@ class Image(Pixels):
     def staged(self, x: UInt8[Tensor, "row height width"]) -> Staged:
         """Embeds in the stages of the ResNet, whose places are those of the map."""
         body: Any = self.body
-        state: Tensor = body.embedder(self.colour(x))
+        with self._normalised(x):
+            state: Tensor = body.embedder(self.colour(x))
         for stage in body.encoder.stages:
-            state = stage(state)
+            with self._normalised(x):
+                state = stage(state)
             flat = state.flatten(2).mT
             changed = yield flat, torch.ones(flat.shape[:2], dtype=torch.bool, device=x.device)
             state = changed.mT.reshape(state.shape)
@@ -122,5 +128,19 @@ class Image(Pixels):
         hours: Float[Tensor, "row ..."] | None = None,
     ) -> Steps:
         """Embeds each place of the last map; all have the image's hour."""
-        features: Tensor = self.body(pixel_values=self.colour(x)).last_hidden_state
+        with self._normalised(x):
+            features: Tensor = self.body(pixel_values=self.colour(x)).last_hidden_state
         return places(self.projection(features.flatten(2).mT), hours)
+
+    @contextmanager
+    def _normalised(self, x: UInt8[Tensor, "row height width"]) -> Iterator[None]:
+        """Normalises an image that has no other beside it by the averages so far.
+
+        Its own place may be the only one of the last map, of which there is no deviation.
+        """
+        learning = self.body.training
+        self.body.train(learning and len(x) > 1)
+        try:
+            yield
+        finally:
+            self.body.train(learning)

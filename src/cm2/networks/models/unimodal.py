@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import nn
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from cm2.core.records import Batch, Output
 from cm2.networks.encoders import Encoder
@@ -32,6 +34,8 @@ class Unimodal(Model):
         torch.Size([2, 3])
     """
 
+    column: Tensor
+
     def __init__(
         self,
         encoders: Mapping[str, Encoder],
@@ -46,6 +50,8 @@ class Unimodal(Model):
         super().__init__({modality: encoders[modality]}, labels)
         self.modalities = tuple(encoders)
         self.modality = modality
+        # Kept with the weights: a model that is read again is built of its one encoder.
+        self.register_buffer("column", torch.tensor(list(encoders).index(modality)))
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(self.dim, labels))
 
     @property
@@ -55,6 +61,11 @@ class Unimodal(Model):
 
     def forward(self, batch: Batch) -> Output:
         """Returns logits of the one modality."""
-        column = self.modalities.index(self.modality)
-        z = encode_present(self.encoders, batch.inputs, batch.present[:, column : column + 1])
-        return Output(self.classifier(z[:, 0]), {}, {})
+        return Output(self.classifier(self.raw(batch)[:, self.column]), {}, {})
+
+    def raw(self, batch: Batch) -> Float[Tensor, "batch modality dim"]:
+        """Embeds the one modality; zeros for the others, and where it is absent."""
+        here = batch.present[:, self.column].unsqueeze(1)
+        z = encode_present(self.encoders, batch.inputs, here)
+        among = torch.arange(batch.present.shape[1], device=z.device) == self.column
+        return z * among[:, None]
