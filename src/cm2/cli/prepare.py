@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -112,6 +113,8 @@ def prepare(
         else:
             print(f"{time.monotonic() - start:7.1f} s  {line}", file=sys.stderr)  # noqa: T201
 
+    # A batch system ends a job by this signal: what was written on the way goes, as after Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     run(
         source,
         raw,

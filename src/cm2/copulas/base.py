@@ -226,8 +226,7 @@ class Copula(VectorCoupling, Distribution, ABC):
         """Draws the missing coordinates given the present ones, reparameterised.
 
         Present coordinates are returned unchanged, bit for bit. With ``base`` nothing is random:
-        the missing coordinates are their conditional quantiles at these uniforms, or what factors
-        at these uniforms make of them where the copula has a ``factor_shape``.
+        missing ones are conditional quantiles at these uniforms, or made of factors that are.
         """
         copula, points = self._promoted(value)
         mask = as_tensor(present)

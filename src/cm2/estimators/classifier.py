@@ -235,21 +235,17 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         build = partial(assembly.build, params, seed, blocks)
         held = assembly.held(validation, self.reader_, self.classes_, codes.shape[1:])
-        parts = [(codes, weight)]
+        parts, by_class = [(codes, weight)], (self.classes_, self.class_weight)
         if codes.ndim > 1:
-            by_class = self.classes_, self.class_weight
             parts = [(one, targets.weighted(weight, one, *by_class)) for one in codes.T]
         priors = [class_prior(*part, len(self.classes_)) for part in parts]
         self.prior_ = np.stack(priors) if codes.ndim > 1 else priors[0]
         self.head_: Head | list[Head]
         if codes.ndim == 1 or together:
-            held = assembly.weighed(held, codes, self.classes_, self.class_weight)
+            held = assembly.weighed(held, codes, *by_class)
             self.head_, parts = build(held), [(codes, weight)]
         else:
-            each = [
-                assembly.weighed(held, one, self.classes_, self.class_weight, k)
-                for k, one in enumerate(codes.T)
-            ]
+            each = [assembly.weighed(held, one, *by_class, k) for k, one in enumerate(codes.T)]
             self.head_ = [build(one, f"label_{k}") for k, one in enumerate(each)]
         self.frozen_ = assembly.frozen(params, blocks, seed)
         assembly.fit(self._heads, self.frozen_, blocks, parts, weight, groups)

@@ -10,8 +10,10 @@ import pytest
 
 from cm2.clinical.prepare.eicu_columns import STAY
 from cm2.clinical.prepare.eicu_measured import LABORATORY, MONITOR, measured
+from cm2.clinical.prepare.eicu_source import EICU
 from cm2.clinical.prepare.eicu_window import Window
 from cm2.clinical.prepare.pipeline import prepare
+from cm2.clinical.prepare.tables import Tables
 
 END = 1440.0
 STAYS = [1, 2, 3]
@@ -97,3 +99,31 @@ def test_counts_of_the_real_demo_and_a_plain_count(
     found = lab["creatinine_max"].dropna()
     assert found.index.tolist() == expected.index.tolist()
     assert (found.to_numpy() == expected.to_numpy()).all()
+
+
+def test_first_and_last_of_one_minute_are_its_least_and_greatest() -> None:
+    events = pd.DataFrame({STAY: 1, "observationoffset": [5, 5, 9, 9, 7]})
+    events = events.assign(**dict.fromkeys(MONITOR, np.nan))
+    events["heartrate"] = [80.0, 70.0, 90.0, 95.0, 200.0]
+    found = modalities(laboratory(), events)["monitor"].loc[1].filter(like="heart_rate_")
+    wanted = {"count": 5, "first": 70, "last": 95, "min": 70, "max": 200, "mean": 107}
+    assert {name: found[f"heart_rate_{name}"] for name in wanted} == wanted
+    hours = np.array([5, 5, 9, 9, 7]) / 60
+    slope = np.polyfit(hours, [80.0, 70.0, 90.0, 95.0, 200.0], 1)[0]
+    assert found["heart_rate_slope"] == pytest.approx(slope, rel=1e-4)
+
+
+def test_what_cannot_be_read_of_the_monitor_is_told(tmp_path: Path) -> None:
+    """Once, of the column that it is in; what else the row has is read."""
+    rows = "1,5,80,97\n1,10,eighty,98\n1,15,,96\n"
+    text = "patientunitstayid,observationoffset,heartrate,sao2\n" + rows
+    (tmp_path / "vitalPeriodic.csv").write_text(text)
+    wanted = {STAY: "int64", "observationoffset": "int64"}
+    wanted |= {"heartrate": "float64", "sao2": "float64"}
+    with Tables(tmp_path, {"vitalperiodic": wanted}, lazy={"vitalperiodic"}) as tables:
+        source = EICU(tables)
+        long = source._columns("vitalperiodic", "observationoffset", ("heartrate", "sao2"))
+        frame = long.order_by("charttime", "item").execute()
+    assert frame["number"].fillna(-1).tolist() == [80, 97, -1, 98, 96]
+    lost = frame.loc[frame["unreadable"].notna(), ["item", "unreadable"]].to_numpy().tolist()
+    assert lost == [["heartrate", "vitalperiodic.heartrate"]]

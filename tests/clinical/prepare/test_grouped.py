@@ -89,9 +89,14 @@ def test_mimic4_is_tested_on_its_latest_years(raw: Path, tmp_path: Path) -> None
     late = frame["split"] == "test"
     assert frame.loc[late, "anchor_year_group"].min() > frame.loc[~late, "anchor_year_group"].max()
     patients = pd.read_csv(raw / "hosp" / "patients.csv.gz").set_index("subject_id")
-    assert (
-        frame["anchor_year_group"] == frame["subject_id"].map(patients["anchor_year_group"])
-    ).all()
+    of_stay = patients.loc[frame["subject_id"]]
+    intime = pd.read_csv(raw / "icu" / "icustays.csv.gz", parse_dates=["intime"])
+    intime = intime.set_index("stay_id")["intime"].loc[frame["stay_id"]]
+    moved = intime.dt.year.to_numpy() - of_stay["anchor_year"].to_numpy()
+    assert len(set(moved)) > 1
+    ends = of_stay["anchor_year_group"].str.split(" - ", expand=True).astype(int) + moved[:, None]
+    expected = (ends[0].astype(str) + " - " + ends[1].astype(str)).tolist()
+    assert frame["anchor_year_group"].tolist() == expected
 
 
 def test_shifted_dates_and_absent_columns_are_refused(raw: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from cm2.clinical.prepare.errors import MissingError, TableError
 from cm2.clinical.prepare.options import Options
 from cm2.clinical.prepare.pipeline import prepare
 from cm2.clinical.prepare.places import Named
+from cm2.clinical.prepare.run import Run
 
 BENCHMARK = ("mimic3-benchmarks", "mimic3")
 MEDFUSE = ("medfuse", "mimic4")
@@ -199,11 +200,26 @@ def test_patients_of_no_list_of_stays_are_left_out(raw: Path, tmp_path: Path) ->
     assert "in no list" not in about["counts"]
 
 
-def test_lists_of_other_data_are_refused(raw: Path, tmp_path: Path) -> None:
+def test_lists_of_other_data_are_refused_before_large_tables_are_read(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = write(tmp_path / "lists", {"testset.csv": "901,1\n", "valset.csv": "902,1\n"})
     options = Options(splits_from="mimic3-benchmarks")
-    with pytest.raises(TableError, match="none of the 7 patients that are left is in the lists"):
+
+    def read(*_: object) -> None:
+        pytest.fail("the large tables are read")
+
+    monkeypatch.setattr(Run, "_measure", read)
+    with pytest.raises(TableError, match=r"none of the \d+ patients that are left is in"):
         prepare("mimic3", raw, tmp_path / "out", options, named=Named(split_lists=folder))
+    split = tmp_path / "split.csv"
+    for parts, message in (
+        ("subject_id,split\n901,train\n902,test\n", "no stay is left"),
+        ("subject_id,split\n1,test\n2,test\n", "is of the training split"),
+    ):
+        split.write_text(parts)
+        with pytest.raises(TableError, match=message):
+            prepare("mimic3", raw, tmp_path / "out", named=Named(split_file=split))
     assert not (tmp_path / "out").exists()
 
 

@@ -289,6 +289,10 @@ def test_the_same_bytes_again_with_scratch_where_it_is_asked_for_and_left_empty(
     assert seen[0].parent == scratch
     assert not any(scratch.iterdir())
     assert contents(tmp_path / "out") == contents(made)
+    (seen[0] / "spilled").mkdir(parents=True)  # as a run that was killed leaves it
+    prepare("mimic3", raw, tmp_path / "out", scratch=scratch, overwrite=True, **engine)
+    assert seen[1] == seen[0]
+    assert not any(scratch.iterdir())
     with pytest.raises(TableError, match="no such folder for --scratch"):
         prepare("mimic3", raw, tmp_path / "other", scratch=tmp_path / "nowhere")
 

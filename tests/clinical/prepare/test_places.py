@@ -93,9 +93,15 @@ def test_a_named_folder_that_is_of_no_use_stops_the_run(apart: Path) -> None:
     with pytest.raises(MissingError, match="mimic3 has no images in a folder of their own"):
         prepare("mimic3", raw, out, SHORT, named=Named(images=empty))
     shutil.rmtree(apart / "images/files")
-    with pytest.raises(MissingError, match=r"none of the \d+ chosen images is there.*IMAGE\.jpg"):
+    with pytest.raises(MissingError, match="images: has no pictures, nor has"):
         prepare("mimic4", raw, out, SHORT, named=Named(images=apart / "images"))
     (empty / "files").mkdir()
+    with pytest.raises(MissingError, match=r"nothing of use as --images.*empty/files"):
+        prepare("mimic4", raw, out, SHORT, named=Named(images=empty))
+    (apart / "images" / "files" / "p10").mkdir(parents=True)
+    with pytest.raises(MissingError, match=r"none of the \d+ chosen images is there.*IMAGE\.jpg"):
+        prepare("mimic4", raw, out, SHORT, named=Named(images=apart / "images"))
+    (empty / "files" / "p10").mkdir()
     with pytest.raises(MissingError, match=r"the table mimic-cxr-2\.0\.0-metadata is not in it"):
         prepare("mimic4", raw, out, SHORT, named=Named(images=empty))
     assert not out.exists()

@@ -157,3 +157,9 @@ def test_eicu_puts_stays_at_one_moment_and_keeps_patients_apart() -> None:
     assert stays.loc[2, ["subject_id", "outtime", "died", "age"]].isna().all()
     assert (stays["intime"] == pd.Timestamp("2000-01-01")).all()
     assert stays.loc[1, "outtime"] == pd.Timestamp("2000-01-01 02:00")
+
+
+@pytest.mark.parametrize(("anchor", "expected"), [(50, 53), (86, 89), (88, 91), (91, 91)])
+def test_ages_above_89_are_all_one(anchor: int, expected: int) -> None:
+    """Also of those who became as old after the anchor year, three years before the stay."""
+    assert mimic4_stay(patients={"anchor_age": anchor})["age"] == expected

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import duckdb
 import pandas as pd
 import pytest
 
@@ -223,3 +224,32 @@ def test_parts_of_a_table_have_the_type_that_all_can_have(tmp_path: Path) -> Non
     last.drop(columns="value").to_parquet(tmp_path / "b.parquet" / "2.parquet")
     with pytest.raises(TableError, match="1 of 3 parts lack a column of stay, value"):
         Tables(tmp_path, wanted)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_times_of_a_zone_are_refused(lazy: bool, tmp_path: Path) -> None:
+    """They would be read hours apart from others, which tell the clock of the hospital."""
+    wanted = {"stays": {"stay": "int64", "intime": "timestamp"}}
+    times = pd.to_datetime(["2150-01-01 10:00", "2150-07-01 10:00"])
+    for zone in (None, "America/New_York"):
+        frame = pd.DataFrame({"stay": [1, 2], "intime": times.tz_localize(zone)})
+        frame.to_parquet(tmp_path / "stays.parquet")
+        with Tables(tmp_path, wanted, lazy={"stays"} if lazy else ()) as tables:
+            if zone is None:
+                assert tables["stays"].execute()["intime"].tolist() == times.tolist()
+                continue
+            with pytest.raises(TableError, match="column intime: times of a zone"):
+                tables.check() if lazy else tables["stays"]
+
+
+def test_a_table_of_two_schemas_is_refused_if_it_is_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "all.duckdb"
+    with duckdb.connect(str(path)) as connection:
+        for schema in ("demo", "hosp"):
+            connection.execute(f"create schema {schema}")
+            connection.execute(f"create table {schema}.patient as select 1 as stay, 2.0 as age")
+        connection.execute("create table hosp.icustays as select 1 as stay")
+    with pytest.raises(TableError, match="two tables patient, one of them in schema hosp"):
+        Tables(path, {"patient": {"stay": "int64"}})
+    with Tables(path, {"icustays": {"stay": "int64"}}) as tables:
+        assert tables["icustays"].execute()["stay"].tolist() == [1]

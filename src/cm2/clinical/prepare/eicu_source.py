@@ -216,11 +216,14 @@ class EICU(Source):
         """One row a column that is filled, from a table with one column a variable."""
         table = self.raw[name]
         minute = table[offset] if isinstance(offset, str) else offset
-        table = table.select(*items, stay_id=table[STAY], charttime=_time(minute))
+        lost = unread(table)
+        table = table.select(*items, stay_id=table[STAY], charttime=_time(minute), lost=lost)
         long = table.pivot_longer(list(items), names_to="item", values_to="number")
-        long = long.filter(long.number.notnull())
+        own = long.lost == ibis.literal(f"{name}.") + long.item
+        other = long.lost.isin([f"{name}.{item}" for item in items])
+        long = long.filter(long.number.notnull() | own)
         return long.select(
-            unreadable=ibis.null("string"),
+            unreadable=(own | ~other).ifelse(long.lost, ibis.null("string")),
             stay_id="stay_id",
             item="item",
             origin=ibis.literal(name),

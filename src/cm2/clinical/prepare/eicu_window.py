@@ -19,6 +19,9 @@ from cm2.clinical.prepare.source import Raw
 
 __all__ = ["Window"]
 
+EXACT = "decimal(38, 9)"
+"""Numbers whose sum is the same in any order."""
+
 
 class Window:
     """The rows of the kept stays that were known before the prediction time.
@@ -119,7 +122,6 @@ class Window:
             One row a stay with at least one plausible reading, the same columns for any data.
         """
         events = _plausible(events, variables)
-        order = [events.minute, events.value]
         hour = events.minute / 60
         summed = {
             "total": events.value,
@@ -127,17 +129,25 @@ class Window:
             "squares": hour * hour,
             "products": hour * events.value,
         }
+        # Of a minute first, so that first and last are told without rows in order, which an engine
+        # would have to keep in memory. Sums are of decimals: threads add in any order, and the last
+        # digit of floats would differ.
+        minutes = events.group_by(STAY, "variable", "minute").agg(
+            number=events.value.count(),
+            low=events.value.min(),
+            high=events.value.max(),
+            **{name: terms.cast(EXACT).sum() for name, terms in summed.items()},
+        )
         summary = (
-            events.group_by(STAY, "variable")
+            minutes.group_by(STAY, "variable")
             .agg(
-                count=events.value.count().cast("float64"),
-                min=events.value.min(),
-                max=events.value.max(),
-                first=events.value.first(order_by=order),
-                last=events.value.last(order_by=order),
-                apart=hour.max() > hour.min(),
-                # In one order, since threads would add in any, and the last digit would differ.
-                **{name: terms.collect(order_by=order).sums() for name, terms in summed.items()},
+                count=minutes.number.sum().cast("float64"),
+                min=minutes.low.min(),
+                max=minutes.high.max(),
+                first=minutes.low.argmin(minutes.minute),
+                last=minutes.high.argmax(minutes.minute),
+                apart=minutes.minute.max() > minutes.minute.min(),
+                **{name: minutes[name].sum().cast("float64") for name in summed},
             )
             .order_by(STAY, "variable")
             .execute()

@@ -10,7 +10,7 @@ import glob
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,8 +62,12 @@ class Engine(ABC):
             return self._csv(path, header)
 
     @abstractmethod
-    def database(self, path: Path) -> dict[str, ir.Table]:
-        """Opens a database file read-only, and returns its tables by lower-case name."""
+    def database(self, path: Path, names: Collection[str]) -> dict[str, ir.Table]:
+        """Opens a database file read-only, and returns tables of these lower-case names.
+
+        Raises:
+            TableError: Two schemas have one of them.
+        """
 
     def keep(self, name: str, table: ir.Table) -> ir.Table:
         """Computes a table once and returns the stored result; a name is used once."""
@@ -158,7 +162,7 @@ class DuckDB(Engine):
             for batch in rows.to_arrow_reader(ROWS):
                 yield batch.cast(schema)
 
-    def database(self, path: Path) -> dict[str, ir.Table]:
+    def database(self, path: Path, names: Collection[str]) -> dict[str, ir.Table]:
         self.files.append(path)
         with self.guard(path):
             self.backend.attach(path, name="raw", read_only=True)
@@ -166,10 +170,13 @@ class DuckDB(Engine):
                 "select table_schema, table_name from information_schema.tables"
                 " where table_catalog = 'raw' order by all"
             ).fetchall()
-            return {
-                name.lower(): self.backend.table(name, database=("raw", schema))
-                for schema, name in listed
-            }
+            found: dict[str, ir.Table] = {}
+            for schema, name in listed:
+                if name.lower() in found:
+                    raise TableError(f"{path}: two tables {name}, one of them in schema {schema}")
+                if name.lower() in names:
+                    found[name.lower()] = self.backend.table(name, database=("raw", schema))
+            return found
 
     def _csv(self, path: Path, header: Sequence[str]) -> ir.Table:
         # The form is known, so that DuckDB need not guess it from a sample.
@@ -222,7 +229,7 @@ class Spark(Engine):
         self.session = session or _local_session(threads, memory_limit, folder, progress=progress)
         self.backend = ibis.pyspark.connect(self.session)
 
-    def database(self, path: Path) -> dict[str, ir.Table]:
+    def database(self, path: Path, names: Collection[str]) -> dict[str, ir.Table]:
         raise TableError(f"{path}: a DuckDB file is read by the DuckDB engine, not by Spark")
 
     def close(self) -> None:

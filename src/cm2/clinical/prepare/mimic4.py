@@ -22,6 +22,8 @@ __all__ = ["CHEXPERT", "METADATA", "MIMIC4"]
 
 METADATA = "mimic-cxr-2.0.0-metadata"
 CHEXPERT = "mimic-cxr-2.0.0-chexpert"
+OLDEST, MASKED = 89, 91
+"""Ages above the first are given as the second."""
 
 
 @register("mimic4")
@@ -106,12 +108,19 @@ class MIMIC4(MIMIC):
 
     def age(self, stays: ir.Table) -> ir.NumericValue:
         # The anchor year is shifted like all dates; ages over 89 are given as 91.
-        return stays.anchor_age + stays.intime.year() - stays.anchor_year
+        age = stays.anchor_age + stays.intime.year() - stays.anchor_year
+        return (age > OLDEST).ifelse(MASKED, age)
 
     def groups(self) -> ir.Table:
+        """The years in which a stay was: those of the patient's anchor year, as much later."""
         stays, patients = self.raw["icustays"], self.raw["patients"].distinct()
         joined = stays.left_join(patients, "subject_id")
-        return joined.select("stay_id", "anchor_year_group").distinct()
+        later = joined.intime.year() - joined.anchor_year
+        first, last = (
+            (joined.anchor_year_group.re_extract(end, 1).try_cast("int64") + later).cast("string")
+            for end in (r"^([0-9]{4})", r"([0-9]{4})$")
+        )
+        return joined.select("stay_id", anchor_year_group=first + " - " + last).distinct()
 
     def diagnoses(self) -> ir.Table:
         coded = self.raw["diagnoses_icd"]

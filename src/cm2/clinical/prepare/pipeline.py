@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 # Each registers its source.
@@ -76,7 +77,8 @@ def prepare(
         threads: Threads of the engine.
         memory_limit: Of the engine, such as ``"4GB"``.
         scratch: Folder in which the engine keeps what does not fit into memory; None for one
-            beside ``out``. What it writes there is gone at the end.
+            beside ``out``. What it writes there is gone at the end; what a run that was killed
+            leaves goes with the next into ``out``.
         progress: Whether the engine shows how far it is, on the standard output.
         overwrite: Whether another result in ``out`` is replaced.
         say: Is told what is done.
@@ -95,11 +97,14 @@ def prepare(
     files, empty = request.look()
     settings = {"threads": threads, "memory_limit": memory_limit, "progress": progress}
 
+    if request.images is not None and not places.has_pictures(request.pictures):
+        raise MissingError(f"{request.images}: has no pictures, nor has {request.pictures}")
+
     def make(partial: Path) -> dict[str, Any]:
         if empty:
             say(f"tables without a row: {', '.join(empty)}")
         synthetic = manifest.is_synthetic(raw, files.values())
-        with _working(engine, scratch or partial, settings) as backend:
+        with _working(engine, scratch or partial, out, settings) as backend:
             content = _write(request, backend, partial, threads, say, synthetic=synthetic)
         if request.images is not None:
             _refuse_none(request.images, request.pictures, content["counts"]["cxr"])
@@ -210,16 +215,25 @@ def _made(
 
 
 @contextmanager
-def _working(name: str, place: Path, settings: Mapping[str, Any]) -> Iterator[Engine]:
-    """Starts an engine with a folder of its own, which is gone afterwards."""
+def _working(name: str, place: Path, out: Path, settings: Mapping[str, Any]) -> Iterator[Engine]:
+    """Starts an engine with a folder of its own, which is gone afterwards.
+
+    It is called after the folder that is made, so that what a run that was killed has left there,
+    rows of patients among it, goes with the next.
+    """
     if not place.is_dir():
         raise MissingError(f"{place}: no such folder for --scratch")
-    with TemporaryDirectory(prefix="cm2-", dir=place) as folder:
-        engine = start(name, folder=Path(folder), **settings)
+    own = place / f"cm2-{blake2b(str(out.resolve()).encode(), digest_size=8).hexdigest()}"
+    shutil.rmtree(own, ignore_errors=True)
+    own.mkdir()
+    try:
+        engine = start(name, folder=own, **settings)
         try:
             yield engine
         finally:
             engine.close()
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
 
 
 def _refuse_none(images: Path, root: Path, counts: Mapping[str, int]) -> None:

@@ -13,7 +13,16 @@ from pathlib import Path
 from cm2.clinical.prepare.errors import MissingError
 from cm2.clinical.prepare.tables import SUFFIXES, look
 
-__all__ = ["Named", "below", "level", "notes", "pictures", "reports", "tables_of_images"]
+__all__ = [
+    "Named",
+    "below",
+    "has_pictures",
+    "level",
+    "notes",
+    "pictures",
+    "reports",
+    "tables_of_images",
+]
 
 GROUP = re.compile("p[0-9]{2}")
 
@@ -79,7 +88,7 @@ def tables_of_images(folder: Path, names: Collection[str], source: str) -> dict[
     _check(folder, "images", names, source)
     # The tables lie beside the folder `files`, which may be the one that was named.
     found = look([folder, *([folder.parent] if folder.name == "files" else [])], names)
-    if not found and not _has_pictures(folder):
+    if not found and not has_pictures(folder):
         raise MissingError(_nothing(folder, "images", folder / "files"))
     return found
 
@@ -106,7 +115,7 @@ def reports(named: Path, table: str, source: str, *, pictured: bool) -> Path:
     if not named.is_dir():
         raise MissingError(f"{named}: no such folder of reports")
     found = look([named], [table])
-    if not found and not _has_pictures(named):
+    if not found and not has_pictures(named):
         raise MissingError(_nothing(named, "reports", named / (table + SUFFIXES[0])))
     return found.get(table, named)
 
@@ -118,7 +127,7 @@ def pictures(named: Path | None, usual: Path) -> Path:
         named: As it was named.
         usual: Where they are otherwise.
     """
-    if named is None or (not _has_pictures(named) and _has_pictures(usual)):
+    if named is None or (not has_pictures(named) and has_pictures(usual)):
         return usual
     return named
 
@@ -143,10 +152,16 @@ def below(root: Path, paths: Sequence[str]) -> list[str]:
     return [beginning + path.removeprefix("files/") for path in paths]
 
 
-def _has_pictures(folder: Path) -> bool:
+def has_pictures(folder: Path) -> bool:
+    """Whether a folder has pictures of some patients, below `files` or at once.
+
+    Args:
+        folder: Which; it may be absent.
+    """
     if not folder.is_dir():
         return False
-    return bool(level(folder)) or any(GROUP.fullmatch(path.name) for path in folder.iterdir())
+    inside = folder / level(folder)
+    return any(GROUP.fullmatch(path.name) for path in inside.iterdir())
 
 
 def _check(folder: Path, option: str, names: Collection[str], source: str) -> None:

@@ -84,6 +84,7 @@ class Run:
         if given is not None and given.rest is None:
             self._pick(cohort, list(given.parts))
         dealt = self._deal(cohort) if self.options.split_by else None
+        self._refuse_early(cohort, given, dealt)
         left_out: dict[str, dict[str, int]] = {}
         measured = self.source.measured(self.engine, cohort.kept)
         accepted = None
@@ -183,6 +184,22 @@ class Run:
             return None
         counts["notes read"] = noted.count(frame, chosen)
         return self.engine.keep("noted", ibis.memtable({"stay_id": list(chosen)}))
+
+    def _refuse_early(
+        self,
+        cohort: cohorts.Cohort,
+        given: splits.Given | None,
+        dealt: Mapping[int, str] | None,
+    ) -> None:
+        """Refuses lists of other data and nothing to train on before large tables are read."""
+        if not cohort.size:
+            raise none_left(cohort.flow)
+        parts = list((dealt or {}).values())
+        if given is not None and dealt is None:
+            subjects = self.engine.frame(cohort.kept.select("subject_id"))["subject_id"]
+            parts = given.of(subjects.tolist())
+        if parts:
+            check_training(pd.DataFrame({"split": parts}))
 
     def _deal(self, cohort: cohorts.Cohort) -> dict[int, str]:
         """Splits along a group of stays; patients of two parts are excluded and counted."""

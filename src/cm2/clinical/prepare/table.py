@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy import ndarray
+from pyarrow.dataset import dataset
 
 from cm2.clinical.prepare import own
 from cm2.clinical.prepare.collection import Collected, Collection, register
@@ -282,7 +283,7 @@ def _read(path: Path, part: Mapping[str, Any]) -> pd.DataFrame:
     exact = {part[key]: "string" for key in ("id", "group") if key in part}
     names = [part["variable"]] if "variable" in part else []
     try:
-        frame = pd.read_parquet(path) if path.suffix == ".parquet" else _csv(path, exact, names)
+        frame = _parquet(path, part) if path.suffix == ".parquet" else _csv(path, exact, names)
     except (ValueError, OSError, EOFError, zlib.error):
         raise TableError(f"{path}: cannot be read as Parquet or comma-separated values") from None
     except pd.errors.ParserWarning:
@@ -290,6 +291,14 @@ def _read(path: Path, part: Mapping[str, Any]) -> pd.DataFrame:
     if missing := [str(one) for key, one in part.items() if key != "file" and one not in frame]:
         raise TableError(f"{path}: lacks column(s) {', '.join(missing)}")
     return frame
+
+
+def _parquet(path: Path, part: Mapping[str, Any]) -> pd.DataFrame:
+    """Reads a file; of events the columns that are named, since others may be many."""
+    if "variable" not in part:
+        return pd.read_parquet(path)
+    said = {value for key, value in part.items() if key != "file"}
+    return pd.read_parquet(path, columns=[one for one in dataset(path).schema.names if one in said])
 
 
 def _csv(path: Path, exact: Mapping[str, str], names: Sequence[str]) -> pd.DataFrame:

@@ -17,13 +17,13 @@ import ibis
 import ibis.expr.types as ir
 import pyarrow.parquet as pq
 
+from cm2.clinical.prepare import casts
 from cm2.clinical.prepare.engine import DATABASES, DuckDB, Engine, check_parts, is_parquet, parts
 from cm2.clinical.prepare.errors import MissingError, TableError
 
 __all__ = ["SUFFIXES", "UNREAD", "Tables", "look", "refuse_unreadable", "unread"]
 
 SUFFIXES = (".parquet", ".csv", ".csv.gz")
-FLAG = "int8"
 UNREADABLE = "__unreadable"
 UNREAD = "unreadable"
 """Column of a lazy table: which other column of the row could not be read, null where all could."""
@@ -146,14 +146,18 @@ class Tables:
     def _texts(self, name: str, raw: ir.Table) -> dict[str, ir.Value]:
         spelling = self._spelling[name]
         return {
-            column: _text(raw[spelling[column]]) if column in spelling else ibis.null("string")
+            column: casts.text(raw[spelling[column]], f"{self._place(name)}: column {column}")
+            if column in spelling
+            else ibis.null("string")
             for column in self._wanted[name]
         }
 
     def _view(self, name: str) -> ir.Table:
         raw = self._open(name)
         text = self._texts(name, raw)
-        columns = {column: _cast(text[column], kind) for column, kind in self._wanted[name].items()}
+        columns = {
+            column: casts.typed(text[column], kind) for column, kind in self._wanted[name].items()
+        }
         # Times first: a row without a time is of no use, whatever else it lacks.
         ordered = sorted(self._wanted[name].items(), key=lambda pair: pair[1] != "timestamp")
         lost = [
@@ -248,61 +252,11 @@ def unread(table: ir.Table) -> ir.StringValue:
     return table[UNREAD] if UNREAD in table.columns else ibis.null("string")
 
 
-def _text(value: ir.Value) -> ir.Value:
-    """Returns the text of a value of any type; that of blanks is null."""
-    if value.type().is_timestamp() or value.type().is_boolean():
-        return value
-    return value.cast("string").strip().nullif("")
-
-
-def _cast(text: ir.Value, kind: str) -> ir.Value:
-    """Casts text; what cannot be read, and what is no finite number, is null."""
-    if kind == FLAG:
-        return _flag(text)
-    if kind == "string" or text.type() == ibis.dtype(kind):
-        return text.cast(kind)
-    if text.type().is_boolean():
-        return text.cast("int64").cast(kind)
-    if kind == "int64":
-        return _whole(text)
-    if kind != "float64":
-        return text.try_cast(kind)
-    number = text.try_cast("float64")
-    return (number.isnan() | number.isinf()).ifelse(ibis.null("float64"), number)
-
-
-def _whole(text: ir.Value) -> ir.Value:
-    """Reads whole numbers by their digits, which may be followed by a point and zeros.
-
-    Engines round fractions, each in its own way, take 0x1F and 1_000 for numbers, and floats do not
-    hold neighbours above 2^53 apart; below that, 2.0E7 is read, as Spark writes floats.
-    """
-    if not text.type().is_string():
-        return text.try_cast("int64")
-    nothing, number = ibis.null("int64"), text.try_cast("int64")
-    digits = text.re_replace(r"[.]0*$", "").try_cast("int64")
-    value = text.try_cast("float64")
-    whole = value.try_cast("int64")
-    power = text.re_search(r"^[+-]?[0-9]+([.][0-9]*)?[eE][+]?[0-9]{1,2}$")
-    exact = power & (whole.cast("float64") == value) & (whole < 2**53) & (whole > -(2**53))
-    plain = text.re_search(r"^[+-]?[0-9]+([.]0*)?$")
-    other = plain.ifelse(digits, exact.ifelse(whole, nothing))
-    # Patterns are looked for only where digits alone, which nearly all values are, are not found.
-    return (number.cast("string") == text).ifelse(number, other)
-
-
-def _flag(text: ir.Value) -> ir.Value:
-    if text.type().is_boolean():
-        return text.cast(FLAG)
-    words = text.lower().cases(("true", "1"), ("false", "0"), else_=text)
-    return words.try_cast("float64").try_cast(FLAG)
-
-
 def _typed(raw: ir.Table, text: Mapping[str, Any], types: Mapping[str, str]) -> ir.Table:
     """Casts the text of each column; beside it stands whether it could not be read."""
     columns: dict[str, Any] = {}
     for column, kind in types.items():
-        columns[column] = _cast(text[column], kind)
+        columns[column] = casts.typed(text[column], kind)
         if kind != "string":
             lost = text[column].notnull() & columns[column].isnull()
             columns[column + UNREADABLE] = lost.cast("int64")
@@ -351,7 +305,7 @@ def _tables(
 ) -> dict[str, ir.Table]:
     if not path.is_file():
         raise MissingError(f"{path}: no such database file")
-    there = engine.database(path)
+    there = engine.database(path, names)
     if missing := [name for name in names if name not in there and name not in optional]:
         raise TableError(f"{path}: no table(s) {', '.join(missing)} in this database")
     return {name: there[name] for name in names if name in there}
