@@ -354,16 +354,25 @@ def test_what_is_no_probability_ends_the_first_fit(turned, message, settings, tm
         run(replace(settings, methods=own), tmp_path / "out")
 
 
-def test_a_rival_that_ended_in_the_easy_runs_alone_is_not_the_best(settings, tmp_path):
-    out = tmp_path / "out"
-    for job in run(settings, out):
-        if (job.method, job.seed) == ("strong", 1):
-            place(out, job).unlink()
-    table = results.measured(results.cells(out, settings.jobs()), settings, 40).table
-    assert set(results.verdicts(table)["rival"]) == {"weak"}
+def test_a_rival_that_lacks_runs_is_compared_over_those_that_it_has() -> None:
+    """Neither is it the best for having ended in an easy one, nor left out where it is better."""
+
+    def cell(method: str, seed: int, value: float) -> summary.Cell:
+        scores = {"AUROC": np.full(11, value)}
+        return summary.Cell(method, seed, 0.0, 50, 20, 50, 1.0, scores, {"AUROC": 20})
+
+    own, steady = {0: 0.90, 1: 0.70}, {0: 0.88, 1: 0.69}
+    for once, best, gap in ((0.87, "steady", 0.015), (0.93, "once", -0.03)):
+        cells = [cell(POOLED, seed, value) for seed, value in own.items()]
+        cells += [cell("steady", seed, value) for seed, value in steady.items()]
+        table = summary.summarise([*cells, cell("once", 0, once)], ["steady", "once"])
+        row = table.set_index("method").loc[POOLED]
+        assert row["rival"] == best
+        assert row["difference"] == pytest.approx(gap)
+        assert ("once: 1 of 2 runs" in row["notes"]) == (best == "once")
     notes = table.set_index("method")["notes"]
-    assert notes["strong"].str.endswith("1 of 2 runs").all()
-    assert not notes["weak"].str.contains("runs").any()
+    assert notes["once"] == "1 of 2 runs"
+    assert notes["steady"] == "once: 1 of 2 runs", "its rival, that is"
 
 
 def test_the_command_writes_all_files(tmp_path, monkeypatch):

@@ -60,6 +60,8 @@ def test_a_run_that_was_moved_remembers_its_best_epoch(tmp_path: Path) -> None:
     losses = pd.read_csv(tmp_path / "a" / "metrics.csv")["val_loss"]
     assert losses.idxmin() < 5, "the best epoch is before the interruption"
     run(tmp_path / "b", max_epochs=5, **options)
+    names = torch.load(tmp_path / "b" / "last.ckpt", weights_only=True)["callbacks"]
+    assert sum(name.startswith("ModelCheckpoint{") for name in names) == 2, "as before"
     (tmp_path / "b").rename(tmp_path / "moved")
     assert torch.equal(whole, run(tmp_path / "moved", max_epochs=8, resume=True, **options))
     assert not (tmp_path / "b").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -114,7 +115,8 @@ def prepare(
             print(f"{time.monotonic() - start:7.1f} s  {line}", file=sys.stderr)  # noqa: T201
 
     # A batch system ends a job by this signal: what was written on the way goes, as after Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     run(
         source,
         raw,

@@ -331,7 +331,7 @@ class Factor(Copula):
     def _dense(self) -> Gaussian:
         """The same copula by its correlation matrix, for what has no shorter way.
 
-        A correlation that is rounded to one is the number before it.
+        A correlation that is rounded to one is put just below it.
         """
         matrix = self.correlation
         near = 1 - torch.finfo(matrix.dtype).eps

@@ -129,14 +129,14 @@ def summarise(
 ) -> pd.DataFrame:
     """Averages over runs and adds intervals, also of the difference to the best rival.
 
-    A rival without a value is not the best, and of a metric that is best in the middle none is; nor
-    is one that lacks runs which others have, since it may have ended in the easy ones alone.
+    A rival without a value is not the best, and of a metric that is best in the middle none is. One
+    that lacks runs is compared over those that it has, since these may be the easy ones.
 
     Args:
         cells: All methods, runs and rates.
-        rivals: Names of the methods among which the best one, in the mean of the metric at the
-            rate, is what each other method is compared with. It is chosen on the test data, which
-            favours the rivals.
+        rivals: Names of the methods among which the best one is what each other method is compared
+            with: that of the greatest mean difference of the metric at the rate over the runs that
+            both have. It is chosen on the test data, which favours the rivals.
         test_to_train: Test rows a training row where each seed splits the data anew; 0 where all
             seeds share their test rows. See :func:`~cm2.evaluation.metrics.paired`.
 
@@ -159,12 +159,15 @@ def summarise(
             single = [cell.scores[metric][0] for cell in several.values()]
             least = min(cell.rarest[metric] for cell in several.values())
             spread = bootstrap.interval(mean, rarest=least)
-            notes = [*spread.notes, *_lacking(len(several), len(every[rate]))]
             others = {
                 name: found[name, rate]
                 for name in rivals
                 if name != method and (name, rate) in found
             }
+            difference = _difference(several, others, metric, test_to_train)
+            notes = [*spread.notes, *_lacking("", several.keys(), every[rate])]
+            if rival := difference["rival"]:
+                notes += _lacking(f"{rival}: ", others[rival].keys(), several.keys())
             rows.append(
                 {
                     "method": method,
@@ -174,7 +177,7 @@ def summarise(
                     "sd": float(np.std(single, ddof=1)) if len(single) > 1 else float("nan"),
                     "low": spread.low,
                     "high": spread.high,
-                    **_difference(several, others, metric, test_to_train),
+                    **difference,
                     "splits": len(several),
                     "rows": round(np.mean([cell.rows for cell in several.values()])),
                     "positives": round(np.mean([cell.positives for cell in several.values()])),
@@ -186,8 +189,9 @@ def summarise(
     return pd.DataFrame(rows)
 
 
-def _lacking(runs: int, every: int) -> list[str]:
-    return [] if runs == every else [f"{runs} of {every} runs"]
+def _lacking(name: str, runs: Collection[int], every: Collection[int]) -> list[str]:
+    there = len(set(runs) & set(every))
+    return [] if there == len(every) else [f"{name}{there} of {len(every)} runs"]
 
 
 def _difference(
@@ -196,32 +200,25 @@ def _difference(
     metric: str,
     test_to_train: float,
 ) -> dict[str, Any]:
-    """The difference to the best of others over the seeds that both have.
-
-    The best is one of those that have most of the method's seeds.
-    """
-    shared = {name: len(own.keys() & seeds.keys()) for name, seeds in others.items()}
-    most = max(shared.values(), default=0)
-    means = {
-        name: sign(metric) * np.mean([cell.scores[metric][0] for cell in seeds.values()])
-        for name, seeds in others.items()
-        if shared[name] == most
-    }
+    """The difference to the best of others over the seeds that both have."""
+    several = {}
+    for name, theirs in others.items():
+        seeds = [seed for seed in own if seed in theirs]
+        if seeds:
+            found = np.stack([own[s].scores[metric] - theirs[s].scores[metric] for s in seeds])
+            several[name] = found
+    means = {name: sign(metric) * found[:, 0].mean() for name, found in several.items()}
     means = {name: mean for name, mean in means.items() if not np.isnan(mean)}
-    best = max(means, key=lambda name: means[name]) if means and sign(metric) else ""
-    seeds = [seed for seed in own if best and seed in others[best]]
     nothing = float("nan")
-    if not seeds:
+    if not means or not sign(metric):
         return {**dict.fromkeys(COMPARISON, nothing), "rival": ""}
-    rival = others[best]
-    gaps = np.stack([own[s].scores[metric] - rival[s].scores[metric] for s in seeds])
+    best = min(means, key=lambda name: means[name])
+    gaps = several[best]
     gap = gaps.mean(axis=0)
     spread = bootstrap.interval(gap)
     t_test = nothing
-    if len(seeds) > 1:
-        t_test = metrics.paired(
-            gaps[:, 0], np.zeros(len(seeds)), test_to_train=test_to_train
-        ).t_test
+    if len(gaps) > 1:
+        t_test = metrics.paired(gaps[:, 0], np.zeros(len(gaps)), test_to_train=test_to_train).t_test
     return {
         "rival": best,
         "difference": float(gap[0]),

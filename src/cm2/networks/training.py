@@ -361,13 +361,18 @@ def _callbacks(directory: Path, patience: int, monitor: Monitor, *, keep: bool) 
 class _Checkpoint(ModelCheckpoint):
     """Goes on in a folder that was moved: Lightning forgets the best epoch of another place."""
 
+    @property
+    def state_key(self) -> str:
+        """That of Lightning's own, by which checkpoints had it before."""
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         def here(path: str) -> str:
             return str(Path(str(self.dirpath)) / Path(path).name) if path else path
 
         paths = ("best_model_path", "kth_best_model_path", "last_model_path")
-        moved = {name: here(state_dict[name]) for name in paths}
-        kept = {here(path): value for path, value in state_dict["best_k_models"].items()}
+        moved = {name: here(state_dict[name]) for name in paths if name in state_dict}
+        kept = {here(path): value for path, value in state_dict.get("best_k_models", {}).items()}
         super().load_state_dict(
             {**state_dict, **moved, "dirpath": self.dirpath, "best_k_models": kept}
         )

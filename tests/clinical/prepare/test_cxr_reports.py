@@ -240,7 +240,7 @@ def test_reports_that_are_of_no_use_stop_the_run(raw: Path, tmp_path: Path) -> N
         prepare("mimic4", raw, out, SHORT, named=Named(reports=tmp_path / "nowhere"))
     with pytest.raises(MissingError, match="mimic3 has no reports of pictures"):
         prepare("mimic3", raw, out, SHORT, named=Named(reports=empty))
-    (empty / "files").mkdir()
+    (empty / "files" / "p10").mkdir(parents=True)
     with pytest.raises(MissingError, match=r"tried was like .*files/pNN/pSUBJECT/sSTUDY\.txt"):
         prepare("mimic4", raw, out, SHORT, named=Named(reports=empty))
     tables = tmp_path / "tables"

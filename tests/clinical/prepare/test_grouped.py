@@ -66,6 +66,15 @@ def test_patients_of_two_parts_are_in_none_and_an_unknown_group_is_for_training(
     assert (part.iloc[-2:] == "train").all()
 
 
+def test_the_latest_are_tested_also_where_one_of_them_is_too_many() -> None:
+    """An earlier group that would fit is not taken in the place of a later one that does not."""
+    sizes = {"2022 - 2024": 10, "2021 - 2023": 40, "2020 - 2022": 5, "2017 - 2019": 45}
+    years = [name for name, size in sizes.items() for _ in range(size)]
+    frame = pd.DataFrame({"subject_id": np.arange(100), "anchor_year_group": years})
+    part = grouped.assign(frame, "anchor_year_group", FRACTIONS)
+    assert set(frame.loc[part == "test", "anchor_year_group"]) == {"2022 - 2024"}
+
+
 def test_one_group_cannot_be_split() -> None:
     with pytest.raises(TableError, match="nothing to split by"):
         grouped.assign(stays(groups=1), "hospital", FRACTIONS)

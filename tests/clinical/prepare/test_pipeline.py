@@ -280,10 +280,14 @@ def test_the_same_bytes_again_with_scratch_where_it_is_asked_for_and_left_empty(
     scratch.mkdir()
     from cm2.clinical.prepare import pipeline
 
-    start = pipeline.start
-    monkeypatch.setattr(
-        pipeline, "start", lambda *a, **k: seen.append(k["folder"]) or start(*a, **k)
-    )
+    start, modes = pipeline.start, []
+
+    def noted(*given: object, **options: object) -> object:
+        seen.append(options["folder"])
+        modes.append(options["folder"].stat().st_mode & 0o777)
+        return start(*given, **options)
+
+    monkeypatch.setattr(pipeline, "start", noted)
     engine = {"threads": 1, "memory_limit": "1GB"}
     prepare("mimic3", raw, tmp_path / "out", scratch=scratch, progress=True, **engine)
     assert seen[0].parent == scratch
@@ -292,6 +296,7 @@ def test_the_same_bytes_again_with_scratch_where_it_is_asked_for_and_left_empty(
     (seen[0] / "spilled").mkdir(parents=True)  # as a run that was killed leaves it
     prepare("mimic3", raw, tmp_path / "out", scratch=scratch, overwrite=True, **engine)
     assert seen[1] == seen[0]
+    assert modes == [0o700, 0o700], "nobody else reads rows of patients"
     assert not any(scratch.iterdir())
     with pytest.raises(TableError, match="no such folder for --scratch"):
         prepare("mimic3", raw, tmp_path / "other", scratch=tmp_path / "nowhere")

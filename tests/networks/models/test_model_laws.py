@@ -273,6 +273,9 @@ def test_unimodal_is_late_fusion_of_one() -> None:
     del state["column"]
     late.load_state_dict(state)
     torch.testing.assert_close(one(batch).logits, late(batch).logits)
+    again = build("unimodal", ("dense",))
+    again.load_state_dict({k: v for k, v in one.state_dict().items() if k != "column"})
+    torch.testing.assert_close(again.eval()(batch).logits, one(batch).logits)
 
 
 def test_medfuse_reads_what_is_there() -> None:

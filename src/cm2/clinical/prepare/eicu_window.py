@@ -122,12 +122,11 @@ class Window:
             One row a stay with at least one plausible reading, the same columns for any data.
         """
         events = _plausible(events, variables)
-        hour = events.minute / 60
         summed = {
             "total": events.value,
-            "hours": hour,
-            "squares": hour * hour,
-            "products": hour * events.value,
+            "minutes": events.minute,
+            "squares": events.minute * events.minute,
+            "products": events.minute * events.value,
         }
         # Of a minute first, so that first and last are told without rows in order, which an engine
         # would have to keep in memory. Sums are of decimals: threads add in any order, and the last
@@ -152,10 +151,10 @@ class Window:
             .order_by(STAY, "variable")
             .execute()
         )
-        summary["mean"], hour = (summary[name] / summary["count"] for name in ("total", "hours"))
-        together = summary["products"] / summary["count"] - summary["mean"] * hour
-        spread = (summary["squares"] / summary["count"] - hour**2).where(summary["apart"])
-        summary["slope"] = together / spread
+        summary["mean"], at = (summary[name] / summary["count"] for name in ("total", "minutes"))
+        together = summary["products"] / summary["count"] - summary["mean"] * at
+        spread = (summary["squares"] / summary["count"] - at**2).where(summary["apart"])
+        summary["slope"] = 60 * together / spread  # an hour
         wide = summary.pivot(index=STAY, columns="variable", values=list(columns.STATISTICS))
         wide.columns = [f"{variable}_{statistic}" for statistic, variable in wide.columns]
         names = [f"{name}_{s}" for name, v in variables.items() for s in v.statistics]

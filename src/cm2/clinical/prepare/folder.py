@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from hashlib import blake2b
 from pathlib import Path
 from typing import IO
 
@@ -28,7 +29,7 @@ else:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-__all__ = ["building", "refuse"]
+__all__ = ["building", "refuse", "working"]
 
 
 def refuse(out: Path, raw: Path) -> None:
@@ -48,6 +49,40 @@ def refuse(out: Path, raw: Path) -> None:
     if out.exists() and not out.is_dir():
         raise TableError(f"{out}: exists and is no folder")
     check_writable(out.parent)  # where the folder is built, and renamed
+
+
+@contextmanager
+def working(place: Path, out: Path) -> Iterator[Path]:
+    """Gives a folder for rows of patients on the way, which nobody else can read and which goes.
+
+    It is called after the folder that is made, so that what a run that was killed has left there
+    goes with the next.
+
+    Args:
+        place: Where.
+        out: What is made.
+
+    Raises:
+        TableError: Another run has it, or what is there cannot be removed.
+    """
+    name = f"cm2-{blake2b(str(out.resolve()).encode(), digest_size=8).hexdigest()}"
+    own = place / name
+    with own.with_name(f"{name}.lock").open("w") as lock:
+        try:
+            _lock(lock)
+        except OSError:
+            raise TableError(f"{own}: another run is working there") from None
+        try:
+            shutil.rmtree(own, ignore_errors=True)
+            try:
+                own.mkdir(mode=0o700)
+            except FileExistsError:
+                raise TableError(f"{own}: cannot be removed; it is of another user") from None
+            yield own
+        finally:
+            shutil.rmtree(own, ignore_errors=True)
+            with suppress(PermissionError):
+                own.with_name(f"{name}.lock").unlink(missing_ok=True)
 
 
 @contextmanager

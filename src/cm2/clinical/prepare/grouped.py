@@ -46,7 +46,7 @@ def assign(stays: pd.DataFrame, by: str, fractions: Sequence[float], *, seed: in
     else:
         order = sorted(sizes.index, key=lambda name: _luck(name, seed))
     spare = len(order) - 1
-    test = _filled(order[:spare], sizes, fractions[2] * total)
+    test = _filled(order[:spare], sizes, fractions[2] * total, in_turn=by in ORDERED)
     part = groups.isin(test).map({True: "test", False: "train"})
     rest = [name for name in order[:spare] if name not in test]
     if by not in ORDERED and rest:
@@ -63,14 +63,21 @@ def assign(stays: pd.DataFrame, by: str, fractions: Sequence[float], *, seed: in
     return part.where(parts == 1)
 
 
-def _filled(order: Iterable[str], sizes: pd.Series, wanted: float) -> set[str]:
-    """Takes groups, in this order, while each brings the number of stays nearer to the wanted."""
+def _filled(
+    order: Iterable[str], sizes: pd.Series, wanted: float, *, in_turn: bool = False
+) -> set[str]:
+    """Takes groups, in this order, that each bring the number of stays nearer to the wanted.
+
+    ``in_turn`` ends with the first that does not.
+    """
     taken, number = set[str](), 0
     for name in order:
         size = int(sizes[name])
         if not taken or abs(number + size - wanted) < abs(number - wanted):
             taken.add(name)
             number += size
+        elif in_turn:
+            break
     return taken
 
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -216,24 +214,15 @@ def _made(
 
 @contextmanager
 def _working(name: str, place: Path, out: Path, settings: Mapping[str, Any]) -> Iterator[Engine]:
-    """Starts an engine with a folder of its own, which is gone afterwards.
-
-    It is called after the folder that is made, so that what a run that was killed has left there,
-    rows of patients among it, goes with the next.
-    """
+    """Starts an engine with a folder of its own, which is gone afterwards."""
     if not place.is_dir():
         raise MissingError(f"{place}: no such folder for --scratch")
-    own = place / f"cm2-{blake2b(str(out.resolve()).encode(), digest_size=8).hexdigest()}"
-    shutil.rmtree(own, ignore_errors=True)
-    own.mkdir()
-    try:
+    with folder.working(place, out) as own:
         engine = start(name, folder=own, **settings)
         try:
             yield engine
         finally:
             engine.close()
-    finally:
-        shutil.rmtree(own, ignore_errors=True)
 
 
 def _refuse_none(images: Path, root: Path, counts: Mapping[str, int]) -> None:

@@ -277,7 +277,8 @@ def _fitted(head: Any, step: str, given: tuple[Any, ...], held: Held | None) -> 
 
     The rows that stop its training come beside it: a head that went to another process has none.
     """
-    hold(head, held)
+    if held is not None:
+        hold(head, held)
     said = getattr(head, step)(*given)
     return head, said
 

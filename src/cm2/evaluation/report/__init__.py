@@ -122,7 +122,7 @@ def write_tables(folder: Path, tables: Sequence[Table]) -> list[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     for earlier in folder.iterdir():  # those of another call would stand among these
-        if re.fullmatch(r"\d{2,}-.*\.(csv|tex)", earlier.name):
+        if re.fullmatch(r"\d{2,3}-[a-z0-9-]*\.(csv|tex)", earlier.name):
             earlier.unlink()
     paths = []
     for number, table in enumerate(tables, start=1):

@@ -138,9 +138,11 @@ class Image(Pixels):
 
         Its own place may be the only one of the last map, of which there is no deviation.
         """
-        learning = self.body.training
-        self.body.train(learning and len(x) > 1)
+        if len(x) > 1 or not self.body.training:
+            yield
+            return
+        self.body.eval()
         try:
             yield
         finally:
-            self.body.train(learning)
+            self.body.train()

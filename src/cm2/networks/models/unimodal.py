@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -58,6 +59,11 @@ class Unimodal(Model):
     def encoders(self) -> dict[str, Encoder]:
         """The encoder of the modality that is read."""
         return {self.modality: self._encoders[0]}  # type: ignore[dict-item]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        """Reads weights that were kept before the column was; it is that of the constructor."""
+        state_dict.setdefault(f"{prefix}column", self.column)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, batch: Batch) -> Output:
         """Returns logits of the one modality."""
