@@ -1,6 +1,6 @@
 """Time and memory of `cm2 prepare mimic3` on the MIMIC-III demo and on copies of it.
 
-    python benchmarks/prepare.py --data ../shared/data/mimiciii-demo --scratch DIR
+    python benchmarks/prepare.py --data DEMO --scratch DIR
     python benchmarks/prepare.py ... --copies 100 --engines duckdb     # 76 million chart events
     python benchmarks/prepare.py ... --copies 10 --engines duckdb spark --limit 900
 

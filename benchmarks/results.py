@@ -19,6 +19,7 @@ import pandas as pd
 
 from cm2.benchmark import pieces
 from cm2.benchmark.methods import POOLED
+from cm2.benchmark.results import LEVEL, verdicts
 from cm2.benchmark.suites import SUITES, Suite
 from cm2.evaluation import summary
 from cm2.evaluation.figures import comparison, style
@@ -82,6 +83,19 @@ def ordered(table: pd.DataFrame, order: dict[str, list[str]]) -> pd.DataFrame:
     return table.loc[pd.DataFrame(places).sort_values(list(order), kind="stable").index]
 
 
+def warn(table: pd.DataFrame) -> None:
+    """Says of which data sets the draws were too few for all cells that there are now."""
+    found = verdicts(table.assign(rival=table["rival"].fillna("")))
+    least, most = found.groupby("data")["p"].min(), found.groupby("metric").size().max()
+    # As small a value, found in several data sets, is the least that their draws can tell.
+    few = least[(least < 0.001) & (least * most >= LEVEL)]
+    if len(few):
+        print(
+            f"With {most} cells nothing of {', '.join(few.index)} can be won or lost: measure them "
+            "again with more --replicates."
+        )
+
+
 def read(path: Path) -> pd.DataFrame:
     """Reads a table in which names of methods or patterns may look like missing values."""
     return pd.read_csv(path, keep_default_na=False, na_values=[""])
@@ -110,6 +124,7 @@ def main() -> None:
             earlier = earlier[earlier[column].isin(values)]
         kept = pieces.merged(kept, earlier)
     ordered(kept, order).to_csv(path, index=False, float_format="%.4g")
+    warn(kept)
     if given.face:
         own = table[table["data"] == FACE]
         slopes = reliability(given.run, list(dict.fromkeys(own["pattern"])))

@@ -203,7 +203,8 @@ def verdicts(table: pd.DataFrame, method: str = POOLED) -> pd.DataFrame:
         A row a cell and measure of ``COMPARED``: value, rival, difference with its interval (more
         is better for all), ``p`` by patients, ``p_holm``, and ``verdict``: better, worse or "".
     """
-    rows = table[(table["method"] == method) & table["metric"].isin(COMPARED)].copy()
+    rows = table[(table["method"] == method) & table["metric"].isin(COMPARED)]
+    rows = rows.reset_index(drop=True)
     sign = rows["metric"].map(summary.sign).astype(float)
     low, high = rows["difference_low"] * sign, rows["difference_high"] * sign
     rows["low"], rows["high"] = np.minimum(low, high), np.maximum(low, high)
@@ -215,7 +216,7 @@ def verdicts(table: pd.DataFrame, method: str = POOLED) -> pd.DataFrame:
     clear = rows["p_holm"] < LEVEL
     rows["verdict"] = np.where(~clear, "", np.where(rows["difference"] > 0, "better", "worse"))
     columns = ["data", "pattern", "rate", "metric", "value", "rival", "difference", "low", "high"]
-    return rows[[*columns, "p", "p_holm", "verdict"]].reset_index(drop=True)
+    return rows[[*columns, "p", "p_holm", "verdict"]]
 
 
 def counted(found: pd.DataFrame, metric: str) -> str:
