@@ -5,12 +5,16 @@ from pathlib import Path
 
 import pytest
 
+import raw_eicu
 import raw_mimic3
+from cm2.clinical.prepare.eicu_columns import STAY
+from cm2.clinical.prepare.eicu_measured import MONITOR
 from cm2.clinical.prepare.engine import Spark
 from cm2.clinical.prepare.errors import TableError
 from cm2.clinical.prepare.options import Options
 from cm2.clinical.prepare.pipeline import prepare
 from cm2.clinical.prepare.tables import Tables
+from cm2.clinical.synthesize import synthesize
 
 # PySpark 4 warns of pandas 3 at every turn.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -67,3 +71,36 @@ def test_spark_makes_the_same_folder_and_names_a_broken_file(
             tables["patient"]
     finally:
         engine.close()
+
+
+@pytest.mark.parametrize("source", ["eicu", "mimic4"])
+def test_spark_makes_the_same_of_every_source(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Documents in an order, sums and groups of years, X-rays with their tables' odd names."""
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setattr("cm2.clinical.prepare.java.shutil.which", lambda name: None)
+    if source == "eicu":
+        raw = raw_eicu.tables()
+        minute = raw["vitalaperiodic"]["observationoffset"]
+        seen = raw["vitalaperiodic"][[STAY]]
+        values = dict.fromkeys(MONITOR, 70.0) | {"temperature": 36.5, "heartrate": minute % 50 + 60}
+        raw["vitalperiodic"] = seen.assign(observationoffset=minute, **values)
+        raw["lab"] = seen.assign(
+            labresultoffset=minute, labresultrevisedoffset=minute, labname="sodium",
+            labresult=minute / 700 + 130, labmeasurenamesystem="mmol/L",
+        )  # fmt: skip
+        raw_eicu.write(tmp_path / "raw", raw)
+        options = Options(hours=24)
+    else:
+        synthesize("mimic4", 30, tmp_path / "raw", seed=5)
+        options = Options(split_by="anchor_year_group")
+    prepare(source, tmp_path / "raw", tmp_path / "duckdb", options)
+    prepare(
+        source, tmp_path / "raw", tmp_path / "spark", options, engine="spark", memory_limit="1GB"
+    )
+    made = sorted(path.name for path in (tmp_path / "duckdb").iterdir())
+    assert {"eicu": "lab.parquet", "mimic4": "images.npy"}[source] in made
+    for name in made:
+        first, second = ((tmp_path / one / name).read_bytes() for one in ("duckdb", "spark"))
+        assert first == second, name

@@ -203,14 +203,9 @@ class Window:
 
     def document(self, lines: list[ir.Table]) -> pd.Series:
         """Joins the distinct lines of each stay in the order of their first appearance."""
-        first = self.first(lines)
-        frame = (
-            first.group_by(STAY)
-            .agg(document=first.line.group_concat("\n", order_by=[first.minute, first.line]))
-            .order_by(STAY)
-            .execute()
-        )
-        return pd.Series(frame["document"].to_numpy(object), pd.Index(frame[STAY], name=STAY))
+        # Joined here: Spark cannot join texts in an order.
+        frame = self.first(lines).order_by(STAY, "minute", "line").execute()
+        return frame.groupby(STAY)["line"].agg("\n".join).astype(object)
 
 
 def _plausible(events: ir.Table, variables: Mapping[str, columns.Variable]) -> ir.Table:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import re
 import zlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -200,7 +201,9 @@ class Tables:
         text = self._texts(name, raw)
         with self.engine.guard(self.path(name)):
             table = self.engine.backend.create_table(
-                f"raw_{name}", _typed(raw, text, self._wanted[name])
+                # Spark takes letters, digits and underscores alone; those of X-rays have others.
+                "raw_" + re.sub(r"\W", "_", name),
+                _typed(raw, text, self._wanted[name]),
             )
             self._count_unreadable(name, table)
         kept: ir.Table = table.select(*self._wanted[name])
