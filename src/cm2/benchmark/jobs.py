@@ -103,6 +103,7 @@ def limited(seconds: float | None) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+@one_thread()
 def run(
     study: Study,
     method: Method,
@@ -134,7 +135,7 @@ def run(
     learned, asked = ({n: x[rows] for n, x in blocks.items()} for rows in (train, test))
     made = method.build(budget)
     start = time.perf_counter()
-    with one_thread(), limited(limit):
+    with limited(limit):
         given = apply(patterns[0], "train", learned, budget.seed)
         given = {name: x for name, x in given.items() if present({name: x}).any()}
         whole = _whole(study, method, given)
@@ -146,9 +147,7 @@ def run(
     for pattern in patterns:
         left = apply(pattern, "test", asked, budget.seed)
         X, options = _input({name: left[name] for name in given}, held)
-        with one_thread():
-            said = made.predict_proba(X, **options)
-        probability[pattern] = _checked(said, study, len(test))
+        probability[pattern] = _checked(made.predict_proba(X, **options), study, len(test))
         missing[pattern] = (~present(left)).sum(axis=1)
     each = (time.perf_counter() - fitted) / len(patterns)
     return Done(test, probability, missing, fitted - start, each, made)

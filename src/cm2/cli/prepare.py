@@ -6,10 +6,26 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 
+@contextmanager
+def _ending() -> Iterator[None]:
+    """Lets SIGTERM, by which a batch system ends a job, clear away what was written on the way."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@_ending()
 def prepare(
     source: Literal["mimic3", "mimic4", "eicu", "meds", "physionet2012", "table"],
     *,
@@ -114,9 +130,6 @@ def prepare(
         else:
             print(f"{time.monotonic() - start:7.1f} s  {line}", file=sys.stderr)  # noqa: T201
 
-    # A batch system ends a job by this signal: what was written on the way goes, as after Ctrl-C.
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     run(
         source,
         raw,

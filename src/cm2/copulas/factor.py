@@ -266,11 +266,11 @@ class Factor(Copula):
         squared, and w0 needs no gradient. The difference of two quadratic forms that textbooks have
         loses all digits of float32 where dependence is strong.
         """
-        here = None if present is None else whole(self._split_last(present))
+        here = None
         if present is not None:
-            x = torch.where(present, x, 0.0)
-        if present is not None and here is None:
-            return self._dense()._log_prob_normal(x, present)
+            x, here = torch.where(present, x, 0.0), whole(self._split_last(present))
+            if here is None:
+                return self._dense()._log_prob_normal(x, present)
         parts = self._blocks()
         if here is None:
             tril = self._precision_tril(parts, None)
@@ -335,8 +335,7 @@ class Factor(Copula):
         """
         matrix = self.correlation
         near = 1 - torch.finfo(matrix.dtype).eps
-        eye = torch.eye(self.dim, dtype=torch.bool, device=matrix.device)
-        matrix = torch.where(eye, matrix, matrix.clamp(-near, near))
+        matrix = torch.where(self._same_block(matrix), matrix, matrix.clamp(-near, near))
         return Gaussian(self.dim, correlation=matrix, validate_args=False)
 
     def _same_block(self, like: Tensor) -> Bool[Tensor, "dim dim"]:

@@ -31,7 +31,7 @@ from cm2.core.records import Base, Unit
 # Below this |theta| the copula cannot be told from independence in float32 (its density is at
 # most 1 + theta / 2).
 _SMALLEST_THETA = 1e-6
-# From here on exp(-x) is nothing beside one, in float64 nearly so.
+# Beyond its exponential a number of draws is as good as its whole part and one more.
 _FAR = 30.0
 
 
@@ -92,8 +92,7 @@ class Frank(Archimedean):
         first, second = (torch.rand_like(theta) for _ in range(2))
         tiny = torch.finfo(theta.dtype).tiny
         # In logs, since q is one to all digits where theta is in the hundreds.
-        y = theta * first.clamp_min(tiny)
-        log_rate = torch.where(y > _FAR, -y, (-log1mexp(-y.clamp_max(_FAR))).log())
+        log_rate = log_neg_log1mexp(-theta * first.clamp_min(tiny))
         log_size = (-second.clamp_min(tiny).log()).log() - log_rate
         near = log_size.clamp_max(_FAR).exp().floor().log1p()
         return torch.where(log_size > _FAR, log_size, near)

@@ -336,7 +336,7 @@ def drawn(heads: Sequence[Head], name: Any, blocks: Blocks, draws: int) -> Block
     check_count("draws", draws)
     for head in heads:
         network_head(head, name).imputing()
-        inner = head.head_ if isinstance(head, Presence) else head
+        inner = _within(head)
         parts = inner.heads_.values() if isinstance(inner, Pool) else [inner]
         if not any(isinstance(one, Fusion) for one in parts):
             raise ValueError(
@@ -346,15 +346,20 @@ def drawn(heads: Sequence[Head], name: Any, blocks: Blocks, draws: int) -> Block
     return blocks._replace(draws=draws)
 
 
+def _within(head: Head) -> Head:
+    """The head that presence stands before, or the head itself."""
+    return head.head_ if isinstance(head, Presence) else head
+
+
 def embedding_head(head: Head, name: Any) -> JointHead | Fusion:
     """What embeds for a head."""
-    inner = head.head_ if isinstance(head, Presence) else head
+    inner = _within(head)
     return inner if isinstance(inner, JointHead) else network_head(head, name)
 
 
 def network_head(head: Head, name: Any) -> Fusion:
     """The head with networks, of one that may be made of several, and its name for an error."""
-    head = head.head_ if isinstance(head, Presence) else head
+    head = _within(head)
     if isinstance(head, Pool):
         head = (head.heads_ | head.left_out_)["fusion"]
     head = head.fusion_ if isinstance(head, Embedded) else head

@@ -149,9 +149,10 @@ def summarise(
         sure than it says, or that runs are lacking.
     """
     found: dict[tuple[str, float], dict[int, Cell]] = {}
+    every: dict[float, set[int]] = {}
     for cell in cells:
         found.setdefault((cell.method, cell.rate), {})[cell.seed] = cell
-    every = {rate: {cell.seed for cell in cells if cell.rate == rate} for _, rate in found}
+        every.setdefault(cell.rate, set()).add(cell.seed)
     rows = []
     for (method, rate), several in found.items():
         for metric in next(iter(several.values())).scores:
@@ -201,19 +202,21 @@ def _difference(
     test_to_train: float,
 ) -> dict[str, Any]:
     """The difference to the best of others over the seeds that both have."""
-    several = {}
-    for name, theirs in others.items():
-        seeds = [seed for seed in own if seed in theirs]
-        if seeds:
-            found = np.stack([own[s].scores[metric] - theirs[s].scores[metric] for s in seeds])
-            several[name] = found
-    means = {name: sign(metric) * found[:, 0].mean() for name, found in several.items()}
+    shared = {name: [seed for seed in own if seed in theirs] for name, theirs in others.items()}
+    means = {
+        name: sign(metric)
+        * np.mean([own[s].scores[metric][0] - others[name][s].scores[metric][0] for s in seeds])
+        for name, seeds in shared.items()
+        if seeds
+    }
     means = {name: mean for name, mean in means.items() if not np.isnan(mean)}
     nothing = float("nan")
     if not means or not sign(metric):
         return {**dict.fromkeys(COMPARISON, nothing), "rival": ""}
     best = min(means, key=lambda name: means[name])
-    gaps = several[best]
+    rival = others[best]
+    # Of all replicates for the best alone, which are many.
+    gaps = np.stack([own[s].scores[metric] - rival[s].scores[metric] for s in shared[best]])
     gap = gaps.mean(axis=0)
     spread = bootstrap.interval(gap)
     t_test = nothing

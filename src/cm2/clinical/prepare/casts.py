@@ -28,7 +28,7 @@ def text(value: ir.Value, place: str) -> ir.Value:
             f"{place}: times of a zone ({kind.timezone}); times of these tables tell the clock of "
             "the hospital, without a zone: write them as such"
         )
-    if value.type().is_timestamp() or value.type().is_boolean():
+    if kind.is_timestamp() or kind.is_boolean():
         return value
     return value.cast("string").strip().nullif("")
 

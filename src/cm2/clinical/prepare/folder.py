@@ -52,6 +52,26 @@ def refuse(out: Path, raw: Path) -> None:
 
 
 @contextmanager
+def _alone(lock: Path, refusal: str) -> Iterator[None]:
+    """Holds a file that one run alone can hold, and removes it at the end.
+
+    Raises:
+        TableError: Another run has it; the error says what is given.
+    """
+    with lock.open("w") as file:
+        try:
+            _lock(file)
+        except OSError:
+            raise TableError(refusal) from None
+        try:
+            yield
+        finally:
+            # Windows does not remove a file that is open; it is in nobody's way.
+            with suppress(PermissionError):
+                lock.unlink(missing_ok=True)
+
+
+@contextmanager
 def working(place: Path, out: Path) -> Iterator[Path]:
     """Gives a folder for rows of patients on the way, which nobody else can read and which goes.
 
@@ -67,22 +87,16 @@ def working(place: Path, out: Path) -> Iterator[Path]:
     """
     name = f"cm2-{blake2b(str(out.resolve()).encode(), digest_size=8).hexdigest()}"
     own = place / name
-    with own.with_name(f"{name}.lock").open("w") as lock:
+    with _alone(place / f"{name}.lock", f"{own}: another run is working there"):
+        shutil.rmtree(own, ignore_errors=True)
         try:
-            _lock(lock)
-        except OSError:
-            raise TableError(f"{own}: another run is working there") from None
+            own.mkdir(mode=0o700)
+        except FileExistsError:
+            raise TableError(f"{own}: cannot be removed; it is of another user") from None
         try:
-            shutil.rmtree(own, ignore_errors=True)
-            try:
-                own.mkdir(mode=0o700)
-            except FileExistsError:
-                raise TableError(f"{own}: cannot be removed; it is of another user") from None
             yield own
         finally:
             shutil.rmtree(own, ignore_errors=True)
-            with suppress(PermissionError):
-                own.with_name(f"{name}.lock").unlink(missing_ok=True)
 
 
 @contextmanager
@@ -101,11 +115,8 @@ def building(out: Path, *, owned: str) -> Iterator[Path]:
         raise TableError(f"{out}: holds files but no {owned}, so it is not written over")
     out.parent.mkdir(parents=True, exist_ok=True)
     partial, old = (out.with_name(f".{out.name}.{end}") for end in ("partial", "replaced"))
-    with out.with_name(f".{out.name}.lock").open("w") as lock:
-        try:
-            _lock(lock)
-        except OSError:
-            raise TableError(f"{out}: another run is writing this folder") from None
+    lock = out.with_name(f".{out.name}.lock")
+    with _alone(lock, f"{out}: another run is writing this folder"):
         try:
             # A run that was stopped between the two renames below left the old folder here.
             if old.exists() and not out.exists():
@@ -122,6 +133,3 @@ def building(out: Path, *, owned: str) -> Iterator[Path]:
                 old.rename(out)
             shutil.rmtree(partial, ignore_errors=True)
             shutil.rmtree(old, ignore_errors=True)
-            # Windows does not remove a file that is open; it is in nobody's way.
-            with suppress(PermissionError):
-                out.with_name(f".{out.name}.lock").unlink(missing_ok=True)

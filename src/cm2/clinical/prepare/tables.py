@@ -311,7 +311,7 @@ def _tables(
     there = engine.database(path, names)
     if missing := [name for name in names if name not in there and name not in optional]:
         raise TableError(f"{path}: no table(s) {', '.join(missing)} in this database")
-    return {name: there[name] for name in names if name in there}
+    return there
 
 
 def _csv_header(path: Path) -> list[str]:

@@ -28,8 +28,8 @@ class Image(Pixels):
 
     Training sees crops at random places, slightly rotated, darker or brighter; evaluation the
     middle. Batch normalisation meets the rows that have an image, and no others; one alone is
-    normalised as in evaluation. Its steps are the
-    places of the last map, 7 x 7 of a crop of 224, row by row.
+    normalised as in evaluation. Its steps are the places of the last map, 7 x 7 of a crop of 224,
+    row by row.
 
     Args:
         dim: Width of the embedding.
